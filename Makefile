@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(READY)  ## Learn potential flows on sprites and draw what they do.
+	$(BIN)/python -m experiments.potential_flows demo --run runs/demo
+
+test: $(READY)  ## Every test that is not marked slow.
+	$(BIN)/python -m pytest -n 2
+
+test-all: $(READY)  ## The slow tests too.
+	$(BIN)/python -m pytest -n 2 -m ""
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
+	$(BIN)/python -m benchmarks.laplacian
+	$(BIN)/python -m benchmarks.potential_flows
+
+# Rebuilt whenever pyproject.toml is newer than the environment.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "latent_flows needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs

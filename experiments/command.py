@@ -1,0 +1,289 @@
+"""The command line every experiment shares: presets, flags, and errors that fit on one line.
+
+An experiment is a function of one frozen dataclass, and its last two lines are
+
+    if __name__ == "__main__":
+        raise SystemExit(main(run, PRESETS))
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import dis
+import errno
+import io
+import logging
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import absl.logging
+import jax
+import platformdirs
+import tyro
+
+from latent_flows.choices import choose
+
+Config = TypeVar("Config")
+Presets = Mapping[str, tuple[str, Config]]
+
+_DISK = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission to write or read",
+    errno.EPERM: "no permission to write or read",
+}
+# What the C++ libraries below orbax say when they wrap one of the errors above.
+_DISK_TEXTS = {
+    "No space left on device": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "File too large": errno.EFBIG,
+    "Read-only file system": errno.EROFS,
+    "Permission denied": errno.EACCES,
+}
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done: one line on stderr and exit code 2."""
+
+    exit_code = 2
+
+
+class Failure(Exception):
+    """What was asked for was tried and failed: one line on stderr and exit code 1."""
+
+    exit_code = 1
+
+
+def main(
+    run: Callable[[Config], int | None],
+    presets: Presets,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses `[PRESET] --flags` into a configuration and runs the experiment with it.
+
+    Args:
+        run: the experiment. What it returns is the exit code; None counts as 0.
+        presets: name -> (one line that describes it, configuration). The first is the one taken
+            when the command line names none.
+        argv: the arguments after the program's name; those of this process by default.
+
+    Returns:
+        The exit code: 0; 1 for a `Failure` or a disk that is full or read-only; 2 for a
+        `UsageError`, a wrong flag, or a value that the library rejects; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    module = module_name(run)
+    try:
+        config = parse(presets, arguments, module, sys.modules[run.__module__].__doc__)
+        if config is None:
+            return 0
+        setup()
+        return run(config) or 0
+    except KeyboardInterrupt:
+        command = shlex.join(["python", "-m", module, *arguments])
+        return _say(f"interrupted: progress is saved; to go on, run: {command}", 130)
+    except (UsageError, Failure) as error:
+        return _say(f"error: {error}", error.exit_code)
+    except Exception as error:
+        if disk := disk_trouble(error):
+            return _say(f"error: {disk}; the same command goes on from the last checkpoint", 1)
+        if isinstance(error, ValueError) and _is_validation(error.__traceback__, module):
+            return _say(f"error: {error}", 2)
+        raise
+
+
+def parse(presets: Presets, arguments: Sequence[str], module: str, doc: str | None) -> Any:
+    """The configuration that the arguments ask for, or None when they asked for the presets.
+
+    Raises:
+        UsageError: unknown flag, or a value that its flag does not take.
+        ValueError: unknown preset or choice; the message names the nearest valid one.
+        SystemExit: `PRESET --help` was asked for and printed.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(overview(presets, module, doc), flush=True)
+        return None
+    named = bool(arguments) and not arguments[0].startswith("-")
+    preset = arguments[0] if named else next(iter(presets))
+    description, default = choose("preset", preset, presets)
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            config, unknown = tyro.cli(
+                type(default),
+                prog=f"python -m {module} {preset}",
+                description=description,
+                args=list(arguments[1:] if named else arguments),
+                default=default,
+                return_unknown_args=True,
+            )
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            raise
+        raise UsageError(condense(captured.getvalue(), type(default).__name__)) from None
+    if unknown:
+        raise UsageError(_unknown(unknown[0], list(flags(default))))
+    return config
+
+
+def overview(presets: Presets, module: str, doc: str | None) -> str:
+    """The text of `--help`: what the experiment does and which presets it has."""
+    width = max(map(len, presets))
+    first = next(iter(presets))
+    lines = [f"usage: python -m {module} [PRESET] [--flag value ...]", ""]
+    lines += [(doc or "").strip().split("\n\n")[0], ""] if doc else []
+    lines += ["presets:"]
+    lines += [
+        f"  {name:{width}}  {text}{' (the default)' if name == first else ''}"
+        for name, (text, _) in presets.items()
+    ]
+    lines += ["", f"python -m {module} {first} --help shows every flag with its default."]
+    return "\n".join(lines)
+
+
+def flags(config: Any, prefix: str = "--") -> Iterator[str]:
+    """Every flag of a nested dataclass.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     batch_size: int = 3
+    ...     shuffle: bool = True
+    >>> list(flags(Config()))
+    ['--batch-size', '--shuffle', '--no-shuffle']
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from flags(value, f"{prefix}{name}.")
+            continue
+        yield f"{prefix}{name}"
+        if isinstance(value, bool):
+            yield re.sub(r"([^.-][^.]*)$", r"no-\1", f"{prefix}{name}")
+
+
+def setup() -> None:
+    """Keeps compiled programs between runs, and the libraries below quiet.
+
+    Programs that took more than half a second to compile are kept in the user's cache folder.
+    `JAX_COMPILATION_CACHE_DIR` names another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns
+    this off.
+    """
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    for name in ("absl", "jax", "orbax"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # An entry that a killed process left half written is compiled again; nothing to report.
+    warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
+    sys.unraisablehook = _report_unraisable
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is None and config.jax_enable_compilation_cache:
+        folder = Path(platformdirs.user_cache_dir("latent_flows")) / "jax"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def module_name(thing: Any) -> str:
+    """The module in which a function or class was defined, also when it runs as `__main__`."""
+    if thing.__module__ != "__main__":
+        return thing.__module__
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec is not None else Path(sys.argv[0]).stem
+
+
+def condense(box: str, config_name: str) -> str:
+    """One line out of the box in which tyro reports a wrong value.
+
+    Raises:
+        ValueError: the value was none of a few valid ones; the message names the nearest.
+    """
+    # Rules part it into the title, what went wrong, and the flag's help. Where stdout takes no
+    # UTF-8 they are made of hyphens.
+    parts: list[list[str]] = [[]]
+    for row in filter(None, (line.strip(" │") for line in box.splitlines())):
+        if re.match("[╭╰]|[─-]{3,}$", row):
+            parts.append([])
+        else:
+            parts[-1].append(row)
+    text, *help_lines = (" ".join(part) for part in parts[1:] or parts)
+    if match := re.match(
+        r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", text
+    ):
+        value, flag, names = match.groups()
+        choose(f"value of {flag}", value, dict.fromkeys(re.findall(r"'([^']*)'", names)))
+    if match := re.match(r"Missing value for argument '(.*?)'", text):
+        return f"{match[1]} needs a value"
+    if match := re.match(r"Error parsing (--\S+): (.*)", text):
+        flag, reason = match.groups()
+        given = re.search(r"\[.*?\]|'[^']*'", reason)
+        kind = re.search(rf"{re.escape(flag)} (\S+)", " ".join(help_lines))
+        if given and kind:
+            words = " ".join(re.findall(r"'([^']*)'", given[0]))
+            return f"{flag} takes {kind[1]}, not {words!r}"
+    return text.removeprefix(f"Error parsing {config_name}: ").removeprefix("Error parsing ")
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """What is wrong with the disk when that is what the error is about, else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            where = f": {cause.filename}" if cause.filename else ""
+            return _DISK[cause.errno] + where
+        for text, code in _DISK_TEXTS.items():
+            if text in str(cause):
+                path = re.search(r'"(/[^"]*|[A-Za-z]:[^"]*)"', str(cause))
+                return _DISK[code] + (f": {path[1]}" if path else "")
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _unknown(token: str, valid: Sequence[str]) -> str:
+    if not token.startswith("-"):
+        return f"unexpected argument {token!r} (a preset comes before the flags)"
+    given = token.partition("=")[0]
+    flag = "--" + given.lstrip("-").replace("_", "-")
+    # A bare name finds its nested flag: --steps, --training.steps.
+    tails = [name for name in valid if name.rpartition(".")[2] == flag.removeprefix("--")]
+    near = tails or difflib.get_close_matches(flag, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "--help lists the flags"
+    return f"unknown flag {given}; {hint}"
+
+
+def _is_validation(where: TracebackType | None, module: str) -> bool:
+    """Whether the exception comes from a `raise` statement of the library or the experiments."""
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    if where is None:
+        return False
+    ours = {_package(name) for name in ("latent_flows", "experiments", "__main__", module)}
+    raised = where.tb_frame.f_code.co_code[where.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and _package(where.tb_frame.f_globals.get("__name__", "")) in ours
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _report_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    # When orbax gives up on a write, its writers still report to an event loop that is gone.
+    if str(args.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(args)
+
+
+def _say(message: str, code: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    return code

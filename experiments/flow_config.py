@@ -1,0 +1,321 @@
+"""What a run of potential flows is made of: its flags, and the objects rebuilt from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from experiments import train_vae
+from experiments.command import choose
+from experiments.folder import Folder, read_config
+from experiments.train_vae import Objective, in_chunks
+from experiments.training import Params, Training, restore
+from latent_flows import flows, frames, pde, potentials
+from latent_flows.classifiers import PairClassifier, pair_features
+from latent_flows.data import Dataset
+from latent_flows.frames import Frame
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.typing import Generator, Latent, Potential, Scalar
+
+PHASE = "flows"
+FACTORS = ("x", "y", "size", "elongation")
+SPEED_FLOOR = 0.1
+
+Equation = Callable[[Potential, Scalar], pde.Residual]
+
+EQUATIONS: dict[str, Equation | None] = {
+    "wave": pde.wave,
+    "heat": pde.heat,
+    "hamilton_jacobi": lambda u, _: pde.hamilton_jacobi(u),
+    # The potential as a density that relaxes to the prior N(0, I).
+    "fokker_planck": lambda u, d: pde.fokker_planck(u, lambda t, z: -z, d),
+    "none": None,
+}
+"""Residuals by name, as functions of a potential and one positive learnt coefficient."""
+
+
+@dataclass(frozen=True)
+class Flows:
+    """The potentials and their flows."""
+
+    count: int = 5
+    """Number of potentials, K."""
+    horizon: int = 10
+    """Time steps of a traversal, T, each of unit time."""
+    pde: str = "wave"
+    """Equation of the potentials: wave, heat, hamilton_jacobi, fokker_planck or none."""
+    initial: Literal["exact", "free", "static"] = "exact"
+    """exact: at rest at time 0 by construction; free: encouraged by the loss; static: u has no
+    time."""
+    solver: str = "euler"
+    """Solver of the training trajectories; euler takes unit steps, as published."""
+    width: int = 64
+    """Units of a potential's hidden layers."""
+    depth: int = 2
+    """Hidden layers of a potential."""
+    reverse: bool = True
+    """Follow half of the training trajectories backwards."""
+    frame: Literal["ica", "identity"] = "ica"
+    """Coordinates the flows live in: independent components of the codes, or the latent's own."""
+    starts: Literal["posterior", "prior"] = "posterior"
+    """Where traversals start: codes of data, or draws from the prior."""
+    codes: int = 4096
+    """Number of starting points, and of images encoded to find the frame."""
+    bank: int = 1024
+    """Latents at which the generator's metric is computed once, before training; 0: a
+    Jacobian-vector product at every step instead (for large latents)."""
+    pace: float = 1.0
+    """Data-space length per unit time that flows are drawn to (root mean square, pixels)."""
+
+    def __post_init__(self) -> None:
+        limits = {"count": 2, "horizon": 2, "width": 1, "depth": 1, "codes": 16, "bank": 0}
+        for name, least in limits.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"flows.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+        if self.bank > self.codes:
+            raise ValueError(f"flows.bank ({self.bank}) is more than flows.codes ({self.codes})")
+        if not self.pace > 0:
+            raise ValueError(f"flows.pace must be positive, got {self.pace}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss terms, each of which is of order 1; 0 leaves a term out."""
+
+    classification: float = 1.0
+    """Cross-entropy of naming the potential from an image pair, in units of log K."""
+    residual: float = 1.0
+    """PDE residual, relative to the size of the equation's terms."""
+    initial: float = 1.0
+    """Squared velocity at time 0, relative to that along the flow (with --flows.initial free)."""
+    stillness: float = 1.0
+    """Lack of variation along the flow: bounded form of the published - E |J v|^2."""
+    pace: float = 0.0
+    """Squared log-ratio of each flow's speed in data space to flows.pace."""
+    outside: float = 0.0
+    """Squared distance that paths go beyond the range of the codes."""
+    sparsity: float = 0.0
+    """Entropy of a flow over the frame's axes, in the generator's metric."""
+    overlap: float = 0.0
+    """Share of axes that two flows have in common, in the generator's metric."""
+    inconsistency: float = 0.0
+    """Lack of a common direction of a flow over starting points and times."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value >= 0:
+                raise ValueError(f"weights.{name} must not be negative, got {value}")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is measured at the end."""
+
+    starts: int = 128
+    """Starting points of the measured traversals."""
+    pairs: int = 1000
+    """Image pairs per traversal for variation predictability (VP)."""
+    fractions: tuple[float, ...] = (0.01, 0.1)
+    """Shares of the pairs that the VP classifier learns from."""
+    short: float = 0.25
+    """Short displacement, as a share of the long one (the flows' own median length)."""
+    seeds: int = 3
+    """VP classifiers per score."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"starts": 2, "pairs": 2, "seeds": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"scores.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+        if not (0 < self.short <= 1 and all(0 < f < 1 for f in self.fractions)):
+            raise ValueError(f"scores.short and scores.fractions must lie in (0, 1), got {self}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learn potential flows of a generator."""
+
+    run: str = "runs/potential_flows"
+    """Run folder; the same command goes on with what it holds."""
+    seed: int = 0
+    """Source of all randomness."""
+    generator: str = ""
+    """Run folder of a finished train_vae; empty: train the VAE described below first."""
+    data: str = "sprites"
+    """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
+    image_size: int | None = None
+    """Pixels along each side; by default the data set's own."""
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    """Architecture of the generator."""
+    vae_objective: Objective = field(default_factory=Objective)
+    """Loss of the generator."""
+    vae_training: Training = field(default_factory=Training)
+    """Optimiser and duration for the generator."""
+    flows: Flows = field(default_factory=Flows)
+    """Potentials."""
+    weights: Weights = field(default_factory=Weights)
+    """Loss of the potentials."""
+    training: Training = field(default_factory=Training)
+    """Optimiser and duration for the potentials."""
+    scores: Scores = field(default_factory=Scores)
+    """Measurements."""
+
+    def __post_init__(self) -> None:
+        if self.training.batch_size % self.flows.count:
+            raise ValueError(
+                f"training.batch_size ({self.training.batch_size}) must be a multiple of "
+                f"flows.count ({self.flows.count}): each potential gets an equal share"
+            )
+        if self.training.batch_size > (self.flows.bank or self.flows.codes):
+            raise ValueError(
+                f"training.batch_size ({self.training.batch_size}) is more than the "
+                f"{self.flows.bank or self.flows.codes} latents to draw from; raise flows.bank "
+                "and flows.codes"
+            )
+
+
+def check(config: Config) -> None:
+    """Reject unknown names before anything is computed.
+
+    Raises:
+        UsageError: naming the nearest valid ones.
+    """
+    choose("pde", config.flows.pde, EQUATIONS)
+    flows.solver(config.flows.solver)
+
+
+def vae_config(config: Config) -> train_vae.Config:
+    """The generator's own configuration: that of the run named, or of the fields given here."""
+    if config.generator:
+        return read_config(config.generator, train_vae.Config)
+    return train_vae.Config(
+        run=config.run,
+        seed=config.seed,
+        data=config.data,
+        image_size=config.image_size,
+        vae=config.vae,
+        objective=config.vae_objective,
+        training=config.vae_training,
+    )
+
+
+def with_vae(config: Config, generator: train_vae.Config) -> Config:
+    """A configuration that trains the given VAE as its generator."""
+    return replace(
+        config,
+        data=generator.data,
+        image_size=generator.image_size,
+        vae=generator.vae,
+        vae_objective=generator.objective,
+        vae_training=generator.training,
+    )
+
+
+class Subject(NamedTuple):
+    """The frozen generator, the frame that flows live in, and where they start."""
+
+    vae: VAE
+    params: Params
+    """Of the VAE."""
+    frame: Frame
+    generator: Generator
+    """From the frame's coordinates to an image."""
+    starts: Float[Array, "n m"]
+    """Starting points, in the frame's coordinates."""
+    low: Latent
+    """1% quantile of the starting points."""
+    high: Latent
+    """99% quantile."""
+
+
+def load_subject(config: Config, dataset: Dataset, params: Params) -> Subject:
+    """Build the frame and the starting points on a trained VAE."""
+    vae = train_vae.model(vae_config(config), dataset)
+    key = jax.random.key(config.seed)
+    count = min(config.flows.codes, dataset.length)
+    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
+    images = jnp.asarray(dataset.examples(chosen)["image"])
+    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    if config.flows.frame == "ica":
+        frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
+    else:
+        frame = frames.identity(vae.config.latent_dim)
+    noise = jax.random.normal(key, mean.shape)
+    latents = mean + std * noise if config.flows.starts == "posterior" else noise
+    starts = jax.vmap(partial(frames.from_latent, frame))(latents)
+    low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
+    generator = frames.compose(vaes.generator(vae, params), frame)
+    return Subject(vae, params, frame, generator, starts, low, high)
+
+
+def network(config: Config) -> potentials.PotentialNet:
+    """The network all potentials share."""
+    return potentials.PotentialNet(
+        width=config.flows.width,
+        depth=config.flows.depth,
+        horizon=float(config.flows.horizon),
+        initial=config.flows.initial,
+    )
+
+
+def coefficient(raw: Scalar) -> Scalar:
+    """A positive coefficient of the PDE (wave speed, diffusivity) that cannot vanish."""
+    return SPEED_FLOOR + jax.nn.softplus(raw)
+
+
+def velocity(net: potentials.PotentialNet, params: PyTree, t: Scalar, z: Latent) -> Latent:
+    """The gradient of one potential."""
+    return jax.grad(lambda z: net.apply(params, t, z))(z)
+
+
+def load_vae(folder: Folder, config: Config, dataset: Dataset) -> Params:
+    """The VAE's parameters: trained here, or taken from the run named by `generator`."""
+    settings = vae_config(config)
+    if not config.generator:
+        return train_vae.train(folder, settings, dataset)
+    vae = train_vae.model(settings, dataset)
+    return restore(config.generator, train_vae.PHASE, partial(train_vae.initial, vae))
+
+
+def initial(config: Config, subject: Subject, key: Array) -> Params:
+    """Fresh parameters of the potentials, the PDE's coefficients and the pair classifier."""
+    potential_key, classifier_key = jax.random.split(key)
+    count, dim = config.flows.count, subject.starts.shape[1]
+    image = jnp.zeros(subject.vae.image_shape)
+    return {
+        "potentials": potentials.init_stack(network(config), potential_key, count, dim),
+        "coefficients": jnp.full((count,), 0.5),
+        "classifier": classifier(config).init(classifier_key, pair_features(image, image)),
+    }
+
+
+def classifier(config: Config) -> PairClassifier:
+    """The network that names the potential from an image pair."""
+    return PairClassifier(width=16, classes=config.flows.count)
+
+
+def load_run(path: str | Path) -> tuple[Config, Dataset, Subject, Params]:
+    """Everything of a finished run: configuration, training data, subject, learnt parameters.
+
+    Raises:
+        UsageError: the folder holds no finished run of this experiment.
+    """
+    config = read_config(path, Config)
+    dataset = train_vae.load(vae_config(config), "train")
+    settings = vae_config(config)
+    vae = train_vae.model(settings, dataset)
+    vae_params = restore(
+        config.generator or path, train_vae.PHASE, partial(train_vae.initial, vae)
+    )
+    subject = load_subject(config, dataset, vae_params)
+    return config, dataset, subject, restore(path, PHASE, partial(initial, config, subject))

@@ -1,0 +1,260 @@
+"""Learn K potentials whose gradient flows are distinct, smooth traversals of a generator.
+
+Song, Keller, Sebe and Welling, "Latent Traversals in Generative Models as Potential Flows",
+ICML 2023: each potential obeys a PDE, and a classifier must name it from the image before and
+after a step. Trains a VAE first unless --generator names a finished one; measures; draws.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from experiments import flow_scores, report, train_vae, traverse
+from experiments.command import main
+from experiments.flow_config import (
+    EQUATIONS,
+    PHASE,
+    Config,
+    Flows,
+    Scores,
+    Subject,
+    Weights,
+    check,
+    classifier,
+    coefficient,
+    initial,
+    load_subject,
+    load_vae,
+    network,
+    vae_config,
+    velocity,
+    with_vae,
+)
+from experiments.folder import Folder, open_folder
+from experiments.training import Batch, Params, Training, fit
+from latent_flows import data, flows, objectives, pde
+from latent_flows.classifiers import pair_features
+from latent_flows.typing import Scalar
+
+ALIGNED = Weights(
+    stillness=0.0, pace=1.0, outside=1.0, sparsity=1.0, overlap=3.0, inconsistency=1.0
+)
+PUBLISHED = Weights()
+
+DEMO = with_vae(
+    Config(
+        run="runs/demo",
+        flows=Flows(count=5),
+        weights=ALIGNED,
+        training=Training(steps=800, batch_size=60, learning_rate=3e-3, decay="cosine"),
+    ),
+    train_vae.SPRITES,
+)
+DIGITS = with_vae(
+    replace(
+        DEMO,
+        run="runs/digits",
+        flows=Flows(count=6, codes=1024, bank=512, pace=0.2),
+        training=Training(steps=1500, batch_size=60, learning_rate=3e-3, decay="cosine"),
+        scores=Scores(pairs=500),
+    ),
+    train_vae.DIGITS,
+)
+MNIST = with_vae(
+    replace(
+        DEMO,
+        run="runs/mnist",
+        flows=Flows(count=10, codes=8192, bank=2048, pace=0.6),
+        training=Training(steps=6000, batch_size=100, learning_rate=2e-3, decay="cosine"),
+    ),
+    train_vae.MNIST,
+)
+MNIST_PAPER = with_vae(
+    Config(
+        run="runs/mnist-paper",
+        flows=Flows(count=16, frame="identity", initial="free", starts="prior", bank=0, width=324),
+        training=Training(steps=100_000, batch_size=128, learning_rate=1e-4),
+    ),
+    train_vae.MNIST_PAPER,
+)
+
+PRESETS = {
+    "demo": ("sprites: aligned flows of a beta-TC-VAE, in minutes on a CPU", DEMO),
+    "published": (
+        "sprites: the demo's generator with the published loss only",
+        replace(
+            DEMO,
+            run="runs/published",
+            flows=Flows(count=5, frame="identity", initial="free"),
+            weights=PUBLISHED,
+        ),
+    ),
+    "digits": ("scikit-learn's digits, in minutes on a CPU", DIGITS),
+    "mnist": ("MNIST through TFDS, within an hour on 2 CPU cores", MNIST),
+    "mnist-paper": ("the published size: latent 324, K = 16, 100,000 steps; for a GPU", MNIST_PAPER),
+}
+
+
+def loss(
+    config: Config, subject: Subject, params: Params, key: Array, step: Array, batch: Batch
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The weighted sum of the terms of one step, all K potentials at once."""
+    del step
+    count, weights = config.flows.count, config.weights
+    # [share, K]: the leading axis, split over devices, stays the leading one.
+    starts, *metrics = (
+        leaf.reshape(-1, count, *leaf.shape[1:])
+        for leaf in (batch["start"], *([batch["metric"]] if "metric" in batch else []))
+    )
+    keys = jax.random.split(key, count)
+    follow = partial(along, config, subject)
+    found = jax.vmap(follow, in_axes=(0, 0, 0, 1, *[1 for _ in metrics]))(
+        params["potentials"], params["coefficients"], keys, starts, *metrics
+    )
+    images = jax.vmap(jax.vmap(subject.generator))
+    features = pair_features(images(found["before"]), images(found["after"]))
+    logits = classifier(config).apply(params["classifier"], features)
+    labels = jnp.broadcast_to(jnp.arange(count)[:, None], logits.shape[:2])
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    terms = {
+        "classification": jnp.mean(entropy) / jnp.log(count),
+        "residual": jnp.mean(found["residual"]),
+        "initial": jnp.mean(found["initial"]),
+        "stillness": objectives.stillness(found["squared_speed"], config.flows.pace),
+        "pace": objectives.off_pace(found["squared_speed"], config.flows.pace),
+        "outside": jnp.mean(found["outside"]),
+    }
+    if metrics:
+        terms |= {
+            "sparsity": objectives.sparsity(found["contributions"]),
+            "overlap": objectives.overlap(found["contributions"]),
+            "inconsistency": objectives.inconsistency(found["contributions"]),
+        }
+    total = sum(getattr(weights, name) * value for name, value in terms.items())
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
+    return total, {**terms, "accuracy": accuracy}
+
+
+def along(
+    config: Config,
+    subject: Subject,
+    params: PyTree,
+    raw: Scalar,
+    key: Array,
+    starts: Array,
+    metric: Array | None = None,
+) -> dict[str, Array]:
+    """What one potential does from each of its starting points."""
+    net, horizon = network(config), config.flows.horizon
+    u = partial(net.apply, params)
+    field = partial(velocity, net, params)
+    sign_key, step_key, time_key = jax.random.split(key, 3)
+    count = len(starts)
+    signs = jax.random.rademacher(sign_key, (count,), starts.dtype)
+    if not config.flows.reverse:
+        signs = jnp.ones_like(signs)
+    ts = jnp.arange(horizon + 1.0)
+
+    def path(z: Array, sign: Array) -> Array:
+        signed = flows.combine([field], sign[None])
+        return flows.integrate(signed, z, ts, solver=flows.solver(config.flows.solver)).zs
+
+    paths = jax.vmap(path)(starts, signs)
+    rows, chosen = jnp.arange(count), jax.random.randint(step_key, (count,), 0, horizon)
+    before, after = paths[rows, chosen], paths[rows, chosen + 1]
+    result = {
+        "before": before,
+        "after": after,
+        "outside": jax.vmap(jax.vmap(partial(objectives.outside, low=subject.low, high=subject.high)))(
+            paths
+        ),
+        "initial": jnp.zeros(()),
+        "residual": jnp.zeros(()),
+    }
+    if metric is None:
+        times, points = ts[chosen + 1], after
+        moving = jax.vmap(field)(times, points)
+        push = lambda z, v: jnp.sum(jax.jvp(subject.generator, (z,), (v,))[1] ** 2)  # noqa: E731
+        result["squared_speed"] = jax.vmap(push)(points, moving)
+    else:
+        # Where the metric is known, at any time: paths stay among these points.
+        times, points = jax.random.uniform(time_key, (count,), maxval=horizon), starts
+        moving = jax.vmap(field)(times, points)
+        result["squared_speed"] = jnp.einsum("ni,nij,nj->n", moving, metric, moving)
+        result["contributions"] = jax.vmap(objectives.unit_contributions)(moving, metric)
+    if config.flows.initial == "free":
+        result["initial"] = objectives.relative_start(
+            jax.vmap(partial(field, jnp.zeros(())))(starts), moving
+        )
+    if (equation := EQUATIONS[config.flows.pde]) is not None:
+        residual = equation(u, coefficient(raw))
+        result["residual"] = pde.relative_residual(
+            residual, jnp.tile(ts[1:], count), paths[:, 1:].reshape(-1, starts.shape[-1])
+        )
+    return result
+
+
+def train(folder: Folder, config: Config, subject: Subject) -> Params:
+    """Train, or go on training, the potentials of a run folder."""
+    dataset = latents(config, subject)
+    return fit(
+        folder,
+        PHASE,
+        init=partial(initial, config, subject),
+        loss=partial(loss, config, subject),
+        batches=lambda start, sharding: data.batches(
+            dataset,
+            batch_size=config.training.batch_size,
+            seed=config.seed,
+            start=start,
+            sharding=sharding,
+        ),
+        config=config.training,
+        seed=config.seed,
+        describe=f"{config.flows.count} {config.flows.pde} potentials",
+    )
+
+
+def latents(config: Config, subject: Subject) -> data.Dataset:
+    """Starting points, with the generator's metric at each if a bank of them is asked for."""
+    if not config.flows.bank:
+        return data.from_arrays("latents", start=np.asarray(subject.starts))
+    bank = subject.starts[: config.flows.bank]
+    return data.from_arrays(
+        "latents", start=np.asarray(bank), metric=np.asarray(metrics(subject.generator, bank))
+    )
+
+
+def metrics(generator: Callable[[Array], Array], points: Array) -> Array:
+    """The generator's pull-back metric `J' J` at each point, a few at a time."""
+
+    def metric(z: Array) -> Array:
+        jacobian = jax.jacfwd(lambda z: generator(z).ravel())(z)
+        return jacobian.T @ jacobian
+
+    return jax.jit(partial(jax.lax.map, metric, batch_size=64))(points)
+
+
+def run(config: Config) -> None:
+    """Train the generator and the potentials, measure, draw."""
+    check(config)
+    dataset = train_vae.load(vae_config(config), "train")
+    folder = open_folder(config.run, config)
+    vae_params = load_vae(folder, config, dataset)
+    subject = load_subject(config, dataset, vae_params)
+    params = train(folder, config, subject)
+    summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params)
+    traverse.draw(folder, config, subject, params)
+    flow_scores.show(summary)
+    report.where(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, PRESETS))

@@ -1,0 +1,65 @@
+"""What an experiment prints and saves at its end: tables and pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from experiments.folder import Folder
+from latent_flows import plots
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a table with one column a key; a single row is printed as two columns."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table(title, rows))
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows as a rich table."""
+    drawn = Table(title=title, title_justify="left")
+    if len(rows) == 1:
+        drawn.add_column("measure")
+        drawn.add_column("value", justify="right")
+        for name, value in rows[0].items():
+            drawn.add_row(name, text(value))
+        return drawn
+    for name in rows[0]:
+        drawn.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        drawn.add_row(*(text(row.get(name)) for name in rows[0]))
+    return drawn
+
+
+def text(value: Any) -> str:
+    """A value as a cell: four significant digits, lists joined, `-` for what is missing.
+
+    Example:
+        >>> text(0.123456), text([1.0, 2.0]), text(None)
+        ('0.1235', '1 2', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " ".join(text(v) for v in value)
+    return str(value)
+
+
+def save_figures(folder: Folder, figures: Mapping[str, Figure]) -> None:
+    """Write each figure as NAME.png, whole or not at all."""
+    for name, figure in figures.items():
+        folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
+
+
+def where(folder: Folder) -> None:
+    """Print the pictures of a run folder."""
+    pictures = sorted([*folder.path.glob("*.png"), *folder.path.glob("*.gif")])
+    print(f"results: {folder.path}")
+    for picture in pictures:
+        print(f"  {picture}")

@@ -1,0 +1,272 @@
+"""Train a variational autoencoder: the generator that potential flows and geometry work on.
+
+The run folder holds the parameters, metrics.json (held-out ELBO and importance-weighted bound; on
+sprites also overlap, linear decodability of the factors and the share of valid samples), and
+pictures of reconstructions, samples and losses.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from sklearn.linear_model import LinearRegression
+
+from experiments import report
+from experiments.command import main
+from experiments.folder import Folder, open_folder
+from experiments.training import Batch, Params, Training, fit
+from latent_flows import data, objectives, plots
+from latent_flows.data import Dataset, sprites
+from latent_flows.evaluation import elbo, iwae_bound
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.typing import Scalar
+
+PHASE = "vae"
+CHUNK = 250  # images that are encoded, or latents that are decoded, at once
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The terms of the VAE's loss."""
+
+    beta: float = 1.0
+    """Weight of the KL divergence of the posterior from the prior."""
+    total_correlation: float = 0.0
+    """Extra weight of the total correlation of the codes (beta-TC-VAE's beta, minus 1)."""
+    warmup: int = 50
+    """Steps over which both weights rise from 0."""
+    decoded: int = 0
+    """Images of a batch that are decoded as well as encoded; 0: all. The total correlation needs
+    a large batch, which only the cheap encoder has to see."""
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "total_correlation", "warmup", "decoded"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"objective {name} must not be negative, got {self}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a variational autoencoder."""
+
+    run: str = "runs/vae"
+    """Run folder; the same command goes on with what it holds."""
+    seed: int = 0
+    """Source of all randomness."""
+    data: str = "sprites"
+    """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
+    image_size: int | None = None
+    """Pixels along each side; by default the data set's own."""
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    """Architecture."""
+    objective: Objective = field(default_factory=Objective)
+    """Loss."""
+    training: Training = field(default_factory=Training)
+    """Optimiser and duration."""
+    test_images: int = 1000
+    """Held-out images that the bounds are measured on."""
+    iwae_samples: int = 64
+    """Samples of the importance-weighted bound."""
+
+    def __post_init__(self) -> None:
+        for name in ("test_images", "iwae_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.objective.decoded > self.training.batch_size:
+            raise ValueError(
+                f"objective.decoded ({self.objective.decoded}) is more than "
+                f"training.batch_size ({self.training.batch_size})"
+            )
+
+
+SPRITES = Config(
+    data="sprites",
+    vae=VAEConfig(latent_dim=6, decoder="broadcast", depth=2, width=64),
+    objective=Objective(total_correlation=5.0, decoded=64),
+    training=Training(
+        steps=4000, batch_size=256, learning_rate=3e-3, warmup=50, decay="cosine", clip=1.0
+    ),
+    test_images=500,
+)
+DIGITS = Config(
+    data="digits",
+    vae=VAEConfig(latent_dim=8, encoder="mlp", decoder="mlp", width=32),
+    objective=Objective(total_correlation=1.0),
+    training=Training(steps=3000, batch_size=128, learning_rate=2e-3, warmup=50, decay="cosine"),
+    test_images=297,
+)
+MNIST = Config(
+    data="mnist",
+    vae=VAEConfig(latent_dim=16, encoder="conv", decoder="conv", width=64),
+    objective=Objective(total_correlation=1.0),
+    training=Training(steps=8000, batch_size=128, learning_rate=2e-3, warmup=100, decay="cosine"),
+)
+MNIST_PAPER = replace(
+    MNIST,
+    vae=VAEConfig(latent_dim=324, encoder="conv", decoder="conv", width=64),
+    objective=Objective(),
+    training=replace(MNIST.training, steps=50_000, batch_size=256),
+)
+
+PRESETS = {
+    "sprites": ("beta-TC-VAE with a broadcast decoder on rendered sprites (minutes)", SPRITES),
+    "digits": ("a small MLP on scikit-learn's 8x8 digits (a minute)", DIGITS),
+    "mnist": ("a convolutional VAE with 16 latents on MNIST, through TFDS", MNIST),
+    "mnist-paper": ("the published latent size, 324, on MNIST; for a GPU", MNIST_PAPER),
+}
+
+
+def load(config: Config, split: str) -> Dataset:
+    """The data set that a configuration names."""
+    return data.load(config.data, split=split, size=config.image_size)
+
+
+def model(config: Config, dataset: Dataset) -> VAE:
+    """The architecture, for images of the data set's shape."""
+    height, width, channels = dataset.image_shape
+    return VAE(config.vae, (height, width, channels))
+
+
+def loss(
+    vae: VAE, objective: Objective, params: Params, key: Array, step: Array, batch: Batch
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Negative bound per pixel; the terms are in nats per image."""
+    images = batch["image"]
+    mean, std = jax.vmap(partial(vae.apply, params, method=vae.encode))(images)
+    z = mean + std * jax.random.normal(key, mean.shape)
+    kept = objective.decoded or len(images)
+    log_likelihood = partial(vae.apply, params, method=vae.log_likelihood)
+    reconstruction = -jnp.mean(jax.vmap(log_likelihood)(images[:kept], z[:kept]))
+    kl = jnp.mean(jnp.sum(jax.vmap(objectives.gaussian_kl)(mean, std), -1))
+    correlation = objectives.total_correlation(z, mean, std)
+    rise = jnp.minimum(1.0, (step + 1) / max(objective.warmup, 1))
+    total = reconstruction + rise * (
+        objective.beta * kl + objective.total_correlation * correlation
+    )
+    terms = {"reconstruction": reconstruction, "kl": kl, "total_correlation": correlation}
+    return total / images[0].size, terms
+
+
+def train(folder: Folder, config: Config, dataset: Dataset) -> Params:
+    """Train, or go on training, the VAE of a run folder."""
+    vae = model(config, dataset)
+    return fit(
+        folder,
+        PHASE,
+        init=partial(initial, vae),
+        loss=partial(loss, vae, config.objective),
+        batches=lambda start, sharding: data.batches(
+            dataset,
+            batch_size=config.training.batch_size,
+            seed=config.seed,
+            start=start,
+            sharding=sharding,
+        ),
+        config=config.training,
+        seed=config.seed,
+        describe=f"VAE on {dataset.name}",
+    )
+
+
+def initial(vae: VAE, key: Array) -> Params:
+    """Fresh parameters."""
+    return vae.init(key, jnp.zeros(vae.image_shape))
+
+
+def in_chunks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.vmap` that takes a bounded number of points at a time, compiled."""
+    return jax.jit(lambda *args: jax.lax.map(lambda a: function(*a), args, batch_size=CHUNK))
+
+
+def measure(vae: VAE, params: Params, test: Dataset, config: Config) -> dict[str, float]:
+    """Bounds on held-out images, and what ground truth allows."""
+    chosen = np.random.default_rng(config.seed).permutation(test.length)
+    examples = test.examples(chosen[: config.test_images])
+    images = jnp.asarray(examples["image"])
+    encode = partial(vae.apply, params, method=vae.encode)
+    log_likelihood = partial(vae.apply, params, method=vae.log_likelihood)
+    keys = jax.random.split(jax.random.key(config.seed), len(images))
+    bounds = in_chunks(
+        lambda key, x: (
+            elbo(key, encode, log_likelihood, x),
+            iwae_bound(key, encode, log_likelihood, x, samples=config.iwae_samples),
+        )
+    )
+    elbos, iwaes = bounds(keys, images)
+    result = {
+        "test_images": float(len(images)),
+        "elbo": float(elbos.mean()),
+        "iwae": float(iwaes.mean()),
+    }
+    if test.name == "sprites":
+        truth = examples["factors"]
+        result |= measure_sprites(vae, params, images, truth, jax.random.key(config.seed))
+    return result
+
+
+def measure_sprites(
+    vae: VAE, params: Params, images: Float[Array, "n h w c"], truth: Any, key: Array
+) -> dict[str, float]:
+    """Overlap of image and reconstruction, linear decodability of factors, valid samples."""
+    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    decode = in_chunks(partial(vae.apply, params, method=vae.decode))
+    rebuilt = decode(mean)
+    pixels = (1, 2, 3)
+    overlap = jnp.minimum(rebuilt, images).sum(pixels) / jnp.maximum(rebuilt, images).sum(pixels)
+    valid = jax.vmap(sprites.is_valid)
+    sample = mean + std * jax.random.normal(key, mean.shape)
+    prior = jax.random.normal(key, mean.shape)
+    half = len(images) // 2
+    linear = {}
+    for name in ("x", "y", "scale"):
+        target = np.asarray(getattr(truth, name))
+        fitted = LinearRegression().fit(mean[:half], target[:half])
+        linear[f"linear_r2_{name}"] = float(fitted.score(mean[half:], target[half:]))
+    return {
+        "iou": float(overlap.mean()),
+        **linear,
+        "valid_posterior": float(valid(decode(sample)).mean()),
+        "valid_prior": float(valid(decode(prior)).mean()),
+    }
+
+
+def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
+    """Save the pictures of a VAE."""
+    images = jnp.asarray(test.examples(np.arange(0, test.length, test.length // 16)[:16])["image"])
+    encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
+    decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
+    mean, std = encode(images)
+    figures = {
+        "reconstructions": plots.reconstructions(
+            np.asarray(images),
+            np.asarray(decode(mean)),
+            f"Held-out images of {test.name} and their reconstructions.",
+        ),
+        "losses_vae": plots.loss_curves(
+            folder.rows(PHASE), caption="Loss per pixel and its terms in nats per image."
+        ),
+    }
+    report.save_figures(folder, figures)
+
+
+def run(config: Config) -> None:
+    """Train, measure, draw."""
+    train_set, test_set = load(config, "train"), load(config, "test")
+    folder = open_folder(config.run, config)
+    params = train(folder, config, train_set)
+    vae = model(config, train_set)
+    metrics = folder.remember(
+        "metrics", lambda: measure(vae, params, test_set, config)
+    )
+    draw(folder, vae, params, test_set)
+    report.show(f"VAE on {train_set.name}, held out", [metrics])
+    report.where(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, PRESETS))

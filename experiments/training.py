@@ -1,0 +1,397 @@
+"""The one training loop: data-parallel, resumable to the bit, and stopped by the first NaN."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from tensorboardX import SummaryWriter
+
+from experiments import checkpoints
+from experiments.command import Failure, UsageError
+from experiments.folder import Folder
+from experiments.progress import progress
+from latent_flows.typing import Scalar
+
+Params: TypeAlias = PyTree
+Batch: TypeAlias = Mapping[str, Array]
+Init: TypeAlias = Callable[[PRNGKeyArray], Params]
+Loss: TypeAlias = Callable[
+    [Params, PRNGKeyArray, Int[Array, ""], Batch], tuple[Scalar, dict[str, Scalar]]
+]
+Batches: TypeAlias = Callable[[int, NamedSharding], Iterable[Mapping[str, Any]]]
+
+LAG = 4  # steps the host may run ahead of the device before it looks at their metrics
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to optimise."""
+
+    steps: int = 1000
+    """Number of optimiser steps."""
+    batch_size: int = 64
+    """Examples per step, over all devices together."""
+    learning_rate: float = 1e-3
+    """Step size of Adam, at its peak."""
+    warmup: int = 0
+    """Steps over which the step size rises from zero to its peak."""
+    decay: Literal["none", "cosine"] = "none"
+    """How the step size falls after the warm-up: not at all, or to zero along a cosine."""
+    clip: float = 1.0
+    """Largest norm of the gradient; a longer one is shortened to it. 0 turns this off."""
+    log_every: int = 50
+    """Steps between two rows of metrics.jsonl."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup <= self.steps:
+            raise ValueError(f"warmup must lie in [0, steps={self.steps}], got {self.warmup}")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not self.clip >= 0:
+            raise ValueError(f"clip must not be negative, got {self.clip}")
+
+
+class State(NamedTuple):
+    """What a step changes, and a checkpoint holds.
+
+    step: number of steps done.
+    params: what is being learnt.
+    opt_state: the optimiser's memory.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+
+
+def optimizer(config: Training) -> optax.GradientTransformation:
+    """Adam with a clipped gradient, a warm-up and, if asked for, a cosine decay.
+
+    >>> optimizer(Training()).init({"w": jnp.zeros(2)}) is not None
+    True
+    """
+    rate: optax.ScalarOrSchedule = config.learning_rate
+    if config.decay == "cosine":
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0 if config.warmup else config.learning_rate,
+            config.learning_rate,
+            config.warmup,
+            # optax wants the decay to be longer than the warm-up.
+            max(config.steps, config.warmup + 1),
+        )
+    elif config.warmup:
+        rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    return optax.chain(clip, optax.adam(rate))
+
+
+def fit(
+    folder: Folder,
+    phase: str,
+    *,
+    init: Init,
+    loss: Loss,
+    batches: Batches,
+    config: Training,
+    seed: int,
+    describe: str | None = None,
+) -> Params:
+    r"""Minimises a loss, or goes on minimising it from the last checkpoint in the folder.
+
+    Step `s` uses the batch `s` and the key `fold_in(key, s)`, so a run that was stopped at any
+    moment and started again ends in the same parameters, bit for bit, as one that was not. The
+    batch is split over all local devices; parameters are copied to each.
+
+    Every `config.log_every` steps a row `{"phase", "step", "loss", terms..., "grad_norm"}` is
+    written to `metrics.jsonl`: the values that step `step`, counted from 0, saw before its
+    update; `grad_norm` is taken before clipping. The same numbers and the rate in steps per
+    second go to TensorBoard events under `tensorboard/PHASE`.
+
+    Args:
+        folder: the run folder; checkpoints go to `checkpoints/PHASE`.
+        phase: name of what is being trained, unique in the folder.
+        init: `key -> params`.
+        loss: `(params, key, step, batch) -> (scalar, {name: scalar})`, averaged over the batch.
+        batches: `(start, sharding) -> iterable of dicts`, from the batch of step `start` on;
+            every array has a leading axis of `config.batch_size`.
+        config: how to optimise.
+        seed: the source of all randomness, together with `phase`.
+        describe: what the progress line calls the phase; its name by default.
+
+    Returns:
+        The parameters after `config.steps` steps; at once if the folder holds them.
+
+    Raises:
+        Failure: a metric was not finite, or the batches ended.
+        UsageError: the batch cannot be split evenly, or the checkpoints hold another model.
+        ValueError: `loss` does not return a scalar and a dict of scalars.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint of the step just done.
+    """
+    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+    if config.batch_size % mesh.size:
+        raise UsageError(
+            f"a batch of {config.batch_size} cannot be split evenly over {mesh.size} devices; "
+            f"choose a multiple of {mesh.size} as --training.batch-size"
+        )
+    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    method = optimizer(config)
+    # Two phases of one seed must not share their randomness.
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(phase.encode()))
+    init_key, step_key = jax.random.split(key)
+
+    def begin(key: PRNGKeyArray) -> State:
+        params = jax.tree.map(_strong, init(key))
+        return jax.tree.map(_strong, State(jnp.zeros((), jnp.int32), params, method.init(params)))
+
+    path = folder.path / "checkpoints" / phase
+    found = checkpoints.newest(path, tidy=True)
+    if found is not None:
+        like = jax.eval_shape(begin, init_key)
+        state = jax.device_put(checkpoints.unflatten(found[1], like, str(path)), whole)
+    start = found[0] if found else 0
+    if start >= config.steps:
+        return state.params
+    folder.truncate_rows(phase, start)
+
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(checkpoints.open_manager(path))
+        events = stack.enter_context(
+            SummaryWriter(str(folder.path / "tensorboard" / phase), purge_step=start)
+        )
+        report = stack.enter_context(progress(describe or phase, start, config.steps))
+        if found is None:
+            state = jax.jit(begin, out_shardings=whole)(init_key)
+        source = iter(batches(start, split))
+        if hasattr(source, "close"):
+            stack.callback(source.close)
+
+        batch = _next(source, start, config.batch_size, split)
+        begun = time.monotonic()
+        step = (
+            jax.jit(
+                _update(loss, method),
+                in_shardings=(whole, whole, split),
+                out_shardings=(whole, whole),
+                donate_argnums=0,
+            )
+            .lower(state, step_key, batch)
+            .compile()
+        )
+        step_key = jax.device_put(step_key, whole)
+        report(start, f"compiled in {time.monotonic() - begun:.1f} s")
+
+        watch = _Watch(
+            folder,
+            phase,
+            config,
+            events=events,
+            path=path,
+            last_good=manager.latest_step,
+            start=start,
+        )
+        stopped = stack.enter_context(_interrupts())
+        for done in range(start + 1, config.steps + 1):
+            state, metrics = step(state, step_key, batch)
+            watch.push(done - 1, metrics)
+            if done < config.steps:
+                batch = _next(source, done, config.batch_size, split)
+            halt = stopped.is_set()
+            if halt or done % config.checkpoint_every == 0 or done == config.steps:
+                # Nothing is saved before all that led to it is known to be finite.
+                watch.drain()
+                checkpoints.save(manager, done, {**state._asdict(), "total": config.steps})
+            report(done, watch.text)
+            if halt:
+                manager.wait_until_finished()
+                raise KeyboardInterrupt
+        manager.wait_until_finished()
+    return state.params
+
+
+def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
+    """Loads what a finished phase has learnt, for instance in the folder of another experiment.
+
+    Args:
+        folder: the run folder.
+        phase: the name that `fit` was given.
+        init: the `init` that `fit` was given; tells the structure and is not computed.
+
+    Raises:
+        UsageError: no checkpoint of that phase, an unfinished phase, or another model.
+    """
+    root = folder.path if isinstance(folder, Folder) else Path(folder).expanduser().absolute()
+    path = root / "checkpoints" / phase
+    found = checkpoints.newest(path, tidy=False)
+    if found is None:
+        raise UsageError(f"{root} holds no checkpoint of {phase!r}; train it there first")
+    step, flat = found
+    if step < (total := int(flat["total"])):
+        raise UsageError(
+            f"{phase!r} in {root} is at step {step} of {total}; run it to its end first"
+        )
+    like = jax.eval_shape(init, jax.random.key(0))
+    params = checkpoints.unflatten(flat, {"params": like}, str(path))["params"]
+    return jax.tree.map(jnp.asarray, params)
+
+
+def _update(
+    loss: Loss, method: optax.GradientTransformation
+) -> Callable[[State, PRNGKeyArray, Batch], tuple[State, dict[str, Scalar]]]:
+    def checked(params: Params, key: PRNGKeyArray, step: Array, batch: Batch) -> Any:
+        result = loss(params, key, step, batch)
+        shapes = jax.tree.map(jnp.shape, result)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            raise ValueError(f"loss must return (scalar, dict of scalars), got {shapes}")
+        value, terms = result
+        if any(jnp.shape(leaf) for leaf in [value, *terms.values()]):
+            raise ValueError(f"loss must return (scalar, dict of scalars), got {shapes}")
+        if taken := {"loss", "grad_norm", "step", "phase", "rate"} & set(terms):
+            raise ValueError(f"a term of the loss cannot be called {' or '.join(sorted(taken))}")
+        return value, terms
+
+    def update(state: State, key: PRNGKeyArray, batch: Batch) -> tuple[State, dict[str, Scalar]]:
+        key = jax.random.fold_in(key, state.step)
+        gradient = jax.value_and_grad(checked, has_aux=True)
+        (value, terms), grads = gradient(state.params, key, state.step, batch)
+        updates, opt_state = method.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": value, **terms, "grad_norm": optax.global_norm(grads)}
+        return State(state.step + 1, params, opt_state), metrics
+
+    return update
+
+
+class _Watch:
+    """Looks at the metrics of the steps a little after they were launched, and writes them."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        phase: str,
+        config: Training,
+        *,
+        events: SummaryWriter,
+        path: Path,
+        last_good: Callable[[], int | None],
+        start: int,
+    ):
+        self.text = ""
+        self._folder, self._phase, self._config, self._events = folder, phase, config, events
+        self._path, self._last_good = path, last_good
+        self._pending: deque[tuple[int, dict[str, Array]]] = deque()
+        self._rows: list[dict[str, float]] = []
+        self._written = self._marked = time.monotonic()
+        self._marked_step = start - 1
+        self._rate = 0.0
+
+    def push(self, step: int, metrics: dict[str, Array]) -> None:
+        for value in metrics.values():
+            value.copy_to_host_async()
+        self._pending.append((step, metrics))
+        while len(self._pending) > LAG:
+            self._look()
+        if time.monotonic() - self._written > 1.0:
+            self._write()
+
+    def drain(self) -> None:
+        while self._pending:
+            self._look()
+        self._write()
+        self._events.flush()
+
+    def _look(self) -> None:
+        step, arrays = self._pending.popleft()
+        values = {name: float(np.asarray(value)) for name, value in arrays.items()}
+        if not all(map(math.isfinite, values.values())):
+            self._fail(step, values)
+        if step % self._config.log_every == 0 or step == self._config.steps - 1:
+            self._rows.append({"step": step, **values})
+            for name, value in {**values, "rate": self._rate}.items():
+                self._events.add_scalar(name, value, step)
+        now = time.monotonic()
+        if now - self._marked > 0.5:
+            self._rate = (step - self._marked_step) / (now - self._marked)
+            self._marked, self._marked_step = now, step
+        speed = f", {self._rate:.3g} steps/s" if self._rate else ""
+        self.text = f"loss {values['loss']:.4g}{speed}"
+
+    def _write(self) -> None:
+        self._folder.append_rows(self._phase, self._rows)
+        self._rows.clear()
+        self._written = time.monotonic()
+
+    def _fail(self, step: int, values: dict[str, float]) -> None:
+        self._write()
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        # The terms say more than their sum, and the sum more than its gradient.
+        name = next((n for n in bad if n not in ("loss", "grad_norm")), next(iter(bad)))
+        what = {"loss": "the loss", "grad_norm": "the gradient's norm"}.get(name, f"term {name!r}")
+        good = self._last_good()
+        last = (
+            "there is no checkpoint yet"
+            if good is None
+            else (f"the last good checkpoint is step {good} ({self._path / str(good)})")
+        )
+        raise Failure(
+            f"{self._phase}: loss became non-finite at step {step}: {what} is {bad[name]}; {last}; "
+            "try a smaller --training.learning-rate or --training.clip in a new --run"
+        )
+
+
+def _next(
+    source: Iterator[Mapping[str, Any]], step: int, size: int, sharding: NamedSharding
+) -> dict[str, Array]:
+    try:
+        batch = next(source)
+    except StopIteration:
+        raise Failure(f"the batches ended before step {step}") from None
+    for name, value in batch.items():
+        if np.shape(value)[:1] != (size,):
+            raise ValueError(
+                f"batch entry {name!r} has shape {np.shape(value)}, expected ({size}, ...)"
+            )
+    return jax.device_put(dict(batch), sharding)
+
+
+def _strong(leaf: Any) -> Array:
+    # The compiled step takes strong types only, which is what it returns.
+    return jnp.asarray(leaf, dtype=jnp.result_type(leaf))
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that no step is torn apart; a second Ctrl-C stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(*_: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)

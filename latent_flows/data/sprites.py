@@ -1,0 +1,388 @@
+"""dSprites as a function: one image from any real-valued factors, and the factors back from it.
+
+The factors are those of dSprites (Matthey, Higgins, Hassabis and Lerchner, 2017): three shapes,
+six scales, 40 orientations, 32 by 32 positions. Sizes and positions are relative to the frame,
+chosen so that no sprite leaves it and that the mean pixel, 0.042, is close to that of dSprites.
+Positions are fractions of the range that the sprite's centre may take, so that `x = 0` is a sprite
+near the left border and `centre(0)` says where: a quarter into the frame.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from latent_flows.data.dataset import Dataset, Examples
+from latent_flows.typing import Scalar
+
+SHAPES = ("square", "ellipse", "heart")
+
+MARGIN = 0.25  # of the frame, between its border and the first and last centre of a sprite
+SQUARE = 0.14  # half the side, at scale 1, of the frame
+ELLIPSE = (0.2, 0.1)  # half axes
+LOBE = 0.1  # radius of a heart's two lobes; its square has twice that as its side
+
+# A heart is a square on its tip with a half disc on each upper side; this is how far, in lobe
+# radii, its barycentre lies above the middle of the square.
+_HEART_RISE = (math.pi + 4 / 3) / (math.sqrt(2) * (4 + math.pi))
+
+AREAS = (4 * SQUARE**2, math.pi * ELLIPSE[0] * ELLIPSE[1], (4 + math.pi) * LOBE**2)
+"""Area of each shape at scale 1, as a share of the frame."""
+
+GRID = (3, 6, 40, 32, 32)
+"""How many values each factor takes in dSprites, in the order of `Factors`."""
+
+COUNT = math.prod(GRID)
+
+
+class Factors(NamedTuple):
+    """What a sprite is made from.
+
+    Attributes:
+        shape: 0 a square, 1 an ellipse, 2 a heart; values between morph one into the next.
+        scale: Size relative to the largest sprite of dSprites, 0.5 to 1 there.
+        orientation: Angle in radians, anticlockwise as seen; at 0 the square stands upright, the
+            ellipse lies flat and the heart points down.
+        x: Position of the barycentre, from 0 (left) to 1 (right); see `centre`.
+        y: Position of the barycentre, from 0 (top) to 1 (bottom).
+    """
+
+    shape: Float[Array, ""] | float
+    scale: Float[Array, ""] | float
+    orientation: Float[Array, ""] | float
+    x: Float[Array, ""] | float
+    y: Float[Array, ""] | float
+
+
+class Moments(NamedTuple):
+    """What can be measured on an image alone.
+
+    Attributes:
+        x: Barycentre from the left border (0) to the right one (1).
+        y: Barycentre from the top (0) to the bottom (1).
+        size: Square root of the area as a share of the frame.
+        elongation: Logarithm of the ratio of the principal second moments; 0 when round.
+        mass: Sum of the pixels.
+    """
+
+    x: Scalar
+    y: Scalar
+    size: Scalar
+    elongation: Scalar
+    mass: Scalar
+
+
+def centre(position: Float[Array, "..."] | float) -> Float[Array, "..."] | float:
+    """Where in the frame, from 0 to 1, a sprite with the factor `position` (x or y) is centred.
+
+    >>> centre(0.0), centre(0.5), centre(1.0)
+    (0.25, 0.5, 0.75)
+    """
+    return MARGIN + (1 - 2 * MARGIN) * position
+
+
+def grid_factors(index: Int[Array, ""] | int) -> Factors:
+    """The factors of one of the 737,280 images of dSprites, in its order (`y` varies fastest).
+
+    Args:
+        index: From 0 to `COUNT - 1`.
+
+    Returns:
+        The `Factors`; orientations are the 40 multiples of 9 degrees, all different.
+
+    Raises:
+        ValueError: `index` is a Python integer outside that range.
+
+    >>> sprite = grid_factors(COUNT - 1)
+    >>> [round(float(value), 3) for value in sprite]
+    [2.0, 1.0, 6.126, 1.0, 1.0]
+    """
+    if isinstance(index, int) and not 0 <= index < COUNT:
+        raise ValueError(f"index must lie in [0, {COUNT}), got {index}")
+    shape, scale, orientation, x, y = jnp.unravel_index(jnp.asarray(index), GRID)
+    return Factors(
+        shape=shape * 1.0,
+        scale=0.5 + scale / 10,
+        orientation=orientation * (2 * math.pi / GRID[2]),
+        x=x / (GRID[3] - 1),
+        y=y / (GRID[4] - 1),
+    )
+
+
+def random_factors(key: Array) -> Factors:
+    """Factors drawn uniformly from the continuous ranges of dSprites; the shape is one of three.
+
+    Args:
+        key: From `jax.random.key`.
+
+    Returns:
+        The `Factors`.
+
+    >>> import jax
+    >>> bool(0.5 <= random_factors(jax.random.key(0)).scale <= 1)
+    True
+    """
+    shape, scale, orientation, x, y = jax.random.split(key, 5)
+    return Factors(
+        shape=jax.random.randint(shape, (), 0, len(SHAPES)) * 1.0,
+        scale=jax.random.uniform(scale, minval=0.5, maxval=1.0),
+        orientation=jax.random.uniform(orientation, maxval=2 * math.pi),
+        x=jax.random.uniform(x),
+        y=jax.random.uniform(y),
+    )
+
+
+def render(factors: Factors, *, size: int = 64) -> Float[Array, "size size 1"]:
+    r"""One sprite as an antialiased image with values in [0, 1].
+
+    With `d` the distance to the outline in pixels, negative inside, a pixel is
+    `1 - (1 + d)^2 / 2` for `-1 < d <= 0` and `(1 - d)^2 / 2` for `0 < d < 1`: a straight edge seen
+    through a triangle filter, so that the sum over pixels does not depend on where between pixels
+    the edge lies. The image is differentiable in every factor.
+
+    Args:
+        factors: Scalars; any real values. `shape` is clipped to [0, 2], and the distances of its
+            two neighbours are mixed.
+        size: Pixels along each side.
+
+    Returns:
+        The image, white on black.
+
+    Raises:
+        ValueError: A factor is not a scalar, or `size` is not positive.
+
+    Source: the factors of dSprites (Matthey et al., 2017).
+
+    >>> image = render(Factors(shape=0, scale=1.0, orientation=0.0, x=0.5, y=0.5))
+    >>> image.shape, round(float(image.mean()), 3)
+    ((64, 64, 1), 0.079)
+    """
+    if size < 1:
+        raise ValueError(f"size must be a positive number of pixels, got {size}")
+    for name, value in zip(Factors._fields, factors, strict=True):
+        if jnp.shape(value) != ():
+            raise ValueError(
+                f"{name} must be a scalar, got shape {jnp.shape(value)}; use jax.vmap for a batch"
+            )
+    dtype = jnp.result_type(float, *(jnp.asarray(value).dtype for value in factors))
+    shape, scale, orientation, x, y = (jnp.asarray(value, dtype) for value in factors)
+
+    # Coordinates in pixels along the sprite's own axes: u to its right, v to its bottom.
+    pixels = jnp.arange(size, dtype=dtype) + 0.5
+    right = (pixels - size * centre(x))[None, :]
+    down = (pixels - size * centre(y))[:, None]
+    cos, sin = jnp.cos(orientation), jnp.sin(orientation)
+    u, v = right * cos - down * sin, right * sin + down * cos
+
+    unit = size * scale
+    shape = jnp.clip(shape, 0, len(SHAPES) - 1)
+    outlines = (_square, _ellipse, _heart)
+    distance = sum(
+        jnp.maximum(1 - jnp.abs(shape - k), 0) * outline(u, v, unit)
+        for k, outline in enumerate(outlines)
+    )
+    tail = jnp.square(jnp.maximum(1 - jnp.abs(distance), 0)) / 2
+    return jnp.where(distance > 0, tail, 1 - tail)[..., None]
+
+
+def _square(u: Array, v: Array, unit: Array) -> Array:
+    return jnp.maximum(jnp.abs(u), jnp.abs(v)) - SQUARE * unit
+
+
+def _ellipse(u: Array, v: Array, unit: Array) -> Array:
+    # First-order distance to the level set |p| = 1 of p = (u / a, v / b).
+    a, b = ELLIPSE[0] * unit, ELLIPSE[1] * unit
+    p, q = u / a, v / b
+    square = p**2 + q**2
+    slope = (p / a) ** 2 + (q / b) ** 2
+    tiny = 1e-6  # keeps the centre differentiable
+    return (square - jnp.sqrt(square + tiny)) * jax.lax.rsqrt(slope + tiny / a**2)
+
+
+def _heart(u: Array, v: Array, unit: Array) -> Array:
+    lobe = LOBE * unit
+    u, v = jnp.abs(u), v - _HEART_RISE * lobe
+    square = (u + jnp.abs(v)) * math.sqrt(0.5) - lobe
+    side = lobe * math.sqrt(0.5)
+    disc = jnp.sqrt((u - side) ** 2 + (v + side) ** 2 + 1e-6) - lobe
+    return jnp.minimum(square, disc)
+
+
+def moments(image: Float[Array, "height width 1"] | Float[Array, "height width"]) -> Moments:
+    r"""Position, size and elongation of what is bright in an image.
+
+    Each pixel is a small square of constant brightness, so `Cov` includes its own second moment
+    and a single bright pixel is round. With `l1 >= l2` the eigenvalues of `Cov` in pixels, the
+    elongation is `log(l1 / l2)`.
+
+    Args:
+        image: Values of at least 0; the channel axis may be left out.
+
+    Returns:
+        The `Moments`. An empty image has its barycentre in the middle, size 0 and elongation 0.
+
+    Raises:
+        ValueError: The image has more than one channel or is not an image.
+
+    Source: the barycentre and area by which Plumerault et al. (ICLR 2020) measure position and
+    scale on dSprites.
+
+    >>> import jax.numpy as jnp
+    >>> found = moments(jnp.zeros((8, 8, 1)).at[2:4, 4:8].set(1.0))
+    >>> [round(float(value), 3) for value in found]
+    [0.75, 0.375, 0.354, 1.386, 8.0]
+    """
+    image = _plane(image)
+    height, width = image.shape
+    mass, mean_x, mean_y, var_x, var_y, cov = _raw_moments(image)
+    return Moments(
+        x=0.5 + mean_x / width,
+        y=0.5 + mean_y / height,
+        size=_sqrt(mass / (height * width)),
+        # log((1 + r) / (1 - r)) with r = (l1 - l2) / (l1 + l2).
+        elongation=2 * jnp.arctanh(_sqrt((var_x - var_y) ** 2 + 4 * cov**2) / (var_x + var_y)),
+        mass=mass,
+    )
+
+
+def is_valid(
+    image: Float[Array, "height width 1"] | Float[Array, "height width"], *, tolerance: float = 0.25
+) -> Bool[Array, ""]:
+    r"""Whether an image looks like one sprite of dSprites: a white blob of the right size.
+
+    Four tests, all on the image alone: the area lies between that of the smallest and the largest
+    sprite, up to the tolerance; few pixels are grey, `sum p (1 - p) <= 0.3 sum p`; the pixels
+    lie together, the trace of their covariance being at most 0.25 of the area (a disc has 0.16,
+    an ellipse of dSprites 0.2); and the pixels above 1/2 form one piece without holes, that is,
+    their Euler number is 1.
+
+    Args:
+        image: Values in [0, 1]; the channel axis may be left out.
+        tolerance: How far, relatively, the area may lie outside the range of true sprites.
+
+    Returns:
+        A boolean.
+
+    Raises:
+        ValueError: The image has more than one channel or is not an image.
+
+    Source: the Euler number from counts of 2 by 2 windows is that of Gray, Local Properties of
+    Binary Images in Two Dimensions (1971).
+
+    >>> image = render(Factors(shape=2, scale=0.7, orientation=1.0, x=0.2, y=0.9))
+    >>> bool(is_valid(image)), bool(is_valid(0.5 * image)), bool(is_valid(1 - image))
+    (True, False, False)
+    """
+    image = _plane(image)
+    mass, _, _, var_x, var_y, _ = _raw_moments(image)
+    area = mass / image.size
+    sized = (area >= 0.25 * min(AREAS) * (1 - tolerance)) & (area <= max(AREAS) * (1 + tolerance))
+    crisp = (image * (1 - image)).sum() <= 0.3 * mass
+    compact = var_x + var_y <= 0.25 * mass
+    return sized & crisp & compact & (_euler_number(image > 0.5) == 1)
+
+
+def _euler_number(mask: Bool[Array, "height width"]) -> Int[Array, ""]:
+    """Pieces minus holes, with pixels that touch at a corner counted as one piece."""
+    mask = jnp.pad(mask, 1).astype(jnp.int32)
+    a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
+    count = a + b + c + d
+    diagonal = (count == 2) & (a == d)
+    return ((count == 1).sum() - (count == 3).sum() - 2 * diagonal.sum()) // 4
+
+
+def _raw_moments(image: Float[Array, "height width"]) -> tuple[Array, ...]:
+    """Mass, mean from the middle, and covariance, in pixels; a pixel is a square, not a point."""
+    height, width = image.shape
+    mass = image.sum()
+    safe = jnp.where(mass > 0, mass, 1)
+    along_x = jnp.arange(width, dtype=image.dtype) + (1 - width) / 2
+    along_y = jnp.arange(height, dtype=image.dtype) + (1 - height) / 2
+    columns, rows = image.sum(0), image.sum(1)
+    mean_x, mean_y = (columns * along_x).sum() / safe, (rows * along_y).sum() / safe
+    along_x, along_y = along_x - mean_x, along_y - mean_y
+    var_x = (columns * along_x**2).sum() / safe + 1 / 12
+    var_y = (rows * along_y**2).sum() / safe + 1 / 12
+    cov = (image * along_x * along_y[:, None]).sum() / safe
+    return mass, mean_x, mean_y, var_x, var_y, cov
+
+
+def _plane(image: Array) -> Array:
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim != 2:
+        raise ValueError(f"expected one image of shape (height, width, 1), got {image.shape}")
+    return image
+
+
+def _sqrt(value: Array) -> Array:
+    """A square root whose derivative at 0 is 0 instead of infinite."""
+    positive = value > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, value, 1)), 0)
+
+
+def split_indices(split: str) -> Int[np.ndarray, "N"]:
+    """Which of the 737,280 images of dSprites belong to a split; one in ten is for testing.
+
+    A fixed hash of the index decides, so a split never changes and nothing is stored.
+
+    Args:
+        split: "train" or "test".
+
+    Returns:
+        Indices for `grid_factors`, in increasing order.
+
+    Raises:
+        ValueError: There is no such split.
+
+    >>> len(split_indices("train")) + len(split_indices("test")) == COUNT
+    True
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"sprites has the splits train, test, got {split!r}")
+    # The finaliser of MurmurHash3: neighbouring indices land in unrelated places.
+    mixed = np.arange(COUNT, dtype=np.uint32)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
+    mixed ^= mixed >> np.uint32(16)
+    return np.flatnonzero((mixed % 10 == 0) == (split == "test")).astype(np.int32)
+
+
+def dataset(split: str = "train", size: int | None = None) -> Dataset:
+    """The images of dSprites, rendered batch by batch on the default device.
+
+    Args:
+        split: "train" or "test"; see `split_indices`.
+        size: Pixels along each side; 64 when left out.
+
+    Returns:
+        A `Dataset` with "image", "label" (the shape) and "factors" (a `Factors` of arrays).
+
+    Raises:
+        ValueError: There is no such split, or the size is not positive.
+
+    >>> import numpy as np
+    >>> batch = dataset("test", size=32).examples(np.arange(5))
+    >>> batch["image"].shape, batch["factors"].scale.shape
+    ((5, 32, 32, 1), (5,))
+    """
+    side = 64 if size is None else size
+    if side < 1:
+        raise ValueError(f"size must be a positive number of pixels, got {size}")
+    rows = split_indices(split)
+
+    def examples(indices: Int[np.ndarray, "B"]) -> Examples:
+        return _render_grid(rows[indices], side)
+
+    return Dataset("sprites", split, (side, side, 1), len(rows), examples)
+
+
+@partial(jax.jit, static_argnums=1)
+def _render_grid(index: Int[Array, "B"], size: int) -> dict[str, Array | Factors]:
+    factors = jax.tree.map(lambda value: value.astype(jnp.float32), jax.vmap(grid_factors)(index))
+    images = jax.vmap(partial(render, size=size))(factors)
+    return {"image": images, "label": factors.shape.astype(jnp.int32), "factors": factors}

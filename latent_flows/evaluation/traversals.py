@@ -1,0 +1,137 @@
+"""What traversals do to the generated samples: how far they go, and which attributes change."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
+
+from latent_flows import flows
+from latent_flows.typing import Generator, Latent, Scalar
+
+Field = Callable[[PyTree, Scalar, Latent], Latent]
+"""`(parameters, t, z) -> dz/dt`: one of a family of vector fields."""
+
+
+class Traversal(NamedTuple):
+    """A path in latent space with what is generated along it."""
+
+    zs: Float[Array, "t d"]
+    samples: Float[Array, "t ..."]
+    """`g(z_t)`."""
+    length: Scalar
+    """`sum_t |g(z_{t+1}) - g(z_t)|`, the path's length in data space."""
+    ok: Bool[Array, ""]
+    """Whether the solver reached the end with finite numbers."""
+    num_steps: Int[Array, ""]
+    """Steps that the solver took."""
+
+
+def path_length(samples: Float[Array, "t ..."]) -> Scalar:
+    r"""Length of a polygon in data space, $\sum_t |x_{t+1} - x_t|$.
+
+    Args:
+        samples: the corners, of any event shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(path_length(jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])))
+        6.0
+    """
+    steps = jnp.diff(samples, axis=0)
+    return jnp.sum(jnp.sqrt(jnp.sum(steps**2, axis=range(1, steps.ndim))))
+
+
+def traverse(
+    generator: Generator,
+    field: flows.VectorField,
+    z0: Latent,
+    ts: Float[Array, "t"],
+    *,
+    scale: ArrayLike = 1.0,
+    **options: Any,
+) -> Traversal:
+    """Follow `scale * field` from `z0` and generate along the way.
+
+    Args:
+        generator: `z -> x`.
+        field: `(t, z) -> dz/dt`.
+        z0: where to start.
+        ts: times, the first being that of `z0`.
+        scale: factor on the velocity; negative for the reversed flow.
+        **options: of `flows.integrate`.
+    """
+    path = flows.integrate(lambda t, z: scale * field(t, z), z0, ts, **options)
+    samples = jax.vmap(generator)(path.zs)
+    return Traversal(path.zs, samples, path_length(samples), path.ok, path.num_steps)
+
+
+def equal_length_scale(
+    mean_length: Callable[[Scalar], Scalar], target: ArrayLike, *, rounds: int = 6
+) -> Scalar:
+    """The factor on a field at which its traversals have a wanted mean length in data space.
+
+    Multiplicative fixed-point iteration, each step at most a factor of 4; a field that cannot go
+    so far ends short of the target, so look at the length that it reached.
+
+    Args:
+        mean_length: from the factor to the mean length.
+        target: the wanted length.
+        rounds: iterations.
+
+    Example:
+        >>> float(equal_length_scale(lambda a: 2.0 * a, 6.0))
+        3.0
+    """
+
+    def update(_: int, scale: Scalar) -> Scalar:
+        ratio = target / jnp.maximum(mean_length(scale), 1e-12)
+        return jnp.clip(scale * jnp.clip(ratio, 0.25, 4.0), 1e-4, 1e4)
+
+    return jax.lax.fori_loop(0, rounds, update, jnp.ones(()))
+
+
+class Dominance(NamedTuple):
+    """Which attribute each flow changes, of `f` attributes, for `k` flows."""
+
+    change: Float[Array, "k f"]
+    """Mean absolute change of each attribute, in units of its range."""
+    share: Float[Array, "k"]
+    """The largest change divided by the sum of all."""
+    winner: Int[Array, "k"]
+    """The attribute with the largest change."""
+    sign_consistency: Float[Array, "k"]
+    """Share of starting points from which the winner changes in the more common direction."""
+
+
+def dominance(
+    before: Float[Array, "k n f"],
+    after: Float[Array, "k n f"],
+    valid: Bool[Array, "k n"],
+    ranges: Float[Array, "f"],
+) -> Dominance:
+    """Is each flow dominated by one attribute?
+
+    Args:
+        before: attributes at the start of `n` traversals of each of `k` flows.
+        after: attributes at their ends.
+        valid: which of them to count: attributes of a broken image mean nothing.
+        ranges: the range of each attribute in the data.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> before = jnp.zeros((1, 2, 2))
+        >>> after = jnp.array([[[0.3, 0.1], [0.3, -0.1]]])
+        >>> result = dominance(before, after, jnp.ones((1, 2), bool), jnp.ones(2))
+        >>> result.share.round(2).tolist(), result.winner.tolist()
+        ([0.75], [0])
+    """
+    moved = (after - before) / ranges
+    weight = valid[..., None] / jnp.maximum(valid.sum(-1)[:, None, None], 1)
+    change = jnp.sum(jnp.abs(moved) * weight, axis=1)
+    winner = jnp.argmax(change, -1)
+    share = jnp.max(change, -1) / jnp.maximum(change.sum(-1), 1e-12)
+    signs = jnp.take_along_axis(moved, winner[:, None, None], axis=2)[..., 0] > 0
+    positive = jnp.sum(signs * weight[..., 0], axis=1)
+    return Dominance(change, share, winner, jnp.maximum(positive, 1 - positive))

@@ -1,0 +1,112 @@
+"""Frames: affine coordinates of a latent space in which its codes are simple.
+
+A flow learnt in a frame is a flow of the composed generator `s -> g(origin + basis @ s)`.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from sklearn.decomposition import FastICA
+from sklearn.exceptions import ConvergenceWarning
+
+from latent_flows.typing import Generator, Latent
+
+
+class Frame(NamedTuple):
+    """Coordinates `s` of the latents `z = origin + basis @ s`."""
+
+    origin: Float[Array, "d"]
+    """The latent at `s = 0`."""
+    basis: Float[Array, "d m"]
+    """One column an axis; `m <= d`, and directions outside their span stay at the origin."""
+
+
+def to_latent(frame: Frame, s: Float[Array, "m"]) -> Latent:
+    """The latent with the coordinates `s`."""
+    return frame.origin + frame.basis @ s
+
+
+def from_latent(frame: Frame, z: Latent) -> Float[Array, "m"]:
+    """The coordinates of a latent, by least squares where it lies outside the frame's span.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> frame = Frame(jnp.array([1.0, 0.0]), jnp.array([[2.0], [0.0]]))
+        >>> from_latent(frame, to_latent(frame, jnp.array([3.0]))).tolist()
+        [3.0...]
+    """
+    return jnp.linalg.pinv(frame.basis) @ (z - frame.origin)
+
+
+def compose(generator: Generator, frame: Frame) -> Generator:
+    """The generator as a function of a frame's coordinates."""
+    return lambda s: generator(to_latent(frame, s))
+
+
+def identity(dim: int) -> Frame:
+    """The latent space's own coordinates."""
+    return Frame(jnp.zeros(dim), jnp.eye(dim))
+
+
+def active(std: Float[Array, "n d"], threshold: float = 0.8) -> Bool[np.ndarray, "d"]:
+    """Which latent dimensions carry information: those whose posterior is narrower than the prior.
+
+    Args:
+        std: posterior standard deviations of `n` images; the prior's is 1.
+        threshold: largest mean deviation of a dimension in use.
+    """
+    return np.asarray(jnp.mean(std, 0)) < threshold
+
+
+def independent_components(
+    codes: Float[Array, "n d"],
+    keep: Bool[np.ndarray, "d"] | None = None,
+    *,
+    restarts: int = 4,
+    seed: int = 0,
+) -> Frame:
+    """The frame of the codes' independent components, each of unit variance (FastICA).
+
+    Dimensions that are not kept stay at their mean. Of several restarts the one is taken whose
+    components are farthest from Gaussian, by the sum of their squared excess kurtosis; FastICA
+    alone often ends in a poorer local optimum. The order is that of decreasing non-Gaussianity.
+
+    Args:
+        codes: posterior means of `n` images.
+        keep: the dimensions to use; all by default. See `active`.
+        restarts: random starts.
+        seed: source of their randomness.
+
+    Raises:
+        ValueError: fewer than two codes a dimension, or no dimension to keep.
+
+    Source: Hyvarinen and Oja, *Independent component analysis: algorithms and applications*, 2000.
+    """
+    codes = np.asarray(codes)
+    keep = np.ones(codes.shape[1], bool) if keep is None else np.asarray(keep)
+    count = int(keep.sum())
+    if count == 0:
+        raise ValueError("no latent dimension is active, so there are no components to find")
+    if len(codes) < 2 * count:
+        raise ValueError(f"{len(codes)} codes are too few to find {count} components")
+    best, best_score, best_order = None, -np.inf, None
+    for restart in range(restarts):
+        ica = FastICA(
+            count, whiten="unit-variance", fun="cube", max_iter=500, random_state=seed + restart
+        )
+        with warnings.catch_warnings():
+            # A restart that has not settled competes by its score like any other.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            sources = ica.fit_transform(codes[:, keep])
+        kurtosis = np.mean(sources**4, 0) / np.mean(sources**2, 0) ** 2 - 3
+        if np.sum(kurtosis**2) > best_score:
+            best, best_score = ica, np.sum(kurtosis**2)
+            best_order = np.argsort(-(kurtosis**2))
+    origin = codes.mean(0)
+    basis = np.zeros((codes.shape[1], count))
+    basis[keep] = best.mixing_[:, best_order]
+    return Frame(jnp.asarray(origin, jnp.float32), jnp.asarray(basis, jnp.float32))

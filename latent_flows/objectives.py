@@ -1,0 +1,168 @@
+"""Loss terms, as functions that experiments add up.
+
+Terms of a variational autoencoder first, then terms of potential flows. Each is normalised, or
+bounded, so that no weighted sum of them is unbounded below.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from latent_flows.typing import Latent, Scalar
+
+
+def gaussian_kl(mean: Latent, std: Latent) -> Float[Array, "d"]:
+    r"""KL divergence of `N(mean, std^2)` from `N(0, 1)`, per dimension, in nats.
+
+    $$ \tfrac12 (\mu^2 + \sigma^2 - 1) - \log \sigma $$
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from latent_flows.objectives import gaussian_kl
+        >>> gaussian_kl(jnp.zeros(2), jnp.ones(2)).tolist()
+        [0.0, 0.0]
+    """
+    return 0.5 * (mean**2 + std**2 - 1.0) - jnp.log(std)
+
+
+def total_correlation(
+    z: Float[Array, "batch d"], mean: Float[Array, "batch d"], std: Float[Array, "batch d"]
+) -> Scalar:
+    r"""Total correlation of the aggregate posterior, estimated on one batch, in nats.
+
+    $$ \mathrm{TC} = \mathrm{KL}\Big(q(z) \,\Big\|\, \prod_j q(z_j)\Big), \qquad
+       q(z) \approx \frac1B \sum_i q(z \mid x_i) $$
+
+    The mixture over the batch stands in for the aggregate posterior (minibatch weighted sampling
+    of Chen et al. 2018, beta-TC-VAE, without its constant, which has no gradient).
+
+    Args:
+        z: samples `z_i ~ q(z | x_i)`.
+        mean: posterior means.
+        std: posterior standard deviations.
+    """
+    log_q = jax.scipy.stats.norm.logpdf(z[:, None], mean[None], std[None])
+    log_size = jnp.log(z.shape[0])
+    joint = jax.nn.logsumexp(log_q.sum(-1), axis=1) - log_size
+    marginals = jax.nn.logsumexp(log_q, axis=1) - log_size
+    return jnp.mean(joint - marginals.sum(-1))
+
+
+def unit_contributions(velocity: Latent, metric: Float[Array, "d d"]) -> Latent:
+    r"""How much each latent axis contributes to a step, as the generator's metric sees it.
+
+    $$ w_i = v_i \sqrt{G_{ii}} \Big/ \Big(\sum_j v_j^2 G_{jj}\Big)^{1/2} $$
+
+    `v_i sqrt(G_ii)` is the length in data space of the step's component along axis `i`; without
+    the metric a flow can look sparse in the latent and not in the image. The result has unit
+    length, or is zero where the velocity is.
+
+    Args:
+        velocity: `v`, the velocity of a flow at one point.
+        metric: `G`, the generator's metric at that point; only its diagonal is used.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> unit_contributions(jnp.array([3.0, 1.0]), jnp.diag(jnp.array([1.0, 16.0]))).tolist()
+        [0.6..., 0.8...]
+    """
+    steps = velocity * jnp.sqrt(jnp.diagonal(metric))
+    square = jnp.sum(steps**2)
+    return steps * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
+
+
+def sparsity(contributions: Float[Array, "count n d"]) -> Scalar:
+    r"""Entropy of each flow's mean squared contributions over axes, in [0, 1].
+
+    0: every flow moves along one axis, everywhere; 1: along all axes alike.
+
+    Args:
+        contributions: `unit_contributions` of each flow at `n` points.
+    """
+    shares = jnp.mean(contributions**2, axis=1)
+    entropy = jnp.sum(jax.scipy.special.entr(shares + 1e-12), axis=-1)
+    return jnp.mean(entropy) / jnp.log(max(contributions.shape[-1], 2))
+
+
+def overlap(contributions: Float[Array, "count n d"]) -> Scalar:
+    """How much of an axis two flows share, averaged over pairs of flows, in [0, 1].
+
+    0: no two flows move along the same axis; 1: all move along the same single one.
+
+    Args:
+        contributions: `unit_contributions` of each flow at `n` points.
+    """
+    count = contributions.shape[0]
+    shares = jnp.mean(contributions**2, axis=1)
+    gram = shares @ shares.T
+    return jnp.sum(gram * (1 - jnp.eye(count))) / max(count * (count - 1), 1)
+
+
+def inconsistency(contributions: Float[Array, "count n d"]) -> Scalar:
+    """One minus the length of each flow's mean direction, averaged over flows, in [0, 1].
+
+    0: a flow points the same way, sign included, from every starting point and at every time.
+
+    Args:
+        contributions: `unit_contributions` of each flow at `n` points.
+    """
+    mean = jnp.mean(contributions, axis=1)
+    return jnp.mean(1 - jnp.sqrt(jnp.sum(mean**2, axis=-1) + 1e-12))
+
+
+def stillness(squared_speed: Float[Array, "count n"], scale: float) -> Scalar:
+    r"""One minus the variation along the flows, made bounded: in (0, 1].
+
+    $$ \frac1K \sum_k \frac{s^2}{s^2 + \mathbb{E}|J_g v_k|^2} $$
+
+    The published term, `-E |J_g v|^2` (Song et al., ICML 2023, eq. 7), is unbounded below; this has
+    the same minimiser direction, but each flow gains less the faster it already is, and a flow
+    that stands still costs the whole of its share.
+
+    Args:
+        squared_speed: `|J_g v|^2` of each flow at `n` points.
+        scale: `s`, the data-space length per unit time at which half is gained.
+    """
+    return jnp.mean(scale**2 / (scale**2 + jnp.mean(squared_speed, axis=1)))
+
+
+def off_pace(squared_speed: Float[Array, "count n"], pace: float) -> Scalar:
+    r"""Squared log-ratio of each flow's root-mean-square data-space speed to a wanted pace.
+
+    Keeps every flow moving, and all of them alike.
+
+    Args:
+        squared_speed: `|J_g v|^2` of each flow at `n` points.
+        pace: the wanted length in data space per unit time.
+    """
+    mean = jnp.mean(squared_speed, axis=1)
+    return jnp.mean((0.5 * jnp.log(mean + 1e-12) - jnp.log(pace)) ** 2)
+
+
+def outside(z: Latent, low: Latent, high: Latent) -> Scalar:
+    """Squared distance of a latent from a box, in box half-widths; 0 inside.
+
+    Args:
+        z: a latent.
+        low: the lower corner of the box, for instance the codes' 1% quantiles.
+        high: the upper one.
+    """
+    beyond = jnp.maximum(z - high, 0) + jnp.maximum(low - z, 0)
+    return jnp.sum((2 * beyond / (high - low)) ** 2)
+
+
+def relative_start(at_start: Float[Array, "n d"], moving: Float[Array, "n d"]) -> Scalar:
+    r"""Squared velocity at time 0 relative to that along the flow, in [0, 1].
+
+    $$ \frac{\mathbb E |\nabla u(0, z)|^2}
+            {\mathbb E |\nabla u(0, z)|^2 + \mathbb E |\nabla u(t, z)|^2} $$
+
+    The initial condition of Song et al. (ICML 2023, eq. 6), `grad u(0, z) = 0`, made relative so
+    that a flow cannot satisfy it by being slow.
+
+    Args:
+        at_start: velocities at time 0.
+        moving: velocities at later times.
+    """
+    start, later = jnp.mean(jnp.sum(at_start**2, -1)), jnp.mean(jnp.sum(moving**2, -1))
+    return start / (start + later + 1e-12)

@@ -1,0 +1,30 @@
+"""The nouns of the library: what every function takes and returns.
+
+Everything is unbatched; the caller writes `jax.vmap`.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from jaxtyping import Array, Float
+
+Scalar: TypeAlias = Float[Array, ""]
+"""A number, as an array without axes."""
+
+Latent: TypeAlias = Float[Array, "d"]
+"""One point `z` of the latent space."""
+
+Generator: TypeAlias = Callable[[Latent], Array]
+"""`z -> x`: one latent to one sample, of any event shape."""
+
+Potential: TypeAlias = Callable[[Scalar, Latent], Scalar]
+"""`(t, z) -> u`: time first, as in diffrax."""
+
+VectorField: TypeAlias = Callable[[Scalar, Latent], Latent]
+"""`(t, z) -> dz/dt`."""
+
+Metric: TypeAlias = Callable[[Latent], Float[Array, "d d"]]
+"""`z -> M(z)`, symmetric positive definite."""
+
+Curve: TypeAlias = Callable[[Scalar], Latent]
+"""`s -> z`, for `s` in [0, 1]."""

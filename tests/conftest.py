@@ -1,0 +1,48 @@
+"""What the tests share: checked shapes, both precisions, a random key."""
+
+from contextlib import ExitStack
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxtyping import install_import_hook
+
+# The annotated shapes of these modules are checked at run time, under the tests only.
+CHECKED = (
+    "latent_flows.calculus",
+    "latent_flows.flows",
+    "latent_flows.pde",
+    "latent_flows.potentials",
+)
+install_import_hook(CHECKED, "beartype.beartype")
+
+
+def double_precision(on: bool):
+    """A context in which 64-bit numbers are kept, or not."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(on)
+    from jax.experimental import enable_x64  # noqa: PLC0415
+
+    return enable_x64(on)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Each floating dtype, with the mode that it needs switched on."""
+    with ExitStack() as stack:
+        stack.enter_context(double_precision(request.param == "float64"))
+        yield jnp.dtype(request.param)
+
+
+@pytest.fixture
+def x64():
+    """64-bit numbers, for tests that need them and no others."""
+    with ExitStack() as stack:
+        stack.enter_context(double_precision(True))
+        yield jnp.dtype("float64")
+
+
+@pytest.fixture
+def key():
+    """A random key, the same for every test."""
+    return jax.random.key(0)

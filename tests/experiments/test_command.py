@@ -1,0 +1,173 @@
+import dataclasses
+import errno
+import sys
+
+import pytest
+
+from experiments import command
+from experiments.command import Failure, UsageError
+from experiments.training import Training
+from latent_flows import calculus
+from tests.experiments import toy
+
+MODULE = "tests.experiments.toy"
+
+
+@pytest.fixture(autouse=True)
+def _no_setup(monkeypatch):
+    monkeypatch.setattr(command, "setup", lambda: None)
+
+
+def call(capsys, *argv, run=lambda config: None):
+    run.__module__ = MODULE
+    code = command.main(run, toy.PRESETS, argv)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def raising(error):
+    def run(config):
+        raise error
+
+    return run
+
+
+def test_the_first_preset_is_the_default(capsys):
+    seen = []
+    assert call(capsys, run=seen.append)[0] == 0
+    assert call(capsys, "long", "--training.batch-size", "16", run=seen.append)[0] == 0
+    assert seen[0] == toy.PRESETS["small"][1]
+    assert seen[1].training == Training(steps=100_000, batch_size=16)
+
+
+def test_help_lists_the_presets(capsys):
+    code, out, err = call(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert "  small  A few steps. (the default)\n  long   Many steps.\n" in out
+    assert f"usage: python -m {MODULE} [PRESET]" in out
+
+
+def test_help_of_a_preset_shows_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(capsys, "long", "--help")
+    assert stopped.value.code in (0, None)
+    out = capsys.readouterr().out
+    for flag in command.flags(toy.PRESETS["long"][1]):
+        assert flag in out
+    assert "(default: 100000)" in out
+    assert "(default: 0.001)" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (
+            ["smal"],
+            "unknown preset 'smal' (did you mean 'small'?); expected one of 'long', 'small'",
+        ),
+        (["--steps", "3"], "unknown flag --steps; did you mean --training.steps?"),
+        (
+            ["--training.lerning_rate=3"],
+            "unknown flag --training.lerning_rate; did you mean --training.learning-rate?",
+        ),
+        (["--zzzzzz"], "unknown flag --zzzzzz; --help lists the flags"),
+        (
+            ["--dim", "4", "long"],
+            "unexpected argument 'long' (a preset comes before the flags)",
+        ),
+        (["--training.steps", "three"], "--training.steps takes INT, not 'three'"),
+        (["--training.steps"], "--training.steps needs a value"),
+        (
+            ["--training.decay", "cosin"],
+            "unknown value of --training.decay 'cosin' (did you mean 'cosine'?); "
+            "expected one of 'cosine', 'none'",
+        ),
+        (["--training.steps", "0"], "training: steps must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_code_2(capsys, argv, line):
+    assert call(capsys, *argv) == (2, "", f"error: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("no\n such thing"), 2, "error: no such thing"),
+        (Failure("it broke"), 1, "error: it broke"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/runs/a"),
+            1,
+            "error: no space left on the device: /runs/a; "
+            "the same command goes on from the last checkpoint",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/runs/a"),
+            1,
+            "error: the file system is read-only: /runs/a; "
+            "the same command goes on from the last checkpoint",
+        ),
+    ],
+)
+def test_an_expected_error_is_one_line(capsys, error, code, line):
+    assert call(capsys, run=raising(error)) == (code, "", line + "\n")
+
+
+def test_a_full_disk_is_recognised_inside_other_errors(capsys):
+    def run(config):
+        try:
+            raise ValueError('Failed to write "/runs/a/d": No space left on device [28]')
+        except ValueError as error:
+            raise RuntimeError("could not save") from error
+
+    code, _, err = call(capsys, run=run)
+    assert code == 1
+    assert err.startswith("error: no space left on the device: /runs/a/d; ")
+
+
+def test_a_value_that_the_library_rejects_is_one_line_and_code_2(capsys):
+    def run(config):
+        calculus.laplacian(lambda z: z @ z, method="exact")
+
+    code, _, err = call(capsys, run=run)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback(capsys):
+    with pytest.raises(ValueError, match="invalid literal"):
+        call(capsys, run=lambda config: int("three"))
+    with pytest.raises(KeyError):
+        call(capsys, run=lambda config: {}["a"])
+
+
+def test_ctrl_c_tells_how_to_go_on(capsys):
+    argv = ["small", "--run", "runs/my run"]
+    assert call(capsys, *argv, run=raising(KeyboardInterrupt())) == (
+        130,
+        "",
+        "interrupted: progress is saved; to go on, run: "
+        f"python -m {MODULE} small --run 'runs/my run'\n",
+    )
+
+
+def test_flags_are_those_that_the_parser_takes():
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        fast_mode: bool = True
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        inner: Inner = Inner()
+
+    presets = {"only": ("", Outer())}
+    *_, off = command.flags(Outer())
+    assert off == "--inner.no-fast-mode"
+    assert command.parse(presets, [off], MODULE, None) == Outer(Inner(fast_mode=False))
+
+
+def test_argv_defaults_to_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["toy", "--dim", "7"])
+    seen = []
+    assert command.main(lambda config: seen.append(config.dim), toy.PRESETS) == 0
+    assert seen == [7]

@@ -1,0 +1,261 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from latent_flows.calculus import divergence, laplacian, time_derivative
+from latent_flows.potentials import PotentialNet
+
+DIM = 4
+
+
+def mixer(dtype):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(DIM, DIM)) / 2, dtype)
+
+
+@jax.custom_jvp
+def cubed(x):
+    """Its rule is not what its body would give: methods must follow the rule."""
+    return x
+
+
+@cubed.defjvp
+def _(primals, tangents):
+    (x,), (v,) = primals, tangents
+    return cubed(x), 3 * x**2 * v
+
+
+@jax.custom_jvp
+def summed(x):
+    """A rule of its own for something that is not elementwise."""
+    return x.sum()
+
+
+@summed.defjvp
+def _(primals, tangents):
+    (x,), (v,) = primals, tangents
+    return summed(x), jnp.sin(x) @ v
+
+
+@jax.custom_vjp
+def clipped(x):
+    return jnp.sin(x)
+
+
+clipped.defvjp(lambda x: (clipped(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
+def scanned(a, z):
+    def body(c, row):
+        return jnp.tanh(a @ c + row), (c**2).sum()
+
+    last, sums = jax.lax.scan(body, z, a)
+    return last.sum() + sums.sum()
+
+
+FUNCTIONS = {
+    "tanh layer": lambda a, z: jnp.tanh(a @ z + 1).sum(),
+    "two tanh layers": lambda a, z: jnp.tanh(a @ jnp.tanh(a @ z)).sum(),
+    "gelu": lambda a, z: jax.nn.gelu(a @ jax.nn.gelu(a @ z)).sum(),
+    "exact gelu": lambda a, z: jax.nn.gelu(a @ z, approximate=False).sum(),
+    "softplus": lambda a, z: jax.nn.softplus(a @ jax.nn.softplus(a @ z)).sum(),
+    "softplus at zero": lambda a, z: jax.nn.softplus(z - jax.lax.stop_gradient(z)).sum(),
+    "silu": lambda a, z: jax.nn.silu(a @ z).sum(),
+    "relu": lambda a, z: (jax.nn.relu(a @ z) ** 2).sum(),
+    "logsumexp": lambda a, z: jax.scipy.special.logsumexp(a @ z),
+    "softmax": lambda a, z: jax.nn.softmax(a @ z) @ z,
+    "norm": lambda a, z: jnp.linalg.norm(a @ z),
+    "sine of a product": lambda a, z: jnp.sin(z[0] * z[1] * z[2]) * z[3],
+    "quotient": lambda a, z: (z[0] / (1 + z @ z)) / z[1],
+    "power of both": lambda a, z: jnp.sum((1 + z**2) ** (a @ z)),
+    "matmul of both sides": lambda a, z: jnp.trace((z[:, None] * a) @ (jnp.sin(z) * a) @ a),
+    "outer product": lambda a, z: jnp.sum(jnp.outer(z, z) @ jnp.outer(jnp.cos(z), z)),
+    "where": lambda a, z: jnp.where(a @ z > 0, z**3, jnp.sin(z)).sum(),
+    "sort": lambda a, z: (jnp.sort(z) ** 3 * jnp.arange(DIM)).sum(),
+    "take along": lambda a, z: (z[jnp.argsort(z)][1:] * z[:-1] ** 2).sum(),
+    "log determinant": lambda a, z: jnp.linalg.slogdet(3 * jnp.eye(DIM) + jnp.outer(z, z))[1],
+    "convolution": lambda a, z: jnp.convolve(jnp.sin(z), z).sum(),
+    "scan": scanned,
+    "loop": lambda a, z: jax.lax.fori_loop(0, 3, lambda i, c: jnp.tanh(a @ c), z).sum(),
+    "branch": lambda a, z: jax.lax.cond(
+        z[0] > 0, lambda z: jnp.sin(z).sum(), lambda z: (z**4).sum(), z
+    ),
+    "remat": lambda a, z: jax.checkpoint(lambda z: jnp.sin(a @ z).sum())(z),
+    "custom jvp": lambda a, z: cubed(a @ z).sum(),
+    "custom jvp, not elementwise": lambda a, z: summed(a @ z),
+    "linear": lambda a, z: (a @ z).sum(),
+    "constant": lambda a, z: a.sum(),
+}
+
+
+def value_and_gradients(f, method):
+    """The Laplacian, and its gradients in what `f` closes over and in the point."""
+    return jax.value_and_grad(lambda a, z: laplacian(lambda y: f(a, y), method=method)(z), (0, 1))
+
+
+def check_against_the_hessian(f, dtype, tolerance):
+    a, z = mixer(dtype), jnp.asarray([0.3, -1.2, 0.7, 1.6], dtype)
+    both = jax.jit(lambda *x: [value_and_gradients(f, m)(*x) for m in ("forward", "hessian")])
+    got, expected = both(a, z)
+    assert got[0].dtype == dtype
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance),
+        got,
+        expected,
+    )
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_forward_laplacian_and_its_gradients_are_those_of_the_trace_of_the_hessian(name, x64):
+    check_against_the_hessian(FUNCTIONS[name], x64, 1e-9)
+
+
+def test_forward_laplacian_goes_through_the_body_of_a_custom_vjp(x64):
+    a, z = mixer(x64), jnp.asarray([0.3, -1.2, 0.7, 1.6], x64)
+    np.testing.assert_allclose(
+        laplacian(lambda z: clipped(a @ z).sum())(z), -(a**2).sum(1) @ jnp.sin(a @ z), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ["gelu", "softplus", "quotient", "matmul of both sides"])
+def test_forward_laplacian_in_single_precision(name):
+    check_against_the_hessian(FUNCTIONS[name], jnp.float32, 2e-4)
+
+
+@pytest.mark.parametrize("method", ["forward", "hessian"])
+def test_laplacian_of_closed_forms(method, x64):
+    z = jnp.asarray([0.5, -1.0, 2.0], x64)
+    r2 = z @ z
+    cases = [
+        (lambda z: jnp.exp(-z @ z / 2), (r2 - 3) * jnp.exp(-r2 / 2)),
+        (lambda z: 1 / jnp.linalg.norm(z), 0.0),  # harmonic away from 0 in three dimensions
+        (jnp.linalg.norm, 2 / jnp.sqrt(r2)),
+        (lambda z: jnp.sin(z @ jnp.asarray([1.0, 2.0, 2.0])), -9 * jnp.sin(0.5 - 2.0 + 4.0)),
+        (lambda z: z[0] * z[1] * z[2], 0.0),
+    ]
+    for f, expected in cases:
+        np.testing.assert_allclose(laplacian(f, method=method)(z), expected, atol=1e-12)
+
+
+square = arrays(np.float32, (DIM, DIM), elements=st.floats(-2, 2, width=16))
+vector = arrays(np.float32, (DIM,), elements=st.floats(-2, 2, width=16))
+
+
+@settings(deadline=None, max_examples=20)
+@given(q=square, b=vector, z=vector)
+def test_laplacian_of_a_quadratic_form_is_twice_its_trace(q, b, z):
+    got = QUADRATIC(q, b, z)
+    np.testing.assert_allclose(got, 2 * np.trace(q), rtol=1e-5, atol=1e-5)
+
+
+QUADRATIC = jax.jit(lambda q, b, z: laplacian(lambda y: y @ q @ y + b @ y + 1)(z))
+
+
+def test_forward_laplacian_under_vmap_jit_and_itself(x64):
+    zs = jax.random.normal(jax.random.key(1), (5, 3), x64)
+    batched = jax.jit(jax.vmap(laplacian(lambda z: (z @ z) ** 2)))(zs)
+    np.testing.assert_allclose(batched, (8 + 4 * 3) * (zs**2).sum(1), rtol=1e-12)
+    # Laplacian of (n + 2) 4 |z|^2 is 8 n (n + 2).
+    twice = jax.vmap(laplacian(laplacian(lambda z: (z @ z) ** 2)))(zs)
+    np.testing.assert_allclose(twice, 8 * 3 * 5, rtol=1e-12)
+    mixed = jax.vmap(jax.hessian(laplacian(lambda z: (z @ z) ** 2)))(zs)
+    np.testing.assert_allclose(mixed, 40 * np.broadcast_to(np.eye(3), (5, 3, 3)), atol=1e-12)
+
+
+def test_forward_laplacian_of_a_potential_network(x64):
+    net = PotentialNet(width=8)
+    z = jax.random.normal(jax.random.key(1), (6,), x64)
+    params = net.init(jax.random.key(2), 0.0, z)
+
+    def of(method):
+        value = lambda params: laplacian(lambda y: net.apply(params, 2.0, y), method=method)(z)  # noqa: E731
+        return jax.jit(jax.value_and_grad(value))(params)
+
+    # The parameters are in single precision, and so are their gradients.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        of("forward"),
+        of("hessian"),
+    )
+
+
+def test_hutchinson_laplacian_is_unbiased(x64, key):
+    a = mixer(x64)
+    z = jnp.asarray([0.3, -1.2, 0.7, 1.6], x64)
+
+    def f(z):
+        return jnp.tanh(a @ z).sum() + z @ a @ z
+
+    estimate = laplacian(f, method="hutchinson", samples=4)
+    draws = jax.vmap(lambda k: estimate(k, z))(jax.random.split(key, 4000))
+    assert draws.std() > 0
+    error = draws.mean() - laplacian(f)(z)
+    assert abs(error) < 4 * draws.std() / jnp.sqrt(4000)
+    # Random signs make it exact where the Hessian is diagonal.
+    diagonal = laplacian(lambda z: (z**4).sum(), method="hutchinson", samples=1)
+    np.testing.assert_allclose(diagonal(key, z), 12 * (z**2).sum())
+
+
+def test_hutchinson_divergence_is_unbiased(x64, key):
+    a = mixer(x64)
+    z = jnp.asarray([0.3, -1.2, 0.7, 1.6], x64)
+    estimate = divergence(lambda z: jnp.tanh(a @ z), method="hutchinson", samples=4)
+    draws = jax.vmap(lambda k: estimate(k, z))(jax.random.split(key, 4000))
+    error = draws.mean() - divergence(lambda z: jnp.tanh(a @ z))(z)
+    assert 0 < abs(error) < 4 * draws.std() / jnp.sqrt(4000)
+
+
+@pytest.mark.parametrize("method", ["forward", "reverse"])
+def test_divergence_of_closed_forms(method, dtype):
+    a = mixer(dtype)
+    z = jnp.asarray([0.3, -1.2, 0.7, 1.6], dtype)
+    of = lambda v: jax.jit(divergence(v, method=method))(z)  # noqa: E731
+    np.testing.assert_allclose(of(lambda z: a @ z), jnp.trace(a), rtol=1e-5)
+    np.testing.assert_allclose(of(lambda z: z * (z @ z)), (DIM + 2) * (z @ z), rtol=1e-5)
+    np.testing.assert_allclose(of(lambda z: (a - a.T) @ z), 0, atol=1e-6)
+    assert of(lambda z: a @ z).dtype == dtype
+
+
+def test_the_divergence_of_a_gradient_is_the_laplacian(x64):
+    z = jnp.asarray([0.3, -1.2, 0.7, 1.6], x64)
+
+    def f(z):
+        return jnp.sin(z[0] * z[1]) + jnp.exp(z[2] * z[3])
+
+    np.testing.assert_allclose(divergence(jax.grad(f))(z), laplacian(f)(z), rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_time_derivative_of_an_exponential(order, dtype):
+    z = jnp.asarray([1.0, 2.0], dtype)
+    got = jax.jit(time_derivative(lambda t, z: jnp.exp(2 * t) * z.sum(), order))(0.5, z)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, 2**order * 3 * np.exp(1.0), rtol=1e-5)
+
+
+def test_time_derivative_is_per_sample():
+    ts, zs = jnp.arange(3.0), jnp.arange(6.0).reshape(3, 2)
+    got = jax.vmap(time_derivative(lambda t, z: t**2 * z[0], 2))(ts, zs)
+    np.testing.assert_allclose(got, 2 * zs[:, 0])
+
+
+def test_errors_say_what_was_expected():
+    z = jnp.ones(3)
+    with pytest.raises(ValueError, match=r"'forwards'.*'forward'.*'hessian', 'hutchinson'"):
+        laplacian(jnp.sum, method="forwards")
+    with pytest.raises(ValueError, match="did you mean 'reverse'"):
+        divergence(jnp.sin, method="revers")
+    with pytest.raises(ValueError, match="samples"):
+        laplacian(jnp.sum, method="hutchinson")
+    with pytest.raises(ValueError, match="samples"):
+        laplacian(jnp.sum, samples=3)
+    for method in ("forward", "hessian"):
+        with pytest.raises(ValueError, match=r"shape \(\), got \(3,\)"):
+            laplacian(jnp.sin, method=method)(z)
+    with pytest.raises(ValueError, match=r"shape \(3,\), got \(\)"):
+        divergence(jnp.sum)(z)
+    with pytest.raises(ValueError, match="order"):
+        time_derivative(lambda t, z: t, 0)
