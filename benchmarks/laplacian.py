@@ -6,7 +6,7 @@ the machine meets all of them. Compilation is timed apart. Nothing is saved.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,7 +44,7 @@ class Config:
     """Also time the gradient of a mean squared Laplacian in the parameters."""
 
 
-def methods(samples: tuple[int, ...]) -> dict[str, Callable[[Callable, Any], Any]]:
+def methods(samples: tuple[int, ...]) -> Mapping[str, Callable[[Callable, Any], Any]]:
     """Each method as `(f, z) -> scalar`."""
     key = jax.random.key(0)
     exact = {

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from experiments import train_vae
-from experiments.command import choose
 from experiments.folder import Folder, read_config
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows import flows, frames, pde, potentials
+from latent_flows.choices import choose
 from latent_flows.classifiers import PairClassifier, pair_features
 from latent_flows.data import Dataset
 from latent_flows.frames import Frame
@@ -188,7 +188,7 @@ def check(config: Config) -> None:
     """Reject unknown names before anything is computed.
 
     Raises:
-        UsageError: naming the nearest valid ones.
+        ValueError: naming the nearest valid ones.
     """
     choose("pde", config.flows.pde, EQUATIONS)
     flows.solver(config.flows.solver)
@@ -314,8 +314,6 @@ def load_run(path: str | Path) -> tuple[Config, Dataset, Subject, Params]:
     dataset = train_vae.load(vae_config(config), "train")
     settings = vae_config(config)
     vae = train_vae.model(settings, dataset)
-    vae_params = restore(
-        config.generator or path, train_vae.PHASE, partial(train_vae.initial, vae)
-    )
+    vae_params = restore(config.generator or path, train_vae.PHASE, partial(train_vae.initial, vae))
     subject = load_subject(config, dataset, vae_params)
     return config, dataset, subject, restore(path, PHASE, partial(initial, config, subject))

@@ -12,11 +12,13 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
 from experiments.command import UsageError, disk_trouble, module_name
+
+Config = TypeVar("Config")
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"

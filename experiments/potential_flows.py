@@ -98,7 +98,10 @@ PRESETS = {
     ),
     "digits": ("scikit-learn's digits, in minutes on a CPU", DIGITS),
     "mnist": ("MNIST through TFDS, within an hour on 2 CPU cores", MNIST),
-    "mnist-paper": ("the published size: latent 324, K = 16, 100,000 steps; for a GPU", MNIST_PAPER),
+    "mnist-paper": (
+        "the published size, latent 324 and K = 16; for a GPU",
+        MNIST_PAPER,
+    ),
 }
 
 
@@ -167,14 +170,15 @@ def along(
         return flows.integrate(signed, z, ts, solver=flows.solver(config.flows.solver)).zs
 
     paths = jax.vmap(path)(starts, signs)
+    outside = partial(objectives.outside, low=subject.low, high=subject.high)
     rows, chosen = jnp.arange(count), jax.random.randint(step_key, (count,), 0, horizon)
     before, after = paths[rows, chosen], paths[rows, chosen + 1]
     result = {
         "before": before,
         "after": after,
-        "outside": jax.vmap(jax.vmap(partial(objectives.outside, low=subject.low, high=subject.high)))(
-            paths
-        ),
+        "outside": jax.vmap(
+            jax.vmap(partial(objectives.outside, low=subject.low, high=subject.high))
+        )(paths),
         "initial": jnp.zeros(()),
         "residual": jnp.zeros(()),
     }
@@ -250,7 +254,7 @@ def run(config: Config) -> None:
     vae_params = load_vae(folder, config, dataset)
     subject = load_subject(config, dataset, vae_params)
     params = train(folder, config, subject)
-    summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params)
+    summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
     traverse.draw(folder, config, subject, params)
     flow_scores.show(summary)
     report.where(folder)

@@ -5,7 +5,7 @@ sprites also overlap, linear decodability of the factors and the share of valid 
 pictures of reconstructions, samples and losses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 from sklearn.linear_model import LinearRegression
 
@@ -160,17 +161,20 @@ def train(folder: Folder, config: Config, dataset: Dataset) -> Params:
         PHASE,
         init=partial(initial, vae),
         loss=partial(loss, vae, config.objective),
-        batches=lambda start, sharding: data.batches(
-            dataset,
-            batch_size=config.training.batch_size,
-            seed=config.seed,
-            start=start,
-            sharding=sharding,
-        ),
+        batches=partial(images, dataset, config),
         config=config.training,
         seed=config.seed,
         describe=f"VAE on {dataset.name}",
     )
+
+
+def images(
+    dataset: Dataset, config: Config, start: int, sharding: NamedSharding
+) -> Iterator[Batch]:
+    """Batches of images alone, from the batch of step `start` on."""
+    size, seed = config.training.batch_size, config.seed
+    for batch in data.batches(dataset, batch_size=size, seed=seed, start=start, sharding=sharding):
+        yield {"image": batch["image"]}
 
 
 def initial(vae: VAE, key: Array) -> Params:
@@ -240,7 +244,7 @@ def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
     images = jnp.asarray(test.examples(np.arange(0, test.length, test.length // 16)[:16])["image"])
     encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
     decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
-    mean, std = encode(images)
+    mean, _ = encode(images)
     figures = {
         "reconstructions": plots.reconstructions(
             np.asarray(images),
@@ -260,9 +264,7 @@ def run(config: Config) -> None:
     folder = open_folder(config.run, config)
     params = train(folder, config, train_set)
     vae = model(config, train_set)
-    metrics = folder.remember(
-        "metrics", lambda: measure(vae, params, test_set, config)
-    )
+    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config))
     draw(folder, vae, params, test_set)
     report.show(f"VAE on {train_set.name}, held out", [metrics])
     report.where(folder)

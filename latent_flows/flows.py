@@ -121,7 +121,9 @@ def solenoidal(a: Callable[[Scalar, Latent], Float[Array, "d d"]]) -> VectorFiel
     return field
 
 
-def combine(fields: Sequence[VectorField], weights: ArrayLike | Sequence[float]) -> VectorField:
+def combine(
+    fields: Sequence[VectorField], weights: ArrayLike | Sequence[float | int]
+) -> VectorField:
     r"""A weighted sum of fields.
 
     $$v(t, z) = \sum_i w_i\, v_i(t, z)$$
@@ -233,8 +235,8 @@ def solver(name: str) -> diffrax.AbstractSolver:
 
 def integrate(
     field: VectorField,
-    z0: ArrayLike | Sequence[float],
-    ts: ArrayLike | Sequence[float],
+    z0: ArrayLike | Sequence[float | int],
+    ts: ArrayLike | Sequence[float | int],
     *,
     solver: diffrax.AbstractSolver | None = None,
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
@@ -299,7 +301,7 @@ def integrate(
 def log_density(
     field: VectorField,
     log_prob0: Callable[[Latent], Scalar],
-    z1: ArrayLike | Sequence[float],
+    z1: ArrayLike | Sequence[float | int],
     t0: Number,
     t1: Number,
     *,
@@ -406,7 +408,7 @@ def _solve(
 
 
 def _check_start(
-    field: VectorField, z0: ArrayLike | Sequence[float], ts: ArrayLike | Sequence[float]
+    field: VectorField, z0: ArrayLike | Sequence[float | int], ts: ArrayLike | Sequence[float | int]
 ) -> tuple[Latent, Array]:
     """The start and the times as floats of one dtype, once they are known to make sense."""
     z0, ts = jnp.asarray(z0), jnp.asarray(ts)

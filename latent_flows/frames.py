@@ -6,7 +6,6 @@ A flow learnt in a frame is a flow of the composed generator `s -> g(origin + ba
 import warnings
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float

@@ -94,7 +94,7 @@ def traversal_grid(
     _outline_column(axes, pixels, start)
     axes.set_xticks(centres_x, [_number(t) for t in times])
     axes.get_xticklabels()[start].set(color=_VERMILION, fontweight="bold")
-    axes.set_yticks(centres_y, row_labels)
+    axes.set_yticks(centres_y, [textwrap.fill(label, 24) for label in row_labels])
     axes.set_xlabel("time along the flow", fontsize=_MEDIUM)
     _caption(figure, caption)
     return figure
@@ -195,7 +195,7 @@ def traversal_gif(
     scale = max(1, round(144 / max(height, width)))
     size = (width * scale, height * scale)
     sampling = Image.Resampling.NEAREST if min(height, width) < 16 else Image.Resampling.BICUBIC
-    colours = np.uint8(np.round(pixels * 255))
+    colours = np.round(pixels * 255).astype(np.uint8)
     big = [[Image.fromarray(frame).resize(size, sampling) for frame in row] for row in colours]
 
     font = ImageFont.load_default(size=15)
@@ -324,7 +324,8 @@ def landscape(
       A figure.
 
     Raises:
-      ValueError: shapes or lengths do not agree, or `basis` does not span a plane.
+      ValueError: shapes or lengths do not agree, `basis` does not span a plane, or a potential
+        is not finite on it.
 
     >>> import jax.numpy as jnp
     >>> bowl = lambda t, z: t * jnp.sum(z**2)
@@ -334,23 +335,18 @@ def landscape(
     origin, basis = jnp.asarray(origin), jnp.asarray(basis)
     count, moments = len(potentials), len(times)
     labels = [f"potential {k}" for k in range(count)] if labels is None else labels
-    if origin.ndim != 1 or basis.shape != (2, *origin.shape):
-        raise ValueError(
-            f"origin must be [d] and basis [2, d], got {origin.shape} and {basis.shape}"
-        )
-    if np.linalg.matrix_rank(np.asarray(basis)) < 2:
-        raise ValueError("the two directions of basis must be independent")
-    if not count or not moments or not extent > 0:
-        raise ValueError(
-            "need a potential, a time and a positive extent, "
-            f"got {count} potentials, {moments} times and extent {extent}"
-        )
+    _check_plane(origin, basis, extent)
+    if not count or not moments:
+        raise ValueError(f"need a potential and a time, got {count} and {moments}")
     _same_length("labels", labels, "potentials", count)
     if trajectories is not None:
         _same_length("trajectories", trajectories, "potentials", count)
 
     ticks = np.linspace(-extent, extent, resolution)
     values, fields = _evaluate(potentials, origin, basis, jnp.asarray(ticks), jnp.asarray(times))
+    for k in range(count):
+        if not np.isfinite(values[k]).all():
+            raise ValueError(f"{labels[k]} is not finite everywhere on the plane")
     inverse = np.linalg.pinv(np.asarray(basis))
 
     def coordinates(z: Array | np.ndarray) -> np.ndarray:
@@ -372,11 +368,8 @@ def landscape(
             if data is not None:
                 axes.plot(*coordinates(data).T, ".", color="black", markersize=2, alpha=0.35)
             _flow_lines(axes, ticks, fields[k, i])
-            if trajectories is not None:
-                for path in coordinates(trajectories[k]):
-                    axes.plot(*path.T, color="white", linewidth=3.2)
-                    axes.plot(*path.T, color=_VERMILION, linewidth=1.8)
-                    axes.plot(*path[0], "o", color=_VERMILION, markersize=5, mec="white")
+            for path in () if trajectories is None else coordinates(trajectories[k]):
+                _path(axes, path)
             axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
             axes.set_title(f"{labels[k]}, t = {_number(times[i])}", fontsize=_MEDIUM)
             axes.tick_params(labelsize=_SMALL)
@@ -547,6 +540,17 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray) -> None:
     axes.plot(steps, mean, color=_BLUE, linewidth=1.6)
 
 
+def _check_plane(origin: Array, basis: Array, extent: float) -> None:
+    if origin.ndim != 1 or basis.shape != (2, *origin.shape):
+        raise ValueError(
+            f"origin must be [d] and basis [2, d], got {origin.shape} and {basis.shape}"
+        )
+    if np.linalg.matrix_rank(np.asarray(basis)) < 2:
+        raise ValueError("the two directions of basis must be independent")
+    if not extent > 0:
+        raise ValueError(f"extent must be positive, got {extent}")
+
+
 def _evaluate(
     potentials: Sequence[Callable],
     origin: Array,
@@ -584,6 +588,12 @@ def _flow_lines(axes: Axes, ticks: np.ndarray, field: np.ndarray) -> None:
         )
 
 
+def _path(axes: Axes, path: np.ndarray) -> None:
+    axes.plot(*path.T, color="white", linewidth=3.2)  # a rim that shows on every colour
+    axes.plot(*path.T, color=_VERMILION, linewidth=1.8)
+    axes.plot(*path[0], "o", color=_VERMILION, markersize=5, mec="white")
+
+
 def _legend(figure: Figure, has_data: bool, has_trajectories: bool) -> None:
     def line(**style: Any) -> Line2D:
         return Line2D([], [], **style)
@@ -592,7 +602,9 @@ def _legend(figure: Figure, has_data: bool, has_trajectories: bool) -> None:
     if has_data:
         handles.append(line(color="black", marker=".", linestyle="", label="data"))
     if has_trajectories:
-        handles.append(line(color=_VERMILION, marker="o", linewidth=1.8, label="trajectories"))
+        handles.append(
+            line(color=_VERMILION, marker="o", linewidth=1.8, label="trajectories, from the dot")
+        )
     figure.legend(
         handles=handles,
         loc="outside upper center",

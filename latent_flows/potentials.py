@@ -96,12 +96,11 @@ class PotentialNet(nn.Module):
 
         entry, exit_ = dense("latent"), nn.Dense(1, use_bias=False, name="potential")
         hidden = [dense(f"hidden_{i}") for i in range(1, self.depth)]
-        at_z = entry(z)
         if self.initial != "static":
             time_in, time_out = dense("time_in"), dense("time_out")
 
         def features(t):
-            h = at_z
+            h = entry(z)
             if self.initial != "static":
                 e = time_embedding(t, self.time_features, self.horizon).astype(z.dtype)
                 h = h + time_out(jnp.tanh(time_in(e)))
@@ -112,8 +111,9 @@ class PotentialNet(nn.Module):
 
         h = features(t)
         if self.initial == "exact":
-            # Not the constant 0: what is folded at compile time rounds otherwise than at run time,
-            # and at t = 0 both terms must be the same to the last bit.
+            # At t = 0 both terms must be the same to the last bit, and so must their gradients:
+            # hence not the constant 0, which is folded at compile time and rounds otherwise, and
+            # hence no shared intermediate, whose cotangents would be summed in another order.
             h = h - features(0 * t)
         return exit_(h)[0]
 

@@ -6,7 +6,6 @@ import pytest
 
 from latent_flows import flows
 from latent_flows.calculus import divergence
-from latent_flows.potentials import PotentialNet
 
 TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-11)
 
@@ -69,7 +68,7 @@ def test_combine_is_linear_and_reverse_is_minus_one(dtype):
 # --- integration ---
 
 
-@pytest.mark.parametrize("name", ["tsit5", "dopri5", "dopri8", "bosh3", "kvaerno5"])
+@pytest.mark.parametrize("name", ["dopri5", "dopri8", "kvaerno5"])
 def test_linear_field_gives_the_matrix_exponential(name, x64):
     a, z0 = matrix(x64), jnp.asarray([1.0, -2.0, 0.5])
     ts = jnp.asarray([0.0, 0.7, 2.0])
@@ -130,7 +129,7 @@ def test_euler_steps_exactly_on_the_times(dtype):
     np.testing.assert_allclose(path.zs[3], z, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["heun", "midpoint", "ralston"])
+@pytest.mark.parametrize("name", ["heun", "midpoint"])
 def test_second_order_solvers_step_on_the_times_with_second_order(name, x64):
     def error(n):
         path = flows.integrate(
@@ -142,17 +141,14 @@ def test_second_order_solvers_step_on_the_times_with_second_order(name, x64):
     np.testing.assert_allclose(error(20) / error(40), 4, rtol=0.1)
 
 
-@pytest.mark.parametrize("name", ["euler", "tsit5"])
+@pytest.mark.parametrize("name", ["euler", pytest.param("tsit5", marks=pytest.mark.slow)])
 def test_reverse_mode_through_a_batch_of_paths_is_the_derivative(name, x64):
-    net = PotentialNet(width=8)
     zs = jax.random.normal(jax.random.key(0), (2, 3), x64)
-    params = net.init(jax.random.key(1), 0.0, zs[0])
-    params = jax.tree.map(lambda leaf: leaf.astype(x64), params)
     solver = flows.solver(name)
 
     def loss(scale):
         def end(z0):
-            u = lambda t, z: scale * net.apply(params, t, z)  # noqa: E731
+            u = lambda t, z: scale * jnp.sin(z * t).sum() / 4  # noqa: E731
             return flows.integrate(flows.gradient(u), z0, jnp.arange(5.0), solver=solver).zs[-1]
 
         return jnp.square(jax.vmap(end)(zs)).sum()

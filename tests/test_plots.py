@@ -1,0 +1,233 @@
+"""Figures show the numbers they were given, where they were asked to."""
+
+import io
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from latent_flows import plots
+
+
+def steps_of_grey(flows, times, shape=(8, 8, 1)):
+    """Image (k, t) is uniform, of a value of its own."""
+    values = np.linspace(0.1, 0.9, flows * times).reshape(flows, times, 1, 1, 1)
+    return np.broadcast_to(values, (flows, times, *shape))
+
+
+def read_png(figure):
+    return np.asarray(Image.open(io.BytesIO(plots.png_bytes(figure))).convert("RGB"))
+
+
+def frames(gif):
+    image = Image.open(io.BytesIO(gif))
+    for i in range(image.n_frames):
+        image.seek(i)
+        yield np.asarray(image.convert("L")).astype(int)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_traversal_grid_puts_flows_in_rows_and_times_in_columns(channels):
+    images = steps_of_grey(2, 3, (8, 8, channels))
+    figure = plots.traversal_grid(images, times=[-1, 0, 1], row_labels=["a", "b"], caption="")
+    axes = figure.axes[0]
+    pixels = axes.images[0].get_array()
+    for k, y in enumerate(axes.get_yticks()):
+        for t, x in enumerate(axes.get_xticks()):
+            np.testing.assert_allclose(pixels[int(y), int(x)], images[k, t, 0, 0, 0])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["−1", "0", "1"]
+
+
+@pytest.mark.parametrize(("times", "start"), [([-2, -1, 0, 1, 2], 2), ([0, 1, 2, 3, 4], 0)])
+def test_traversal_grid_outlines_the_start_image(times, start):
+    figure = plots.traversal_grid(steps_of_grey(2, 5), times=times, row_labels="ab", caption="")
+    axes = figure.axes[0]
+    outline = axes.patches[0].get_bbox()
+    inside = [outline.x0 < x < outline.x1 for x in axes.get_xticks()]
+    assert inside == [i == start for i in range(5)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_png_is_wide_enough_for_labels_and_captions():
+    label, caption = "a very long name of a flow " * 3, "Words and more words. " * 20
+    figure = plots.traversal_grid(
+        steps_of_grey(1, 3), times=[-1, 0, 1], row_labels=[label], caption=caption
+    )
+    pixels = read_png(figure)
+    border = np.concatenate([pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel()])
+    assert (border == 255).all()
+    assert (pixels < 128).any()
+    assert caption.split() == figure.get_supxlabel().split()
+
+
+def test_png_of_one_figure_is_the_same_twice():
+    rows = [{"step": i, "loss": 1.0 / (1 + i)} for i in range(5)]
+    first, second = (plots.png_bytes(plots.loss_curves(rows, caption="c")) for _ in range(2))
+    assert first == second
+
+
+def test_gif_goes_there_and_back():
+    images = steps_of_grey(2, 4, (16, 16, 1))
+    middles = [frame[40, 40] for frame in frames(plots.traversal_gif(images, row_labels="ab"))]
+    expected = 255 * images[0, [0, 1, 2, 3, 2, 1], 0, 0, 0]
+    np.testing.assert_allclose(middles, expected, atol=2)
+
+
+@pytest.mark.parametrize("fps", [5, 20])
+def test_gif_keeps_the_asked_pace_and_repeats(fps):
+    image = Image.open(io.BytesIO(plots.traversal_gif(steps_of_grey(1, 3), fps=fps)))
+    assert image.info["duration"] == 1000 / fps
+    assert image.info["loop"] == 0
+
+
+def test_gif_of_many_flows_and_of_one_time_can_be_read():
+    # Labels too long for an image must not widen it.
+    gif = plots.traversal_gif(steps_of_grey(8, 1, (28, 28, 3)), row_labels=["x" * 300] * 8)
+    (frame,) = frames(gif)
+    assert frame.shape[1] < 1200
+
+
+def test_loss_curves_draw_each_term_on_the_scale_it_needs():
+    rows = [{"step": i, "phase": "flow", "fast": 10.0**-i, "signed": i - 2.0} for i in range(5)]
+    rows[3]["signed"] = None
+    rows.append({"step": 5, "fast": float("nan")})
+    fast, signed = (axes for axes in plots.loss_curves(rows, caption="").axes if axes.axison)
+    assert (fast.get_title(), fast.get_yscale()) == ("fast", "log")
+    assert (signed.get_title(), signed.get_yscale()) == ("signed", "linear")
+    np.testing.assert_array_equal(fast.lines[0].get_ydata(), [1, 0.1, 1e-2, 1e-3, 1e-4, np.nan])
+    np.testing.assert_array_equal(signed.lines[0].get_ydata(), [-2, -1, 0, np.nan, 2])
+
+
+def test_running_mean_of_a_constant_is_the_constant_despite_gaps():
+    rows = [{"step": i, "loss": None if i % 9 == 0 else 3.0} for i in range(200)]
+    _, mean = plots.loss_curves(rows, caption="").axes[0].lines
+    np.testing.assert_allclose(mean.get_ydata(), 3.0)
+
+
+def test_landscape_coordinates_undo_a_slanted_basis():
+    origin = jnp.array([1.0, -2.0, 0.5])
+    basis = jnp.array([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
+    ticks = jnp.linspace(-1, 1, 5)
+    point = jnp.array([0.3, -0.7])
+
+    def bowl(t, z):
+        """Lowest at the point (0.3, -0.7) of the plane."""
+        return t * jnp.sum((z - origin - point @ basis) ** 2)
+
+    values, fields = plots._evaluate([bowl], origin, basis, ticks, jnp.array([0.0, 2.0]))
+    a, b = np.meshgrid(ticks, ticks)
+    offset = np.stack([a, b], -1) - point
+    np.testing.assert_allclose(values[0, 0], 0)
+    np.testing.assert_allclose(values[0, 1], 2 * ((offset @ basis) ** 2).sum(-1), atol=1e-5)
+    # The gradient of the bowl stays in the plane: 4 (a - a*, b - b*) in its coordinates.
+    np.testing.assert_allclose(fields[0, 1], 4 * offset, atol=1e-4)
+
+    data = origin + jnp.array([[0.5, 0.25]]) @ basis
+    figure = plots.landscape(
+        [bowl],
+        origin=origin,
+        basis=basis,
+        extent=1.0,
+        times=[2.0],
+        data=data,
+        trajectories=[jnp.stack([origin, origin + basis[0]])[None]],
+        resolution=11,
+        caption="A bowl.",
+    )
+    shown = [np.stack(line.get_data(), -1) for line in figure.axes[0].lines]
+    np.testing.assert_allclose(shown[0], [[0.5, 0.25]], atol=1e-6)
+    np.testing.assert_allclose(shown[1], [[0, 0], [1, 0]], atol=1e-6)
+
+
+def test_landscape_has_a_panel_for_each_potential_and_time():
+    def quadratic(t, z):
+        return t * jnp.sum(z**2)
+
+    options = {"origin": jnp.zeros(2), "basis": jnp.eye(2), "extent": 1.0, "resolution": 7}
+    figure = plots.landscape(
+        [quadratic] * 2, times=[0.0, 1.0, 2.0], labels=["a", "b"], caption="", **options
+    )
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [f"{k}, t = {t}" for k in "ab" for t in (0, 1, 2)]
+    # Flat at every time: still a figure, without flow lines.
+    still = plots.landscape([quadratic], times=[0.0], caption="", **options)
+    assert read_png(still).std() > 0
+
+
+def test_factor_matrix_writes_every_share_legibly():
+    shares = np.array([[0.98, 0.02, 0.0], [0.3, 0.2, 0.5]])
+    figure = plots.factor_matrix(shares, ["f", "g"], ["x", "y", "size"], "Shares.")
+    axes = figure.axes[0]
+    shown = {text.get_position(): text for text in axes.texts}
+    for (k, f), share in np.ndenumerate(shares):
+        assert shown[f, k].get_text() == f"{share:.2f}"
+        colour = axes.images[0].cmap(share)[:3]
+        contrast = np.dot(np.subtract(colour, to_rgb(shown[f, k].get_color())), [0.3, 0.59, 0.11])
+        assert abs(contrast) > 0.4
+
+
+def test_samples_fill_rows_and_leave_the_rest_white():
+    images = np.zeros((5, 4, 4, 1))
+    pixels = plots.samples_grid(images, columns=3).axes[0].images[0].get_array()
+    assert pixels.shape == (2 * 4 + 1, 3 * 4 + 2, 3)
+    assert pixels[-1, -1].min() == 1
+    assert (pixels == 0).sum() == 5 * 4 * 4 * 3
+
+
+def test_reconstructions_stand_under_their_originals():
+    originals, decoded = np.zeros((15, 4, 4, 1)), np.full((15, 4, 4, 1), 0.5)
+    axes = plots.reconstructions(originals, decoded, "").axes[0]
+    first_column = axes.images[0].get_array()[[int(y) for y in axes.get_yticks()], 0, 0]
+    np.testing.assert_allclose(first_column, [0, 0.5, 0, 0.5])
+
+
+def test_figures_do_not_enter_pyplots_global_state():
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure = plots.samples_grid(np.zeros((2, 4, 4, 1)))
+    assert isinstance(figure, Figure)
+    assert pyplot.get_fignums() == []
+
+
+def bowl(t, z):
+    return jnp.sum(z**2)
+
+
+PLANE = {"origin": jnp.zeros(2), "basis": jnp.eye(2), "extent": 1.0, "times": [0.0], "caption": ""}
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            lambda: plots.traversal_grid(
+                steps_of_grey(2, 3), times=[0, 1], row_labels="ab", caption=""
+            ),
+            "times has 2 entries for 3 columns",
+        ),
+        (lambda: plots.traversal_gif(steps_of_grey(2, 3), row_labels="a"), "row_labels has 1"),
+        (lambda: plots.traversal_gif(steps_of_grey(2, 3), fps=0), "fps must be positive, got 0"),
+        (lambda: plots.samples_grid(np.zeros((2, 4, 4, 2))), r"1 or 3 channels.*\(2, 4, 4, 2\)"),
+        (lambda: plots.samples_grid(np.zeros((2, 4, 4, 1), np.uint8)), "floating-point.*uint8"),
+        (
+            lambda: plots.reconstructions(np.zeros((2, 4, 4, 1)), np.zeros((3, 4, 4, 1)), ""),
+            r"one shape, got \(2, 4, 4, 1\) and \(3, 4, 4, 1\)",
+        ),
+        (lambda: plots.loss_curves([{"loss": 1.0}], caption=""), "no row holds a 'step'"),
+        (lambda: plots.factor_matrix(np.eye(2), ["a"], ["x", "y"], ""), "row_labels has 1 entries"),
+        (lambda: plots.landscape([bowl], **{**PLANE, "basis": jnp.eye(3)}), r"basis \[2, d\]"),
+        (lambda: plots.landscape([bowl], **{**PLANE, "basis": jnp.ones((2, 2))}), "independent"),
+        (lambda: plots.landscape([], **PLANE), "need a potential and a time, got 0 and 1"),
+        (
+            lambda: plots.landscape([lambda t, z: bowl(t, z) / t], **PLANE),
+            "potential 0 is not finite",
+        ),
+    ],
+)
+def test_wrong_inputs_are_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
