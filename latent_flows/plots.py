@@ -265,7 +265,7 @@ def loss_curves(rows: Sequence[Mapping[str, Any]], *, caption: str) -> Figure:
         raise ValueError("no row holds a 'step' and a number to draw")
     columns = min(len(names), 3)
     lines = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(max(3.2 * columns, 5), 2.1 * lines + 0.6), layout="constrained")
+    figure = Figure(figsize=(max(3.2 * columns, 5), 2.1 * lines + 0.3), layout="constrained")
     grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
         kept = [(row["step"], row.get(name)) for row in rows if name in row]
@@ -354,7 +354,7 @@ def landscape(
 
     columns = moments if moments > 1 else min(count, math.ceil(math.sqrt(count + 1)))
     rows = math.ceil(count * moments / columns)
-    figure = Figure(figsize=(3.3 * columns, 2.8 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 2.8 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[count * moments :]:
         axes.set_axis_off()
@@ -417,7 +417,7 @@ def factor_matrix(
         raise ValueError(f"matrix must be [K, F], got {shares.shape}")
     _same_length("row_labels", row_labels, "rows of matrix", shares.shape[0])
     _same_length("column_labels", column_labels, "columns of matrix", shares.shape[1])
-    size = (max(0.95 * shares.shape[1] + 2.6, 5), 0.5 * shares.shape[0] + 1.3)
+    size = (max(0.95 * shares.shape[1] + 2.6, 5), 0.5 * shares.shape[0] + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     drawn = axes.imshow(shares, cmap=_COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
@@ -482,7 +482,7 @@ def _picture(images: np.ndarray, *, cell: float) -> tuple[Figure, Axes, np.ndarr
     mosaic = padded.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap), 3)
     mosaic = mosaic[:-gap, :-gap]
     inches = max(columns * cell, 4.0), rows * cell * height / width
-    figure = Figure(figsize=(inches[0] + 1.2, inches[1] + 1.0), layout="constrained")
+    figure = Figure(figsize=(inches[0] + 1.2, inches[1] + 0.7), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mosaic, interpolation="nearest")
     axes.spines[:].set_visible(False)
@@ -616,7 +616,12 @@ def _legend(figure: Figure, has_data: bool, has_trajectories: bool) -> None:
 
 
 def _caption(figure: Figure, text: str) -> None:
-    """Text under the figure, wrapped to its width."""
-    if text:
-        wrapped = textwrap.fill(text, width=int(13.5 * figure.get_figwidth()))
-        figure.supxlabel(wrapped, fontsize=_MEDIUM - 1, x=0.02, ha="left", linespacing=1.3)
+    """Text under the figure, wrapped to its width; the figure grows to hold it."""
+    if not text:
+        return
+    lines = textwrap.wrap(text, width=int(13.5 * figure.get_figwidth()))
+    size = _MEDIUM - 1
+    spacing = 1.3
+    figure.supxlabel("\n".join(lines), fontsize=size, x=0.02, ha="left", linespacing=spacing)
+    points_per_inch = 72
+    figure.set_figheight(figure.get_figheight() + len(lines) * size * spacing / points_per_inch)

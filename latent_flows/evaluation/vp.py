@@ -3,17 +3,14 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from latent_flows.classifiers import PairClassifier, shrink
 from latent_flows.typing import Scalar
-
-# Images are brought to at most this many pixels a side before they are classified.
-_MAX_SIDE = 32
 
 
 class VPScore(NamedTuple):
@@ -158,7 +155,7 @@ def _fit_and_score(
     key_split, key_init, key_batches = jax.random.split(key, 3)
     inputs = _inputs(before, after)
     order = jax.random.permutation(key_split, len(labels))
-    net = _PairClassifier(width=width, classes=classes)
+    net = PairClassifier(width=width, classes=classes)
     optimizer = optax.adam(learning_rate)
 
     def loss(params, chosen):
@@ -189,58 +186,12 @@ def _fit_and_score(
 def _inputs(before: Array, after: Array) -> Float[Array, "n h w two_c"]:
     """What the classifier sees: the first image and the change, small and of unit scale."""
     # A classifier needs no more than single precision, whatever the images were computed in.
-    start = _shrink(before.astype(jnp.float32))
-    change = _shrink((after - before).astype(jnp.float32))
+    start = shrink(before.astype(jnp.float32))
+    change = shrink((after - before).astype(jnp.float32))
     return jnp.concatenate([_standardise(start), _standardise(change)], axis=-1)
-
-
-def _shrink(images: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    while max(images.shape[1:3]) > _MAX_SIDE:
-        images = _space_to_depth(images, 2)
-        n, h, w, c = images.shape
-        images = images.reshape(n, h, w, 4, c // 4).mean(axis=3)
-    return images
 
 
 def _standardise(images: Array) -> Array:
     deviation = jnp.std(images)
     # Flows that change nothing at all must score chance, not NaN.
     return (images - jnp.mean(images)) / jnp.where(deviation > 0, deviation, 1.0)
-
-
-def _space_to_depth(x: Float[Array, "*n h w c"], block: int) -> Float[Array, "*n h2 w2 c2"]:
-    """Blocks of pixels into channels; a side that the block does not divide is padded by zeros."""
-    *_, h, w, _ = x.shape
-    pad = [(0, 0)] * (x.ndim - 3) + [(0, -h % block), (0, -w % block), (0, 0)]
-    x = jnp.pad(x, pad)
-    *lead, h, w, c = x.shape
-    x = x.reshape(*lead, h // block, block, w // block, block, c)
-    return jnp.swapaxes(x, -4, -3).reshape(*lead, h // block, w // block, block * block * c)
-
-
-def _neighbours(x: Float[Array, "*n h w c"]) -> Float[Array, "*n h w nine_c"]:
-    """Each pixel with its eight neighbours as channels: a 3 x 3 convolution less the product."""
-    *_, h, w, _ = x.shape
-    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
-    return jnp.concatenate(
-        [padded[..., i : i + h, j : j + w, :] for i in range(3) for j in range(3)], axis=-1
-    )
-
-
-class _PairClassifier(nn.Module):
-    """A convolutional network written as matrix products.
-
-    Under `vmap` over seeds a product stays a batched product, where a convolution would become a
-    grouped one, which XLA runs slowly on CPU.
-    """
-
-    width: int
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n classes"]:
-        x = nn.relu(nn.Dense(self.width)(_space_to_depth(x, 4)))
-        x = nn.relu(nn.Dense(self.width)(_neighbours(x)))
-        x = nn.relu(nn.Dense(2 * self.width)(_space_to_depth(x, 2)))
-        x = x.reshape(*x.shape[:-3], -1)
-        return nn.Dense(self.classes)(nn.relu(nn.Dense(2 * self.width)(x)))

@@ -156,7 +156,10 @@ class BroadcastDecoder(nn.Module):
         y, x = jnp.meshgrid(rows, columns, indexing="ij")
         shift = nn.Dense(2, use_bias=False)(z)
         features = self.config.width
-        frames = nn.Dense(3 * features)(z).reshape(3, features)
+        # Random frames to begin with: with the usual bias of zero, a latent of zero would have
+        # none, and training spends its first half on making some.
+        frames = nn.Dense(3 * features, bias_init=nn.initializers.normal(2.0))(z)
+        frames = frames.reshape(3, features)
         x, y = (x - shift[0])[..., None], (y - shift[1])[..., None]
         h = x * frames[0] + y * frames[1] + frames[2]
         for _ in range(self.config.depth):

@@ -1,0 +1,378 @@
+"""One training step of potential flows: JAX against eager PyTorch, and how it grows.
+
+Run as `python -m benchmarks.potential_flows`. The step is a loss, its gradient and an update by
+Adam. The loss is the published one in the bounded form that the experiments use: naming the
+potential, the wave equation's residual with an exact Laplacian at every point of every path, the
+initial condition, and movement in data space. Both sides hold the same parameters and the same
+draws; their losses and gradients are compared before any clock starts. Their steps then take
+turns, so that a change in the load of the machine meets both.
+
+The row "row sums" does what the published code does in place of a Laplacian. It is another loss,
+and much less work: no row to win against, but the time of what people run today.
+"""
+
+import importlib
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.laplacian import compiled, medians
+from experiments import command, flow_config, potential_flows
+from experiments.flow_config import Flows, Subject, Weights
+from experiments.training import Training, optimizer
+from latent_flows import frames
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.vae import VAE, VAEConfig
+
+IMAGE = (28, 28, 1)
+NO_TORCH = "PyTorch is not installed, so JAX is measured alone: pip install 'latent-flows[peers]'"
+PEERS = {
+    "a loop over K, Laplacian by columns": ("columns", False),
+    "a loop over K, Laplacian by vmap(hessian)": ("hessian", False),
+    "K at once, Laplacian by columns": ("columns", True),
+    "a loop over K, row sums (not a Laplacian)": ("row sums", False),
+}
+"""PyTorch's ways: what is printed, and the arguments of `torch_step.Step`."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the step is."""
+
+    latent: int = 64
+    """Length of a latent."""
+    count: int = 16
+    """Number of potentials, K."""
+    batch: int = 64
+    """Starting points, over all potentials together."""
+    horizon: int = 10
+    """Steps of a path, T."""
+    width: int = 0
+    """Units of a hidden layer of a potential; 0: as many as the latent is long, at least 64."""
+    decoder: Literal["mlp", "conv"] = "mlp"
+    """Decoder of the generator, to 28 x 28 pixels."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured."""
+
+    size: Size = Size()
+    """Size of a step, where nothing else is said."""
+    latents: tuple[int, ...] = (64, 324)
+    """Latent lengths at which JAX and PyTorch are compared."""
+    parts: tuple[Literal["peers", "memory", "growth"], ...] = ("peers", "memory", "growth")
+    """peers: against PyTorch; memory: peak of each in a process of its own; growth: JAX alone
+    against K, latent length and batch."""
+    repeats: int = 21
+    """Timed steps of each, of which the median counts."""
+    patience: float = 40.0
+    """Seconds after which a comparison makes do with fewer repeats, but at least 3."""
+    quick: bool = False
+    """Small sizes, in seconds: to see that it runs."""
+    json: str = ""
+    """File for the rows, as JSON."""
+
+
+class Problem(NamedTuple):
+    """One step to make, with all it needs."""
+
+    config: flow_config.Config
+    subject: Subject
+    params: Any
+    key: jax.Array
+    batch: dict[str, jax.Array]
+
+
+# --- JAX ---
+
+
+def problem(size: Size) -> Problem:
+    """A step at random parameters, from random starting points."""
+    config = flow_config.Config(
+        vae=VAEConfig(latent_dim=size.latent, decoder=size.decoder),
+        flows=Flows(
+            count=size.count,
+            horizon=size.horizon,
+            initial="free",
+            width=size.width or max(64, size.latent),
+            frame="identity",
+            codes=max(size.batch, 16),
+            bank=0,
+        ),
+        weights=Weights(),
+        training=Training(batch_size=size.batch, learning_rate=1e-4, clip=0.0),
+    )
+    vae_key, start_key, init_key, key = jax.random.split(jax.random.key(0), 4)
+    vae = VAE(config.vae, IMAGE)
+    params = vae.init(vae_key, jnp.zeros(IMAGE))
+    frame = frames.identity(size.latent)
+    starts = jax.random.normal(start_key, (size.batch, size.latent))
+    subject = Subject(
+        vae=vae,
+        params=params,
+        frame=frame,
+        generator=frames.compose(vaes.generator(vae, params), frame),
+        starts=starts,
+        low=jnp.full(size.latent, -2.0),
+        high=jnp.full(size.latent, 2.0),
+    )
+    learnt = flow_config.initial(config, subject, init_key)
+    return Problem(config, subject, learnt, key, {"start": starts})
+
+
+def value_and_gradient(work: Problem, params: Any) -> tuple[jax.Array, Any]:
+    """The loss of the experiment and its gradient."""
+
+    def value(params):
+        return potential_flows.loss(
+            work.config, work.subject, params, work.key, jnp.zeros((), int), work.batch
+        )[0]
+
+    return jax.value_and_grad(value)(params)
+
+
+class Step:
+    """One compiled training step at each call, which returns the loss before it."""
+
+    def __init__(self, work: Problem):
+        optimiser = optimizer(work.config.training)
+
+        def update(params, state):
+            total, gradient = value_and_gradient(work, params)
+            change, state = optimiser.update(gradient, state, params)
+            return optax.apply_updates(params, change), state, total
+
+        self.state = (work.params, jax.jit(optimiser.init)(work.params))
+        self.update, self.compile_seconds = compiled(update, *self.state)
+
+    def __call__(self) -> float:
+        *state, total = self.update(*self.state)
+        self.state = tuple(state)
+        return float(total)
+
+
+# --- PyTorch ---
+
+
+def torch_step() -> Any | None:
+    """The module with PyTorch's side, on all cores, if PyTorch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    module = importlib.import_module("benchmarks.torch_step")
+    module.torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return module
+
+
+def draws(work: Problem) -> tuple[jax.Array, jax.Array]:
+    """The signs and steps, `[K, n]`, that the loss draws from the key."""
+    count, horizon = work.config.flows.count, work.config.flows.horizon
+    share = len(work.batch["start"]) // count
+
+    def draw(key):
+        sign_key, step_key, _ = jax.random.split(key, 3)
+        signs = jax.random.rademacher(sign_key, (share,), jnp.float32)
+        return signs, jax.random.randint(step_key, (share,), 0, horizon)
+
+    return jax.vmap(draw)(jax.random.split(work.key, count))
+
+
+def peer(torch_side: Any, work: Problem, laplacian: str, stacked: bool) -> Any:
+    """The same step in PyTorch, from the same parameters."""
+    config, starts = work.config, work.batch["start"]
+    signs, chosen = draws(work)
+
+    def tensors(tree):
+        return jax.tree.map(lambda leaf: torch_side.torch.tensor(np.asarray(leaf)), tree)
+
+    numbers = torch_side.Numbers(
+        potentials=tensors(work.params["potentials"]["params"]),
+        coefficients=tensors(work.params["coefficients"]),
+        classifier=tensors(work.params["classifier"]["params"]),
+        decoder=tensors(work.subject.params["params"]["decoder"]),
+        starts=tensors(starts.reshape(-1, config.flows.count, starts.shape[1]).swapaxes(0, 1)),
+        signs=tensors(signs),
+        chosen=tensors(chosen).long(),
+    )
+    setting = torch_side.Setting(
+        decoder=config.vae.decoder,
+        horizon=config.flows.horizon,
+        pace=config.flows.pace,
+        weights=asdict(config.weights),
+        learning_rate=config.training.learning_rate,
+    )
+    return torch_side.Step(numbers, setting, laplacian, stacked)
+
+
+def agreement(work: Problem, other: Any) -> float:
+    """The larger relative difference of two sides' losses and of their gradients' lengths."""
+    total, gradient = jax.jit(partial(value_and_gradient, work))(work.params)
+    ours = float(total), float(optax.global_norm(gradient))
+    theirs = other.gradient(), other.gradient_norm()
+    return max(abs(a - b) / abs(b) for a, b in zip(theirs, ours, strict=True))
+
+
+# --- measurements ---
+
+
+def compare(config: Config, size: Size, table: Table) -> list[dict[str, Any]]:
+    """JAX and every PyTorch variant at one size, in turns."""
+    work = problem(size)
+    step = Step(work)
+    steps: dict[str, Callable[[], float]] = {"JAX": step}
+    differences = {"JAX": math.nan}
+    if (torch_side := torch_step()) is not None:
+        for name, (laplacian, stacked) in PEERS.items():
+            other = peer(torch_side, work, laplacian, stacked)
+            if laplacian != "row sums":
+                differences[name] = agreement(work, other)
+                if not differences[name] < 1e-3:
+                    raise AssertionError(
+                        f"{name}: loss or gradient differs from JAX by {differences[name]:.1e}"
+                    )
+            steps[f"PyTorch, {name}"] = other
+    taken = medians(steps, (), repeats(steps, config))
+    rows = []
+    for name, seconds in taken.items():
+        row = {
+            "side": name,
+            "latent": size.latent,
+            "seconds": seconds,
+            "ratio": seconds / taken["JAX"],
+            "difference": differences.get(name.removeprefix("PyTorch, "), math.nan),
+            "compile_seconds": step.compile_seconds if name == "JAX" else 0.0,
+        }
+        rows.append(row)
+        table.add_row(
+            str(size.latent),
+            name,
+            f"{1e3 * seconds:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['compile_seconds']:.1f}",
+            "" if math.isnan(row["difference"]) else f"{row['difference']:.0e}",
+        )
+    table.add_section()
+    return rows
+
+
+def repeats(steps: dict[str, Callable[[], float]], config: Config) -> int:
+    """How many turns the patience allows, by the time of one."""
+    start = time.perf_counter()
+    for step in steps.values():
+        step()
+    return max(3, min(config.repeats, int(config.patience / (time.perf_counter() - start))))
+
+
+def peak_memory(size: Size, side: str) -> float:
+    """Peak memory in MiB of a process that makes three steps, and nothing else."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_memory, size, side).result()
+
+
+def _peak_memory(size: Size, side: str) -> float:
+    prepare()
+    work = problem(size)
+    step = Step(work) if side == "JAX" else peer(torch_step(), work, *PEERS[side])
+    for _ in range(3):
+        step()
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux carries ru_maxrss over from the process that started this one.
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def sweeps(config: Config) -> dict[str, list[Size]]:
+    """Sizes that differ from the usual one in one number each."""
+    counts, latents, batches = (2, 4, 16, 64), (8, 64, 324), (16, 64, 256)
+    if config.quick:
+        counts, latents, batches = (2, 4), (4, 8), (8, 16)  # type: ignore[assignment]
+    return {
+        "count": [replace(config.size, count=k, batch=max(config.size.batch, k)) for k in counts],
+        "latent": [replace(config.size, latent=d) for d in latents],
+        "batch": [replace(config.size, batch=b) for b in batches],
+    }
+
+
+def prepare() -> None:
+    """The setting of the experiments, for the whole process, and no programs from a cache."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    command.setup()
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    prepare()
+    if config.quick:
+        small = replace(config.size, latent=8, count=4, batch=16, horizon=4, width=16)
+        config = replace(config, size=small, latents=(8,), repeats=3)
+    console, rows = Console(), []
+    have_torch = torch_step() is not None
+    if not have_torch:
+        console.print(NO_TORCH, markup=False)
+    if "peers" in config.parts:
+        table = _table(
+            config,
+            "latent, side*, ms a step, times JAX's, compile s, rel. difference from JAX",
+        )
+        for latent in config.latents:
+            rows += compare(config, replace(config.size, latent=latent), table)
+        console.print(table)
+    if "memory" in config.parts:
+        table = _table(config, "latent, side*, peak MiB of the process")
+        for latent in config.latents:
+            for side in ("JAX", *(PEERS if have_torch else ())):
+                peak = peak_memory(replace(config.size, latent=latent), side)
+                rows.append({"side": side, "latent": latent, "peak_mib": peak})
+                table.add_row(str(latent), side, f"{peak:.0f}")
+            table.add_section()
+        console.print(table)
+    if "growth" in config.parts:
+        table = _table(config, "changed*, value, ms a step, compile s")
+        for name, sizes in sweeps(config).items():
+            for size in sizes:
+                step = Step(problem(size))
+                seconds = medians({"JAX": step}, (), repeats({"JAX": step}, config))["JAX"]
+                rows.append({"side": "JAX", **asdict(size), "seconds": seconds})
+                value = str(getattr(size, name))
+                table.add_row(name, value, f"{1e3 * seconds:.1f}", f"{step.compile_seconds:.1f}")
+            table.add_section()
+        console.print(table)
+    if config.json:
+        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _table(config: Config, columns: str) -> Table:
+    """An empty table; a column whose name ends in * holds words."""
+    size = config.size
+    table = Table(
+        title=f"One training step: K = {size.count}, batch {size.batch}, T = {size.horizon}, "
+        f"{size.decoder} decoder; {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    )
+    for column in columns.split(", "):
+        table.add_column(column.rstrip("*"), justify="left" if "*" in column else "right")
+    return table
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
