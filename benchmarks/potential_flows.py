@@ -7,8 +7,10 @@ initial condition, and movement in data space. Both sides hold the same paramete
 draws; their losses and gradients are compared before any clock starts. Their steps then take
 turns, so that a change in the load of the machine meets both.
 
-The row "row sums" does what the published code does in place of a Laplacian. It is another loss,
-and much less work: no row to win against, but the time of what people run today.
+Rows of PyTorch: a loop over the K potentials, or all stacked as batched products; the Laplacian by
+one backward pass a coordinate, or as the trace of `vmap(hessian)`. "Row sums" does what the
+published code does in place of a Laplacian: another loss and much less work, so no row to win
+against, but the time of what people run today.
 """
 
 import importlib
@@ -20,10 +22,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -44,14 +45,19 @@ from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
 
 IMAGE = (28, 28, 1)
+TOLERANCE = 1e-3
+"""Largest relative difference of losses and gradient norms that counts as the same step."""
 NO_TORCH = "PyTorch is not installed, so JAX is measured alone: pip install 'latent-flows[peers]'"
 PEERS = {
-    "a loop over K, Laplacian by columns": ("columns", False),
-    "a loop over K, Laplacian by vmap(hessian)": ("hessian", False),
-    "K at once, Laplacian by columns": ("columns", True),
-    "a loop over K, row sums (not a Laplacian)": ("row sums", False),
+    "torch loop, columns": ("columns", False),
+    "torch loop, hessian": ("hessian", False),
+    "torch stacked, columns": ("columns", True),
+    "torch stacked, hessian": ("hessian", True),
+    "torch loop, row sums": ("row sums", False),
 }
-"""PyTorch's ways: what is printed, and the arguments of `torch_step.Step`."""
+"""PyTorch's ways, and the arguments of `torch_step.Step` for each."""
+STACKED_UP_TO = 128
+"""Latents above this length are left to the loops: autograd keeps gigabytes for a stack."""
 
 
 @dataclass(frozen=True)
@@ -140,47 +146,43 @@ def problem(size: Size) -> Problem:
     return Problem(config, subject, learnt, key, {"start": starts})
 
 
-def value_and_gradient(work: Problem, params: Any) -> tuple[jax.Array, Any]:
-    """The loss of the experiment and its gradient."""
-
-    def value(params):
-        return potential_flows.loss(
-            work.config, work.subject, params, work.key, jnp.zeros((), int), work.batch
-        )[0]
-
-    return jax.value_and_grad(value)(params)
-
-
 class Step:
-    """One compiled training step at each call, which returns the loss before it."""
+    """One compiled training step a call; returns the loss and gradient norm before it."""
 
     def __init__(self, work: Problem):
         optimiser = optimizer(work.config.training)
 
+        def value(params):
+            step = jnp.zeros((), int)
+            return potential_flows.loss(
+                work.config, work.subject, params, work.key, step, work.batch
+            )[0]
+
         def update(params, state):
-            total, gradient = value_and_gradient(work, params)
+            total, gradient = jax.value_and_grad(value)(params)
             change, state = optimiser.update(gradient, state, params)
-            return optax.apply_updates(params, change), state, total
+            return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
 
-        self.state = (work.params, jax.jit(optimiser.init)(work.params))
-        self.update, self.compile_seconds = compiled(update, *self.state)
+        self.params, self.state = work.params, jax.jit(optimiser.init)(work.params)
+        self.update, self.compile_seconds = compiled(update, self.params, self.state)
 
-    def __call__(self) -> float:
-        *state, total = self.update(*self.state)
-        self.state = tuple(state)
-        return float(total)
+    def __call__(self) -> tuple[float, float]:
+        self.params, self.state, *report = self.update(self.params, self.state)
+        total, norm = map(float, report)
+        return total, norm
 
 
 # --- PyTorch ---
 
 
 def torch_step() -> Any | None:
-    """The module with PyTorch's side, on all cores, if PyTorch is installed."""
+    """The module with PyTorch's side, if PyTorch is installed."""
     if importlib.util.find_spec("torch") is None:
         return None
-    module = importlib.import_module("benchmarks.torch_step")
-    module.torch.set_num_threads(len(os.sched_getaffinity(0)))
-    return module
+    # Read when PyTorch loads OpenMP, whose idle threads would otherwise spin, and take the cores
+    # from the JAX steps in between.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    return importlib.import_module("benchmarks.torch_step")
 
 
 def draws(work: Problem) -> tuple[jax.Array, jax.Array]:
@@ -196,8 +198,18 @@ def draws(work: Problem) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(draw)(jax.random.split(work.key, count))
 
 
-def peer(torch_side: Any, work: Problem, laplacian: str, stacked: bool) -> Any:
+def peers(size: Size) -> list[str]:
+    """The PyTorch variants that run at a size; none without PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    return [
+        name for name, (_, stacked) in PEERS.items() if not stacked or size.latent <= STACKED_UP_TO
+    ]
+
+
+def peer(work: Problem, name: str) -> Any:
     """The same step in PyTorch, from the same parameters."""
+    torch_side: Any = torch_step()
     config, starts = work.config, work.batch["start"]
     signs, chosen = draws(work)
 
@@ -220,61 +232,73 @@ def peer(torch_side: Any, work: Problem, laplacian: str, stacked: bool) -> Any:
         weights=asdict(config.weights),
         learning_rate=config.training.learning_rate,
     )
-    return torch_side.Step(numbers, setting, laplacian, stacked)
+    return torch_side.Step(numbers, setting, *PEERS[name])
 
 
-def agreement(work: Problem, other: Any) -> float:
-    """The larger relative difference of two sides' losses and of their gradients' lengths."""
-    total, gradient = jax.jit(partial(value_and_gradient, work))(work.params)
-    ours = float(total), float(optax.global_norm(gradient))
-    theirs = other.gradient(), other.gradient_norm()
-    return max(abs(a - b) / abs(b) for a, b in zip(theirs, ours, strict=True))
+def difference(ours: tuple[float, float], theirs: tuple[float, float]) -> float:
+    """The larger relative difference of two sides' losses and gradient norms.
+
+    >>> difference((1.0, 2.0), (1.0, 2.5))
+    0.25
+    """
+    return max(abs(b - a) / abs(a) for a, b in zip(ours, theirs, strict=True))
 
 
 # --- measurements ---
 
 
 def compare(config: Config, size: Size, table: Table) -> list[dict[str, Any]]:
-    """JAX and every PyTorch variant at one size, in turns."""
+    """JAX and every PyTorch variant at one size, in turns.
+
+    Raises:
+        AssertionError: the first steps do not have the same loss and gradient.
+    """
     work = problem(size)
     step = Step(work)
-    steps: dict[str, Callable[[], float]] = {"JAX": step}
-    differences = {"JAX": math.nan}
-    if (torch_side := torch_step()) is not None:
-        for name, (laplacian, stacked) in PEERS.items():
-            other = peer(torch_side, work, laplacian, stacked)
-            if laplacian != "row sums":
-                differences[name] = agreement(work, other)
-                if not differences[name] < 1e-3:
-                    raise AssertionError(
-                        f"{name}: loss or gradient differs from JAX by {differences[name]:.1e}"
-                    )
-            steps[f"PyTorch, {name}"] = other
+    steps = {"JAX": step} | {name: peer(work, name) for name in peers(size)}
+    first = {name: step() for name, step in steps.items()}
+    differences = {name: difference(first["JAX"], found) for name, found in first.items()}
+    for name, found in differences.items():
+        if PEERS.get(name, ("",))[0] == "row sums":
+            differences[name] = math.nan
+        elif not found < TOLERANCE:
+            raise AssertionError(f"{name}: loss or gradient differs from JAX by {found:.1e}")
+    for name in peers(size):
+        choose_threads(steps[name])
     taken = medians(steps, (), repeats(steps, config))
     rows = []
     for name, seconds in taken.items():
-        row = {
-            "side": name,
-            "latent": size.latent,
-            "seconds": seconds,
-            "ratio": seconds / taken["JAX"],
-            "difference": differences.get(name.removeprefix("PyTorch, "), math.nan),
-            "compile_seconds": step.compile_seconds if name == "JAX" else 0.0,
-        }
+        row = {"side": name, "latent": size.latent, "seconds": seconds}
+        row |= {"ratio": seconds / taken["JAX"], "difference": _finite(differences[name])}
+        row["threads"] = getattr(steps[name], "threads", None)
         rows.append(row)
         table.add_row(
             str(size.latent),
             name,
             f"{1e3 * seconds:.1f}",
             f"{row['ratio']:.2f}",
-            f"{row['compile_seconds']:.1f}",
-            "" if math.isnan(row["difference"]) else f"{row['difference']:.0e}",
+            str(row["threads"] or ""),
+            f"{step.compile_seconds:.1f}" if name == "JAX" else "",
+            "other loss" if math.isnan(differences[name]) else f"{differences[name]:.0e}",
         )
+    rows[0]["compile_seconds"] = step.compile_seconds
     table.add_section()
     return rows
 
 
-def repeats(steps: dict[str, Callable[[], float]], config: Config) -> int:
+def choose_threads(step: Any) -> None:
+    """Give a PyTorch step one thread or one a core, whichever is faster.
+
+    Its operations are small: where another process takes a core, every one of them waits for a
+    thread that does not run, and a step on two threads was ten times slower than on one.
+    """
+    seconds = {}
+    for step.threads in {1, os.cpu_count() or 1}:
+        seconds[step.threads] = medians({"": step}, (), 2)[""]
+    step.threads = min(seconds, key=seconds.__getitem__)
+
+
+def repeats(steps: Mapping[str, Callable[[], Any]], config: Config) -> int:
     """How many turns the patience allows, by the time of one."""
     start = time.perf_counter()
     for step in steps.values():
@@ -291,7 +315,7 @@ def peak_memory(size: Size, side: str) -> float:
 def _peak_memory(size: Size, side: str) -> float:
     prepare()
     work = problem(size)
-    step = Step(work) if side == "JAX" else peer(torch_step(), work, *PEERS[side])
+    step = Step(work) if side == "JAX" else peer(work, side)
     for _ in range(3):
         step()
     status = Path("/proc/self/status")
@@ -327,13 +351,12 @@ def main(config: Config) -> None:
         small = replace(config.size, latent=8, count=4, batch=16, horizon=4, width=16)
         config = replace(config, size=small, latents=(8,), repeats=3)
     console, rows = Console(), []
-    have_torch = torch_step() is not None
-    if not have_torch:
+    if torch_step() is None:
         console.print(NO_TORCH, markup=False)
     if "peers" in config.parts:
         table = _table(
             config,
-            "latent, side*, ms a step, times JAX's, compile s, rel. difference from JAX",
+            "latent, side*, ms, times JAX, threads, compile s, difference",
         )
         for latent in config.latents:
             rows += compare(config, replace(config.size, latent=latent), table)
@@ -341,7 +364,7 @@ def main(config: Config) -> None:
     if "memory" in config.parts:
         table = _table(config, "latent, side*, peak MiB of the process")
         for latent in config.latents:
-            for side in ("JAX", *(PEERS if have_torch else ())):
+            for side in ("JAX", *peers(replace(config.size, latent=latent))):
                 peak = peak_memory(replace(config.size, latent=latent), side)
                 rows.append({"side": side, "latent": latent, "peak_mib": peak})
                 table.add_row(str(latent), side, f"{peak:.0f}")
@@ -362,6 +385,11 @@ def main(config: Config) -> None:
         Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
 
 
+def _finite(number: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(number) else number
+
+
 def _table(config: Config, columns: str) -> Table:
     """An empty table; a column whose name ends in * holds words."""
     size = config.size
@@ -370,7 +398,11 @@ def _table(config: Config, columns: str) -> Table:
         f"{size.decoder} decoder; {jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
     for column in columns.split(", "):
-        table.add_column(column.rstrip("*"), justify="left" if "*" in column else "right")
+        table.add_column(
+            column.rstrip("*"),
+            no_wrap="*" not in column,
+            justify="left" if "*" in column else "right",
+        )
     return table
 
 

@@ -6,6 +6,7 @@ potential take its parameters either bare, or with a leading axis for several po
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -178,7 +179,8 @@ def loss(
     before, after = (stops.take_along_dim(rows + i, -2).squeeze(-2) for i in (0, 1))
 
     moving = velocity((chosen + 1).to(starts), after)
-    image, push = jvp(lambda z: decode(decoder, setting.decoder, z), (after,), (moving,))
+    pushed: Any = jvp(lambda z: decode(decoder, setting.decoder, z), (after,), (moving,))
+    image, push = pushed
     squared_speed = push.square().sum((-3, -2, -1)).mean(-1)
     stillness = setting.pace**2 / (setting.pace**2 + squared_speed)
 
@@ -213,7 +215,7 @@ def loss(
 
 
 class Step:
-    """One training step at each call, which returns the loss before it.
+    """One training step at each call, which returns the loss and gradient norm before it.
 
     Args:
         numbers: parameters to start from, and what is fixed.
@@ -225,6 +227,7 @@ class Step:
 
     def __init__(self, numbers: Numbers, setting: Setting, laplacian: str, stacked: bool):
         count = len(numbers.coefficients)
+        self.threads = 1
         self.laplacian = LAPLACIANS[laplacian](setting.horizon)
         self.setting, self.decoder = setting, numbers.decoder
         everyone = torch.arange(count)
@@ -235,7 +238,7 @@ class Step:
         ]
         self.learnt: list[dict[str, Any]] = [
             {
-                "potentials": _map(lambda leaf, k=k: _leaf(leaf[k]), numbers.potentials),
+                "potentials": _map(_leaf, _map(itemgetter(k), numbers.potentials)),
                 "coefficients": _leaf(numbers.coefficients[k]),
             }
             for k in groups
@@ -244,26 +247,21 @@ class Step:
         self.leaves = [*_leaves(self.learnt), *_leaves(self.classifier)]
         self.optimizer = torch.optim.Adam(self.leaves, lr=setting.learning_rate, fused=True)
 
-    def gradient(self) -> float:
-        """Fills the gradients of all leaves, and returns the loss."""
+    def __call__(self) -> tuple[float, float]:
+        torch.set_num_threads(self.threads)
         self.optimizer.zero_grad()
-        total = 0.0
+        total = torch.zeros(())
         for learnt, fixed in zip(self.learnt, self.fixed, strict=True):
             value = loss(
                 self.setting, self.laplacian, self.decoder, learnt, self.classifier, *fixed
             ) / len(self.learnt)
             value.backward()
-            total += value.item()
-        return total
-
-    def gradient_norm(self) -> float:
-        """The length of the gradient that `gradient` left."""
-        return float(torch.sqrt(sum((leaf.grad.square().sum() for leaf in self.leaves))))
-
-    def __call__(self) -> float:
-        total = self.gradient()
+            total += value.detach()
+        norm = torch.nn.utils.get_total_norm(
+            [leaf.grad for leaf in self.leaves if leaf.grad is not None]
+        )
         self.optimizer.step()
-        return total
+        return total.item(), norm.item()
 
 
 def _leaf(tensor: Tensor) -> Tensor:

@@ -121,18 +121,20 @@ class Scores:
     """What is measured at the end."""
 
     starts: int = 128
-    """Starting points of the measured traversals."""
-    pairs: int = 1000
+    """Starting points of the measured traversals, of each traversal."""
+    pairs: int = 1024
     """Image pairs per traversal for variation predictability (VP)."""
     fractions: tuple[float, ...] = (0.01, 0.1)
     """Shares of the pairs that the VP classifier learns from."""
     short: float = 0.25
     """Short displacement, as a share of the long one (the flows' own median length)."""
+    vp_steps: int = 150
+    """Training steps of a VP classifier."""
     seeds: int = 3
     """VP classifiers per score."""
 
     def __post_init__(self) -> None:
-        for name, least in {"starts": 2, "pairs": 2, "seeds": 1}.items():
+        for name, least in {"starts": 2, "pairs": 2, "vp_steps": 1, "seeds": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(
                     f"scores.{name} must be at least {least}, got {getattr(self, name)}"

@@ -30,7 +30,10 @@ from latent_flows.evaluation.traversals import Field
 from latent_flows.typing import Generator
 
 SEGMENTS = 10
-"""Pieces in which the data-space length of a traversal is measured."""
+"""Steps in which the data-space length of a traversal is measured."""
+PIECE = 64
+"""Starting points that are followed at once."""
+CEILING = "re-encoded truth"
 
 
 class Method(NamedTuple):
@@ -89,7 +92,8 @@ def reencoding(subject: Subject, count: int) -> Method:
     def seen(factors: Array) -> Array:
         image = sprites.render(sprites.Factors(*factors), size=vae.image_shape[0])
         mean, _ = vae.apply(params, image, method=vae.encode)
-        return vae.apply(params, mean, method=vae.decode)
+        decoded: Any = vae.apply(params, mean, method=vae.decode)
+        return decoded
 
     keys = jax.random.split(jax.random.key(0), count)
     drawn = jnp.stack(jax.vmap(sprites.random_factors)(keys), axis=1).astype(jnp.float32)
@@ -98,7 +102,7 @@ def reencoding(subject: Subject, count: int) -> Method:
     # Each starts near the low end of its range, so that the path stays inside.
     low, rate = jnp.array([0.0, 0.0, 0.5]), jnp.array([0.1, 0.1, 0.05])
     starts = jax.vmap(lambda i, low: drawn.at[:, i].set(low))(moved, low)
-    return Method("re-encoded truth", seen, constant, jnp.eye(5)[moved] * rate[:, None], starts)
+    return Method(CEILING, seen, constant, jnp.eye(5)[moved] * rate[:, None], starts)
 
 
 def starts_for(key: Array, subject: Subject, count: int, number: int) -> Array:
@@ -110,58 +114,43 @@ def starts_for(key: Array, subject: Subject, count: int, number: int) -> Array:
     return subject.starts[chosen]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _traverse(
     generator: Generator,
     field: Field,
     horizon: float,
-    segments: int,
     params: PyTree,
     starts: Float[Array, "k n m"],
     scale: Float[Array, "k"],
 ) -> traversals.Traversal:
     """Traversals `[K, n, ...]` of every member of a family from its starting points."""
-    ts = jnp.linspace(0.0, horizon, segments + 1)
+    ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
+
+    def one(params: PyTree, scale: Array, z0: Array) -> traversals.Traversal:
+        return traversals.traverse(generator, partial(field, params), z0, ts, scale=scale)
 
     def family(args: Any) -> traversals.Traversal:
         params, starts, scale = args
-
-        def one(z0: Array) -> traversals.Traversal:
-            return traversals.traverse(generator, partial(field, params), z0, ts, scale=scale)
-
-        return jax.lax.map(one, starts, batch_size=64)
+        return jax.vmap(partial(one, params, scale))(starts)
 
     return jax.lax.map(family, (params, starts, scale))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _equal_length(
-    generator: Generator,
-    field: Field,
-    horizon: float,
-    params: PyTree,
-    starts: Float[Array, "k n m"],
-    target: Array,
-) -> Float[Array, "k"]:
-    """For each member of a family, the factor that gives its paths the wanted mean length."""
+def follow(
+    method: Method, horizon: float, scale: Float[Array, "k"], count: int
+) -> traversals.Traversal:
+    """The traversals of a family from its first `count` starting points.
 
-    def mean_length(params: PyTree, starts: Array, scale: Array) -> Array:
-        paths = _traverse(
-            generator,
-            field,
-            horizon,
-            SEGMENTS,
-            jax.tree.map(lambda leaf: leaf[None], params),
-            starts[None],
-            scale[None],
-        )
-        return jnp.mean(paths.length)
-
-    def one(args: Any) -> Array:
-        params, starts = args
-        return traversals.equal_length_scale(partial(mean_length, params, starts), target)
-
-    return jax.lax.map(one, (params, starts))
+    In pieces of one size, so that every measurement of a method is one compiled program; compiling
+    an adaptive solver takes longer than running it.
+    """
+    starts = method.starts[:, :count]
+    padded = jnp.pad(starts, ((0, 0), (0, -count % PIECE), (0, 0)), mode="wrap")
+    pieces = [
+        _traverse(method.generator, method.field, horizon, method.params, piece, scale)
+        for piece in jnp.split(padded, padded.shape[1] // PIECE, axis=1)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, :count], *pieces)
 
 
 def measure_method(
@@ -170,44 +159,50 @@ def measure_method(
     """One row of the comparison at a given data-space length."""
     horizon, scores = float(config.flows.horizon), config.scores
     count = len(jax.tree.leaves(method.params)[0])
-    few = method.starts[:, : min(32, scores.starts)]
-    scale = _equal_length(
-        method.generator, method.field, horizon, method.params, few, jnp.asarray(target)
+    few = min(PIECE, method.starts.shape[1])
+    scale = traversals.equal_length_scale(
+        lambda scale: follow(method, horizon, scale, few).length.mean(1), jnp.full(count, target)
     )
-    paths = _traverse(
-        method.generator,
-        method.field,
-        horizon,
-        SEGMENTS,
-        method.params,
-        method.starts[:, : scores.starts],
-        scale,
-    )
+    judged = method.name != CEILING
+    paths = follow(method, horizon, scale, max(scores.starts, scores.pairs * judged))
+    measured = jax.tree.map(lambda leaf: leaf[:, : scores.starts], paths)
     row: dict[str, Any] = {
         "method": method.name,
         "traversals": count,
-        "length": float(paths.length.mean()),
-        "shortest": float(paths.length.mean(1).min()),
+        "length": float(measured.length.mean()),
+        "shortest": float(measured.length.mean(1).min()),
     }
     if ranges is not None:
-        row |= dominated(paths, ranges)
-    if method.name == "re-encoded truth":
-        return row
-    pairs = _traverse(
-        method.generator, method.field, horizon, 1, method.params, method.starts, scale
-    ).samples
-    images = pairs.reshape(-1, *pairs.shape[2:])
-    labels = jnp.repeat(jnp.arange(count), pairs.shape[1])
+        row |= dominated(measured, ranges)
+    return row | (predictability(config, paths, key) if judged else {})
+
+
+def predictability(config: Config, paths: traversals.Traversal, key: Array) -> dict[str, float]:
+    """VP scores of the pairs of first and last images."""
+    scores = config.scores
+    count, pairs = len(paths.samples), scores.pairs
+    ends = paths.samples[:, :pairs, jnp.array([0, -1])]
+    before, after = jnp.moveaxis(ends.reshape(-1, *ends.shape[2:]), 1, 0)
+    labels = jnp.repeat(jnp.arange(count), pairs)
+    row = {}
     for fraction in scores.fractions:
-        if not count <= round(fraction * len(labels)):
+        if round(fraction * len(labels)) < count:
             continue
-        score = jax.vmap(
-            lambda key, fraction=fraction: vp_score(
-                key, images[:, 0], images[:, 1], labels, train_fraction=fraction, classes=count
+
+        def score(key: Array, fraction: float = fraction) -> Any:
+            return vp_score(
+                key,
+                before,
+                after,
+                labels,
+                train_fraction=fraction,
+                steps=scores.vp_steps,
+                learning_rate=2e-3,
             )
-        )(jax.random.split(key, scores.seeds))
-        row[f"vp@{fraction:.0%}"] = float(score.accuracy.mean())
-        row[f"vp@{fraction:.0%} sd"] = float(score.accuracy.std())
+
+        accuracy = jax.vmap(score)(jax.random.split(key, scores.seeds)).accuracy
+        row[f"vp@{fraction:.0%}"] = float(accuracy.mean())
+        row[f"vp@{fraction:.0%} sd"] = float(accuracy.std())
     return row
 
 
@@ -248,21 +243,11 @@ def attribute_ranges(dataset: Dataset, seed: int) -> Array:
 
 
 def potentials_alone(
-    config: Config, subject: Subject, params: Params, key: Array
+    config: Config, subject: Subject, params: Params, method: Method, key: Array
 ) -> dict[str, Any]:
     """What each potential does on its own terms: length, residual, steps of an adaptive solver."""
-    net, horizon = network(config), float(config.flows.horizon)
-    count = config.flows.count
-    starts = starts_for(key, subject, count, config.scores.starts)
-    paths = _traverse(
-        subject.generator,
-        partial(velocity, net),
-        horizon,
-        SEGMENTS,
-        params["potentials"],
-        starts,
-        jnp.ones(count),
-    )
+    horizon = float(config.flows.horizon)
+    paths = follow(method, horizon, jnp.ones(config.flows.count), config.scores.starts)
     moved = jnp.linalg.norm(paths.zs[:, :, -1] - paths.zs[:, :, 0], axis=-1)
     rows: dict[str, Any] = {
         "length": paths.length.mean(1).tolist(),
@@ -284,11 +269,12 @@ def relative_residuals(
     config: Config, params: Params, ts: Float[Array, "t"], paths: Float[Array, "k n t m"]
 ) -> Float[Array, "k"]:
     """Relative PDE residual of each potential at the points of its paths, time 0 left out."""
-    net, equation = network(config), EQUATIONS[config.flows.pde]
+    apply: Any = network(config).apply  # flax types its result as a pair as well
+    equation = EQUATIONS[config.flows.pde]
     assert equation is not None
 
     def one(params: PyTree, raw: Array, zs: Array) -> Array:
-        residual = equation(partial(net.apply, params), coefficient(raw))
+        residual = equation(partial(apply, params), coefficient(raw))
         times = jnp.tile(ts[1:], len(zs))
         return pde.relative_residual(residual, times, zs[:, 1:].reshape(-1, zs.shape[-1]))
 
@@ -302,12 +288,13 @@ def measure(
     settings = vae_config(config)
     ranges = attribute_ranges(dataset, config.seed) if dataset.name == "sprites" else None
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
+    families = methods(config, subject, params, dataset, key)
     alone = folder.remember(
-        "scores/potentials", lambda: potentials_alone(config, subject, params, key)
+        "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
     )
     target = float(np.median(alone["length"]))
     rows = []
-    for method in methods(config, subject, params, dataset, key):
+    for method in families:
         for name, length in {"long": target, "short": target * config.scores.short}.items():
             part = f"scores/{method.name.replace(' ', '_')}_{name}"
             row = folder.remember(

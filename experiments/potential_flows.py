@@ -44,16 +44,23 @@ from latent_flows.classifiers import pair_features
 from latent_flows.typing import Scalar
 
 ALIGNED = Weights(
-    stillness=0.0, pace=1.0, outside=1.0, sparsity=1.0, overlap=3.0, inconsistency=1.0
+    residual=2.0,
+    stillness=0.0,
+    pace=1.0,
+    outside=1.0,
+    sparsity=1.0,
+    overlap=8.0,
+    inconsistency=1.0,
 )
 PUBLISHED = Weights()
 
 DEMO = with_vae(
     Config(
         run="runs/demo",
-        flows=Flows(count=5),
+        flows=Flows(count=5, pace=1.5),
         weights=ALIGNED,
-        training=Training(steps=800, batch_size=60, learning_rate=3e-3, decay="cosine"),
+        training=Training(steps=1000, batch_size=60, learning_rate=3e-3, decay="cosine"),
+        scores=Scores(starts=128, pairs=256),
     ),
     train_vae.SPRITES,
 )
@@ -63,7 +70,7 @@ DIGITS = with_vae(
         run="runs/digits",
         flows=Flows(count=6, codes=1024, bank=512, pace=0.2),
         training=Training(steps=1500, batch_size=60, learning_rate=3e-3, decay="cosine"),
-        scores=Scores(pairs=500),
+        scores=Scores(pairs=256),
     ),
     train_vae.DIGITS,
 )
@@ -92,7 +99,7 @@ PRESETS = {
         replace(
             DEMO,
             run="runs/published",
-            flows=Flows(count=5, frame="identity", initial="free"),
+            flows=Flows(count=5, pace=1.5, frame="identity", initial="free"),
             weights=PUBLISHED,
         ),
     ),
@@ -123,7 +130,7 @@ def loss(
     )
     images = jax.vmap(jax.vmap(subject.generator))
     features = pair_features(images(found["before"]), images(found["after"]))
-    logits = classifier(config).apply(params["classifier"], features)
+    logits: Any = classifier(config).apply(params["classifier"], features)
     labels = jnp.broadcast_to(jnp.arange(count)[:, None], logits.shape[:2])
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     terms = {
@@ -156,7 +163,8 @@ def along(
 ) -> dict[str, Array]:
     """What one potential does from each of its starting points."""
     net, horizon = network(config), config.flows.horizon
-    u = partial(net.apply, params)
+    apply: Any = net.apply  # flax types its result as a pair as well
+    u = partial(apply, params)
     field = partial(velocity, net, params)
     sign_key, step_key, time_key = jax.random.split(key, 3)
     count = len(starts)
@@ -176,9 +184,7 @@ def along(
     result = {
         "before": before,
         "after": after,
-        "outside": jax.vmap(
-            jax.vmap(partial(objectives.outside, low=subject.low, high=subject.high))
-        )(paths),
+        "outside": jax.vmap(jax.vmap(outside))(paths),
         "initial": jnp.zeros(()),
         "residual": jnp.zeros(()),
     }
@@ -251,6 +257,11 @@ def run(config: Config) -> None:
     check(config)
     dataset = train_vae.load(vae_config(config), "train")
     folder = open_folder(config.run, config)
+    if (folder.path / traverse.LAST).exists():
+        # Nothing is left to do: the last picture is drawn after everything else.
+        flow_scores.show(folder.read_json(traverse.METRICS))
+        report.where(folder)
+        return
     vae_params = load_vae(folder, config, dataset)
     subject = load_subject(config, dataset, vae_params)
     params = train(folder, config, subject)

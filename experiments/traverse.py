@@ -27,6 +27,8 @@ from latent_flows import flows, plots, potentials
 from latent_flows.evaluation import traversals
 
 METRICS = "metrics.json"
+LAST = "traversals.gif"
+"""The file that is written last: where it is, the run is finished."""
 FRAMES = 6
 """Images each way of a row, the start left out."""
 
@@ -92,18 +94,22 @@ def draw(
             caption = f"Loss of the phase '{phase}' and its unweighted terms."
             figures[f"losses_{phase}"] = plots.loss_curves(rows, caption=caption)
     report.save_figures(folder, figures)
-    folder.write_bytes(
-        "traversals.gif", plots.traversal_gif(np.asarray(images), row_labels=labels, fps=8)
-    )
+    folder.write_bytes(LAST, plots.traversal_gif(np.asarray(images), row_labels=labels, fps=8))
 
 
 def representative(subject: Subject, start: int) -> Array:
-    """A starting point in the middle of the codes: the `start`-th nearest to their centre."""
-    if not 0 <= start < len(subject.starts):
-        raise ValueError(f"start must be in [0, {len(subject.starts)}), got {start}")
-    centre = jnp.median(subject.starts, axis=0)
-    distance = jnp.linalg.norm((subject.starts - centre) / (subject.high - subject.low), axis=1)
-    return subject.starts[jnp.argsort(distance)[start]]
+    """The `start`-th code of data that lies in the middle of every axis.
+
+    The middle half, or as much more of the range as it takes to find one: from there there is
+    room to move both ways, and it is a real code, where the centre itself is a blurred average.
+    """
+    for margin in (0.25, 0.15, 0.05, 0.0):
+        low, high = jnp.quantile(subject.starts, jnp.array([margin, 1 - margin]), axis=0)
+        inside = jnp.all((subject.starts >= low) & (subject.starts <= high), axis=1)
+        found = subject.starts[np.asarray(inside)]
+        if 0 <= start < len(found):
+            return found[start]
+    raise ValueError(f"start must be in [0, {len(subject.starts)}), got {start}")
 
 
 def row_labels(folder: Folder, config: Config) -> list[str]:

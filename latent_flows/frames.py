@@ -85,7 +85,7 @@ def independent_components(
 
     Source: Hyvarinen and Oja, *Independent component analysis: algorithms and applications*, 2000.
     """
-    codes = np.asarray(codes)
+    codes = np.asarray(codes, np.float64)
     keep = np.ones(codes.shape[1], bool) if keep is None else np.asarray(keep)
     count = int(keep.sum())
     if count == 0:
@@ -94,9 +94,7 @@ def independent_components(
         raise ValueError(f"{len(codes)} codes are too few to find {count} components")
     best, best_score, best_order = None, -np.inf, None
     for restart in range(restarts):
-        ica = FastICA(
-            count, whiten="unit-variance", fun="cube", max_iter=500, random_state=seed + restart
-        )
+        ica = FastICA(count, whiten="unit-variance", max_iter=500, random_state=seed + restart)
         with warnings.catch_warnings():
             # A restart that has not settled competes by its score like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)

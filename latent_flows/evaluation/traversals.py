@@ -62,34 +62,39 @@ def traverse(
         scale: factor on the velocity; negative for the reversed flow.
         **options: of `flows.integrate`.
     """
-    path = flows.integrate(lambda t, z: scale * field(t, z), z0, ts, **options)
+    factor = jnp.asarray(scale)
+    path = flows.integrate(lambda t, z: factor * field(t, z), z0, ts, **options)
     samples = jax.vmap(generator)(path.zs)
     return Traversal(path.zs, samples, path_length(samples), path.ok, path.num_steps)
 
 
 def equal_length_scale(
-    mean_length: Callable[[Scalar], Scalar], target: ArrayLike, *, rounds: int = 6
-) -> Scalar:
+    mean_length: Callable[[Float[Array, "*k"]], Float[Array, "*k"]],
+    target: Float[Array, "*k"],
+    *,
+    rounds: int = 4,
+) -> Float[Array, "*k"]:
     """The factor on a field at which its traversals have a wanted mean length in data space.
 
     Multiplicative fixed-point iteration, each step at most a factor of 4; a field that cannot go
-    so far ends short of the target, so look at the length that it reached.
+    so far ends short of the target, so look at the length that it reached. Not traced: the
+    iteration calls `mean_length` from Python, so that one compiled program serves all rounds.
 
     Args:
-        mean_length: from the factor to the mean length.
-        target: the wanted length.
+        mean_length: from the factors to the mean lengths, of one field or several at once.
+        target: the wanted lengths.
         rounds: iterations.
 
     Example:
-        >>> float(equal_length_scale(lambda a: 2.0 * a, 6.0))
-        3.0
+        >>> import jax.numpy as jnp
+        >>> equal_length_scale(lambda a: 2.0 * a, jnp.array([6.0, 1.0])).tolist()
+        [3.0, 0.5]
     """
-
-    def update(_: int, scale: Scalar) -> Scalar:
+    scale = jnp.ones_like(target)
+    for _ in range(rounds):
         ratio = target / jnp.maximum(mean_length(scale), 1e-12)
-        return jnp.clip(scale * jnp.clip(ratio, 0.25, 4.0), 1e-4, 1e4)
-
-    return jax.lax.fori_loop(0, rounds, update, jnp.ones(()))
+        scale = jnp.clip(scale * jnp.clip(ratio, 0.25, 4.0), 1e-4, 1e4)
+    return scale
 
 
 class Dominance(NamedTuple):

@@ -7,7 +7,7 @@ rearrangements around dense layers: the same linear maps, several times faster o
 import dataclasses
 import math
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -225,4 +225,5 @@ class VAE(nn.Module):
 
 def generator(vae: VAE, params) -> Generator:
     """The decoder with its parameters closed over, `z -> x`."""
-    return partial(vae.apply, params, method=vae.decode)
+    apply: Any = vae.apply  # flax types its result as a pair as well
+    return partial(apply, params, method=vae.decode)

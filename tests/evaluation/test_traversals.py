@@ -1,0 +1,109 @@
+"""Traversals whose length and effect are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent_flows.evaluation import traversals
+from latent_flows.evaluation.traversals import (
+    dominance,
+    equal_length_scale,
+    path_length,
+    traverse,
+)
+
+TURN = jnp.array([[0.0, -1.0], [1.0, 0.0]])
+
+
+def rotate(t, z):
+    return TURN @ z
+
+
+def test_the_length_of_a_polygon_does_not_depend_on_the_shape_of_its_corners(key, dtype):
+    corners = jax.random.normal(key, (6, 2, 3, 1), dtype)
+    expected = np.linalg.norm(np.diff(corners.reshape(6, 6), axis=0), axis=1).sum()
+    assert jax.jit(path_length)(corners).dtype == dtype
+    np.testing.assert_allclose(path_length(corners), expected, rtol=1e-6)
+
+
+def test_a_full_turn_is_a_regular_polygon():
+    sides = 12
+    ts = jnp.linspace(0.0, 2 * jnp.pi, sides + 1)
+    found = jax.jit(lambda z: traverse(lambda z: 3 * z, rotate, z, ts))(jnp.array([1.0, 0.0]))
+    assert found.ok
+    assert found.num_steps > 0
+    angles = np.asarray(ts)
+    circle = np.stack([np.cos(angles), np.sin(angles)], -1)
+    np.testing.assert_allclose(found.zs, circle, atol=0.01)
+    np.testing.assert_allclose(found.samples, 3 * found.zs, rtol=1e-6)
+    assert float(found.length) == pytest.approx(3 * sides * 2 * np.sin(np.pi / sides), rel=0.01)
+
+
+def test_the_reversed_flow_goes_back():
+    ts, z0 = jnp.linspace(0.0, 1.0, 5), jnp.array([1.0, 0.5])
+    there = traverse(jnp.tanh, rotate, z0, ts)
+    back = traverse(jnp.tanh, rotate, there.zs[-1], ts, scale=-1.0)
+    np.testing.assert_allclose(back.zs, there.zs[::-1], atol=2e-3)
+    assert float(back.length) == pytest.approx(float(there.length), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        lambda z: jnp.array([[2.0, 0.0], [1.0, 3.0], [0.0, 1.0]]) @ z,
+        lambda z: jnp.stack([jnp.exp(0.5 * z[0]), jnp.sin(z[1]), z[0] * z[1]]),
+    ],
+    ids=["linear", "nonlinear"],
+)
+def test_the_scale_gives_the_wanted_length(key, generator):
+    ts = jnp.linspace(0.0, 1.0, 6)
+    starts = jax.random.normal(key, (4, 2))
+    field = lambda t, z: jnp.array([1.0, -0.5])  # noqa: E731
+
+    def mean_length(scale):
+        follow = lambda z: traverse(generator, field, z, ts, scale=scale).length  # noqa: E731
+        return jnp.mean(jax.vmap(follow)(starts))
+
+    found = jax.jit(lambda: mean_length(equal_length_scale(mean_length, 1.3, rounds=10)))()
+    assert float(found) == pytest.approx(1.3, rel=1e-3)
+
+
+def test_a_length_that_cannot_be_reached_leaves_a_finite_scale():
+    for saturating, target in ((jnp.tanh, 2.0), (lambda a: 0.0 * a, 1.0)):
+        scale = equal_length_scale(saturating, target, rounds=50)
+        assert float(scale) == 1e4
+        assert float(saturating(scale)) < target
+
+
+def test_one_step_changes_the_scale_by_at_most_four():
+    for target in (1e3, 1e-3):
+        scale = float(equal_length_scale(lambda a: a, target, rounds=1))
+        assert scale == (4.0 if target > 1 else 0.25)
+
+
+def test_dominance_counts_valid_traversals_in_units_of_the_ranges():
+    ranges = jnp.array([2.0, 10.0, 1.0])
+    # Two flows; the first changes attribute 0 by +-half its range, and 1 by a quarter of its.
+    moves = jnp.array(
+        [
+            [[1.0, 2.5, 0.0], [1.0, -2.5, 0.0], [-1.0, 2.5, 0.0], [50.0, 50.0, 50.0]],
+            [[0.0, 0.0, -0.2], [0.0, 0.0, -0.4], [0.0, 0.0, -0.6], [0.0, 0.0, -0.8]],
+        ]
+    )
+    before = jnp.broadcast_to(jnp.arange(4.0)[:, None], moves.shape)
+    valid = jnp.array([[True, True, True, False], [True] * 4])
+    found = jax.jit(dominance)(before, before + moves, valid, ranges)
+    np.testing.assert_allclose(found.change, [[0.5, 0.25, 0], [0, 0, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(found.share, [2 / 3, 1], rtol=1e-5)
+    assert found.winner.tolist() == [0, 2]
+    np.testing.assert_allclose(found.sign_consistency, [2 / 3, 1], rtol=1e-5)
+
+
+def test_flows_that_change_nothing_or_only_broken_images_have_no_share():
+    same = jnp.ones((1, 3, 2))
+    for valid in (jnp.ones((1, 3), bool), jnp.zeros((1, 3), bool)):
+        found = dominance(same, same, valid, jnp.ones(2))
+        assert found.share.tolist() == [0.0]
+        assert all(jnp.isfinite(leaf).all() for leaf in found)
+    assert traversals.Dominance._fields == ("change", "share", "winner", "sign_consistency")

@@ -1,0 +1,47 @@
+"""What the tests of whole experiments share: a way to call them, and compiled programs."""
+
+import gc
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from experiments import command
+
+
+@pytest.fixture(scope="session")
+def compiling(tmp_path_factory):
+    """Options of JAX with which to compile quickly, and each program once for all processes."""
+    return {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+
+
+@pytest.fixture(scope="module")
+def compile_quickly(compiling):
+    """Compile the programs of a module with those options."""
+    before = {name: jax.config.values[name] for name in compiling}
+    for name, value in compiling.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Calls an experiment as its command line would: exit code, stdout, stderr."""
+    monkeypatch.setattr(command, "setup", lambda: None)
+
+    def run(module, *argv):
+        gc.collect()  # a run folder is held until the object of the last call is gone
+        presets = getattr(module, "PRESETS", None) or module.Drawing
+        code = command.main(module.run, presets, [str(word) for word in argv])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

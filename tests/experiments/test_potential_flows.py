@@ -1,0 +1,365 @@
+"""Potential flows from the command line to the pictures, and their loss for every setting."""
+
+import itertools
+import json
+import os
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import command, flow_scores, potential_flows, traverse
+from experiments.flow_config import EQUATIONS, Config, Flows, Weights, initial, load_subject
+from experiments.training import Training
+from latent_flows import data
+from latent_flows.generators.vae import VAE, VAEConfig
+
+ROOT = Path(__file__).parents[2]
+FLAGS = shlex.split(
+    "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --vae-training.steps 4 "
+    "--vae-training.warmup 0 --vae-training.batch-size 16 --vae-training.log-every 2 "
+    "--vae-training.checkpoint-every 2 --flows.count 2 --flows.horizon 2 --flows.width 8 "
+    "--flows.depth 1 --flows.codes 64 --flows.bank 32 --flows.frame identity --training.steps 4 "
+    "--training.warmup 0 --training.batch-size 16 --training.log-every 2 "
+    "--training.checkpoint-every 2 --scores.starts 4 --scores.pairs 20 --scores.fractions 0.2 "
+    "--scores.seeds 1"
+)
+NUMBERS = ("config.json", "metrics.json", "metrics.jsonl")
+
+
+def numbers(path):
+    return {name: (path / name).read_bytes() for name in NUMBERS}
+
+
+def rows(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compile_quickly):
+    path = tmp_path_factory.mktemp("flows") / "run"
+    flags = [*FLAGS, "--run", str(path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "setup", lambda: None)
+        assert command.main(potential_flows.run, potential_flows.PRESETS, flags) == 0
+    return path
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
+    settings = json.loads((whole / "config.json").read_text())["config"]
+    assert settings["flows"]["count"] == 2
+    assert "run" not in settings
+    assert [(row["phase"], row["step"]) for row in rows(whole)] == [
+        (phase, step) for phase in ("vae", "flows") for step in (0, 2, 3)
+    ]
+    for name in ("traversals", "landscapes", "losses_vae", "losses_flows"):
+        assert (whole / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (whole / "traversals.gif").read_bytes().startswith(b"GIF8")
+    for phase in ("vae", "flows"):
+        assert [*whole.glob(f"tensorboard/{phase}/events.out.tfevents.*")]
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(whole):
+    weights = vars(potential_flows.DIGITS.weights)
+    for row in rows(whole):
+        if row["phase"] == "flows":
+            total = sum(weight * row[name] for name, weight in weights.items())
+            assert row["loss"] == pytest.approx(total, rel=1e-4)
+            assert 0 <= row["accuracy"] <= 1
+
+
+def test_every_method_is_measured_at_the_length_of_the_flows(whole):
+    metrics = json.loads((whole / "metrics.json").read_text())
+    target = np.median(metrics["potentials"]["length"])
+    comparison = metrics["comparison"]
+    assert [(row["method"], row["displacement"]) for row in comparison] == [
+        (method, length)
+        for method in ("potentials", "random directions", "latent coordinates")
+        for length in ("long", "short")
+    ]
+    for row in comparison:
+        assert 0 <= row["vp@20%"] <= 1
+        if row["method"] != "potentials":
+            share = 1 if row["displacement"] == "long" else 0.25
+            # The scale is found on 4 of the starting points, which are all here.
+            assert row["length"] == pytest.approx(share * target, rel=0.02)
+    assert metrics["generator"]["test_images"] == 360  # all that are held out
+    assert metrics["potentials"]["solved"] == 1
+
+
+def test_a_finished_run_returns_at_once(copy, call, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("was called")
+
+    for module, name in ((potential_flows, "load_subject"), (traverse, "draw")):
+        monkeypatch.setattr(module, name, fail)
+    before, stamp = numbers(copy), (copy / "traversals.gif").stat().st_mtime_ns
+    code, out, err = call(potential_flows, *FLAGS, "--run", copy)
+    assert (code, err) == (0, "")
+    assert "latent coordinates" in out
+    assert "traversals.png" in out
+    assert numbers(copy) == before
+    assert (copy / "traversals.gif").stat().st_mtime_ns == stamp
+
+
+class Crash(Exception):
+    pass
+
+
+def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, copy, call, monkeypatch):
+    # As a kill in the middle of the second phase leaves it ...
+    shutil.rmtree(copy / "checkpoints" / "flows" / "4")
+    for file in (*copy.glob("*.png"), copy / "traversals.gif", copy / "metrics.json"):
+        file.unlink()
+    # Two scores stay, to save time; the others show whether the second phase ends the same.
+    for file in (copy / "scores").iterdir():
+        if file.stem not in ("potentials", "potentials_long"):
+            file.unlink()
+    # ... and then another, in the middle of the scores.
+    measure, left = flow_scores.measure_method, iter([True, True])
+
+    def some(*args):
+        if not next(left, False):
+            raise Crash
+        return measure(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flow_scores, "measure_method", some)
+        with pytest.raises(Crash):
+            call(potential_flows, *FLAGS, "--run", copy)
+    assert len([*(copy / "scores").iterdir()]) == 4
+    assert not (copy / "metrics.json").exists()
+    drawn = []
+    monkeypatch.setattr(traverse, "draw", lambda *args: drawn.append(args))
+    assert call(potential_flows, *FLAGS, "--run", copy)[0] == 0
+    assert len(drawn) == 1
+    assert numbers(copy) == numbers(whole)
+
+
+def test_a_finished_run_can_be_drawn_again(copy, call):
+    before, grid = numbers(copy), (copy / "traversals.png").read_bytes()
+    code, out, _ = call(traverse, copy, "--start", "3", "--stretch", "2.0")
+    assert code == 0
+    assert "traversals.png" in out
+    assert numbers(copy) == before
+    assert (copy / "traversals.png").read_bytes() != grid
+    code, _, err = call(traverse, copy, "--start", "64")
+    assert (code, err) == (2, "error: start must be in [0, 64), got 64\n")
+
+
+def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy, call):
+    before = numbers(copy)
+    code, _, err = call(potential_flows, *FLAGS, "--flows.pde", "heat", "--seed", 1, "--run", copy)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds a run with other settings (" in err
+    assert "flows.pde: wave -> heat" in err
+    assert "seed: 0 -> 1" in err
+    assert numbers(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["demmo"], "unknown preset 'demmo' (did you mean 'demo'?)"),
+        (["--data", "sprits"], "no data set is called 'sprits'; did you mean sprites"),
+        (["--flows.pde", "waves"], "unknown pde 'waves' (did you mean 'wave'?)"),
+        (["--flows.solver", "eular"], "(did you mean 'euler'?)"),
+        (["--flows.count", "1"], "flows.count must be at least 2, got 1"),
+        (["--flows.horizon", "1"], "flows.horizon must be at least 2, got 1"),
+        (["--flows.bank", "-1"], "flows.bank must be at least 0, got -1"),
+        (["--flows.bank", "9999"], "flows.bank (9999) is more than flows.codes"),
+        (["--flows.pace", "0"], "flows.pace must be positive, got 0"),
+        (["--vae.latent-dim", "0"], "vae latent_dim must be at least 1, got 0"),
+        (["--training.batch-size", "61"], "(61) must be a multiple of flows.count (5)"),
+        (["--training.batch-size", "5000"], "(5000) is more than the"),
+        (["--weights.residual", "-1"], "weights.residual must not be negative, got -1"),
+        (["--scores.seeds", "0"], "scores.seeds must be at least 1, got 0"),
+        (["--scores.short", "2"], "scores.short and scores.fractions must lie in (0, 1)"),
+        (["--flows.cuont", "3"], "unknown flag --flows.cuont; did you mean --flows.count?"),
+        (["--generator", "nowhere"], "config.json does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(potential_flows, *flags, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("error: ")
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_that_is_not_there_offers_one_that_is(tmp_path, monkeypatch, call):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+    code, _, err = call(potential_flows, "mnist", "--run", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "tfds build mnist" in err
+    assert "`sprites`, which needs no data" in err
+
+
+SMALL = Config(
+    data="digits",
+    vae=VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=2, depth=1),
+    flows=Flows(count=2, horizon=2, width=4, depth=1, codes=64, bank=4, frame="identity"),
+    weights=Weights(pace=1.0, outside=1.0, sparsity=1.0, overlap=1.0, inconsistency=1.0),
+    training=Training(batch_size=4),
+)
+
+
+@pytest.fixture(scope="module")
+def untrained(compile_quickly):
+    """Digits, and a VAE whose codes are narrow enough for components to be found."""
+    vae, dataset = VAE(SMALL.vae, (8, 8, 1)), data.load("digits")
+    params = jax.jit(vae.init)(jax.random.key(0), jnp.zeros((8, 8, 1)))
+    narrow = jnp.array([0.0, 0.0, 0.0, -2.0, -2.0, -2.0])
+    params["params"]["posterior"]["bias"] = narrow
+    return dataset, params
+
+
+@pytest.mark.parametrize("frame", ["ica", "identity"])
+@pytest.mark.parametrize("starts", ["posterior", "prior"])
+def test_starting_points_are_coordinates_of_latents(untrained, frame, starts):
+    flows = replace(SMALL.flows, frame=frame, starts=starts)
+    subject = load_subject(replace(SMALL, flows=flows), *untrained)
+    assert subject.starts.shape == (64, 3)
+    beyond = (subject.starts < subject.low) | (subject.starts > subject.high)
+    assert 0 < beyond.mean() < 0.05
+    image = subject.generator(subject.starts[0])
+    assert image.shape == (8, 8, 1)
+    if frame == "ica" and starts == "posterior":
+        # Codes have unit variance along their components, but for the posterior's noise.
+        assert (jnp.std(subject.starts, axis=0) >= 0.9).all()
+
+
+COVERING = [
+    ("wave", "exact", 4),
+    ("heat", "free", 0),
+    ("hamilton_jacobi", "exact", 0),
+    ("fokker_planck", "static", 4),
+    ("none", "free", 4),
+]
+REST = [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in itertools.product(EQUATIONS, ("exact", "free", "static"), (0, 4))
+    if case not in COVERING
+]
+
+
+@pytest.mark.parametrize(("pde", "start", "bank"), COVERING + REST)
+def test_the_loss_is_finite_and_its_gradient_reaches_everything(untrained, pde, start, bank):
+    config = replace(SMALL, flows=replace(SMALL.flows, pde=pde, initial=start, bank=bank))
+    subject = load_subject(config, *untrained)
+    params = jax.jit(partial(initial, config, subject))(jax.random.key(1))
+    dataset = potential_flows.latents(config, subject)
+    batch = dataset.examples(np.arange(4))
+    assert ("metric" in batch) == (bank > 0)
+    value_and_grad = jax.value_and_grad(
+        partial(potential_flows.loss, config, subject), has_aux=True
+    )
+    (total, terms), gradient = jax.jit(value_and_grad)(params, jax.random.key(2), 0, batch)
+    assert jnp.isfinite(total)
+    assert all(jnp.isfinite(term) for term in terms.values())
+    assert ("sparsity" in terms) == (bank > 0)
+    assert (terms["initial"] > 0) == (start == "free")
+    assert (terms["residual"] > 0) == (pde != "none")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert jnp.isfinite(leaf).all(), path
+    # An equation has a coefficient only where it has two terms to weigh against each other.
+    weighed = pde == "fokker_planck" or (pde in ("wave", "heat") and start != "static")
+    for group, part in gradient.items():
+        reached = any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(part))
+        assert reached == (group != "coefficients" or weighed), group
+
+
+def test_the_metric_of_a_linear_generator_is_its_gram_matrix(key):
+    matrix = jax.random.normal(key, (6, 3))
+    found = potential_flows.metrics(lambda z: (matrix @ z).reshape(2, 3), jnp.ones((5, 3)))
+    np.testing.assert_allclose(found, jnp.broadcast_to(matrix.T @ matrix, (5, 3, 3)), rtol=1e-5)
+
+
+def start(path, compiling, **more):
+    options = {name.upper(): str(value) for name, value in compiling.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.potential_flows", *FLAGS, "--run", str(path)],
+        cwd=ROOT,
+        env=os.environ | options | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "reached",
+    [
+        "checkpoints/vae/2",
+        "checkpoints/flows/2",
+        "scores/random_directions_long.json",
+        "metrics.json",
+        "landscapes.png",
+    ],
+)
+def test_a_run_killed_in_any_phase_ends_as_one_that_was_not(whole, compiling, tmp_path, reached):
+    path, wait = tmp_path / "run", random.uniform(0.0, 0.3)
+    process = start(path, compiling)
+    while not (path / reached).exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    time.sleep(wait)
+    process.kill()
+    process.communicate()
+    again = start(path, compiling)
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert numbers(path) == numbers(whole), wait
+    assert not [*path.rglob(".partial-*")]
+
+
+@pytest.mark.slow
+def test_eight_devices_see_the_losses_that_one_sees(whole, compiling, tmp_path):
+    eight = start(tmp_path / "run", compiling, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    _, err = eight.communicate()
+    assert eight.returncode == 0, err
+    for one, other in zip(rows(whole), rows(tmp_path / "run"), strict=True):
+        assert one["phase"] == other["phase"]
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_numbers(whole, tmp_path, call):
+    assert call(potential_flows, *FLAGS, "--seed", 1, "--run", tmp_path / "run")[0] == 0
+    assert numbers(whole)["metrics.json"] != numbers(tmp_path / "run")["metrics.json"]
+
+
+FEW = shlex.split(
+    "--vae-training.steps 2 --vae-training.warmup 0 --training.steps 2 --training.warmup 0 "
+    "--vae-training.batch-size 32 --training.batch-size 32 --flows.codes 64 --flows.bank 32 "
+    "--scores.starts 4 --scores.pairs 40 --scores.seeds 1 --scores.fractions 0.5 "
+    "--flows.frame identity"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR names no MNIST")
+@pytest.mark.parametrize("preset", ["mnist", "mnist-paper"])
+def test_the_presets_of_mnist_run(preset, tmp_path, call):
+    size = ["--flows.count", "4"] + (["--flows.bank", "0"] if preset == "mnist-paper" else [])
+    code, _, err = call(potential_flows, preset, *FEW, *size, "--run", tmp_path / "run")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["potentials"]["solved"] > 0
+    assert len(metrics["comparison"]) == 6

@@ -1,0 +1,151 @@
+"""The VAE's experiment from its command line to its pictures."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import command, train_vae
+from experiments.train_vae import Config, Objective
+
+FLAGS = shlex.split(
+    "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --training.steps 6 "
+    "--training.warmup 0 --training.batch-size 16 --training.log-every 2 "
+    "--training.checkpoint-every 2 --test-images 20 --iwae-samples 4"
+)
+
+
+def files(path):
+    return {
+        name: (path / name).read_bytes()
+        for name in ("config.json", "metrics.json", "metrics.jsonl")
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compile_quickly):
+    path = tmp_path_factory.mktemp("vae") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "setup", lambda: None)
+        assert command.main(train_vae.run, train_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+    return path
+
+
+def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
+    config = json.loads((whole / "config.json").read_text())
+    assert config["experiment"] == "experiments.train_vae"
+    assert config["config"]["training"]["steps"] == 6
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 2, 4, 5]
+    pixels = 64
+    for row in rows:
+        assert row["phase"] == "vae"
+        # The weights rise over 50 steps.
+        rise = (row["step"] + 1) / 50
+        total = row["reconstruction"] + rise * (row["kl"] + row["total_correlation"])
+        assert row["loss"] == pytest.approx(total / pixels, rel=1e-4)
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert metrics["test_images"] == 20
+    # At its start a VAE knows little more than that a pixel is a coin.
+    assert -pixels < metrics["elbo"] <= metrics["iwae"] + 0.5 < 0
+    for picture in ("reconstructions.png", "losses_vae.png"):
+        assert (whole / picture).read_bytes().startswith(b"\x89PNG")
+    assert [*whole.glob("tensorboard/vae/events.out.tfevents.*")]
+
+
+def test_two_runs_of_one_seed_are_identical_and_of_two_are_not(whole, tmp_path, call):
+    assert call(train_vae, *FLAGS, "--run", tmp_path / "same")[0] == 0
+    assert files(tmp_path / "same") == files(whole)
+    assert call(train_vae, *FLAGS, "--seed", 1, "--run", tmp_path / "other")[0] == 0
+    same, other = files(whole), files(tmp_path / "other")
+    assert all(same[name] != other[name] for name in same)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(whole, tmp_path, call):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    for file in (path / "checkpoints" / "vae" / "6").rglob("*"):
+        if file.is_file():
+            os.truncate(file, file.stat().st_size // 2)
+    (path / "metrics.json").unlink()
+    code, _, err = call(train_vae, *FLAGS, "--run", path)
+    assert code == 0
+    assert "damaged checkpoint at step 6 removed; going back to step 4" in err
+    assert files(path) == files(whole)
+
+
+def test_a_loss_that_explodes_names_its_step_and_keeps_the_last_good_state(tmp_path, call):
+    path = tmp_path / "run"
+    flags = ["--training.learning-rate", "1e30", "--training.checkpoint-every", 1, "--run", path]
+    code, _, err = call(train_vae, *FLAGS, *flags)
+    assert code == 1
+    assert err.count("\n") == 1
+    match = re.match(r"error: vae: loss became non-finite at step (\d+): term '(\w+)' is ", err)
+    assert match, err
+    assert match[2] in ("reconstruction", "kl", "total_correlation")
+    good = int(re.search(r"the last good checkpoint is step (\d+)", err)[1])
+    assert 0 < good <= int(match[1])
+    assert (path / "checkpoints" / "vae" / str(good)).is_dir()
+    assert not (path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["digitz"], "unknown preset 'digitz' (did you mean 'digits'?)"),
+        (["--data", "digit"], "no data set is called 'digit'; did you mean digits"),
+        (["digits", "--vae.latent-dim", "0"], "vae latent_dim must be at least 1, got 0"),
+        (["digits", "--vae.decoder", "brodcast"], "did you mean 'broadcast'?"),
+        (["digits", "--training.batch-size", "2000"], "batch_size must be a multiple of 1 from 1"),
+        (["digits", "--training.batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["digits", "--training.steps", "0"], "steps must be at least 1, got 0"),
+        (["digits", "--objective.beta", "-1"], "objective beta must not be negative"),
+        (["digits", "--objective.decoded", "300"], "objective.decoded (300) is more than"),
+        (["digits", "--test-images", "0"], "test_images must be at least 1, got 0"),
+        (["digits", "--image-size", "0"], "size must be a positive number of pixels, got 0"),
+        (["digits", "--seed", "-1"], "seed must be at least 0, got -1"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, call):
+    code, out, err = call(train_vae, *flags, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_a_data_set_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch, call):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+    code, _, err = call(train_vae, "mnist", "--run", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"mnist is not prepared in {tmp_path / 'nowhere'}" in err
+    assert "tfds build mnist" in err
+    assert "`sprites`, which needs no data" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="warmup"):
+        Objective(warmup=-1)
+    with pytest.raises(ValueError, match="iwae_samples must be at least 1, got 0"):
+        Config(iwae_samples=0)
+
+
+def test_ground_truth_is_measured_where_there_is_one(key):
+    config = Config(image_size=16, test_images=12, iwae_samples=2)
+    test = train_vae.load(config, "test")
+    vae = train_vae.model(config, test)
+    params = jax.jit(lambda key: train_vae.initial(vae, key))(key)
+    found = train_vae.measure(vae, params, test, config)
+    assert set(found) == {
+        *("test_images", "elbo", "iwae", "iou", "valid_posterior", "valid_prior"),
+        *("linear_r2_x", "linear_r2_y", "linear_r2_scale"),
+    }
+    assert all(np.isfinite(value) for value in found.values())
+    # A decoder that was never trained paints everything grey.
+    assert 0 < found["iou"] < 0.5
+    assert found["valid_prior"] == 0

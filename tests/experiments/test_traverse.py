@@ -1,0 +1,88 @@
+"""Drawing a run again: what is drawn, and what is refused."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import traverse
+from experiments.flow_config import Config, Flows, Subject, network, velocity
+from experiments.folder import open_folder
+from latent_flows import flows, frames, potentials
+
+CONFIG = Config(flows=Flows(count=2, horizon=3, width=4, depth=1))
+
+
+def subject(starts):
+    low, high = jnp.min(starts, axis=0), jnp.max(starts, axis=0)
+    dim = starts.shape[1]
+    picture = lambda s: jnp.tile(s, (4, 1))[..., None]  # noqa: E731
+    return Subject(SimpleNamespace(), {}, frames.identity(dim), picture, starts, low, high)
+
+
+def test_the_start_is_chosen_by_its_distance_from_the_middle():
+    starts = jnp.array([[4.0, 0.0], [0.0, 0.0], [1.0, 10.0], [-4.0, 0.0], [-1.0, -20.0]])
+    # In units of the box, 8 by 30, around the median (0, 0).
+    order = [1, 2, 0, 3, 4]
+    for place, index in enumerate(order):
+        found = traverse.representative(subject(starts), place)
+        np.testing.assert_array_equal(found, starts[index])
+    for outside in (-1, 5):
+        with pytest.raises(ValueError, match=rf"start must be in \[0, 5\), got {outside}"):
+            traverse.representative(subject(starts), outside)
+
+
+def test_a_row_runs_from_the_reversed_flow_through_the_start_to_the_forward_one(key):
+    net = network(CONFIG)
+    params = {"potentials": potentials.init_stack(net, key, 2, 3)}
+    z0 = jnp.array([0.5, -0.2, 1.0])
+    images, zs, times = traverse.bidirectional(CONFIG, subject(z0[None]), params, z0, 2.0)
+    middle, length = traverse.FRAMES, 2 * traverse.FRAMES + 1
+    assert images.shape == (2, length, 4, 3, 1)
+    np.testing.assert_allclose(times, np.linspace(-6.0, 6.0, length), atol=1e-6)
+    np.testing.assert_array_equal(zs[:, middle], jnp.broadcast_to(z0, (2, 3)))
+    np.testing.assert_array_equal(images[..., 0, :, 0], zs)
+    for k in range(2):
+        one = jax.tree.map(lambda leaf, k=k: leaf[k], params["potentials"])
+        for sign, part in ((1.0, zs[k, middle:]), (-1.0, zs[k, middle::-1])):
+            field = lambda t, z, one=one, sign=sign: sign * velocity(net, one, t, z)  # noqa: E731
+            expected = flows.integrate(field, z0, jnp.linspace(0.0, 6.0, middle + 1)).zs
+            # Both are within the solver's tolerance of the flow.
+            np.testing.assert_allclose(part, expected, atol=0.02)
+    assert (jnp.linalg.norm(zs[:, -1] - zs[:, 0], axis=-1) > 0.2).all()
+
+
+def test_rows_are_named_after_the_factor_that_a_flow_changes(tmp_path):
+    folder = open_folder(tmp_path / "run", CONFIG)
+    assert traverse.row_labels(folder, CONFIG) == ["0", "1"]
+    rows = [{"method": "random"}, {"method": "potentials", "winners": ["size", "x"]}]
+    folder.write_json("metrics.json", {"comparison": rows})
+    assert traverse.row_labels(folder, CONFIG) == ["0: size", "1: x"]
+    folder.write_json("metrics.json", {"comparison": [{"method": "potentials"}]})
+    assert traverse.row_labels(folder, CONFIG) == ["0", "1"]
+
+
+def test_a_folder_without_a_run_is_one_line_and_code_2(tmp_path, call):
+    path = tmp_path / "nothing"
+    code, out, err = call(traverse, path)
+    assert (code, out, err) == (2, "", f"error: {path / 'config.json'} does not exist\n")
+    assert not path.exists()
+
+
+def test_a_run_of_another_experiment_is_one_line_and_code_2(tmp_path, call):
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "experiments.train_vae"}))
+    code, _, err = call(traverse, tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds a run of experiments.train_vae, not of experiments.flow_config" in err
+
+
+def test_a_run_without_its_checkpoints_is_one_line_and_code_2(tmp_path, call):
+    config = replace(CONFIG, data="digits")
+    open_folder(tmp_path / "run", config)
+    code, _, err = call(traverse, tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds no checkpoint of 'vae'; train it there first" in err

@@ -1,0 +1,110 @@
+"""Every architecture on every shape of image, and the likelihoods in closed form."""
+
+import itertools
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent_flows.generators.vae import VAE, VAEConfig, generator
+
+SMALL = VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=4, depth=1)
+SHAPES = [(8, 8, 1), (28, 28, 1), (64, 64, 1), (32, 32, 3)]
+KINDS = list(itertools.product(["mlp", "conv"], ["mlp", "conv", "broadcast"]))
+
+
+def made(config, shape, key):
+    vae = VAE(config, shape)
+    return vae, jax.jit(vae.init)(key, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("encoder", "decoder"), KINDS)
+def test_images_become_codes_and_codes_images(encoder, decoder, shape, likelihood):
+    config = replace(SMALL, encoder=encoder, decoder=decoder, likelihood=likelihood)
+    vae = VAE(config, shape)
+
+    def around(key, x):
+        params = vae.init(key, x)
+        mean, std = vae.apply(params, x, method=vae.encode)
+        decoded = vae.apply(params, mean, method=vae.decode)
+        return mean, std, decoded, vae.apply(params, x, mean, method=vae.log_likelihood)
+
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    mean, std, decoded, likelihood = jax.eval_shape(around, jax.random.key(0), x)
+    assert mean.shape == std.shape == (3,)
+    assert decoded.shape == shape
+    assert likelihood.shape == ()
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), [("mlp", "conv"), ("conv", "broadcast")])
+def test_every_parameter_is_trained(key, encoder, decoder):
+    config = replace(SMALL, encoder=encoder, decoder=decoder, likelihood="gaussian")
+    vae, params = made(config, (8, 8, 1), key)
+    x = jax.random.uniform(key, (8, 8, 1))
+
+    def bound(params):
+        mean, std = vae.apply(params, x, method=vae.encode)
+        return vae.apply(params, x, mean + std, method=vae.log_likelihood)
+
+    grads = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(bound))(params))
+    for path, gradient in grads:
+        assert jnp.isfinite(gradient).all(), path
+        assert jnp.any(gradient != 0), path
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_likelihood_has_its_closed_form(key, likelihood):
+    vae, params = made(replace(SMALL, likelihood=likelihood), (8, 8, 1), key)
+    x, z = jax.random.uniform(key, (8, 8, 1)), jnp.array([0.5, -1.0, 2.0])
+    p = np.asarray(generator(vae, params)(z), np.float64)
+    assert ((p > 0) & (p < 1)).all()
+    if likelihood == "bernoulli":
+        expected = np.sum(x * np.log(p) + (1 - x) * np.log(1 - p))
+    else:
+        std = np.exp(float(params["params"]["log_std"]))
+        expected = np.sum(-0.5 * ((x - p) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi))
+    found = vae.apply(params, x, z, method=vae.log_likelihood)
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_extreme_activations_leave_a_positive_finite_deviation(key):
+    vae, params = made(SMALL, (8, 8, 1), key)
+    for size in (-1e6, 1e6):
+        wild = jax.tree.map(lambda leaf, size=size: size * jnp.ones_like(leaf), params)
+        _, std = vae.apply(wild, jnp.ones((8, 8, 1)), method=vae.encode)
+        assert jnp.isfinite(std).all()
+        assert (std > 0).all()
+
+
+def test_the_broadcast_decoder_translates_along_its_shift(key):
+    # Latents that leave the frames alone and shift the coordinates by one patch.
+    config = VAEConfig(latent_dim=9, encoder="mlp", decoder="broadcast", width=2, depth=1)
+    vae, params = made(config, (32, 32, 1), key)
+    kernels = {leaf.shape: leaf for leaf in jax.tree.leaves(params["params"]["decoder"])}
+    shift, frames = kernels[9, 2], kernels[9, 6]
+    spacing = 2 / (32 // 4 - 1)
+    wanted = jnp.array([*[0.0] * 6, spacing, 0.0])
+    step = jnp.linalg.lstsq(jnp.concatenate([frames, shift], axis=1).T, wanted)[0]
+    decode, z = jax.jit(generator(vae, params)), jax.random.normal(key, (9,))
+    before, after = decode(z), decode(z + step)
+    assert float(jnp.std(before)) > 1e-3
+    assert not np.allclose(before, after, atol=1e-4)
+    # In patches the picture moves by exactly one column.
+    np.testing.assert_allclose(after[:, 4:], before[:, :-4], atol=1e-4)
+
+
+def test_an_image_of_another_shape_is_refused_under_jit(key):
+    vae, params = made(SMALL, (8, 8, 1), key)
+    with pytest.raises(ValueError, match=r"images of shape \(8, 8, 1\), got \(8, 9, 1\)"):
+        jax.jit(partial(vae.apply, method=vae.encode))(params, jnp.zeros((8, 9, 1)))
+
+
+@pytest.mark.parametrize("name", ["latent_dim", "width", "depth"])
+def test_sizes_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"vae {name} must be at least 1, got 0"):
+        VAEConfig(**{name: 0})

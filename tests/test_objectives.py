@@ -1,0 +1,138 @@
+"""Loss terms at their closed forms and at the ends of their ranges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.polynomial.hermite_e import hermegauss
+
+from latent_flows import objectives
+
+
+def test_the_kl_divergence_is_the_expected_log_ratio(dtype):
+    mean, std = jnp.array([0.0, -1.5, 2.0], dtype), jnp.array([1.0, 0.3, 2.0], dtype)
+    # The log-ratio of two Gaussians is a parabola, on which this quadrature is exact.
+    nodes, weights = (jnp.asarray(part, dtype) for part in hermegauss(4))
+    z = mean + std * nodes[:, None]
+    logpdf = jax.scipy.stats.norm.logpdf
+    ratio = logpdf(z, mean, std) - logpdf(z)
+    expected = weights @ ratio / weights.sum()
+    found = jax.jit(objectives.gaussian_kl)(mean, std)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_factorised_posterior_for_all_has_no_total_correlation(key, dtype):
+    z = jax.random.normal(key, (16, 3), dtype)
+    mean, std = jnp.full((16, 3), 0.5, dtype), jnp.full((16, 3), 0.7, dtype)
+    assert abs(objectives.total_correlation(z, mean, std)) < 1e-5
+
+
+def test_separate_codes_on_a_grid_are_independent_and_on_a_diagonal_are_not(dtype):
+    # Narrow posteriors far apart: every mixture density is that of its nearest member.
+    side = 4
+    steps = jnp.arange(side, dtype=dtype)
+    grid = jnp.stack(jnp.meshgrid(steps, steps), -1).reshape(-1, 2)
+    for codes, expected in (
+        (grid, 0.0),
+        (jnp.repeat(steps[:, None], 2, 1), np.log(side)),
+        (jnp.repeat(steps[:, None], 3, 1), 2 * np.log(side)),
+    ):
+        std = jnp.full_like(codes, 0.01)
+        found = jax.jit(objectives.total_correlation)(codes, codes, std)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_contributions_do_not_depend_on_pace_or_on_the_units_of_the_axes(key):
+    keys = jax.random.split(key, 3)
+    velocity = jax.random.normal(keys[0], (4,))
+    factor = jax.random.normal(keys[1], (4, 4))
+    metric, units = factor.T @ factor, jnp.exp(jax.random.normal(keys[2], (4,)))
+    found = objectives.unit_contributions(velocity, metric)
+    assert float(jnp.linalg.norm(found)) == pytest.approx(1, abs=1e-6)
+    rescaled = metric * units * units[:, None]
+    np.testing.assert_allclose(
+        objectives.unit_contributions(3 * velocity / units, rescaled), found, rtol=1e-5
+    )
+    np.testing.assert_allclose(objectives.unit_contributions(-velocity, metric), -found, rtol=1e-6)
+
+
+def test_a_flow_at_rest_contributes_nothing_and_its_gradient_is_finite():
+    rest, metric = jnp.zeros(3), jnp.eye(3)
+    assert objectives.unit_contributions(rest, metric).tolist() == [0, 0, 0]
+    assert jnp.isfinite(jax.jacobian(objectives.unit_contributions)(rest, metric)).all()
+
+
+ONE_AXIS = jnp.broadcast_to(jnp.eye(4)[0], (2, 5, 4))
+ALL_AXES = jnp.full((2, 5, 4), 0.5)
+OWN_AXIS = jnp.broadcast_to(jnp.eye(4)[:2, None], (2, 5, 4))
+BOTH_WAYS = ONE_AXIS[:, :4] * jnp.array([1.0, -1.0, -1.0, 1.0])[:, None]
+
+
+@pytest.mark.parametrize(
+    ("term", "contributions", "expected"),
+    [
+        (objectives.sparsity, ONE_AXIS, 0),
+        (objectives.sparsity, BOTH_WAYS, 0),
+        (objectives.sparsity, OWN_AXIS, 0),
+        (objectives.sparsity, ALL_AXES, 1),
+        (objectives.overlap, OWN_AXIS, 0),
+        (objectives.overlap, ALL_AXES, 1 / 4),
+        (objectives.overlap, ONE_AXIS, 1),
+        (objectives.overlap, ONE_AXIS[:1], 0),
+        (objectives.inconsistency, OWN_AXIS, 0),
+        (objectives.inconsistency, ALL_AXES, 0),
+        (objectives.inconsistency, BOTH_WAYS, 1),
+    ],
+)
+def test_terms_of_contributions_reach_the_ends_of_their_range(term, contributions, expected):
+    np.testing.assert_allclose(jax.jit(term)(contributions), expected, atol=1e-5)
+    assert jnp.isfinite(jax.grad(term)(contributions)).all()
+
+
+def test_terms_of_contributions_stay_in_their_range(key):
+    vectors = jax.random.normal(key, (20, 3, 6, 4))
+    vectors /= jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+    for term in (objectives.sparsity, objectives.overlap, objectives.inconsistency):
+        values = jax.vmap(term)(vectors)
+        assert ((values > 0) & (values < 1)).all()
+
+
+def test_stillness_falls_from_one_through_a_half_to_zero():
+    speeds = jnp.array([0.0, 4.0, 1e8])
+    found = jax.vmap(lambda s: objectives.stillness(s[None, None], 2.0))(speeds)
+    np.testing.assert_allclose(found, [1, 0.5, 0], atol=1e-6)
+    # One flow that stands still costs its whole share, however fast the other is.
+    assert float(objectives.stillness(jnp.array([[0.0], [1e8]]), 2.0)) == pytest.approx(0.5)
+
+
+def test_off_pace_is_the_squared_log_ratio_to_the_pace():
+    for ratio in (0.5, 1.0, 2.0):
+        speed = jnp.full((3, 4), (1.5 * ratio) ** 2)
+        np.testing.assert_allclose(objectives.off_pace(speed, 1.5), np.log(ratio) ** 2, atol=1e-6)
+    still = jnp.zeros((1, 2))
+    assert jnp.isfinite(objectives.off_pace(still, 1.0))
+    assert jnp.isfinite(jax.grad(objectives.off_pace)(still, 1.0)).all()
+
+
+@pytest.mark.parametrize(
+    ("z", "expected"),
+    [([0.0, 1.0], 0), ([2.0, 3.0], 0), ([3.0, 1.0], 1), ([-2.0, 1.0], 4), ([1.0, -3.0], 1)],
+)
+def test_outside_counts_half_widths_beyond_the_box(z, expected):
+    low, high, z = jnp.array([0.0, -1.0]), jnp.array([2.0, 3.0]), jnp.array(z)
+    assert float(objectives.outside(z, low, high)) == expected
+    # A shift and a stretch of box and latent together change nothing.
+    moved = [3 * point + 1 for point in (z, low, high)]
+    assert float(objectives.outside(*moved)) == pytest.approx(expected)
+
+
+def test_relative_start_compares_the_start_with_what_follows():
+    moving = jnp.ones((3, 2))
+    for start, expected in ((0.0, 0.0), (1.0, 0.5), (1e4, 1.0)):
+        found = objectives.relative_start(start * moving, moving)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    # Slowing the whole flow down gains nothing.
+    slow = objectives.relative_start(0.01 * 2 * moving, 0.01 * moving)
+    np.testing.assert_allclose(slow, 4 / 5, rtol=1e-5)
