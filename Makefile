@@ -9,10 +9,10 @@ demo: $(READY)  ## Learn potential flows on sprites and draw what they do.
 	$(BIN)/python -m experiments.potential_flows demo --run runs/demo
 
 test: $(READY)  ## Every test that is not marked slow.
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)  ## The slow tests too.
-	$(BIN)/python -m pytest -n 2 -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -193,7 +193,7 @@ def setup() -> None:
     # An entry that a killed process left half written is compiled again; nothing to report.
     warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     sys.unraisablehook = _report_unraisable
-    _keep_freed_memory()
+    keep_freed_memory()
     config: Any = jax.config
     if config.jax_compilation_cache_dir is None and config.jax_enable_compilation_cache:
         folder = Path(platformdirs.user_cache_dir("latent_flows")) / "jax"
@@ -206,7 +206,7 @@ def setup() -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Ask glibc not to hand large blocks back to the system after every step.
 
     XLA frees its temporary buffers after each step on CPU, and without this glibc maps them anew
@@ -214,8 +214,9 @@ def _keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL("libc.so.6")
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            libc.mallopt(option, 2**30)
+        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-8, 1)  # M_ARENA_MAX: other threads' arenas would map large blocks still
 
 
 def module_name(thing: Any) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from experiments import train_vae
-from experiments.folder import Folder, read_config
+from experiments.command import module_name
+from experiments.folder import Folder, made_by, read_config
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows import flows, frames, pde, potentials
@@ -45,7 +46,7 @@ EQUATIONS: dict[str, Equation | None] = {
 class Flows:
     """The potentials and their flows."""
 
-    count: int = 5
+    count: int = 4
     """Number of potentials, K."""
     horizon: int = 10
     """Time steps of a traversal, T, each of unit time."""
@@ -126,8 +127,10 @@ class Scores:
     """Image pairs per traversal for variation predictability (VP)."""
     fractions: tuple[float, ...] = (0.01, 0.1)
     """Shares of the pairs that the VP classifier learns from."""
+    length: float = 0.0
+    """Data-space length of the long displacement; 0: the median of the flows' own."""
     short: float = 0.25
-    """Short displacement, as a share of the long one (the flows' own median length)."""
+    """Short displacement, as a share of the long one."""
     vp_steps: int = 150
     """Training steps of a VP classifier."""
     seeds: int = 3
@@ -139,6 +142,8 @@ class Scores:
                 raise ValueError(
                     f"scores.{name} must be at least {least}, got {getattr(self, name)}"
                 )
+        if not self.length >= 0:
+            raise ValueError(f"scores.length must not be negative, got {self.length}")
         if not (0 < self.short <= 1 and all(0 < f < 1 for f in self.fractions)):
             raise ValueError(f"scores.short and scores.fractions must lie in (0, 1), got {self}")
 
@@ -152,7 +157,8 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = ""
-    """Run folder of a finished train_vae; empty: train the VAE described below first."""
+    """Run folder of a finished train_vae or potential_flows whose VAE to use; empty: train the VAE
+    described below first."""
     data: str = "sprites"
     """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
     image_size: int | None = None
@@ -196,10 +202,22 @@ def check(config: Config) -> None:
     flows.solver(config.flows.solver)
 
 
+def generator_run(config: Config) -> Path:
+    """The run folder that holds the generator: this one, or that of an earlier run."""
+    if not config.generator:
+        return Path(config.run)
+    if made_by(config.generator) == module_name(Config):
+        return generator_run(read_config(config.generator, Config))
+    return Path(config.generator)
+
+
 def vae_config(config: Config) -> train_vae.Config:
     """The generator's own configuration: that of the run named, or of the fields given here."""
     if config.generator:
-        return read_config(config.generator, train_vae.Config)
+        folder = generator_run(config)
+        if made_by(folder) == module_name(Config):
+            return vae_config(read_config(folder, Config))
+        return read_config(folder, train_vae.Config)
     return train_vae.Config(
         run=config.run,
         seed=config.seed,
@@ -286,7 +304,7 @@ def load_vae(folder: Folder, config: Config, dataset: Dataset) -> Params:
     if not config.generator:
         return train_vae.train(folder, settings, dataset)
     vae = train_vae.model(settings, dataset)
-    return restore(config.generator, train_vae.PHASE, partial(train_vae.initial, vae))
+    return restore(generator_run(config), train_vae.PHASE, partial(train_vae.initial, vae))
 
 
 def initial(config: Config, subject: Subject, key: Array) -> Params:
@@ -316,6 +334,6 @@ def load_run(path: str | Path) -> tuple[Config, Dataset, Subject, Params]:
     dataset = train_vae.load(vae_config(config), "train")
     settings = vae_config(config)
     vae = train_vae.model(settings, dataset)
-    vae_params = restore(config.generator or path, train_vae.PHASE, partial(train_vae.initial, vae))
+    vae_params = restore(generator_run(config), train_vae.PHASE, partial(train_vae.initial, vae))
     subject = load_subject(config, dataset, vae_params)
     return config, dataset, subject, restore(path, PHASE, partial(initial, config, subject))

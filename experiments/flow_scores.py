@@ -252,7 +252,8 @@ def potentials_alone(
     rows: dict[str, Any] = {
         "length": paths.length.mean(1).tolist(),
         "displacement": moved.mean(1).tolist(),
-        "solver steps": paths.num_steps.max(1).tolist(),
+        "solver steps": paths.num_steps.mean(1).tolist(),
+        "most steps": paths.num_steps.max(1).tolist(),
         "solved": float(paths.ok.mean()),
     }
     if EQUATIONS[config.flows.pde] is not None:
@@ -292,7 +293,7 @@ def measure(
     alone = folder.remember(
         "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
     )
-    target = float(np.median(alone["length"]))
+    target = config.scores.length or float(np.median(alone["length"]))
     rows = []
     for method in families:
         for name, length in {"long": target, "short": target * config.scores.short}.items():

@@ -163,6 +163,15 @@ def open_folder(path: str | Path, config: Any) -> Folder:
     return folder
 
 
+def made_by(path: str | Path) -> str:
+    """The module of the configuration that a run folder was made with.
+
+    Raises:
+        UsageError: there is no run folder.
+    """
+    return str(_read_json(Path(path).expanduser().absolute() / CONFIG).get("experiment"))
+
+
 def read_config(path: str | Path, kind: type[Config]) -> Config:
     """The configuration that a run folder was made with.
 
@@ -187,7 +196,7 @@ def read_config(path: str | Path, kind: type[Config]) -> Config:
 
 def _revive(kind: Any, value: Any) -> Any:
     """The inverse of `jsonable` for dataclasses of numbers, texts, tuples and dataclasses."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         types = get_type_hints(kind)
         return kind(**{name: _revive(types[name], child) for name, child in value.items()})
     return tuple(value) if isinstance(value, list) else value

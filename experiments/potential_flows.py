@@ -44,10 +44,10 @@ from latent_flows.classifiers import pair_features
 from latent_flows.typing import Scalar
 
 ALIGNED = Weights(
-    residual=2.0,
+    residual=3.0,
     stillness=0.0,
     pace=1.0,
-    outside=1.0,
+    outside=2.0,
     sparsity=1.0,
     overlap=8.0,
     inconsistency=1.0,
@@ -57,10 +57,10 @@ PUBLISHED = Weights()
 DEMO = with_vae(
     Config(
         run="runs/demo",
-        flows=Flows(count=5, pace=1.5),
+        flows=Flows(count=4, pace=1.2),
         weights=ALIGNED,
-        training=Training(steps=1000, batch_size=60, learning_rate=3e-3, decay="cosine"),
-        scores=Scores(starts=128, pairs=256),
+        training=Training(steps=1400, batch_size=60, learning_rate=3e-3, decay="cosine"),
+        scores=Scores(starts=128, pairs=256, vp_steps=100),
     ),
     train_vae.SPRITES,
 )
@@ -99,7 +99,7 @@ PRESETS = {
         replace(
             DEMO,
             run="runs/published",
-            flows=Flows(count=5, pace=1.5, frame="identity", initial="free"),
+            flows=Flows(count=4, pace=1.2, frame="identity", initial="free"),
             weights=PUBLISHED,
         ),
     ),
@@ -256,6 +256,7 @@ def run(config: Config) -> None:
     """Train the generator and the potentials, measure, draw."""
     check(config)
     dataset = train_vae.load(vae_config(config), "train")
+    train_vae.check(vae_config(config), dataset)
     folder = open_folder(config.run, config)
     if (folder.path / traverse.LAST).exists():
         # Nothing is left to do: the last picture is drawn after everything else.

@@ -89,7 +89,7 @@ SPRITES = Config(
     data="sprites",
     vae=VAEConfig(latent_dim=6, decoder="broadcast", depth=2, width=64),
     objective=Objective(total_correlation=3.0),
-    training=Training(steps=4000, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
+    training=Training(steps=3400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
     test_images=500,
 )
 DIGITS = Config(
@@ -123,6 +123,21 @@ PRESETS = {
 def load(config: Config, split: str) -> Dataset:
     """The data set that a configuration names."""
     return data.load(config.data, split=split, size=config.image_size)
+
+
+def check(config: Config, dataset: Dataset) -> None:
+    """Reject what the data cannot give, before a run folder is made.
+
+    Raises:
+        ValueError: a batch larger than the data set, or a negative seed.
+    """
+    if config.training.batch_size > dataset.length:
+        raise ValueError(
+            f"a batch of {config.training.batch_size} is more than the {dataset.length} examples "
+            f"of {dataset.name}; lower the batch size"
+        )
+    if config.seed < 0:
+        raise ValueError(f"seed must not be negative, got {config.seed}")
 
 
 def model(config: Config, dataset: Dataset) -> VAE:
@@ -264,6 +279,7 @@ def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
 def run(config: Config) -> None:
     """Train, measure, draw."""
     train_set, test_set = load(config, "train"), load(config, "test")
+    check(config, train_set)
     folder = open_folder(config.run, config)
     params = train(folder, config, train_set)
     vae = model(config, train_set)

@@ -85,25 +85,24 @@ def independent_components(
 
     Source: Hyvarinen and Oja, *Independent component analysis: algorithms and applications*, 2000.
     """
-    codes = np.asarray(codes, np.float64)
-    keep = np.ones(codes.shape[1], bool) if keep is None else np.asarray(keep)
+    points = np.asarray(codes, np.float64)
+    keep = np.ones(points.shape[1], bool) if keep is None else np.asarray(keep)
     count = int(keep.sum())
     if count == 0:
         raise ValueError("no latent dimension is active, so there are no components to find")
-    if len(codes) < 2 * count:
-        raise ValueError(f"{len(codes)} codes are too few to find {count} components")
-    best, best_score, best_order = None, -np.inf, None
-    for restart in range(restarts):
+    if len(points) < 2 * count:
+        raise ValueError(f"{len(points)} codes are too few to find {count} components")
+
+    def attempt(restart: int) -> tuple[np.ndarray, np.ndarray]:
         ica = FastICA(count, whiten="unit-variance", max_iter=500, random_state=seed + restart)
         with warnings.catch_warnings():
             # A restart that has not settled competes by its score like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            sources = ica.fit_transform(codes[:, keep])
+            sources = ica.fit_transform(points[:, keep])
         kurtosis = np.mean(sources**4, 0) / np.mean(sources**2, 0) ** 2 - 3
-        if np.sum(kurtosis**2) > best_score:
-            best, best_score = ica, np.sum(kurtosis**2)
-            best_order = np.argsort(-(kurtosis**2))
-    origin = codes.mean(0)
-    basis = np.zeros((codes.shape[1], count))
-    basis[keep] = best.mixing_[:, best_order]
-    return Frame(jnp.asarray(origin, jnp.float32), jnp.asarray(basis, jnp.float32))
+        return kurtosis**2, ica.mixing_
+
+    scores, mixing = max(map(attempt, range(restarts)), key=lambda found: found[0].sum())
+    basis = np.zeros((points.shape[1], count))
+    basis[keep] = mixing[:, np.argsort(-scores)]
+    return Frame(jnp.asarray(points.mean(0), jnp.float32), jnp.asarray(basis, jnp.float32))
