@@ -7,7 +7,6 @@ An experiment is a function of one frozen dataclass, and its last two lines are
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import difflib
 import dis
@@ -193,7 +192,6 @@ def setup() -> None:
     # An entry that a killed process left half written is compiled again; nothing to report.
     warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     sys.unraisablehook = _report_unraisable
-    keep_freed_memory()
     config: Any = jax.config
     if config.jax_compilation_cache_dir is None and config.jax_enable_compilation_cache:
         folder = Path(platformdirs.user_cache_dir("latent_flows")) / "jax"
@@ -204,19 +202,6 @@ def setup() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc not to hand large blocks back to the system after every step.
-
-    XLA frees its temporary buffers after each step on CPU, and without this glibc maps them anew
-    for the next: page faults were a third to a half of the time of a training step.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
-        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-8, 1)  # M_ARENA_MAX: other threads' arenas would map large blocks still
 
 
 def module_name(thing: Any) -> str:

@@ -131,13 +131,21 @@ class Scores:
     """Data-space length of the long displacement; 0: the median of the flows' own."""
     short: float = 0.25
     """Short displacement, as a share of the long one."""
+    test_images: int = 1000
+    """Held-out images that the generator's bounds are measured on."""
     vp_steps: int = 150
     """Training steps of a VP classifier."""
     seeds: int = 3
     """VP classifiers per score."""
 
     def __post_init__(self) -> None:
-        for name, least in {"starts": 2, "pairs": 2, "vp_steps": 1, "seeds": 1}.items():
+        for name, least in {
+            "starts": 2,
+            "pairs": 2,
+            "test_images": 1,
+            "vp_steps": 1,
+            "seeds": 1,
+        }.items():
             if getattr(self, name) < least:
                 raise ValueError(
                     f"scores.{name} must be at least {least}, got {getattr(self, name)}"
@@ -226,6 +234,7 @@ def vae_config(config: Config) -> train_vae.Config:
         vae=config.vae,
         objective=config.vae_objective,
         training=config.vae_training,
+        test_images=config.scores.test_images,
     )
 
 

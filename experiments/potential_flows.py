@@ -59,8 +59,8 @@ DEMO = with_vae(
         run="runs/demo",
         flows=Flows(count=4, pace=1.2),
         weights=ALIGNED,
-        training=Training(steps=1400, batch_size=60, learning_rate=3e-3, decay="cosine"),
-        scores=Scores(starts=128, pairs=256, vp_steps=100),
+        training=Training(steps=1200, batch_size=60, learning_rate=3e-3, decay="cosine"),
+        scores=Scores(starts=128, pairs=256, test_images=256, vp_steps=100),
     ),
     train_vae.SPRITES,
 )

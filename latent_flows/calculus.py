@@ -36,6 +36,13 @@ def laplacian(
 
     $$\Delta\, h(x) = h'(x)\,\Delta x + \sum_i h''(x)[\partial_i x, \partial_i x].$$
 
+    Where all that happens to `z` is one product with a fixed matrix, as in the first layer of a
+    network, `f(z) = g(z W)` with $W$ of `d` rows and at most `d/2` columns, the sum needs no more
+    derivatives than $W$ has columns. It depends on $W$ through $W^\top W = R^\top R$ alone, where
+    $W = QR$, so the rows of $R$ take the place of the rows of $W$, still exactly. Second
+    derivatives in such a $W$ exist in this form only while its columns are independent, and are
+    NaN where they are not; values and first derivatives are right for every $W$.
+
     `"hessian"` is exact too, the trace of the full Hessian, and serves as the reference.
     `"hutchinson"` is the unbiased estimate $\frac1m \sum_k e_k^\top H e_k$ with random signs
     $e_k$, propagated in the same way, with `m` first derivatives in place of `d`.
@@ -157,7 +164,7 @@ def _along_unit(f: Callable[[Array], Array], t: Array) -> Array:
 
 def _forward_laplacian(f: Callable, z: Latent) -> Scalar:
     _check_point(z)
-    return _summed_second_derivative(f, z, jnp.eye(z.size, dtype=z.dtype))
+    return _summed_second_derivative(f, z, None)
 
 
 def _hessian_laplacian(f: Callable, z: Latent) -> Scalar:
@@ -199,16 +206,21 @@ class _Jet(NamedTuple):
     """What is known of one intermediate array `x` that depends on `z`."""
 
     value: Array
-    first: Array
-    """Derivatives along the `m` probes, stacked on a leading axis."""
+    first: Array | None
+    """Derivatives along the `m` probes, stacked on a leading axis; None for a narrowed point."""
     second: Array | None
     """Their second derivatives, summed over the probes; None stands for zero."""
 
 
-def _summed_second_derivative(f: Callable, z: Latent, probes: Float[Array, "m d"]) -> Scalar:
-    """`sum_i d^2/ds^2 f(z + s e_i)` at `s = 0`, over the rows `e_i` of `probes`."""
+def _summed_second_derivative(f: Callable, z: Latent, probes: Float[Array, "m d"] | None) -> Scalar:
+    """`sum_i d^2/ds^2 f(z + s e_i)` at `s = 0`, over the rows `e_i` of `probes`.
+
+    None stands for the unit vectors, or for fewer that give the same sum.
+    """
     closed, value = jax.make_jaxpr(f, return_shape=True)(z)
     _check_value("f", value, ())
+    if probes is None and not _can_narrow(closed.jaxpr):
+        probes = jnp.eye(z.size, dtype=z.dtype)
     (out,) = _propagate(closed.jaxpr, closed.consts, [_Jet(z, probes, None)])
     if isinstance(out, _Jet):
         return jnp.zeros_like(out.value) if out.second is None else out.second
@@ -235,6 +247,8 @@ def _apply(equation: jex.JaxprEqn, args: list) -> Sequence[Any]:
     where = [i for i, arg in enumerate(args) if isinstance(arg, _Jet)]
     if where and name in _INLINED:
         return _propagate(*_body(equation), args)
+    if any(args[i].first is None for i in where):
+        return [_narrowed(equation, args, where[0])]
     if not where or name in _FLAT or not any(map(_is_inexact, equation.outvars)):
         return _bind(equation, [arg.value if isinstance(arg, _Jet) else arg for arg in args])
 
@@ -325,6 +339,87 @@ def _general(inexact: Sequence[bool], f: Callable, *jets: _Jet) -> list[Any]:
 
 def _second(jet: _Jet) -> Array:
     return jnp.zeros_like(jet.value) if jet.second is None else jet.second
+
+
+# --- fewer probes where the point enters through one matrix ---
+
+
+def _can_narrow(jaxpr: jex.Jaxpr) -> bool:
+    """Whether all that happens to the point is a product with one matrix of few columns."""
+    (z,) = jaxpr.invars
+    w = _only_factor(jaxpr, z)
+    if w is None or w.aval.dtype not in (jnp.float32, jnp.float64):
+        return False
+    # The factorization costs something: it has to save half of the probes or more.
+    return 0 < 2 * w.aval.size <= z.aval.size**2
+
+
+def _only_factor(jaxpr: jex.Jaxpr, z: Any) -> Any:
+    """The variable with which `z` is contracted, where this is all that happens to `z`."""
+    uses = [(e, i) for e in jaxpr.eqns for i, atom in enumerate(e.invars) if atom is z]
+    if not uses or any(atom is z for atom in jaxpr.outvars):
+        return None
+    equation, i = uses[0]
+    if len(uses) == 1 and equation.primitive.name in _INLINED:
+        body, _ = _body(equation)
+        return _only_factor(body, body.invars[i])
+    # The factor is known before its first product, hence it does not depend on z...
+    if any(e.primitive.name != "dot_general" or _contracted(e)[i] != (0,) for e, i in uses):
+        return None
+    first, *others = (e.invars[1 - i] for e, i in uses)
+    # ... unless it is z.
+    return None if first is z or any(w is not first for w in others) else first
+
+
+def _contracted(equation: jex.JaxprEqn) -> Sequence[tuple[int, ...]]:
+    """The axes of each factor over which a product sums."""
+    axes, _ = equation.params["dimension_numbers"]
+    return list(map(tuple, axes))
+
+
+def _narrowed(equation: jex.JaxprEqn, args: list, where: int) -> _Jet:
+    """The product of the point and a matrix `W`, with the rows of `R` as its derivatives."""
+    (axis,) = _contracted(equation)[1 - where]
+    w = jnp.moveaxis(args[1 - where], axis, 0)
+    args = [arg.value if isinstance(arg, _Jet) else arg for arg in args]
+    (value,) = _bind(equation, args)
+    root = _root(w.reshape(w.shape[0], -1))
+    return _Jet(value, root.reshape(-1, *value.shape).astype(value.dtype), None)
+
+
+@jax.custom_jvp
+def _root(w: Float[Array, "d h"]) -> Float[Array, "h h"]:
+    """An `R` with `R'R = W'W`, to be used where only `R'R` matters.
+
+    `R` is free up to a rotation `UR`, and this freedom is fixed such that `dR = Q'dW`, which
+    gives `R'dR = W'dW` for a `W` of any rank.
+    """
+    return jnp.linalg.qr(w)[1]
+
+
+@_root.defjvp
+def _(primals, tangents):
+    (w,), (dw,) = primals, tangents
+    return _root(w), _frame(w).T @ dw
+
+
+@jax.custom_jvp
+def _frame(w: Float[Array, "d h"]) -> Float[Array, "d h"]:
+    """The `Q` that belongs to `_root`: `W = QR` and `dW = dQ R + Q dR`."""
+    return jnp.linalg.qr(w)[0]
+
+
+@_frame.defjvp
+def _(primals, tangents):
+    (w,), (dw,) = primals, tangents
+    q, r = _frame(w), _root(w)
+    outside = dw - q @ (q.T @ dw)
+    # Not a triangular solve: `dR` is full, and the next derivative would take a part of it.
+    dq = jnp.linalg.solve(r.T, outside.T).T
+    size = jnp.abs(jnp.diagonal(r))
+    # Beyond this the solution is mostly rounding errors: better no number than a wrong one.
+    independent = size.min() > jnp.sqrt(jnp.finfo(w.dtype).eps) * size.max()
+    return q, dq * jnp.where(independent, 1, jnp.nan)  # a product, as rules have to be linear
 
 
 # --- what is known of the operations ---

@@ -1,3 +1,6 @@
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from latent_flows import calculus
 from latent_flows.calculus import divergence, laplacian, time_derivative
 from latent_flows.potentials import PotentialNet
 
@@ -192,6 +196,130 @@ def test_forward_laplacian_of_a_potential_network(x64):
         of("forward"),
         of("hessian"),
     )
+
+
+# --- a point that enters through one matrix of few columns ---
+
+TALL = 9
+ENTRIES = {
+    "point first": lambda w, z: z @ w,
+    "matrix first": lambda w, z: w.T @ z,
+    "two axes of columns": lambda w, z: jnp.einsum("d,dij->ji", z, w.reshape(TALL, 2, 2)).ravel(),
+    "inside jit": jax.jit(lambda w, z: z @ w),
+    "remat": lambda w, z: jax.checkpoint(jnp.matmul)(z, w),
+    "used twice": lambda w, z: z @ w + jnp.sin(z @ w)[::-1],
+}
+# Where fewer probes would be wrong, or cannot be shown to be right.
+OTHER_ENTRIES = {
+    "skip connection": lambda w, z: z @ w + z[:4] ** 2,
+    "two matrices": lambda w, z: (z @ w) * (z @ jnp.cos(w)),
+    "one function with two matrices": lambda w, z: (
+        jax.jit(lambda z, k: z @ (k * w))(z, 1.0) * jax.jit(lambda z, k: z @ (k + w))(z, 2.0)
+    ),
+    "the point itself": lambda w, z: (z @ z) * w[0],
+    "the point itself, in a call": lambda w, z: jax.jit(jnp.dot)(z, z) * w[0],
+    "a matrix made of the point": lambda w, z: z @ (w * z[:, None]),
+    "a matrix met before": lambda w, z: z @ jnp.outer(jnp.cos(w[:, 0]), jnp.sin(z @ w)),
+    "outer product": lambda w, z: jnp.outer(z, w[0]).sum(0) ** 2,
+}
+MATRICES = {
+    "full rank": lambda w: w,
+    "equal columns": lambda w: w.at[:, 1].set(w[:, 0]),
+    "zero": jnp.zeros_like,
+}
+
+
+def entering(entry, w, z):
+    """A function with a full Hessian of what the point and the matrix come to."""
+    y = entry(w, z)
+    return jnp.exp(jnp.tanh(y + jnp.arange(4)) @ jnp.sin(y[::-1] + 1) / 2)
+
+
+def tall(dtype, *shape):
+    return jnp.asarray(np.random.default_rng(1).normal(size=(*shape, TALL, 4)) / 2, dtype)
+
+
+def laplacian_in(method, entry, w, z):
+    return laplacian(lambda y: entering(entry, w, y), method=method)(z)
+
+
+def check_both(work, *args, tolerance, entry=ENTRIES["point first"]):
+    """`work` on the Laplacian as a function of the matrix and the point, by both methods."""
+    got, expected = jax.jit(
+        lambda *args: [
+            work(functools.partial(laplacian_in, m, entry))(*args) for m in ("forward", "hessian")
+        ]
+    )(*args)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), got, expected
+    )
+
+
+@pytest.mark.parametrize("name", [*ENTRIES, *OTHER_ENTRIES])
+def test_laplacian_however_the_point_enters(name, x64):
+    entry = (ENTRIES | OTHER_ENTRIES)[name]
+    w, z = tall(x64), jnp.linspace(-1, 1, TALL, dtype=x64)
+    check_both(lambda f: f, w, z, tolerance=1e-9, entry=entry)
+
+
+@pytest.mark.parametrize("name", [*ENTRIES, *OTHER_ENTRIES])
+def test_probes_are_saved_exactly_where_one_matrix_is_all_the_point_meets(name, monkeypatch):
+    factored = []
+    monkeypatch.setattr(calculus, "_root", lambda w: factored.append(w.shape) or jnp.zeros((4, 4)))
+    laplacian_in("forward", (ENTRIES | OTHER_ENTRIES)[name], tall("float32"), jnp.ones(TALL))
+    assert set(factored) == ({(TALL, 4)} if name in ENTRIES else set())
+
+
+@pytest.mark.parametrize("rank", MATRICES)
+def test_laplacian_and_gradients_for_a_matrix_of_any_rank(rank, dtype):
+    w, z = MATRICES[rank](tall(dtype)), jnp.linspace(-1, 1, TALL, dtype=dtype)
+    tolerance = 1e-5 if dtype == jnp.float32 else 1e-10
+    check_both(lambda f: jax.value_and_grad(f, (0, 1)), w, z, tolerance=tolerance)
+    check_both(
+        lambda f: lambda w, z: jax.jvp(f, (w, z), (jnp.cos(w), z)), w, z, tolerance=tolerance
+    )
+
+
+def test_second_and_third_derivatives_in_the_matrix(x64):
+    w, z = tall(x64), jnp.linspace(-1, 1, TALL, dtype=x64)
+    check_both(lambda f: jax.hessian(f, (0, 1)), w, z, tolerance=1e-9)
+    check_both(
+        lambda f: jax.grad(lambda w, z: (jax.grad(f)(w, z) ** 2).sum()), w, z, tolerance=1e-9
+    )
+
+    def third(f):
+        for _ in range(3):
+            f = functools.partial(
+                lambda f, w, z: jax.jvp(lambda w: f(w, z), (w,), (jnp.cos(3 * w),))[1], f
+            )
+        return f
+
+    check_both(third, w, z, tolerance=1e-9)
+
+
+@pytest.mark.parametrize("rank", ["equal columns", "zero"])
+def test_second_derivatives_of_dependent_columns_are_not_silently_wrong(rank, x64):
+    w, z = MATRICES[rank](tall(x64)), jnp.linspace(-1, 1, TALL, dtype=x64)
+    f = functools.partial(laplacian_in, "forward", ENTRIES["point first"])
+    slope = jax.jit(jax.grad(f))
+    assert jnp.isnan(jax.jvp(slope, (w, z), (jnp.cos(w), z))[1]).any()
+    assert jnp.isnan(jax.jit(jax.grad(lambda w: (slope(w, z) * jnp.cos(w + 1)).sum()))(w)).any()
+    # In the point they are right all the same.
+    check_both(lambda f: jax.hessian(f, 1), w, z, tolerance=1e-9)
+
+
+def test_derivatives_under_vmap_over_points_and_over_matrices(x64):
+    zs = jax.random.normal(jax.random.key(0), (3, TALL), x64)
+    for axes, w in (((None, 0), tall(x64)), ((0, 0), tall(x64, 3))):
+        check_both(lambda f: jax.vmap(jax.value_and_grad(f), axes), w, zs, tolerance=1e-9)  # noqa: B023
+        check_both(lambda f: jax.vmap(jax.hessian(f), axes), w, zs, tolerance=1e-9)  # noqa: B023
+
+
+def test_one_factorization_serves_a_batch_of_points():
+    f = functools.partial(laplacian_in, "forward", ENTRIES["point first"])
+    text = str(jax.make_jaxpr(jax.vmap(f, (None, 0)))(tall("float32"), jnp.ones((7, TALL))))
+    shapes = re.findall(r"f32\[([\d,]+)\] \w+:f32\[[\d,]+\] = qr", text)
+    assert shapes == [f"{TALL},4"]
 
 
 def test_hutchinson_laplacian_is_unbiased(x64, key):
