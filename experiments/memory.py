@@ -1,4 +1,4 @@
-"""How the C library gives out memory, which on CPU decides a good part of a training step's time."""
+"""How the C library gives out memory, which on CPU decides a good part of a step's time."""
 
 import contextlib
 import ctypes

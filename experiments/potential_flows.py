@@ -57,9 +57,9 @@ PUBLISHED = Weights()
 DEMO = with_vae(
     Config(
         run="runs/demo",
-        flows=Flows(count=4, pace=1.2),
+        flows=Flows(count=4, pace=0.9),
         weights=ALIGNED,
-        training=Training(steps=1200, batch_size=60, learning_rate=3e-3, decay="cosine"),
+        training=Training(steps=1400, batch_size=60, learning_rate=3e-3, decay="cosine"),
         scores=Scores(starts=128, pairs=256, test_images=256, vp_steps=100),
     ),
     train_vae.SPRITES,
@@ -99,7 +99,7 @@ PRESETS = {
         replace(
             DEMO,
             run="runs/published",
-            flows=Flows(count=4, pace=1.2, frame="identity", initial="free"),
+            flows=Flows(count=4, pace=0.9, frame="identity", initial="free"),
             weights=PUBLISHED,
         ),
     ),

@@ -6,6 +6,7 @@ axis, and a *single* summed second derivative. Summing while propagating is what
 than the trace of a Hessian, whose off-diagonal part is computed only to be thrown away.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -41,7 +42,7 @@ def laplacian(
     derivatives than $W$ has columns. It depends on $W$ through $W^\top W = R^\top R$ alone, where
     $W = QR$, so the rows of $R$ take the place of the rows of $W$, still exactly. Second
     derivatives in such a $W$ exist in this form only while its columns are independent, and are
-    NaN where they are not; values and first derivatives are right for every $W$.
+    NaN where they are not (or nearly not); all else is right for every $W$.
 
     `"hessian"` is exact too, the trace of the full Hessian, and serves as the reference.
     `"hutchinson"` is the unbiased estimate $\frac1m \sum_k e_k^\top H e_k$ with random signs
@@ -206,10 +207,14 @@ class _Jet(NamedTuple):
     """What is known of one intermediate array `x` that depends on `z`."""
 
     value: Array
-    first: Array | None
-    """Derivatives along the `m` probes, stacked on a leading axis; None for a narrowed point."""
+    first: Array
+    """Derivatives along the `m` probes, stacked on a leading axis."""
     second: Array | None
     """Their second derivatives, summed over the probes; None stands for zero."""
+
+
+class _Narrow(_Jet):
+    """The point itself where one matrix is all that it meets; its derivatives are left empty."""
 
 
 def _summed_second_derivative(f: Callable, z: Latent, probes: Float[Array, "m d"] | None) -> Scalar:
@@ -219,9 +224,13 @@ def _summed_second_derivative(f: Callable, z: Latent, probes: Float[Array, "m d"
     """
     closed, value = jax.make_jaxpr(f, return_shape=True)(z)
     _check_value("f", value, ())
-    if probes is None and not _can_narrow(closed.jaxpr):
-        probes = jnp.eye(z.size, dtype=z.dtype)
-    (out,) = _propagate(closed.jaxpr, closed.consts, [_Jet(z, probes, None)])
+    if probes is not None:
+        point = _Jet(z, probes, None)
+    elif _can_narrow(closed.jaxpr):
+        point = _Narrow(z, jnp.zeros((0, z.size), z.dtype), None)
+    else:
+        point = _Jet(z, jnp.eye(z.size, dtype=z.dtype), None)
+    (out,) = _propagate(closed.jaxpr, closed.consts, [point])
     if isinstance(out, _Jet):
         return jnp.zeros_like(out.value) if out.second is None else out.second
     return jnp.zeros((), z.dtype)
@@ -247,7 +256,7 @@ def _apply(equation: jex.JaxprEqn, args: list) -> Sequence[Any]:
     where = [i for i, arg in enumerate(args) if isinstance(arg, _Jet)]
     if where and name in _INLINED:
         return _propagate(*_body(equation), args)
-    if any(args[i].first is None for i in where):
+    if any(isinstance(arg, _Narrow) for arg in args):
         return [_narrowed(equation, args, where[0])]
     if not where or name in _FLAT or not any(map(_is_inexact, equation.outvars)):
         return _bind(equation, [arg.value if isinstance(arg, _Jet) else arg for arg in args])
@@ -351,7 +360,7 @@ def _can_narrow(jaxpr: jex.Jaxpr) -> bool:
     if w is None or w.aval.dtype not in (jnp.float32, jnp.float64):
         return False
     # The factorization costs something: it has to save half of the probes or more.
-    return 0 < 2 * w.aval.size <= z.aval.size**2
+    return 0 < 2 * math.prod(_shape(w)) <= math.prod(_shape(z)) ** 2
 
 
 def _only_factor(jaxpr: jex.Jaxpr, z: Any) -> Any:
@@ -415,11 +424,11 @@ def _(primals, tangents):
     q, r = _frame(w), _root(w)
     outside = dw - q @ (q.T @ dw)
     # Not a triangular solve: `dR` is full, and the next derivative would take a part of it.
-    dq = jnp.linalg.solve(r.T, outside.T).T
-    size = jnp.abs(jnp.diagonal(r))
-    # Beyond this the solution is mostly rounding errors: better no number than a wrong one.
-    independent = size.min() > jnp.sqrt(jnp.finfo(w.dtype).eps) * size.max()
-    return q, dq * jnp.where(independent, 1, jnp.nan)  # a product, as rules have to be linear
+    inverse = jnp.linalg.inv(r)
+    condition = jnp.linalg.norm(r) * jnp.linalg.norm(inverse)
+    # Beyond this the inverse holds too many rounding errors: better no number than a wrong one.
+    independent = condition < jnp.finfo(w.dtype).eps ** -0.5
+    return q, outside @ jnp.where(independent, inverse, jnp.nan)
 
 
 # --- what is known of the operations ---
