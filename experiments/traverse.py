@@ -133,30 +133,29 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
         return jax.vmap(lambda z: flows.integrate(field, z, ts).zs)(starts)
 
     zs = jax.jit(jax.vmap(paths))(params["potentials"])
-    centre = jnp.median(subject.starts, axis=0)
+    # In units of half the range of the codes: axes with a few far codes would dwarf the others.
+    centre, half = (subject.low + subject.high) / 2, (subject.high - subject.low) / 2
     planes, curves, axes = [], [], []
     for k in range(count):
-        moved = jnp.mean(jnp.abs(zs[k, :, -1] - zs[k, :, 0]), axis=0)
+        moved = jnp.mean(jnp.abs(zs[k, :, -1] - zs[k, :, 0]) / half, axis=0)
         first, second = np.argsort(-np.asarray(moved))[:2]
         basis = jnp.eye(len(centre))[jnp.array([first, second])]
         u = potentials.select(net, params["potentials"], k)
-        planes.append(lambda t, ab, u=u, basis=basis: u(t, centre + ab @ basis))
-        curves.append((zs[k] - centre) @ basis.T)
+        planes.append(lambda t, ab, u=u, basis=basis: u(t, centre + ab @ (basis * half)))
+        curves.append((zs[k] - centre) / half @ basis.T)
         axes.append(f"{labels[k]} (axes {first}, {second})")
-    # Starts lie on both sides of the centre; quantiles keep a few far ones from shrinking the rest.
-    extent = float(jnp.max(jnp.maximum(subject.high - centre, centre - subject.low)))
     return plots.landscape(
         planes,
         origin=jnp.zeros(2),
         basis=jnp.eye(2),
-        extent=extent,
+        extent=1.5,
         times=[horizon],
         trajectories=curves,
         labels=axes,
         caption=(
             f"Each potential at time {horizon:g} on the plane, through the centre of the codes, of "
-            "the two axes along which its flow goes farthest; flow lines, and trajectories from "
-            "codes of data, projected."
+            "the two axes along which its flow goes farthest, in units of half their range; flow "
+            "lines, and trajectories from codes of data, projected."
         ),
     )
 

@@ -72,7 +72,7 @@ def equal_length_scale(
     mean_length: Callable[[Float[Array, "*k"]], Float[Array, "*k"]],
     target: Float[Array, "*k"],
     *,
-    rounds: int = 4,
+    rounds: int = 5,
 ) -> Float[Array, "*k"]:
     """The factor on a field at which its traversals have a wanted mean length in data space.
 

@@ -101,14 +101,14 @@ def test_a_loss_that_explodes_names_its_step_and_keeps_the_last_good_state(tmp_p
         (["--data", "digit"], "no data set is called 'digit'; did you mean digits"),
         (["digits", "--vae.latent-dim", "0"], "vae latent_dim must be at least 1, got 0"),
         (["digits", "--vae.decoder", "brodcast"], "did you mean 'broadcast'?"),
-        (["digits", "--training.batch-size", "2000"], "batch_size must be a multiple of 1 from 1"),
+        (["digits", "--training.batch-size", "2000"], "a batch of 2000 is more than the 1437 examples of digits"),
         (["digits", "--training.batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["digits", "--training.steps", "0"], "steps must be at least 1, got 0"),
         (["digits", "--objective.beta", "-1"], "objective beta must not be negative"),
         (["digits", "--objective.decoded", "300"], "objective.decoded (300) is more than"),
         (["digits", "--test-images", "0"], "test_images must be at least 1, got 0"),
         (["digits", "--image-size", "0"], "size must be a positive number of pixels, got 0"),
-        (["digits", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["digits", "--seed", "-1"], "seed must not be negative, got -1"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, call):

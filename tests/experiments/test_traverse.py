@@ -24,15 +24,17 @@ def subject(starts):
     return Subject(SimpleNamespace(), {}, frames.identity(dim), picture, starts, low, high)
 
 
-def test_the_start_is_chosen_by_its_distance_from_the_middle():
-    starts = jnp.array([[4.0, 0.0], [0.0, 0.0], [1.0, 10.0], [-4.0, 0.0], [-1.0, -20.0]])
-    # In units of the box, 8 by 30, around the median (0, 0).
-    order = [1, 2, 0, 3, 4]
-    for place, index in enumerate(order):
-        found = traverse.representative(subject(starts), place)
-        np.testing.assert_array_equal(found, starts[index])
-    for outside in (-1, 5):
-        with pytest.raises(ValueError, match=rf"start must be in \[0, 5\), got {outside}"):
+def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
+    starts = jnp.stack([jnp.arange(20.0), jnp.arange(20.0) * 7 % 20], axis=1)
+    low, high = jnp.quantile(starts, jnp.array([0.1, 0.9]), axis=0)
+    inside = [z for z in starts if bool(jnp.all((z >= low) & (z <= high)))]
+    assert 0 < len(inside) < len(starts)
+    for place, z in enumerate(inside):
+        np.testing.assert_array_equal(traverse.representative(subject(starts), place), z)
+    # Asked for more than that, it takes them from a wider range, in the end from all.
+    np.testing.assert_array_equal(traverse.representative(subject(starts), 19), starts[19])
+    for outside in (-1, 20):
+        with pytest.raises(ValueError, match=rf"start must be in \[0, 20\), got {outside}"):
             traverse.representative(subject(starts), outside)
 
 
