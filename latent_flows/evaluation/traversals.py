@@ -72,13 +72,14 @@ def equal_length_scale(
     mean_length: Callable[[Float[Array, "*k"]], Float[Array, "*k"]],
     target: Float[Array, "*k"],
     *,
-    rounds: int = 5,
+    rounds: int = 4,
 ) -> Float[Array, "*k"]:
     """The factor on a field at which its traversals have a wanted mean length in data space.
 
-    Multiplicative fixed-point iteration, each step at most a factor of 4; a field that cannot go
-    so far ends short of the target, so look at the length that it reached. Not traced: the
-    iteration calls `mean_length` from Python, so that one compiled program serves all rounds.
+    The secant method on the logarithms of factor and length, each step at most a factor of 4; a
+    field that cannot go so far ends short of the target, so look at the length that it reached.
+    Not traced: the iteration calls `mean_length` from Python, so that one compiled program serves
+    all rounds.
 
     Args:
         mean_length: from the factors to the mean lengths, of one field or several at once.
@@ -87,14 +88,22 @@ def equal_length_scale(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> equal_length_scale(lambda a: 2.0 * a, jnp.array([6.0, 1.0])).tolist()
-        [3.0, 0.5]
+        >>> scale = equal_length_scale(lambda a: 2.0 * a, jnp.array([6.0, 1.0]))
+        >>> bool(jnp.allclose(scale, jnp.array([3.0, 0.5])))
+        True
     """
-    scale = jnp.ones_like(target)
+    scale, slope = jnp.zeros_like(target), jnp.ones_like(target)
+    last_scale = last_length = jnp.full_like(target, jnp.nan)
     for _ in range(rounds):
-        ratio = target / jnp.maximum(mean_length(scale), 1e-12)
-        scale = jnp.clip(scale * jnp.clip(ratio, 0.25, 4.0), 1e-4, 1e4)
-    return scale
+        length = jnp.log(jnp.maximum(mean_length(jnp.exp(scale)), 1e-12))
+        seen = (length - last_length) / (scale - last_scale)
+        # Steps too small to tell the slope by, the first one included, keep the one before.
+        tells = jnp.abs(scale - last_scale) > 1e-3
+        slope = jnp.where(tells, jnp.clip(seen, 0.3, 3.0), slope)
+        last_scale, last_length = scale, length
+        step = jnp.clip((jnp.log(target) - length) / slope, -jnp.log(4.0), jnp.log(4.0))
+        scale = jnp.clip(scale + step, -10.0, 10.0)
+    return jnp.clip(jnp.exp(scale), 1e-4, 1e4)
 
 
 class Dominance(NamedTuple):
