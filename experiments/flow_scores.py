@@ -159,7 +159,7 @@ def measure_method(
     """One row of the comparison at a given data-space length."""
     horizon, scores = float(config.flows.horizon), config.scores
     count = len(jax.tree.leaves(method.params)[0])
-    few = min(PIECE, method.starts.shape[1])
+    few = min(PIECE, scores.starts)
     scale = traversals.equal_length_scale(
         lambda scale: follow(method, horizon, scale, few).length.mean(1), jnp.full(count, target)
     )

@@ -101,7 +101,10 @@ def test_a_loss_that_explodes_names_its_step_and_keeps_the_last_good_state(tmp_p
         (["--data", "digit"], "no data set is called 'digit'; did you mean digits"),
         (["digits", "--vae.latent-dim", "0"], "vae latent_dim must be at least 1, got 0"),
         (["digits", "--vae.decoder", "brodcast"], "did you mean 'broadcast'?"),
-        (["digits", "--training.batch-size", "2000"], "a batch of 2000 is more than the 1437 examples of digits"),
+        (
+            ["digits", "--training.batch-size", "2000"],
+            "a batch of 2000 is more than the 1437 examples of digits",
+        ),
         (["digits", "--training.batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["digits", "--training.steps", "0"], "steps must be at least 1, got 0"),
         (["digits", "--objective.beta", "-1"], "objective beta must not be negative"),
