@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from latent_flows.objectives import gaussian_kl
 from latent_flows.typing import Latent, Scalar
 
 Encoder: TypeAlias = Callable[[Array], tuple[Latent, Latent]]
@@ -61,7 +62,7 @@ def elbo(
     """
     mean, std = _posterior(encode, x)
     reconstruction = _each_draw(key, lambda eps: log_likelihood(x, mean + std * eps), mean, samples)
-    divergence = 0.5 * jnp.sum(mean**2 + std**2 - 1 - 2 * jnp.log(std))
+    divergence = jnp.sum(gaussian_kl(mean, std))
     return jnp.mean(reconstruction) - divergence
 
 
