@@ -23,6 +23,7 @@ from latent_flows.data import Dataset
 from latent_flows.frames import Frame
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent, Potential, Scalar
 
 PHASE = "flows"
@@ -76,12 +77,7 @@ class Flows:
     """Data-space length per unit time that flows are drawn to (root mean square, pixels)."""
 
     def __post_init__(self) -> None:
-        limits = {"count": 2, "horizon": 2, "width": 1, "depth": 1, "codes": 16, "bank": 0}
-        for name, least in limits.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"flows.{name} must be at least {least}, got {getattr(self, name)}"
-                )
+        at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0)
         if self.bank > self.codes:
             raise ValueError(f"flows.bank ({self.bank}) is more than flows.codes ({self.codes})")
         if not self.pace > 0:
@@ -112,9 +108,7 @@ class Weights:
     """Lack of a common direction of a flow over starting points and times."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value >= 0:
-                raise ValueError(f"weights.{name} must not be negative, got {value}")
+        at_least(self, "weights.", **dict.fromkeys(vars(self), 0))
 
 
 @dataclass(frozen=True)
@@ -139,19 +133,7 @@ class Scores:
     """VP classifiers per score."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "starts": 2,
-            "pairs": 2,
-            "test_images": 1,
-            "vp_steps": 1,
-            "seeds": 1,
-        }.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"scores.{name} must be at least {least}, got {getattr(self, name)}"
-                )
-        if not self.length >= 0:
-            raise ValueError(f"scores.length must not be negative, got {self.length}")
+        at_least(self, "scores.", starts=2, pairs=2, test_images=1, vp_steps=1, seeds=1, length=0)
         if not (0 < self.short <= 1 and all(0 < f < 1 for f in self.fractions)):
             raise ValueError(f"scores.short and scores.fractions must lie in (0, 1), got {self}")
 

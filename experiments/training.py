@@ -24,6 +24,7 @@ from experiments import checkpoints
 from experiments.command import Failure, UsageError
 from experiments.folder import Folder
 from experiments.progress import progress
+from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
 
 Params: TypeAlias = PyTree
@@ -59,15 +60,11 @@ class Training:
     """Steps between two checkpoints."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least(self, steps=1, batch_size=1, log_every=1, checkpoint_every=1, clip=0)
         if not 0 <= self.warmup <= self.steps:
             raise ValueError(f"warmup must lie in [0, steps={self.steps}], got {self.warmup}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not self.clip >= 0:
-            raise ValueError(f"clip must not be negative, got {self.clip}")
 
 
 class State(NamedTuple):

@@ -15,6 +15,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent, Scalar
 
 Image = Float[Array, "height width channels"]
@@ -43,9 +44,7 @@ class VAEConfig:
     """bernoulli: a probability a pixel; gaussian: a mean a pixel, one learned deviation."""
 
     def __post_init__(self):
-        for name in ("latent_dim", "width", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"vae {name} must be at least 1, got {getattr(self, name)}")
+        at_least(self, "vae ", latent_dim=1, width=1, depth=1)
 
 
 def _strides(size: int) -> tuple[int, ...]:

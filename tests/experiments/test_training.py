@@ -299,7 +299,7 @@ def test_a_full_disk_during_a_checkpoint_is_recognised(tmp_path, monkeypatch):
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"warmup": 11, "steps": 10}, r"warmup must lie in \[0, steps=10\], got 11"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
-        ({"clip": -1.0}, "clip must not be negative, got -1.0"),
+        ({"clip": -1.0}, "clip must be at least 0, got -1.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, message):
