@@ -69,7 +69,7 @@ class Folder:
         Raises:
             UsageError: the file is missing or is no JSON.
         """
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
         """The content of `name.json`, computed and written first if it is not there yet.
@@ -169,7 +169,7 @@ def made_by(path: str | Path) -> str:
     Raises:
         UsageError: there is no run folder.
     """
-    return str(_read_json(Path(path).expanduser().absolute() / CONFIG).get("experiment"))
+    return str(read_json(Path(path).expanduser().absolute() / CONFIG).get("experiment"))
 
 
 def read_config(path: str | Path, kind: type[Config]) -> Config:
@@ -184,7 +184,7 @@ def read_config(path: str | Path, kind: type[Config]) -> Config:
             with other settings.
     """
     folder = Path(path).expanduser().absolute()
-    found = _read_json(folder / CONFIG)
+    found = read_json(folder / CONFIG)
     wanted = module_name(kind)
     if found.get("experiment") != wanted:
         raise UsageError(f"{folder} holds a run of {found.get('experiment')}, not of {wanted}")
@@ -265,7 +265,12 @@ def _keeps(line: str, phase: str, step: int) -> bool:
     return row.get("phase") != phase or row.get("step", -1) < step
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UsageError: there is no such file, or it is no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,0 +1,116 @@
+"""Mean and standard deviation over the metrics of several finished runs, such as seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from experiments import report
+from experiments.command import UsageError, main
+from experiments.folder import made_by, read_json
+
+METRICS = "metrics.json"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Average the metrics of several runs of one experiment."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Finished run folders, at least two, of one experiment."""
+
+
+def tables(metrics: Row, name: str = "metrics") -> dict[str, list[Row]]:
+    """The tables in the metrics of a run: its lists of rows, and its numbers as a row of one.
+
+    Example:
+        >>> tables({"loss": 1.0, "methods": [{"method": "a", "share": 0.5}]})
+        {'metrics': [{'loss': 1.0}], 'methods': [{'method': 'a', 'share': 0.5}]}
+    """
+    found: dict[str, list[Row]] = {}
+    if numbers := {key: value for key, value in metrics.items() if _is_number(value)}:
+        found[name] = [numbers]
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            found |= tables(value, key)
+        elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+            found[key] = value
+    return found
+
+
+def identity(row: Row) -> tuple[tuple[str, str], ...]:
+    """The words of a row, which say what its numbers are of."""
+    return tuple((name, value) for name, value in row.items() if isinstance(value, str))
+
+
+def average(runs: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
+    """One row for each row that all runs have, with `mean ± deviation` of every number in it.
+
+    Args:
+        runs: the rows of the same table in each run. Rows belong together when their words agree.
+
+    Returns:
+        The rows, in the order of the first run. The deviation is that of a sample (`n - 1`).
+
+    Example:
+        >>> average([[{"method": "a", "share": 0.5}], [{"method": "a", "share": 0.7}]])
+        [{'method': 'a', 'share': '0.6 ± 0.1414'}]
+    """
+    keyed = [{identity(row): row for row in rows} for rows in runs]
+    result = []
+    for words, first in keyed[0].items():
+        if not all(words in rows for rows in keyed):
+            continue
+        same = [rows[words] for rows in keyed]
+        numbers = {
+            name: [row[name] for row in same]
+            for name in first
+            if all(_is_number(row.get(name)) for row in same)
+        }
+        result.append(
+            {**dict(words), **{name: _spread(values) for name, values in numbers.items()}}
+        )
+    return result
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{report.text(float(np.mean(values)))} ± {report.text(float(np.std(values, ddof=1)))}"
+
+
+def load(config: Config) -> list[dict[str, list[Row]]]:
+    """The tables of each run.
+
+    Raises:
+        UsageError: fewer than two runs, runs of several experiments, or a run without metrics.
+    """
+    if len(config.runs) < 2:
+        raise UsageError(f"a summary needs at least two run folders, got {len(config.runs)}")
+    makers = {run: made_by(run) for run in config.runs}
+    if len(set(makers.values())) > 1:
+        raise UsageError(f"the runs are of several experiments: {makers}")
+    paths = [Path(run) / METRICS for run in config.runs]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path.parent} has no {METRICS}; run it to its end first")
+    return [tables(read_json(path)) for path in paths]
+
+
+def run(config: Config) -> None:
+    """Print every table that the runs have in common."""
+    found = load(config)
+    for name, rows in found[0].items():
+        averaged = average([rows, *(other.get(name, []) for other in found[1:])])
+        if averaged:
+            report.show(f"{name}, mean ± standard deviation of {len(found)} runs", averaged)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, Config))

@@ -1,0 +1,71 @@
+"""Averages over runs: what belongs together, and what is refused."""
+
+import json
+import statistics
+
+import pytest
+
+from experiments import summary
+
+
+def folder(path, metrics, experiment="experiments.toy"):
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"experiment": experiment, "config": {}}))
+    if metrics is not None:
+        (path / "metrics.json").write_text(json.dumps(metrics))
+    return str(path)
+
+
+def test_rows_are_matched_by_their_words_and_numbers_averaged():
+    runs = [
+        [
+            {"method": "a", "at": "long", "x": 1.0, "who": ["p"]},
+            {"method": "b", "at": "long", "x": 0},
+        ],
+        [{"method": "b", "at": "long", "x": 4}, {"method": "a", "at": "long", "x": 3.0, "who": []}],
+        [{"method": "a", "at": "long", "x": 8.0}, {"method": "b", "at": "long", "x": 5}],
+    ]
+    deviation = statistics.stdev([1.0, 3.0, 8.0])
+    assert summary.average(runs) == [
+        {"method": "a", "at": "long", "x": f"4 ± {deviation:.4g}"},
+        {"method": "b", "at": "long", "x": f"3 ± {statistics.stdev([0, 4, 5]):.4g}"},
+    ]
+
+
+def test_what_one_run_lacks_is_left_out():
+    with_y = [{"method": "a", "x": 1.0, "y": 1.0}, {"method": "b", "x": 1.0}]
+    without = [{"method": "a", "x": 1.0, "y": None}]
+    assert summary.average([with_y, without]) == [{"method": "a", "x": "1 ± 0"}]
+
+
+def test_the_tables_of_runs_are_printed(tmp_path, capsys):
+    runs = [
+        folder(tmp_path / str(i), {"generator": {"elbo": -100.0 - i}, "rows": [{"m": "a", "x": i}]})
+        for i in range(2)
+    ]
+    summary.run(summary.Config(tuple(runs)))
+    printed = capsys.readouterr().out
+    assert "-100.5 ± 0.7071" in printed
+    assert "0.5 ± 0.7071" in printed
+
+
+@pytest.mark.parametrize(
+    ("makes", "message"),
+    [
+        ([{"x": 1}], "at least two run folders, got 1"),
+        ([{"x": 1}, None], "has no metrics.json; run it to its end first"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused(tmp_path, makes, message):
+    runs = tuple(folder(tmp_path / str(i), metrics) for i, metrics in enumerate(makes))
+    with pytest.raises(summary.UsageError, match=message):
+        summary.run(summary.Config(runs))
+
+
+def test_runs_of_several_experiments_are_refused(tmp_path):
+    runs = (
+        folder(tmp_path / "a", {"x": 1}),
+        folder(tmp_path / "b", {"x": 1}, "experiments.other"),
+    )
+    with pytest.raises(summary.UsageError, match="several experiments"):
+        summary.run(summary.Config(runs))
