@@ -1,14 +1,15 @@
 """Train a variational autoencoder: the generator that potential flows and geometry work on.
 
-The run folder holds the parameters, metrics.json (held-out ELBO and importance-weighted bound; on
-sprites also overlap, linear decodability of the factors and the share of valid samples), and
-pictures of reconstructions, samples and losses.
+With --variance the deviation of its noise is fitted afterwards, mean and encoder frozen. The run
+folder holds the parameters, metrics.json (held-out ELBO and importance-weighted bound; on sprites
+also overlap, linear decodability of the factors and the share of valid samples), and pictures of
+reconstructions, samples and losses.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 from sklearn.linear_model import LinearRegression
 
-from experiments import report
+from experiments import deviation, report
 from experiments.command import main
+from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
 from experiments.training import Batch, Params, Training, fit
 from latent_flows import data, objectives, plots
@@ -60,15 +62,23 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "sprites"
-    """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
+    """Data set: sprites, digits, surface, or a prepared TFDS image set by name (see
+    TFDS_DATA_DIR)."""
     image_size: int | None = None
     """Pixels along each side; by default the data set's own."""
+    labels: tuple[int, ...] = ()
+    """Learn from examples with these labels only; none: all."""
     vae: VAEConfig = field(default_factory=VAEConfig)
     """Architecture."""
     objective: Objective = field(default_factory=Objective)
     """Loss."""
     training: Training = field(default_factory=Training)
     """Optimiser and duration."""
+    variance: Literal["none", "rbf", "network", "both"] = "none"
+    """Deviation of the noise to fit in a second stage: by an RBF network that grows away from data,
+    by an ordinary network, or by both."""
+    deviation: Deviation = field(default_factory=Deviation)
+    """The second stage."""
     test_images: int = 1000
     """Held-out images that the bounds are measured on."""
     iwae_samples: int = 64
@@ -112,17 +122,41 @@ MNIST_PAPER = replace(
     training=replace(MNIST.training, steps=50_000, batch_size=256),
 )
 
+PLANE = VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=32)
+SURFACE_PLANE = Config(
+    data="surface",
+    vae=replace(PLANE, width=8, likelihood="gaussian"),
+    objective=Objective(beta=0.1),
+    training=Training(steps=4000, batch_size=128, learning_rate=3e-3, warmup=50, decay="cosine"),
+    deviation=Deviation(centres=256, reach=1.25, noise=0.002),
+)
+DIGITS_PLANE = replace(
+    DIGITS, vae=PLANE, objective=Objective(), deviation=Deviation(centres=32, reach=1.25)
+)
+MNIST_PLANE = replace(
+    MNIST,
+    vae=PLANE,
+    objective=Objective(),
+    training=replace(MNIST.training, steps=4000, learning_rate=1e-3),
+)
+MNIST012_PLANE = replace(MNIST_PLANE, labels=(0, 1, 2))
+
 PRESETS = {
     "sprites": ("beta-TC-VAE with a broadcast decoder on rendered sprites (minutes)", SPRITES),
     "digits": ("a small MLP on scikit-learn's 8x8 digits (a minute)", DIGITS),
     "mnist": ("a convolutional VAE with 16 latents on MNIST, through TFDS", MNIST),
     "mnist-paper": ("the published latent size, 324, on MNIST; for a GPU", MNIST_PAPER),
+    "surface-plane": ("two latents on points of a surface with a hole", SURFACE_PLANE),
+    "digits-plane": ("two latents on scikit-learn's digits", DIGITS_PLANE),
+    "mnist012-plane": ("two latents on the digits 0, 1 and 2 of MNIST", MNIST012_PLANE),
+    "mnist-plane": ("two latents on MNIST", MNIST_PLANE),
 }
 
 
 def load(config: Config, split: str) -> Dataset:
     """The data set that a configuration names."""
-    return data.load(config.data, split=split, size=config.image_size)
+    dataset = data.load(config.data, split=split, size=config.image_size)
+    return data.with_labels(dataset, config.labels)
 
 
 def check(config: Config, dataset: Dataset) -> None:
@@ -131,9 +165,10 @@ def check(config: Config, dataset: Dataset) -> None:
     Raises:
         ValueError: a batch larger than the data set, or a negative seed.
     """
-    if config.training.batch_size > dataset.length:
+    stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
+    if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
         raise ValueError(
-            f"a batch of {config.training.batch_size} is more than the {dataset.length} examples "
+            f"a batch of {largest} is more than the {dataset.length} examples "
             f"of {dataset.name}; lower the batch size"
         )
     if config.seed < 0:
@@ -179,18 +214,42 @@ def train(folder: Folder, config: Config, dataset: Dataset) -> Params:
         PHASE,
         init=partial(initial, vae),
         loss=partial(loss, vae, config.objective),
-        batches=partial(images, dataset, config),
+        batches=partial(images, dataset, config.training.batch_size, config.seed),
         config=config.training,
         seed=config.seed,
         describe=f"VAE on {dataset.name}",
     )
 
 
+def train_deviation(
+    folder: Folder, kind: Kind, config: Config, dataset: Dataset, params: Params
+) -> Params:
+    """Fit, or go on fitting, the deviation of a trained VAE's noise."""
+    vae = model(config, dataset)
+    return deviation.train(
+        folder,
+        kind,
+        config.deviation,
+        vae,
+        params,
+        codes=kernel_codes(config, dataset, vae, params),
+        batches=partial(images, dataset, config.deviation.training.batch_size, config.seed),
+        seed=config.seed,
+    )
+
+
+def kernel_codes(config: Config, dataset: Dataset, vae: VAE, params: Params) -> Float[Array, "n d"]:
+    """Codes of some training images: where the kernels of an RBF network belong."""
+    chosen = np.random.default_rng(config.seed).permutation(dataset.length)
+    examples = dataset.examples(chosen[: config.deviation.codes])
+    encode = in_chunks(partial(_apply(vae), params, method=vae.encode))
+    return encode(jnp.asarray(examples["image"]))[0]
+
+
 def images(
-    dataset: Dataset, config: Config, start: int, sharding: NamedSharding
+    dataset: Dataset, size: int, seed: int, start: int, sharding: NamedSharding
 ) -> Iterator[Batch]:
     """Batches of images alone, from the batch of step `start` on."""
-    size, seed = config.training.batch_size, config.seed
     for batch in data.batches(dataset, batch_size=size, seed=seed, start=start, sharding=sharding):
         yield {"image": batch["image"]}
 
@@ -205,8 +264,14 @@ def in_chunks(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(lambda *args: jax.lax.map(lambda a: function(*a), args, batch_size=CHUNK))
 
 
-def measure(vae: VAE, params: Params, test: Dataset, config: Config) -> dict[str, float]:
-    """Bounds on held-out images, and what ground truth allows."""
+def measure(
+    vae: VAE,
+    params: Params,
+    test: Dataset,
+    config: Config,
+    deviations: Mapping[Kind, Params] | None = None,
+) -> dict[str, float]:
+    """Bounds on held-out images, how well deviations fit them, and what ground truth allows."""
     chosen = np.random.default_rng(config.seed).permutation(test.length)
     examples = test.examples(chosen[: config.test_images])
     images = jnp.asarray(examples["image"])
@@ -225,6 +290,11 @@ def measure(vae: VAE, params: Params, test: Dataset, config: Config) -> dict[str
         "elbo": float(elbos.mean()),
         "iwae": float(iwaes.mean()),
     }
+    for kind, fitted in (deviations or {}).items():
+        std = deviation.close(kind, config.deviation, vae, fitted)
+        evaluate = deviation.negative_log_likelihood
+        values, _ = in_chunks(partial(evaluate, config.deviation, vae, params, std))(keys, images)
+        result[f"log_likelihood_{kind}"] = -float(values.mean())
     if test.name == "sprites":
         truth = examples["factors"]
         result |= measure_sprites(vae, params, images, truth, jax.random.key(config.seed))
@@ -263,15 +333,19 @@ def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
     encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
     decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
     mean, _ = encode(images)
+    phases = [phase for phase in (PHASE, *KINDS["both"]) if folder.rows(phase)]
     figures = {
         "reconstructions": plots.reconstructions(
             np.asarray(images),
             np.asarray(decode(mean)),
             f"Held-out images of {test.name} and their reconstructions.",
         ),
-        "losses_vae": plots.loss_curves(
-            folder.rows(PHASE), caption="Loss per pixel and its terms in nats per image."
-        ),
+        **{
+            f"losses_{phase}": plots.loss_curves(
+                folder.rows(phase), caption=f"Loss per pixel of the phase '{phase}', and its terms."
+            )
+            for phase in phases
+        },
     }
     report.save_figures(folder, figures)
 
@@ -283,7 +357,11 @@ def run(config: Config) -> None:
     folder = open_folder(config.run, config)
     params = train(folder, config, train_set)
     vae = model(config, train_set)
-    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config))
+    deviations = {
+        kind: train_deviation(folder, kind, config, train_set, params)
+        for kind in KINDS[config.variance]
+    }
+    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
     draw(folder, vae, params, test_set)
     report.show(f"VAE on {train_set.name}, held out", [metrics])
     report.where(folder)

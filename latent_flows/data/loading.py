@@ -3,10 +3,14 @@
 import difflib
 import os
 
-from latent_flows.data import digits, sprites, tfds
+from latent_flows.data import digits, sprites, surface, tfds
 from latent_flows.data.dataset import Dataset
 
-BUILT_IN = {"sprites": sprites.dataset, "digits": digits.dataset}
+BUILT_IN = {
+    "sprites": sprites.dataset,
+    "digits": digits.dataset,
+    "surface": surface.dataset,
+}
 """Sets that need no files."""
 
 
@@ -17,10 +21,10 @@ def load(
     size: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """`sprites`, `digits`, or any image data set of TensorFlow Datasets prepared on disk.
+    """A set that needs no files, or any image data set of TensorFlow Datasets prepared on disk.
 
     Args:
-        name: `"sprites"`, `"digits"` or a TFDS name such as `"mnist"`.
+        name: `"sprites"`, `"digits"`, `"surface"` or a TFDS name such as `"mnist"`.
         split: "train", "test" or what else the set has.
         size: Pixels along each side; the set's own size when left out.
         data_dir: Folder of prepared TFDS sets; `TFDS_DATA_DIR` when left out.
