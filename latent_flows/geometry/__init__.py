@@ -1,0 +1,82 @@
+"""How far are two latents, and what is straight? The Riemannian geometry of a generator.
+
+A metric is a callable `z -> M(z)`: `pullback` of a generator, `stochastic_pullback` of one with
+noise, or any other. Everything else takes a metric and points.
+"""
+
+from latent_flows.geometry.curvature import (
+    acceleration,
+    christoffel,
+    ricci,
+    riemann,
+    scalar_curvature,
+    sectional_curvature,
+)
+from latent_flows.geometry.curves import Geodesic, energy, length
+from latent_flows.geometry.diffusion import Walk, brownian_motion
+from latent_flows.geometry.exponential import (
+    GeodesicFlow,
+    Logarithm,
+    exponential_map,
+    geodesic_flow,
+    logarithm,
+    logarithm_map,
+)
+from latent_flows.geometry.geodesics import distance, geodesic
+from latent_flows.geometry.land import Land, fit_land, land_log_prob, normalise_land, sample_land
+from latent_flows.geometry.means import FrechetMean, KMeans, frechet_mean, kmeans
+from latent_flows.geometry.metrics import (
+    Pullback,
+    conformal,
+    inner,
+    local_pca,
+    log_volume,
+    pullback,
+    squared_norm,
+    stochastic_pullback,
+    volume,
+)
+from latent_flows.geometry.operators import laplace_beltrami
+from latent_flows.geometry.transport import parallel_transport
+
+__all__ = [
+    "FrechetMean",
+    "Geodesic",
+    "GeodesicFlow",
+    "KMeans",
+    "Land",
+    "Logarithm",
+    "Pullback",
+    "Walk",
+    "acceleration",
+    "brownian_motion",
+    "christoffel",
+    "conformal",
+    "distance",
+    "energy",
+    "exponential_map",
+    "fit_land",
+    "frechet_mean",
+    "geodesic",
+    "geodesic_flow",
+    "inner",
+    "kmeans",
+    "land_log_prob",
+    "laplace_beltrami",
+    "length",
+    "local_pca",
+    "log_volume",
+    "logarithm",
+    "logarithm_map",
+    "normalise_land",
+    "parallel_transport",
+    "pullback",
+    "ricci",
+    "riemann",
+    "sample_land",
+    "scalar_curvature",
+    "sectional_curvature",
+    "squared_norm",
+    "stochastic_pullback",
+    "volume",
+]

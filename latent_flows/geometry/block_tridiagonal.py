@@ -1,0 +1,130 @@
+"""Symmetric block-tridiagonal systems: on a curve, every point is coupled to the next."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def solve(
+    diagonal: Float[Array, "m d d"],
+    upper: Float[Array, "m-1 d d"],
+    right: Float[Array, "m d"],
+    *,
+    definite: bool = True,
+) -> Float[Array, "m d"]:
+    r"""Solve $D_i x_i + U_{i-1}^\top x_{i-1} + U_i x_{i+1} = b_i$ by block elimination.
+
+    It takes `m` steps with matrices of `d` rows, forwards and backwards.
+
+    Args:
+        diagonal: the symmetric blocks $D_i$.
+        upper: the blocks $U_i$ that couple each row to the next.
+        right: the right side $b_i$.
+        definite: whether the matrix is known to be positive definite. Its Cholesky factors are
+            taken if so, which are not finite where it is not; LU factors of the blocks otherwise.
+
+    Returns:
+        `[m, d]`; not finite where the matrix, with `definite`, is not positive definite.
+
+    >>> import jax.numpy as jnp
+    >>> blocks, links = 2 * jnp.ones((3, 1, 1)), -jnp.ones((2, 1, 1))
+    >>> print(solve(blocks, links, jnp.array([[1.0], [0.0], [1.0]])).round(3)[:, 0])
+    [1. 1. 1.]
+    """
+    links = jnp.concatenate([jnp.zeros_like(diagonal[:1]), upper])
+
+    def forward(carry, row):
+        factor, reduced = carry
+        block, link, b = row
+        gain = _apply(factor, link, definite).T
+        factor = _factor(block - _times(gain, link), definite)
+        b = b - _times(gain, reduced)
+        return (factor, b), (factor, b)
+
+    first = (jnp.eye(right.shape[-1], dtype=right.dtype), right[0])
+    _, (factors, reduced) = jax.lax.scan(forward, first, (diagonal, links, right))
+
+    def backward(below, row):
+        factor, link, b = row
+        x = _apply(factor, b - _times(link, below), definite)
+        return x, x
+
+    following = jnp.concatenate([upper, jnp.zeros_like(diagonal[:1])])
+    last = jnp.zeros_like(right[0])
+    return jax.lax.scan(backward, last, (factors, following, reduced), reverse=True)[1]
+
+
+def from_product(
+    product: Callable[[Float[Array, "m d"]], Float[Array, "m d"]], m: int, d: int, dtype: jnp.dtype
+) -> tuple[Float[Array, "m d d"], Float[Array, "m-1 d d"]]:
+    """The blocks of a block-tridiagonal matrix that is only known by its products.
+
+    It takes `3 d` products, with vectors that touch every third point: what they hit then belongs
+    to one of them.
+
+    Args:
+        product: the linear function.
+        m: how many blocks lie on the diagonal.
+        d: the rows of a block.
+        dtype: of the vectors.
+
+    Returns:
+        The blocks on the diagonal and those above it, as `solve` takes them.
+
+    >>> import jax.numpy as jnp
+    >>> _, upper = from_product(lambda x: jnp.roll(x, -1, 0), 2, 1, jnp.float32)
+    >>> print(upper)
+    [[[1.]]]
+    """
+    colour = jnp.arange(m) % 3
+    probes = (colour == jnp.arange(3)[:, None]).astype(dtype)  # [3, m]
+    units = jnp.einsum("cm,de->cdme", probes, jnp.eye(d, dtype=dtype))
+    hits = jax.vmap(jax.vmap(product))(units)  # [3, column, m, row]
+    at = jnp.arange(m)
+    diagonal = hits[colour, :, at].mT
+    return diagonal, hits[colour[1:], :, at[:-1]].mT
+
+
+def _factor(block: Float[Array, "d d"], definite: bool) -> Float[Array, "d d"]:
+    """What `_apply` needs to solve with a block; not finite if it should be definite and is not."""
+    if _is_small(block):
+        return _small_inverse(block, definite)
+    return jnp.linalg.cholesky(block) if definite else jnp.linalg.inv(block)
+
+
+def _apply(factor: Float[Array, "d d"], right: Array, definite: bool) -> Array:
+    if _is_small(factor) or not definite:
+        return _times(factor, right)
+    return jax.scipy.linalg.cho_solve((factor, True), right)
+
+
+def _is_small(block: Float[Array, "d d"]) -> bool:
+    """Whether a formula is faster than calling LAPACK, which costs more than it computes here."""
+    return block.shape[0] <= 2
+
+
+def _small_inverse(block: Float[Array, "d d"], definite: bool) -> Float[Array, "d d"]:
+    first = block[0, 0]
+    if block.shape[0] == 1:
+        determinant, adjugate = first, jnp.ones_like(block)
+    else:
+        determinant = first * block[1, 1] - block[0, 1] * block[1, 0]
+        adjugate = jnp.stack(
+            [
+                jnp.stack([block[1, 1], -block[0, 1]]),
+                jnp.stack([-block[1, 0], first]),
+            ]
+        )
+    inverse = adjugate / determinant
+    return jnp.where((first > 0) & (determinant > 0), inverse, jnp.nan) if definite else inverse
+
+
+def _times(a: Float[Array, "d d"], b: Array) -> Array:
+    """A matrix product; of small matrices as a sum, which XLA fuses with what is around it."""
+    if not _is_small(a):
+        return a @ b
+    products = (a[:, i, *(None,) * (b.ndim - 1)] * b[i] for i in range(len(b)))
+    return functools.reduce(jnp.add, products)

@@ -1,0 +1,184 @@
+"""Curves of a latent space: their length, their energy, and the geodesic as one of them."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from scipy.interpolate import CubicSpline
+
+from latent_flows.geometry.metrics import squared_norm
+from latent_flows.typing import Curve, Latent, Metric, Scalar
+
+_PANELS = 16
+"""Parts, at least, in which the length of a spline is measured."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Geodesic:
+    r"""A shortest path between two latents, or the best that was found; see `geodesic`.
+
+    It is a curve: called with `s` in [0, 1] it gives the latent there, by the cubic spline through
+    `points` (not-a-knot, twice continuously differentiable).
+    """
+
+    points: Float[Array, "n+1 d"]
+    """The latents at `s = 0, 1/n, ..., 1`; the first and the last are the end points, exactly."""
+    length: Scalar
+    """Its length in the metric."""
+    energy: Scalar
+    r"""Half the integral of its squared speed, $\tfrac12 \int |c'|_M^2\,ds$; at a geodesic half the
+    squared length."""
+    residual: Scalar
+    r"""How far it is from the geodesic equation: the root mean square, over the points between the
+    ends, of $|\nabla_{c'} c'|_M / |c'|_M$, with derivatives of the spline. It is the angle, in
+    radians, by which a curve as crooked as this everywhere turns from its start to its end, and
+    says whether `n` is large enough. It is taken at seven places between the ends."""
+    converged: Bool[Array, ""]
+    """Whether the discretised energy is stationary to tolerance, and every number finite."""
+
+    def __call__(self, s: Scalar) -> Latent:
+        return evaluate(self.points, s)
+
+
+def length(metric: Metric, curve: Curve, *, segments: int = 64) -> Scalar:
+    r"""The length of a curve.
+
+    $$\int_0^1 |c'(s)|_{M(c(s))}\,ds$$
+
+    By two-point Gauss quadrature on equal segments, with one forward-mode pass through the curve
+    and, where the metric is pulled back, one through the immersion: no Jacobian is formed.
+
+    Args:
+        metric: any metric.
+        curve: `s -> z`, differentiable.
+        segments: how many equal parts of [0, 1] the quadrature takes, at least 1.
+
+    Returns:
+        The length. Where the metric is not positive, a negative squared speed counts as zero.
+
+    Raises:
+        ValueError: fewer segments than one.
+
+    >>> import jax.numpy as jnp
+    >>> circle = lambda s: jnp.array([jnp.cos(jnp.pi * s), jnp.sin(jnp.pi * s)])
+    >>> print(jnp.allclose(length(lambda z: jnp.eye(2), circle), jnp.pi))
+    True
+    """
+    return _mean_root(_squared_speeds(metric, curve, segments))
+
+
+def energy(metric: Metric, curve: Curve, *, segments: int = 64) -> Scalar:
+    r"""The energy of a curve.
+
+    $$\frac12 \int_0^1 |c'(s)|_{M(c(s))}^2\,ds$$
+
+    At least half the squared length, with equality where the speed is constant.
+
+    Args:
+        metric: any metric.
+        curve: `s -> z`, differentiable.
+        segments: as in `length`.
+
+    Returns:
+        The energy.
+
+    Raises:
+        ValueError: fewer segments than one.
+
+    >>> import jax.numpy as jnp
+    >>> print(energy(lambda z: jnp.eye(2), lambda s: s * jnp.array([3.0, 4.0])))
+    12.5
+    """
+    return _squared_speeds(metric, curve, segments).mean() / 2
+
+
+def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
+    """The cubic spline through `points`, which lie at equal distances in `s`, at one `s`.
+
+    Outside of [0, 1] the first and the last cubic go on, so that the ends have derivatives too.
+    """
+    segments = points.shape[0] - 1
+    place = jnp.asarray(s) * segments
+    index = jnp.clip(jnp.floor(place).astype(int), 0, segments - 1)
+    table = jnp.asarray(_spline(segments), points.dtype)
+    x = (place - index).astype(points.dtype)
+    cubic = table[:, index] @ points
+    return ((cubic[0] * x + cubic[1]) * x + cubic[2]) * x + cubic[3]
+
+
+def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 d"]:
+    """The cubic spline through `points` at other equally distant places."""
+    if segments == points.shape[0] - 1:
+        return points
+    places = np.linspace(0, 1, segments + 1)
+    return jnp.asarray(spline_weights(points.shape[0] - 1, places), points.dtype) @ points
+
+
+def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:
+    """The straight line; its first and last points are the given ones, exactly."""
+    s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
+    return ((1 - s) * z0 + s * z1).at[-1].set(z1)
+
+
+def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
+    """The nodes of two-point Gauss quadrature on equal segments of [0, 1]; all weigh the same."""
+    if segments < 1:
+        raise ValueError(f"segments must be at least 1, got {segments}")
+    offsets = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
+    return ((np.arange(segments)[:, None] + offsets) / segments).ravel()
+
+
+def differentiate(
+    points: Float[Array, "n+1 d"], places: Float[np.ndarray, "q"], order: int = 1
+) -> Float[Array, "q d"]:
+    """Derivatives in `s` of the spline through `points`; exactly zero where all points are one."""
+    weights = spline_weights(len(points) - 1, places, order)
+    return jnp.asarray(weights, points.dtype) @ (points - points[0])
+
+
+def spline_weights(
+    segments: int, places: Float[np.ndarray, "q"], derivative: int = 0
+) -> Float[np.ndarray, "q n+1"]:
+    """What every point contributes to its spline, or a derivative in `s`, at given places."""
+    return _unit_splines(segments)(places, derivative)
+
+
+def measure(metric: Metric, points: Float[Array, "n+1 d"]) -> tuple[Scalar, Scalar]:
+    """Length and energy of the spline through `points`."""
+    segments = len(points) - 1
+    places = gauss_places(segments * -(-_PANELS // segments))
+    z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
+    v = differentiate(points, places)
+    squares = jax.vmap(lambda z, v: squared_norm(metric, z, v))(z, v)
+    return _mean_root(squares), squares.mean() / 2
+
+
+def _squared_speeds(metric: Metric, curve: Curve, segments: int) -> Float[Array, "q"]:
+    def squared_speed(s: Scalar) -> Scalar:
+        z, v = jax.jvp(curve, (s,), (jnp.ones_like(s),))
+        return squared_norm(metric, z, v)
+
+    return jax.vmap(squared_speed)(jnp.asarray(gauss_places(segments)))
+
+
+def _mean_root(squares: Float[Array, "q"]) -> Scalar:
+    """The mean square root, with derivative zero where the square is."""
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0).mean()
+
+
+@lru_cache
+def _unit_splines(segments: int) -> CubicSpline:
+    """One spline a point: 1 there and 0 at the others. Splines are linear in their points."""
+    return CubicSpline(np.linspace(0, 1, segments + 1), np.eye(segments + 1))
+
+
+@lru_cache
+def _spline(segments: int) -> Float[np.ndarray, "4 n n+1"]:
+    """Coefficients of the cubics, highest power first, each in units of its segment."""
+    powers = np.arange(3, -1, -1.0)
+    return _unit_splines(segments).c / float(segments) ** powers[:, None, None]

@@ -1,0 +1,305 @@
+"""Geodesics: the shortest paths between latents."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from latent_flows.geometry import block_tridiagonal, chords, metrics
+from latent_flows.geometry.curvature import acceleration
+from latent_flows.geometry.curves import (
+    Geodesic,
+    differentiate,
+    measure,
+    resample,
+    spline_weights,
+    straight,
+)
+from latent_flows.geometry.descent import minimise
+from latent_flows.typing import Curve, Latent, Metric, Scalar
+
+_ROUGH = 0.1
+"""Tolerance for a chain of few points, which is only where a longer one starts."""
+
+
+def geodesic(
+    metric: Metric,
+    z0: ArrayLike | Sequence[float],
+    z1: ArrayLike | Sequence[float],
+    *,
+    segments: int = 32,
+    initial: Float[ArrayLike, "k+1 d"] | Curve | None = None,
+    tolerance: float | None = None,
+    max_iterations: int = 100,
+) -> Geodesic:
+    r"""The shortest path between two latents.
+
+    $$\min_c \; \tfrac12 \int_0^1 |c'(s)|_{M(c(s))}^2\,ds, \qquad c(0) = z_0,\; c(1) = z_1$$
+
+    It is a local minimum: the one downhill from where the search starts. The curve is known at
+    `segments + 1` points. Where the metric is a `pullback` without an ambient metric, the energy
+    is a sum of squares of chords in data space, minimised by damped Gauss-Newton steps that learn
+    the rest of the Hessian on the way; a step costs one evaluation of the immersion and of its
+    Jacobian at the points. For any other metric it is minimised by Newton's method, with the
+    metric taken in the middle of each segment; a step costs its first and second derivatives.
+    For an immersion, from 16 segments and without `initial`, a curve of a quarter of the segments
+    comes first; other metrics can look too small between few points.
+
+    Derivatives in `z0`, `z1` and anything that the metric closes over are those of the minimum, by
+    the implicit function theorem, in forward and reverse mode.
+
+    Call it under `jax.jit`: it compiles in seconds, and outside does so at every call. For many
+    pairs use `jax.vmap`. That runs until the last pair has converged and keeps the images
+    of all points; `jax.lax.map(..., batch_size=16)` bounds the memory, and is often faster,
+    because the others of a small batch have less to wait for.
+
+    Args:
+        metric: any metric, positive definite along the way.
+        z0: where the path starts. Whole numbers are taken as floats.
+        z1: where it ends. If it is `z0`, the path stays there and has length zero.
+        segments: how many segments the discretised curve has, at least 1. The error of the length
+            falls with the fourth power.
+        initial: where the search starts: points at equal distances in `s`, of which there may be
+            more or fewer than `segments + 1`, or a curve. Its ends are moved to `z0` and `z1`.
+            The straight line by default. It does not matter for derivatives.
+        tolerance: relative size of the energy's gradient at which the search stops, as
+            `descent.minimise` measures it; the energy is then exact to about its square. By
+            default 1e-3 in single precision and 1e-6 in double.
+        max_iterations: the most evaluations at a number of segments.
+
+    Returns:
+        A `Geodesic`. Where the metric is not finite or not positive definite on the way, or the
+        search did not end, `converged` is False; the points are then the best that were found, or
+        the straight line, but always finite if the end points are.
+
+    Raises:
+        ValueError: end points that are not two vectors of the same length, or not numbers; fewer
+            segments or iterations than one; a tolerance that is not positive; an `initial` of
+            another shape; a metric that is not a square matrix of the length of `z0`.
+
+    References:
+        Arvanitidis, Hansen and Hauberg, *Latent Space Oddity*, 2018, section 3.
+        Shao, Kumar and Fletcher, *The Riemannian Geometry of Deep Generative Models*, 2018,
+        algorithm 1, for the energy.
+        Dennis, Gay and Welsch, *An Adaptive Nonlinear Least-Squares Algorithm*, 1981, for the
+        learnt part of the Hessian.
+
+    >>> import jax.numpy as jnp
+    >>> half_plane = lambda z: jnp.eye(2) / z[1] ** 2
+    >>> path = geodesic(half_plane, jnp.array([-1.0, 1.0]), jnp.array([1.0, 1.0]))
+    >>> print(path.converged, jnp.allclose(path.length, jnp.arccosh(3.0), rtol=1e-5))
+    True True
+    >>> print(jnp.allclose(jnp.linalg.norm(path(0.3)), jnp.sqrt(2.0), rtol=1e-3))  # a circle
+    True
+    """
+    z0, z1, dtype = _ends(metric, z0, z1)
+    start = _start(initial, z0, z1, segments)
+    if tolerance is None:
+        tolerance = 1e-3 if jnp.finfo(dtype).bits <= 32 else 1e-6
+    if not (segments >= 1 and max_iterations >= 1 and tolerance > 0):
+        raise ValueError(
+            "segments and max_iterations must be at least 1 and tolerance positive, got "
+            f"{segments}, {max_iterations} and {tolerance}"
+        )
+    line = straight(z0, z1, segments)
+    stationary = jnp.array(True)
+    points = line
+    if segments > 1:
+        inner, stationary = _inner(
+            metric, z0, z1, line, start, tolerance=tolerance, max_iterations=max_iterations
+        )
+        points = _join(z0, inner, z1)
+        points = jnp.where(jnp.isfinite(points).all(), points, line)
+    length, energy = measure(metric, points)
+    residual = _residual(metric, points)
+    numbers = jnp.stack([length, energy, residual])
+    finite = jnp.isfinite(numbers)
+    # The line is no worse an answer where the metric breaks down, but its length may be missing.
+    length, energy, residual = jnp.where(finite, numbers, 0)
+    return Geodesic(
+        points=points,
+        length=length,
+        energy=energy,
+        residual=residual,
+        converged=stationary & finite.all() & _is_definite(metric, points),
+    )
+
+
+def distance(
+    metric: Metric,
+    z0: ArrayLike | Sequence[float],
+    z1: ArrayLike | Sequence[float],
+    *,
+    segments: int = 32,
+    initial: Float[ArrayLike, "k+1 d"] | Curve | None = None,
+    tolerance: float | None = None,
+    max_iterations: int = 100,
+) -> Scalar:
+    """The length of the shortest path between two latents that `geodesic` finds.
+
+    Whether it found one is said by `geodesic` alone. The derivative at `z0 = z1`, where the
+    distance has none, is zero.
+
+    Args:
+        metric: any metric.
+        z0: one latent.
+        z1: another.
+        segments: as in `geodesic`, as are all below.
+        initial: where the search starts.
+        tolerance: when it ends.
+        max_iterations: when it gives up.
+
+    Returns:
+        The distance.
+
+    Raises:
+        ValueError: as `geodesic` does.
+
+    >>> import jax.numpy as jnp
+    >>> print(distance(lambda z: 4 * jnp.eye(2), jnp.zeros(2), jnp.array([3.0, 4.0])))
+    10.0
+    """
+    return geodesic(
+        metric,
+        z0,
+        z1,
+        segments=segments,
+        initial=initial,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    ).length
+
+
+def _inner(
+    metric: Metric,
+    z0: Latent,
+    z1: Latent,
+    line: Float[Array, "n+1 d"],
+    start: Float[Array, "n+1 d"] | None,
+    *,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Float[Array, "n-1 d"], Bool[Array, ""]]:
+    """The points between the ends where the energy is least, as an implicit function."""
+    segments = len(line) - 1
+    energy = chords.total(metric)
+
+    def force(inner: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
+        return jax.grad(lambda inner: energy(_join(z0, inner, z1)))(inner)
+
+    def descend(points: Float[Array, "k+1 d"], tolerance: float):
+        advance, blank = chords.model(metric, z0, z1, len(points) - 1)
+        return minimise(
+            advance, blank, points[1:-1], tolerance=tolerance, max_iterations=max_iterations
+        )
+
+    def solve(_, inner: Float[Array, "n-1 d"]):
+        points = _join(z0, inner, z1)
+        if start is None and chords.is_immersed(metric):
+            for coarse in _levels(segments):
+                found = descend(resample(points, coarse), _ROUGH)
+                finer = resample(_join(z0, found.points, z1), segments)
+                points = jnp.where(found.converged, finer, points)
+        found = descend(points, tolerance)
+        # As a number, because custom_root differentiates whatever else it returns.
+        return found.points, found.converged.astype(inner.dtype)
+
+    def solve_linear(product, right: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
+        blocks = block_tridiagonal.from_product(
+            product, right.shape[0], right.shape[1], right.dtype
+        )
+        return jax.lax.custom_linear_solve(
+            product,
+            right,
+            lambda _, b: block_tridiagonal.solve(*blocks, b, definite=False),
+            symmetric=True,
+        )
+
+    guess = jax.lax.stop_gradient(line if start is None else start)
+    inner, converged = jax.lax.custom_root(force, guess[1:-1], solve, solve_linear, has_aux=True)
+    return inner, converged > 0
+
+
+def _levels(segments: int) -> list[int]:
+    """Numbers of segments to begin with, increasing.
+
+    >>> _levels(32), _levels(100), _levels(8)
+    ([8], [6, 25], [])
+    """
+    return [] if segments < 16 else [*_levels(segments // 4), segments // 4]
+
+
+def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
+    """The residual of the geodesic equation, as `Geodesic` describes it."""
+    segments = len(points) - 1
+    if segments == 1:
+        return jnp.zeros((), points.dtype)
+    places = np.linspace(0, 1, min(segments, 8) + 1)[1:-1]
+    z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
+    v, bend = (differentiate(points, places, order) for order in (1, 2))
+    turn = bend - jax.vmap(acceleration(metric))(z, v)
+    norm = jax.vmap(lambda z, v: metrics.squared_norm(metric, z, v))
+    squared, speed = norm(z, turn).mean(), norm(z, v).mean()
+    moves = speed > 0
+    ratio = jnp.where(moves, squared / jnp.where(moves, speed, 1), 0)
+    positive = ratio > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, ratio, 1)), 0)
+
+
+def _is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, ""]:
+    """Whether a metric is positive definite at the points.
+
+    What is pulled back from Euclidean space cannot be negative, and where it is singular the
+    residual is not finite.
+    """
+    if chords.is_immersed(metric):
+        return jnp.array(True)
+    return jnp.isfinite(jnp.linalg.cholesky(jax.vmap(metric)(points))).all()
+
+
+def _join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
+    return jnp.concatenate([z0[None], inner, z1[None]])
+
+
+def _ends(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
+    """The end points as floats of one dtype, once they are known to suit the metric."""
+    ends = {name: jnp.asarray(z) for name, z in (("z0", z0), ("z1", z1))}
+    for name, z in ends.items():
+        if z.ndim != 1 or z.size == 0 or not jnp.issubdtype(z.dtype, jnp.number):
+            raise ValueError(
+                f"{name} must be one latent, a vector of numbers, got shape {z.shape} and dtype "
+                f"{z.dtype}; use jax.vmap for a batch"
+            )
+        if jnp.issubdtype(z.dtype, jnp.complexfloating):
+            raise ValueError(f"{name} must be real, got dtype {z.dtype}")
+    if ends["z0"].shape != ends["z1"].shape:
+        raise ValueError(
+            f"z1 must have the shape of z0, {ends['z0'].shape}, got {ends['z1'].shape}"
+        )
+    dtype = jnp.result_type(*ends.values())
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    start, end = (z.astype(dtype) for z in ends.values())
+    jax.eval_shape(partial(metrics.matrix, metric), start)
+    return start, end, dtype
+
+
+def _start(
+    initial: Float[ArrayLike, "k+1 d"] | Curve | None, z0: Latent, z1: Latent, segments: int
+) -> Float[Array, "n+1 d"] | None:
+    """The points to start from, ends included; None for the straight line."""
+    if initial is None or segments < 2:
+        return None
+    if callable(initial):
+        points = jax.vmap(initial)(jnp.linspace(0, 1, segments + 1, dtype=z0.dtype))
+    else:
+        points = jnp.asarray(initial)
+    if points.ndim != 2 or len(points) < 2 or points.shape[1:] != z0.shape:
+        raise ValueError(
+            f"initial must be at least 2 points of shape {z0.shape}, or a curve through such, "
+            f"got shape {points.shape}"
+        )
+    return resample(points.astype(z0.dtype), segments)

@@ -1,0 +1,343 @@
+"""Metrics: what a latent space's lengths and angles are.
+
+A metric is any callable `z -> M(z)`, a symmetric positive definite matrix. One that is pulled back
+through an immersion keeps it, so that inner products need no Jacobian and solvers can use the
+immersion itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from latent_flows.typing import Generator, Latent, Metric, Scalar
+
+Ambient = Callable[[Float[Array, "n"]], Array]
+"""`x -> A(x)`, a metric of data space at a flattened sample: `[n, n]`, or `[n]` if diagonal."""
+
+
+@dataclass(frozen=True)
+class Pullback:
+    """The metric of a latent space seen through a map into data space; see `pullback`."""
+
+    immersion: Generator
+    """`z -> x`, of any event shape."""
+    ambient: Ambient | None = None
+    """The metric of data space; Euclidean if None."""
+
+    def __call__(self, z: Latent) -> Float[Array, "d d"]:
+        x = self.flat(z)
+        jacobian = jax.jacfwd(self.flat)(z)
+        return jacobian.T @ self.lower(x, jacobian)
+
+    def flat(self, z: Latent) -> Float[Array, "n"]:
+        """The immersion with its sample as one vector."""
+        _check_latent(z)
+        return jnp.ravel(self.immersion(z))
+
+    def inner(self, z: Latent, u: Latent, v: Latent) -> Scalar:
+        """`u' M(z) v` by one forward pass with two tangents."""
+        x, push = jax.linearize(self.flat, z)
+        return push(u) @ self.lower(x, push(v))
+
+    def lower(self, x: Float[Array, "n"], tangents: Array) -> Array:
+        """`A(x)` applied to tangents of data space, along their first axis."""
+        if self.ambient is None:
+            return tangents
+        ambient = jnp.asarray(self.ambient(x))
+        if ambient.shape == x.shape:
+            return (ambient * tangents.T).T
+        if ambient.shape != 2 * x.shape:
+            raise ValueError(
+                f"the ambient metric must have shape {2 * x.shape}, or {x.shape} if it is "
+                f"diagonal, got {ambient.shape}"
+            )
+        return ambient @ tangents
+
+
+def pullback(immersion: Generator, ambient: Ambient | None = None) -> Pullback:
+    r"""The metric that makes an immersion keep lengths.
+
+    $$M(z) = J(z)^\top A(f(z))\, J(z), \qquad J = \partial f / \partial z$$
+
+    The Jacobian takes `d` forward-mode passes; `inner` and `squared_norm` take one or two.
+
+    Args:
+        immersion: `z -> x`, of any event shape, smooth, with a Jacobian of full rank.
+        ambient: `x -> A(x)`, the metric of data space at the flattened sample: `[n, n]`, or `[n]`
+            where it is diagonal. Euclidean by default.
+
+    Returns:
+        The metric, a callable that keeps `immersion` and `ambient`.
+
+    Raises:
+        ValueError: when called, for a latent that is not one vector, or an ambient metric of
+            another shape.
+
+    References:
+        Arvanitidis, Hansen and Hauberg, *Latent Space Oddity*, 2018, section 3.
+
+    >>> import jax.numpy as jnp
+    >>> print(pullback(lambda z: jnp.array([z[0], z[1], z[0] * z[1]]))(jnp.array([1.0, 2.0])))
+    [[5. 2.]
+     [2. 2.]]
+    """
+    return Pullback(immersion, ambient)
+
+
+def stochastic_pullback(mean: Generator, std: Generator) -> Pullback:
+    r"""The expected metric of a noisy generator, $f(z) = \mu(z) + \sigma(z) \epsilon$.
+
+    $$\mathbb{E}\, J^\top J = J_\mu^\top J_\mu + J_\sigma^\top J_\sigma$$
+
+    It is the metric pulled back through the stacked map $z \mapsto (\mu(z), \sigma(z))$, which it
+    keeps as its immersion.
+
+    Args:
+        mean: `z -> mu`, of any event shape.
+        std: `z -> sigma`, of any event shape.
+
+    Returns:
+        The metric.
+
+    References:
+        Arvanitidis, Hansen and Hauberg, *Latent Space Oddity*, 2018, theorem 1.
+
+    >>> import jax.numpy as jnp
+    >>> metric = stochastic_pullback(lambda z: 2 * z, lambda z: z @ z)
+    >>> print(metric(jnp.array([1.0, 0.0])))
+    [[8. 0.]
+     [0. 4.]]
+    """
+    return Pullback(lambda z: jnp.concatenate([jnp.ravel(mean(z)), jnp.ravel(std(z))]))
+
+
+def conformal(factor: Callable[[Latent], Scalar], base: Metric | None = None) -> Metric:
+    r"""A metric scaled by a positive function.
+
+    $$M(z) = \lambda(z)\, M_0(z)$$
+
+    Args:
+        factor: `z -> lambda(z) > 0`.
+        base: the metric that is scaled; Euclidean by default.
+
+    Returns:
+        The metric.
+
+    >>> import jax.numpy as jnp
+    >>> half_plane = conformal(lambda z: 1 / z[1] ** 2)  # the hyperbolic plane
+    >>> print(half_plane(jnp.array([0.0, 0.5])))
+    [[4. 0.]
+     [0. 4.]]
+    """
+
+    def metric(z: Latent) -> Float[Array, "d d"]:
+        _check_latent(z)
+        return factor(z) * (jnp.eye(z.shape[0], dtype=z.dtype) if base is None else base(z))
+
+    return metric
+
+
+def local_pca(data: Float[Array, "n d"], sigma: float, rho: float) -> Metric:
+    r"""A metric that is small where data is, from local diagonal covariances.
+
+    $$M_{jj}(z) = \Big(\sum_n w_n(z)\,(x_{nj} - z_j)^2 + \rho\Big)^{-1}, \qquad
+      w_n(z) = \exp\big(-|x_n - z|^2 / (2 \sigma^2)\big)$$
+
+    Args:
+        data: the points, `[n, d]`.
+        sigma: reach of a point, positive, in the units of `data`.
+        rho: the regulariser, positive, in the units of `data` squared: far from data
+            `M = 1 / rho`, the largest that the metric gets.
+
+    Returns:
+        The metric, diagonal.
+
+    Raises:
+        ValueError: data that are not a matrix with at least one row; `sigma` or `rho` not positive.
+
+    References:
+        Arvanitidis, Hansen and Hauberg, *A Locally Adaptive Normal Distribution*, 2016, eq. (9).
+
+    >>> import jax.numpy as jnp
+    >>> metric = local_pca(jnp.array([[0.0, 0.0], [1.0, 0.0]]), sigma=1.0, rho=0.1)
+    >>> print(jnp.diag(metric(jnp.array([50.0, 0.0]))).round(1))
+    [10. 10.]
+    """
+    data = jnp.asarray(data)
+    if data.ndim != 2 or data.shape[0] == 0:
+        raise ValueError(f"data must have shape [n, d] with n at least 1, got {data.shape}")
+    if not (sigma > 0 and rho > 0):
+        raise ValueError(f"sigma and rho must be positive, got {sigma} and {rho}")
+
+    def metric(z: Latent) -> Float[Array, "d d"]:
+        if z.shape != data.shape[1:]:
+            raise ValueError(f"expected a latent of shape {data.shape[1:]}, got {z.shape}")
+        offset = (data - z) ** 2
+        weight = jnp.exp(-offset.sum(-1) / (2 * sigma**2))
+        return jnp.diag(1 / (weight @ offset + rho))
+
+    return metric
+
+
+def inner(metric: Metric, z: Latent, u: Latent, v: Latent) -> Scalar:
+    r"""The inner product of two tangent vectors, $u^\top M(z)\, v$.
+
+    Where the metric is pulled back, no Jacobian is formed.
+
+    Args:
+        metric: any metric.
+        z: where.
+        u: a tangent vector at `z`.
+        v: another.
+
+    >>> import jax.numpy as jnp
+    >>> print(inner(lambda z: 2 * jnp.eye(2), jnp.zeros(2), jnp.ones(2), jnp.ones(2)))
+    4.0
+    """
+    if isinstance(metric, Pullback):
+        return metric.inner(z, u, v)
+    return u @ matrix(metric, z) @ v
+
+
+def squared_norm(metric: Metric, z: Latent, v: Latent) -> Scalar:
+    r"""The squared length of a tangent vector, $v^\top M(z)\, v$; one forward-mode pass."""
+    if isinstance(metric, Pullback):
+        x, pushed = jax.jvp(metric.flat, (z,), (v,))
+        return pushed @ metric.lower(x, pushed)
+    return v @ matrix(metric, z) @ v
+
+
+def log_volume(metric: Metric) -> Callable[[Latent], Scalar]:
+    r"""The logarithm of the volume measure, $\tfrac12 \log\det M(z)$.
+
+    Where the metric is pulled back from a Euclidean space, $M = J^\top J$ is not formed: in 32 bits
+    its determinant can come out negative. $\log|\det R|$ of $J = QR$ has the same value.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        `z -> scalar`; `-inf` where the metric is singular, NaN where it is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> thin = pullback(lambda z: jnp.array([z[0], z[0] + 1e-4 * z[1]]))
+    >>> print(jnp.exp(log_volume(thin)(jnp.zeros(2))).round(6))
+    1e-04
+    """
+
+    def value(z: Latent) -> Scalar:
+        if isinstance(metric, Pullback) and metric.ambient is None:
+            return jnp.log(jnp.diagonal(root(metric, z))).sum()
+        sign, logdet = jnp.linalg.slogdet(matrix(metric, z))
+        return jnp.where(sign < 0, jnp.nan, logdet / 2)
+
+    return value
+
+
+def root(metric: Metric, z: Latent) -> Float[Array, "d d"]:
+    r"""The lower triangular root of a metric, $M(z) = L L^\top$, with a positive diagonal.
+
+    Where the metric is pulled back from a Euclidean space, $L^\top$ is the triangle of $J = QR$:
+    half the digits are lost by forming $J^\top J$ first.
+
+    Args:
+        metric: any metric.
+        z: where.
+
+    Returns:
+        `[d, d]`; NaN where the metric is not positive definite, a zero on the diagonal where it is
+        pulled back and singular.
+
+    >>> import jax.numpy as jnp
+    >>> slanted = pullback(lambda z: jnp.array([4.0, 0.0]) * z[0] + jnp.array([2.0, 3.0]) * z[1])
+    >>> print(root(slanted, jnp.zeros(2)).round(1))
+    [[4. 0.]
+     [2. 3.]]
+    """
+    if not isinstance(metric, Pullback) or metric.ambient is not None:
+        return jnp.linalg.cholesky(matrix(metric, z))
+    jacobian = jax.jacfwd(metric.flat)(z)
+    missing = max(0, jacobian.shape[1] - jacobian.shape[0])
+    triangle = jnp.linalg.qr(jnp.pad(jacobian, ((0, missing), (0, 0))), mode="r")
+    diagonal = jnp.diagonal(triangle)
+    return triangle.T * jnp.where(diagonal < 0, -1, 1).astype(z.dtype)
+
+
+def volume(metric: Metric) -> Callable[[Latent], Scalar]:
+    r"""The volume measure: how much data space a piece of latent space covers.
+
+    $$\sqrt{\det M(z)}$$
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        `z -> scalar`; 0 where the metric is singular, NaN where its determinant is negative.
+
+    References:
+        Arvanitidis, Hansen and Hauberg, *Latent Space Oddity*, 2018, eq. (6).
+
+    >>> import jax.numpy as jnp
+    >>> print(volume(lambda z: 4.0 * jnp.eye(2))(jnp.zeros(2)))
+    4.0
+    """
+    log = log_volume(metric)
+    return lambda z: jnp.exp(log(z))
+
+
+def matrix(metric: Metric, z: Latent) -> Float[Array, "d d"]:
+    """The metric at a point, as a matrix whose shape is known to be right.
+
+    Args:
+        metric: any metric.
+        z: where.
+
+    Returns:
+        `M(z)`.
+
+    Raises:
+        ValueError: for a `z` that is not one vector, or a metric that is not square and as wide
+            as the latent.
+
+    >>> import jax.numpy as jnp
+    >>> matrix(lambda z: jnp.eye(3), jnp.zeros(2))
+    Traceback (most recent call last):
+      ...
+    ValueError: the metric must have shape (2, 2) at a latent of length 2, got (3, 3)
+    """
+    _check_latent(z)
+    value = metric(z)
+    if jnp.shape(value) != 2 * z.shape:
+        raise ValueError(
+            f"the metric must have shape {2 * z.shape} at a latent of length {z.shape[0]}, "
+            f"got {jnp.shape(value)}"
+        )
+    return value
+
+
+def check_tangent(name: str, z: Latent, v: Latent) -> None:
+    """Raise a `ValueError` if `v`, called `name`, is no tangent vector at one latent `z`.
+
+    Args:
+        name: what the caller calls the vector.
+        z: where.
+        v: what should be a vector as long as `z`.
+
+    Raises:
+        ValueError: for a `z` that is not one vector, a `v` of another shape.
+    """
+    _check_latent(z)
+    if jnp.shape(v) != jnp.shape(z):
+        raise ValueError(
+            f"{name} must have the shape of its latent, {jnp.shape(z)}, got {jnp.shape(v)}"
+        )
+
+
+def _check_latent(z: Latent) -> None:
+    if jnp.ndim(z) != 1:
+        raise ValueError(
+            f"expected one latent, a vector, got shape {jnp.shape(z)}; use jax.vmap for a batch"
+        )

@@ -1,0 +1,82 @@
+"""Lengths and energies of curves with closed forms; the spline through points."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.interpolate import CubicSpline
+
+from latent_flows.geometry.curves import (
+    differentiate,
+    energy,
+    evaluate,
+    length,
+    measure,
+    resample,
+    straight,
+)
+from latent_flows.geometry.metrics import conformal, pullback
+
+HALF_PLANE = conformal(lambda z: 1 / z[1] ** 2)
+
+
+def test_length_and_energy_of_a_vertical_line_in_the_half_plane(dtype):
+    def climb(s):
+        return jnp.stack([jnp.zeros_like(s), jnp.exp(2 * s)])
+
+    np.testing.assert_allclose(length(HALF_PLANE, climb), 2, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda: energy(HALF_PLANE, climb))(), 2, rtol=1e-5)
+
+
+def test_length_of_a_latitude_through_the_immersion(x64):
+    sphere = pullback(
+        lambda z: jnp.array(
+            [jnp.sin(z[0]) * jnp.cos(z[1]), jnp.sin(z[0]) * jnp.sin(z[1]), jnp.cos(z[0])]
+        )
+    )
+    found = length(sphere, lambda s: jnp.stack([jnp.full_like(s, 0.5), 2 * jnp.pi * s**2]))
+    np.testing.assert_allclose(found, 2 * np.pi * np.sin(0.5), rtol=1e-6)
+
+
+def test_energy_exceeds_half_the_squared_length_of_an_uneven_pace(x64):
+    def uneven(s):
+        return s**2 * jnp.array([3.0, 4.0])
+
+    assert length(lambda z: jnp.eye(2), uneven) == pytest.approx(5)
+    assert energy(lambda z: jnp.eye(2), uneven) == pytest.approx(25 / 2 * 4 / 3)
+
+
+def test_the_spline_is_scipys_and_its_derivatives_too(x64, key):
+    points = jax.random.normal(key, (7, 2))
+    wanted = CubicSpline(np.linspace(0, 1, 7), points)
+    s = np.array([0.0, 0.1, 0.5, 0.77, 1.0])
+    np.testing.assert_allclose(jax.vmap(lambda s: evaluate(points, s))(s), wanted(s), atol=1e-12)
+    slope = jax.vmap(jax.jacfwd(lambda s: evaluate(points, s)))(s)
+    np.testing.assert_allclose(slope, wanted(s, 1), atol=1e-10)
+    np.testing.assert_allclose(differentiate(points, s, 2), wanted(s, 2), atol=1e-10)
+
+
+@pytest.mark.parametrize("segments", [1, 2, 3, 8])
+def test_a_line_stays_a_line(dtype, segments):
+    z0, z1 = jnp.array([1.0, 2.0], dtype), jnp.array([-3.0, 0.1], dtype)
+    points = straight(z0, z1, segments)
+    assert (points[0] == z0).all()
+    assert (points[-1] == z1).all()
+    np.testing.assert_allclose(resample(points, 5), straight(z0, z1, 5), atol=1e-5)
+    found, half_square = measure(lambda z: jnp.eye(2), points)
+    np.testing.assert_allclose(found, jnp.linalg.norm(z1 - z0), rtol=1e-5)
+    np.testing.assert_allclose(2 * half_square, found**2, rtol=1e-5)
+
+
+def test_no_movement_has_no_length_and_no_slope(dtype):
+    def moved(z):
+        return measure(lambda z: jnp.eye(2), jnp.stack([z, z, z]))[0]
+
+    z = jnp.array([0.1, 0.7], dtype)
+    assert moved(z) == 0
+    assert (jax.grad(moved)(z) == 0).all()
+
+
+def test_segments_below_one_are_named():
+    with pytest.raises(ValueError, match="segments must be at least 1, got 0"):
+        length(HALF_PLANE, lambda s: jnp.stack([s, s + 1]), segments=0)
