@@ -1,0 +1,77 @@
+"""Which way is left, bigger, brighter? Directions of a generator that perform a transformation.
+
+Transform the images of random latents, find the latents of the results (`trajectories`), fit a
+direction to these (`fit_direction`, or `fit_potential` for a curved one), then `shift`, `place` or
+`sample` the factor.
+"""
+
+from latent_flows.directions.closed_form import ganspace, random_directions, sefa
+from latent_flows.directions.control import (
+    check_reach,
+    place,
+    place_many,
+    sample,
+    shift,
+    shift_many,
+)
+from latent_flows.directions.inversion import Inversion, invert, to_ball
+from latent_flows.directions.losses import Loss, blurred_error, dssim, loss, mse
+from latent_flows.directions.model import (
+    Direction,
+    DirectionModel,
+    PotentialModel,
+    calibrate,
+    fit_direction,
+    fit_potential,
+)
+from latent_flows.directions.trajectories import Trajectories, trajectories
+from latent_flows.directions.transformations import (
+    Transformation,
+    brightness,
+    contrast,
+    hue,
+    rotate,
+    saturation,
+    transformation,
+    translate_x,
+    translate_y,
+    zoom,
+)
+
+__all__ = [
+    "Direction",
+    "DirectionModel",
+    "Inversion",
+    "Loss",
+    "PotentialModel",
+    "Trajectories",
+    "Transformation",
+    "blurred_error",
+    "brightness",
+    "calibrate",
+    "check_reach",
+    "contrast",
+    "dssim",
+    "fit_direction",
+    "fit_potential",
+    "ganspace",
+    "hue",
+    "invert",
+    "loss",
+    "mse",
+    "place",
+    "place_many",
+    "random_directions",
+    "rotate",
+    "sample",
+    "saturation",
+    "sefa",
+    "shift",
+    "shift_many",
+    "to_ball",
+    "trajectories",
+    "transformation",
+    "translate_x",
+    "translate_y",
+    "zoom",
+]

@@ -1,0 +1,314 @@
+"""Transformations of images by a continuous amount, with masks of where the result is known.
+
+Each is `(image, t) -> (image, mask)`, for one image `[h, w, c]` with values in [0, 1] and one
+number `t`; `t = 0` gives the image back, exactly. The mask `[h, w]` is 1 where the result follows
+from the source image and 0 where it would need what lies outside the frame. All are differentiable
+in `t`.
+
+Any callable of this form is a transformation.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from latent_flows.choices import choose
+from latent_flows.typing import Scalar
+
+Image: TypeAlias = Float[Array, "h w c"]
+Mask: TypeAlias = Float[Array, "h w"]
+
+Transformation: TypeAlias = Callable[[Image, Scalar], tuple[Image, Mask]]
+"""`(image, t) -> (image, mask)`, the identity at `t = 0`."""
+
+_TOLERANCE = 1e-3  # of a pixel: how far outside the frame rounding may bring a point of its border
+
+
+def translate_x(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Moves the content to the right by `t` image widths; to the left if `t` is negative.
+
+    Between pixels the image is interpolated linearly.
+
+    Args:
+        image: one image.
+        t: how far, in image widths.
+
+    Returns:
+        The moved image, black where it is not known, and the mask of where it is.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> image, mask = translate_x(jnp.array([[[1.0], [2.0], [3.0], [4.0]]]), 0.25)
+    >>> print(image[0, :, 0], mask[0])
+    [0. 1. 2. 3.] [0. 1. 1. 1.]
+    """
+    image, t = _check("translate_x", image, t)
+    return _scale_and_shift(image, jnp.ones_like(t), jnp.stack([jnp.zeros_like(t), t]))
+
+
+def translate_y(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Moves the content down by `t` image heights; up if `t` is negative.
+
+    As `translate_x` does.
+
+    Args:
+        image: one image.
+        t: how far, in image heights.
+
+    Returns:
+        The moved image and its mask.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> image, mask = translate_y(jnp.array([[[1.0]], [[2.0]]]), -0.5)
+    >>> print(image[:, 0, 0], mask[:, 0])
+    [2. 0.] [1. 0.]
+    """
+    image, t = _check("translate_y", image, t)
+    return _scale_and_shift(image, jnp.ones_like(t), jnp.stack([t, jnp.zeros_like(t)]))
+
+
+def zoom(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Enlarges the content about the centre of the image by the factor `2^t`.
+
+    Where it shrinks (`t < 0`) the interpolation kernel widens as much, against aliasing.
+
+    Args:
+        image: one image.
+        t: doublings of the size; -1 halves it.
+
+    Returns:
+        The enlarged image and its mask.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> print(zoom(jnp.ones((4, 4, 1)), -1.0)[1])
+    [[0. 0. 0. 0.]
+     [0. 1. 1. 0.]
+     [0. 1. 1. 0.]
+     [0. 0. 0. 0.]]
+    """
+    image, t = _check("zoom", image, t)
+    return _scale_and_shift(image, jnp.exp2(t), jnp.zeros(2, t.dtype))
+
+
+def rotate(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Turns the content about the centre of the image by `t` radians, anticlockwise as seen.
+
+    Between pixels the image is interpolated linearly.
+
+    Args:
+        image: one image.
+        t: the angle in radians.
+
+    Returns:
+        The turned image, with the nearest known value where it is not known, and its mask.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> image, mask = rotate(jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]), jnp.pi / 2)
+    >>> bool(jnp.allclose(image[..., 0], jnp.array([[2.0, 4.0], [1.0, 3.0]]), atol=1e-5))
+    True
+    """
+    image, t = _check("rotate", image, t)
+    height, width, _ = image.shape
+    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    y = jnp.arange(height, dtype=t.dtype)[:, None] - centre_y
+    x = jnp.arange(width, dtype=t.dtype)[None, :] - centre_x
+    cos, sin = jnp.cos(t), jnp.sin(t)
+    # Where each pixel of the result comes from: rows point down, hence the signs.
+    rows, columns = sin * x + cos * y + centre_y, cos * x - sin * y + centre_x
+    turned = jax.vmap(
+        lambda channel: jax.scipy.ndimage.map_coordinates(
+            channel, [rows, columns], order=1, mode="nearest"
+        ),
+        in_axes=-1,
+        out_axes=-1,
+    )(image)
+    known = _inside(rows, height) & _inside(columns, width)
+    return turned, known.astype(image.dtype)
+
+
+def brightness(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Multiplies the light by `2^t`; black stays black, and what exceeds white is white.
+
+    Args:
+        image: one image.
+        t: doublings of the light ("stops").
+
+    Returns:
+        The image and a mask of ones.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> print(brightness(jnp.array([[[0.0], [0.25], [0.75]]]), 1.0)[0][0, :, 0])
+    [0.  0.5 1. ]
+    """
+    image, t = _check("brightness", image, t)
+    return _everywhere(image, jnp.exp2(t) * image)
+
+
+def contrast(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Multiplies the difference from the image's mean by `2^t`, clipped to [0, 1].
+
+    Args:
+        image: one image.
+        t: doublings of the contrast.
+
+    Returns:
+        The image and a mask of ones.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> print(contrast(jnp.array([[[0.25], [0.75]]]), -1.0)[0][0, :, 0])
+    [0.375 0.625]
+    """
+    image, t = _check("contrast", image, t)
+    return _everywhere(image, image + (jnp.exp2(t) - 1) * (image - image.mean()))
+
+
+def hue(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Turns the colours about the grey axis by `t` full turns, from red towards green.
+
+    The mean of the three channels is kept; what leaves [0, 1] is clipped.
+
+    Args:
+        image: one image of three channels.
+        t: turns; a third takes red to green, green to blue and blue to red.
+
+    Returns:
+        The image and a mask of ones.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, 3]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> green, _ = hue(jnp.array([[[1.0, 0.0, 0.0]]]), 1 / 3)
+    >>> bool(jnp.allclose(green, jnp.array([0.0, 1.0, 0.0]), atol=1e-6))
+    True
+    """
+    image, t = _check("hue", image, t, channels=3)
+    angle = 2 * jnp.pi * t
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    # Rodrigues' formula about (1, 1, 1); a matrix product might round at t = 0 on some machines.
+    across = (jnp.roll(image, 1, -1) - jnp.roll(image, -1, -1)) / jnp.sqrt(3.0).astype(t.dtype)
+    turned = cos * image + (1 - cos) * image.mean(-1, keepdims=True) + sin * across
+    return _everywhere(image, turned)
+
+
+def saturation(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Multiplies the difference of the channels from their mean by `2^t`, clipped to [0, 1].
+
+    Args:
+        image: one image of three channels.
+        t: doublings of the saturation.
+
+    Returns:
+        The image and a mask of ones.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, 3]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> paler, _ = saturation(jnp.array([[[0.9, 0.3, 0.3]]]), -1.0)
+    >>> bool(jnp.allclose(paler, jnp.array([0.7, 0.4, 0.4])))
+    True
+    """
+    image, t = _check("saturation", image, t, channels=3)
+    return _everywhere(image, image + (jnp.exp2(t) - 1) * (image - image.mean(-1, keepdims=True)))
+
+
+TRANSFORMATIONS: Mapping[str, Transformation] = MappingProxyType(
+    {
+        "translate_x": translate_x,
+        "translate_y": translate_y,
+        "zoom": zoom,
+        "rotate": rotate,
+        "brightness": brightness,
+        "contrast": contrast,
+        "hue": hue,
+        "saturation": saturation,
+    }
+)
+"""Every transformation of this module by its name."""
+
+
+def transformation(name: str) -> Transformation:
+    """A transformation by its name, for flags and configurations.
+
+    Args:
+        name: `"translate_x"`, `"translate_y"`, `"zoom"`, `"rotate"`, `"brightness"`,
+            `"contrast"`, `"hue"` or `"saturation"`.
+
+    Returns:
+        The transformation.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest valid one.
+
+    >>> transformation("zoom").__name__
+    'zoom'
+    """
+    return choose("transformation", name, TRANSFORMATIONS)
+
+
+def _scale_and_shift(image: Image, scale: Scalar, shift: Float[Array, "2"]) -> tuple[Image, Mask]:
+    """The image scaled about its centre, then moved by shares of its height and width."""
+    sides = jnp.array(image.shape[:2], scale.dtype)
+    translation = sides / 2 * (1 - scale) + sides * shift
+    moved = jax.image.scale_and_translate(
+        image, image.shape, (0, 1), jnp.stack([scale, scale]), translation, "linear"
+    )
+
+    def known(side: int, offset: Scalar) -> Array:
+        source = (jnp.arange(side, dtype=scale.dtype) + 0.5 - offset) / scale - 0.5
+        return _inside(source, side)
+
+    rows, columns = map(known, image.shape[:2], translation)
+    mask = (rows[:, None] & columns[None, :]).astype(image.dtype)
+    # The resampler also extends the image by half a pixel, which the mask counts as not known.
+    return moved * mask[..., None], mask
+
+
+def _inside(source: Array, side: int) -> Array:
+    """Whether coordinates lie between the centres of the first and the last pixel."""
+    return (source >= -_TOLERANCE) & (source <= side - 1 + _TOLERANCE)
+
+
+def _everywhere(before: Image, after: Image) -> tuple[Image, Mask]:
+    """A result known at every pixel, clipped to [0, 1] where the source was in that range."""
+    clipped = jnp.clip(after, jnp.minimum(before, 0), jnp.maximum(before, 1))
+    return clipped, jnp.ones(before.shape[:2], before.dtype)
+
+
+def _check(
+    name: str, image: Image, t: Scalar | float, channels: int | None = None
+) -> tuple[Image, Scalar]:
+    """The image and the amount as floats of one dtype, once they are known to make sense."""
+    image, t = jnp.asarray(image), jnp.asarray(t)
+    if image.ndim != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} expected one image of floats, [h, w, c], got shape {image.shape} and dtype "
+            f"{image.dtype}; use jax.vmap for a batch"
+        )
+    if channels is not None and image.shape[-1] != channels:
+        raise ValueError(f"{name} needs {channels} channels (colour), got {image.shape[-1]}")
+    if t.ndim != 0:
+        raise ValueError(f"{name} expected one number t, got shape {t.shape}")
+    return image, t.astype(image.dtype)

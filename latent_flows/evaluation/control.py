@@ -1,0 +1,150 @@
+"""Control of a factor, judged by measurements on the images."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from latent_flows.typing import Scalar
+
+
+class ControlScore(NamedTuple):
+    """How well a factor does what it is asked, and how little the others do."""
+
+    asked: Float[Array, "a"]
+    """The values asked for."""
+    mean: Float[Array, "a"]
+    """The factor measured at each, averaged over samples; NaN where no sample is valid."""
+    bias: Float[Array, "a"]
+    """`mean - asked`, less its average over all measurements where the constant is free."""
+    spread: Float[Array, "a"]
+    """Standard deviation of the measured factor over samples, at each value."""
+    range: Float[Array, "2"]
+    """The least and the greatest `mean`."""
+    r2: Scalar
+    """Of measured by asked, with a slope of one: 1 at perfect control, and negative where the
+    asked value is a worse guess than a constant."""
+    correlation: Scalar
+    """Between asked and measured values; its square is the `r2` with any slope."""
+    leakage: Float[Array, "k"]
+    """Root mean square of each other factor about its sample's mean, as a share of its range."""
+    leakage_span: Float[Array, "k"]
+    """The largest less the least of each other factor, averaged over samples, in the same unit."""
+    valid: Scalar
+    """Share of the measurements that count."""
+
+
+def control_score(
+    asked: Float[Array, "a"],
+    measured: Float[Array, "n a"],
+    others: Float[Array, "n a k"] | None = None,
+    ranges: Float[Array, "k"] | None = None,
+    *,
+    valid: Bool[Array, "n a"] | None = None,
+    up_to_constant: bool = True,
+) -> ControlScore:
+    r"""What became of each of `n` samples when a factor was set to each of `a` values.
+
+    $$R^2 = 1 - \frac{\sum_{ij} (m_{ij} - a_j - c)^2}{\sum_{ij} (m_{ij} - \bar m)^2}, \qquad
+      \text{spread}_j = \operatorname{std}_i m_{ij}, \qquad
+      \text{leakage}_k = \frac{1}{r_k} \sqrt{\mathbb{E}_{ij} (o_{ijk} - \bar o_{ik})^2}$$
+
+    Args:
+        asked: the values, in the units of the measurement.
+        measured: the factor measured on each image, `[n, a]`.
+        others: other factors of the same images, `[n, a, k]`.
+        ranges: the whole range of each of these, positive; by default what `others` cover.
+        valid: which images could be measured, such as those on which anything is to be seen.
+            Numbers that are not finite never count.
+        up_to_constant: whether the best constant `c` is allowed for, since a direction that was
+            not calibrated knows its factor only up to one.
+
+    Returns:
+        A `ControlScore`; `leakage` is empty without `others`.
+
+    Raises:
+        ValueError: for shapes that do not fit.
+
+    References:
+        Plumerault, Le Borgne and Hudelot, *Controlling generative models with continuous factors
+        of variations*, 2020, section 3.2, for the spread.
+
+    >>> import jax.numpy as jnp
+    >>> asked = jnp.array([0.0, 1.0, 2.0])
+    >>> score = control_score(asked, asked + jnp.array([[0.1], [-0.1]]))
+    >>> [round(float(part), 3) for part in (*score.spread, score.r2)]
+    [0.1, 0.1, 0.1, 0.985]
+    """
+    asked, measured = jnp.asarray(asked), jnp.asarray(measured)
+    if asked.ndim != 1 or measured.ndim != 2 or measured.shape[1:] != asked.shape:
+        raise ValueError(
+            f"expected values asked for [a] and measurements [n, a], got shapes {asked.shape} and "
+            f"{measured.shape}"
+        )
+    if others is None:
+        others = jnp.zeros((*measured.shape, 0), measured.dtype)
+    others = jnp.asarray(others)
+    if others.ndim != 3 or others.shape[:2] != measured.shape:
+        raise ValueError(
+            f"others must have shape [{measured.shape[0]}, {measured.shape[1]}, k], "
+            f"got {others.shape}"
+        )
+    if ranges is not None and jnp.shape(ranges) != others.shape[2:]:
+        raise ValueError(
+            f"ranges must have shape {others.shape[2:]}, one for each other factor, "
+            f"got {jnp.shape(ranges)}"
+        )
+    counts = jnp.isfinite(measured) & jnp.isfinite(others).all(-1)
+    if valid is not None:
+        if jnp.shape(valid) != measured.shape:
+            raise ValueError(f"valid must have shape {measured.shape}, got {jnp.shape(valid)}")
+        counts &= jnp.asarray(valid, bool)
+
+    def average(a: Array, axis: int | None = None, where: Array = counts) -> Array:
+        return jnp.mean(jnp.where(where, a, 0), axis, where=where)
+
+    mean = average(measured, 0)
+    spread = jnp.sqrt(average((measured - mean) ** 2, 0))
+    error = measured - asked
+    constant = average(error) if up_to_constant else jnp.zeros((), error.dtype)
+    deviation, wanted = measured - average(measured), asked - average(asked + 0 * measured)
+    variance = average(deviation**2)
+    tiny = jnp.finfo(measured.dtype).tiny
+    correlation = average(deviation * wanted) / jnp.sqrt(
+        jnp.maximum(variance * average(wanted**2 + 0 * measured), tiny)
+    )
+
+    per_factor = counts[..., None]
+    if ranges is None:
+        ranges = _span(others, per_factor, (0, 1))
+    scale = jnp.maximum(jnp.asarray(ranges, others.dtype), tiny)
+    # Samples that cannot be measured anywhere have no mean, and nothing to say about leakage.
+    own = jnp.sum(jnp.where(per_factor, others, 0), 1, keepdims=True) / jnp.maximum(
+        per_factor.sum(1, keepdims=True), 1
+    )
+    squares = jnp.mean(
+        jnp.where(per_factor, (others - own) ** 2, 0),
+        (0, 1),
+        where=jnp.broadcast_to(per_factor, others.shape),
+    )
+    spans = _span(others, per_factor, (1,))
+    span = jnp.mean(spans, 0, where=jnp.broadcast_to(counts.any(1)[:, None], spans.shape))
+    return ControlScore(
+        asked,
+        mean,
+        mean - asked - constant,
+        spread,
+        jnp.stack([jnp.nanmin(mean), jnp.nanmax(mean)]),
+        1 - average((error - constant) ** 2) / jnp.maximum(variance, tiny),
+        correlation,
+        jnp.sqrt(squares) / scale,
+        span / scale,
+        counts.mean(),
+    )
+
+
+def _span(values: Array, counts: Array, axis: tuple[int, ...]) -> Array:
+    """The largest less the least value that counts, 0 where none does."""
+    low = jnp.min(jnp.where(counts, values, jnp.inf), axis)
+    high = jnp.max(jnp.where(counts, values, -jnp.inf), axis)
+    return jnp.where(high >= low, high - low, 0)

@@ -1,0 +1,75 @@
+import blob
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from latent_flows import directions
+
+
+def test_a_latent_is_recovered_from_its_image(dtype):
+    z = jnp.array([0.5, -0.8, 0.3], dtype)
+    found = jax.jit(lambda x: directions.invert(blob.generator, x, jnp.zeros(3, dtype), steps=100))(
+        blob.generator(z)
+    )
+    assert found.z.dtype == dtype
+    np.testing.assert_allclose(found.z, z, atol=0.005)
+    assert found.error < 1e-4 * found.start_error
+
+
+def test_the_result_is_never_worse_than_the_start_nor_less_than_finite():
+    def brittle(z):
+        return jnp.where(z[0] > 0.05, jnp.nan, blob.generator(z))
+
+    target = blob.generator(jnp.array([1.0, 0.0, 0.0]))
+    found = directions.invert(
+        brittle, target, jnp.zeros(3), optimizer=optax.sgd(1e4), steps=5, loss="mse"
+    )
+    assert jnp.isfinite(found.z).all()
+    assert found.error <= found.start_error
+
+
+def test_masked_pixels_do_not_pull():
+    seen = blob.generator(jnp.zeros(3))
+    spoilt, mask = seen.at[:4].set(5.0), jnp.ones(seen.shape[:2]).at[:4].set(0.0)
+    found = directions.invert(blob.generator, spoilt, jnp.zeros(3), mask=mask, steps=10)
+    np.testing.assert_allclose(found.z, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("project", "limit"), [(directions.to_ball, 3**0.5), (0.5, 0.5), (None, 9.0)]
+)
+def test_the_norm_is_bounded_as_asked(project, limit):
+    target = blob.generator(jnp.array([3.0, 0.0, 0.0]))
+    start = jnp.array([1.5, 0.0, 0.0])
+    found = directions.invert(blob.generator, target, start, project=project, steps=60)
+    assert jnp.linalg.norm(found.z) <= limit + 1e-5
+    if project is None:
+        np.testing.assert_allclose(found.z[0], 3.0, atol=0.1)
+    else:
+        np.testing.assert_allclose(found.z[0], limit, atol=0.1)
+
+
+def test_a_projection_is_the_nearest_point(key):
+    z = jax.random.normal(key, (5,))
+    np.testing.assert_allclose(directions.to_ball(z, 0.1), 0.1 * z / jnp.linalg.norm(z), rtol=1e-5)
+    assert (directions.to_ball(z, 10.0) == z).all()
+    assert (directions.to_ball(jnp.zeros(5)) == 0).all()
+
+
+def test_bad_input_is_named():
+    z, x = jnp.zeros(3), jnp.zeros((blob.SIZE, blob.SIZE, 1))
+    for error, call in {
+        r"target has shape \(8, 8, 1\), but the generator makes \(20, 20, 1\)": {
+            "target": jnp.zeros((8, 8, 1))
+        },
+        "mask must have shape": {"mask": jnp.ones((3, 3))},
+        "unknown loss 'blur'": {"loss": "blur"},
+        "steps must be at least 1": {"steps": 0},
+        "positive radius": {"project": -1.0},
+        "one latent, a vector of floats": {"z0": jnp.zeros((2, 3))},
+        "loss must return one number": {"loss": lambda x, y, mask: x - y},
+    }.items():
+        with pytest.raises(ValueError, match=error):
+            directions.invert(blob.generator, **{"target": x, "z0": z, **call})

@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent_flows import directions
+from latent_flows.directions.transformations import TRANSFORMATIONS
+
+
+def jitted(name):
+    return jax.jit(directions.transformation(name))
+
+
+def smooth(size=24, channels=1, dtype=jnp.float32):
+    """Bumps well inside the frame, so that little is lost by interpolating them."""
+    y, x = jnp.meshgrid(jnp.arange(size, dtype=dtype), jnp.arange(size, dtype=dtype), indexing="ij")
+
+    def bump(row, column):
+        return jnp.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * 2.5**2))
+
+    image = 0.7 * bump(0.4 * size, 0.45 * size) + 0.3 * bump(0.6 * size, 0.65 * size)
+    return jnp.stack([image * (1 - 0.2 * c) for c in range(channels)], -1)
+
+
+def noise(key, shape=(7, 8, 3), dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype)
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMATIONS))
+def test_zero_is_exactly_the_identity_everywhere(name, key, dtype):
+    image = noise(key, dtype=dtype)
+    result, mask = jax.jit(directions.transformation(name))(image, 0.0)
+    assert result.dtype == image.dtype
+    assert (result == image).all()
+    assert mask.shape == image.shape[:2]
+    assert (mask == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "pixels"),
+    [("translate_x", 1, -3), ("translate_x", 1, 2), ("translate_y", 0, 2)],
+)
+def test_whole_pixels_are_a_roll_inside_the_mask(name, axis, pixels, key):
+    image = noise(key, (8, 10, 3))
+    result, mask = jitted(name)(image, pixels / image.shape[axis])
+    expected = jnp.roll(image, pixels, axis)
+    np.testing.assert_allclose(result[mask == 1], expected[mask == 1], atol=1e-5)
+    assert mask.sum() == mask.size * (1 - abs(pixels) / image.shape[axis])
+    kept = jnp.roll(jnp.ones(image.shape[axis]), pixels).at[:pixels].set(0)
+    kept = kept if pixels > 0 else jnp.ones(image.shape[axis]).at[pixels:].set(0)
+    assert (mask.mean(1 - axis) == kept).all()
+
+
+def test_sub_pixel_translation_of_a_ramp_is_exact(x64):
+    ramp = jnp.broadcast_to(jnp.arange(10.0)[None, :, None], (4, 10, 1))
+    result, mask = jitted("translate_x")(ramp, 0.137)
+    np.testing.assert_allclose(result[mask == 1], (ramp - 1.37)[mask == 1], atol=1e-12)
+    assert mask[0].tolist() == [0, 0] + 8 * [1]
+
+
+def test_the_derivative_of_a_translation_is_the_slope_of_the_image(x64):
+    ramp = jnp.broadcast_to(0.05 * jnp.arange(10.0)[None, :, None], (4, 10, 1))
+    slope = jax.jit(jax.jacfwd(lambda t: directions.translate_x(ramp, t)[0]))(0.03)
+    np.testing.assert_allclose(slope[:, 1:-1], -0.05 * 10, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "t"), [("translate_x", 0.13), ("zoom", 0.3), ("rotate", 0.4)])
+def test_there_and_back_is_the_identity_where_known(name, t):
+    apply = jitted(name)
+    image = smooth()
+    there, known = apply(image, t)
+    back, known_again = apply(there, -t)
+    inside = apply(known[..., None], -t)[0][..., 0] * known_again > 0.999
+    assert inside.mean() > 0.3
+    np.testing.assert_allclose(back[inside], image[inside], atol=0.05)
+
+
+def test_a_quarter_turn_is_rot90(key):
+    image = noise(key, (9, 9, 3))
+    result, mask = directions.rotate(image, jnp.pi / 2)
+    np.testing.assert_allclose(result, jnp.rot90(image), atol=1e-4)
+    assert (mask == 1).all()
+
+
+def test_zoom_scales_areas_by_its_factor_squared():
+    image = smooth(32)
+    for t in (-0.5, 0.4):
+        result, _ = jitted("zoom")(image, t)
+        np.testing.assert_allclose(result.sum() / image.sum(), 4**t, rtol=0.02)
+
+
+def test_zooming_out_leaves_the_border_unknown():
+    _, mask = directions.zoom(jnp.ones((16, 16, 1)), -1.0)
+    assert mask.sum() == 8 * 8
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_doublings_add_up(name, key):
+    image = 0.4 + 0.1 * noise(key)
+    apply = directions.transformation(name)
+    once, _ = apply(image, 0.7)
+    twice, _ = apply(apply(image, 0.3)[0], 0.4)
+    np.testing.assert_allclose(once, twice, atol=1e-5)
+    assert not jnp.allclose(once, image, atol=1e-3)
+
+
+def test_hue_turns_red_green_blue_and_comes_round(key):
+    image = 0.3 + 0.4 * noise(key)
+    np.testing.assert_allclose(directions.hue(image, 1.0)[0], image, atol=1e-5)
+    np.testing.assert_allclose(directions.hue(image, 1 / 3)[0], jnp.roll(image, 1, -1), atol=1e-5)
+    np.testing.assert_allclose(directions.hue(image, 0.2)[0].mean(-1), image.mean(-1), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "hue", "saturation"])
+def test_colours_stay_between_black_and_white(name, key):
+    result, mask = directions.transformation(name)(noise(key), 0.45)
+    assert result.min() >= 0
+    assert result.max() <= 1
+    assert (mask == 1).all()
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMATIONS))
+def test_vmap_over_images_and_amounts_is_a_loop_and_derivatives_are_finite(name, key):
+    apply = directions.transformation(name)
+    images, ts = noise(key, (3, 6, 6, 3)), jnp.array([-0.2, 0.0, 0.3])
+    together = jax.jit(jax.vmap(apply))(images, ts)
+    one = jitted(name)
+    for i in range(3):
+        np.testing.assert_allclose(together[0][i], one(images[i], ts[i])[0], atol=1e-6)
+    slope = jax.jit(jax.vmap(jax.jacfwd(lambda t: apply(images[0], t)[0])))(ts)
+    assert jnp.isfinite(slope).all()
+    assert (abs(slope).max((1, 2, 3)) > 0).all()
+
+
+def test_bad_input_is_named():
+    grey = jnp.ones((4, 4, 1))
+    with pytest.raises(ValueError, match=r"hue needs 3 channels \(colour\), got 1"):
+        directions.hue(grey, 0.1)
+    with pytest.raises(ValueError, match="saturation needs 3 channels"):
+        directions.saturation(grey, 0.1)
+    with pytest.raises(ValueError, match=r"zoom expected one image .* got shape \(2, 4, 4, 1\)"):
+        directions.zoom(jnp.ones((2, 4, 4, 1)), 0.1)
+    with pytest.raises(ValueError, match="dtype int32"):
+        directions.rotate(jnp.ones((4, 4, 1), jnp.int32), 0.1)
+    with pytest.raises(ValueError, match="one number t"):
+        directions.translate_x(grey, jnp.ones(2))
+    with pytest.raises(ValueError, match=r"unknown transformation 'rotat' .*'rotate'"):
+        directions.transformation("rotat")
