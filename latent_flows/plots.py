@@ -29,6 +29,16 @@ Images: TypeAlias = Array | np.ndarray
 
 _BLUE, _ORANGE, _VERMILION = "#0072B2", "#E69F00", "#D55E00"
 _COLOUR_MAP = "cividis"
+_LINES: tuple[dict[str, Any], ...] = (
+    {"color": _VERMILION, "linewidth": 1.8},
+    {"color": "white", "linewidth": 1.2, "linestyle": "--"},
+    {"color": _ORANGE, "linewidth": 1.4, "linestyle": ":"},
+)
+"""Families of curves, in their order."""
+_ON_WHITE = (_VERMILION, "black", _BLUE)
+"""Their colours on a white ground."""
+_CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+"""Classes of points, in their order, and round again."""
 _SMALL, _MEDIUM = 9, 11  # points
 
 
@@ -63,6 +73,7 @@ def traversal_grid(
     *,
     times: Sequence[float] | Array | np.ndarray,
     row_labels: Sequence[str],
+    axis: str = "time along the flow",
     caption: str,
 ) -> Figure:
     """Flows as rows, time as columns, the image that each flow starts from marked.
@@ -71,6 +82,7 @@ def traversal_grid(
       images: `[K, T, H, W, C]` in [0, 1].
       times: `[T]`, increasing; negative is along the reversed flow. The column nearest 0 is marked.
       row_labels: K names of the flows.
+      axis: what changes from left to right.
       caption: what is seen.
 
     Returns:
@@ -95,7 +107,7 @@ def traversal_grid(
     axes.set_xticks(centres_x, [_number(t) for t in times])
     axes.get_xticklabels()[start].set(color=_VERMILION, fontweight="bold")
     axes.set_yticks(centres_y, [textwrap.fill(label, 24) for label in row_labels])
-    axes.set_xlabel("time along the flow", fontsize=_MEDIUM)
+    axes.set_xlabel(axis, fontsize=_MEDIUM)
     _caption(figure, caption)
     return figure
 
@@ -435,6 +447,245 @@ def factor_matrix(
     return figure
 
 
+def latent_maps(
+    functions: Sequence[Callable[[Latent], Any]],
+    *,
+    low: Sequence[float] | Array | np.ndarray,
+    high: Sequence[float] | Array | np.ndarray,
+    titles: Sequence[str],
+    value: str,
+    data: Float[Array, "n 2"] | np.ndarray | None = None,
+    labels: Sequence[int] | Array | np.ndarray | None = None,
+    curves: Sequence[Mapping[str, Float[Array, "m s 2"] | np.ndarray]] | None = None,
+    resolution: int = 101,
+    caption: str,
+) -> Figure:
+    """Functions on a latent space of two dimensions side by side, with data and curves.
+
+    Each has a colour bar of its own, from the 1% to the 99% quantile of its finite values: what
+    lies beyond has the colour of the end.
+
+    Args:
+      functions: `z -> scalar`, such as a log volume; NaN and infinities are left white.
+      low: lower left corner, two numbers.
+      high: upper right corner.
+      titles: names of the functions.
+      value: what the colours stand for.
+      data: points to show on each.
+      labels: classes of the points, a colour each.
+      curves: for each function, families of curves by name. The first family is drawn in front
+        with a solid line, the second with a dashed one, others dotted.
+      resolution: points a side at which the functions are evaluated.
+      caption: what is seen.
+
+    Returns:
+      A figure.
+
+    Raises:
+      ValueError: shapes or lengths do not agree, or the corners are no corners.
+
+    >>> import jax.numpy as jnp
+    >>> figure = latent_maps([lambda z: z @ z], low=[-1, -1], high=[1, 1], titles=["bowl"],
+    ...                      value="height", resolution=11, caption="A bowl.")
+    """
+    corners = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    if any(c.shape != (2,) for c in corners) or not (corners[0] < corners[1]).all():
+        raise ValueError(f"low must lie below and left of high, two numbers each, got {corners}")
+    _same_length("titles", titles, "functions", len(functions))
+    curves = [{} for _ in functions] if curves is None else curves
+    _same_length("curves", curves, "functions", len(functions))
+    ticks = [np.linspace(a, b, resolution) for a, b in zip(*corners, strict=True)]
+    plane = jnp.asarray(np.stack(np.meshgrid(*ticks), axis=-1).reshape(-1, 2), jnp.float32)
+    values = [
+        np.asarray(jax.jit(lambda z, f=f: jax.lax.map(f, z, batch_size=256))(plane), dtype=float)
+        for f in functions
+    ]
+    width, height = corners[1] - corners[0]
+    panel = 3.6 * min(max(height / width, 0.6), 1.6)
+    figure = Figure(figsize=(4.4 * len(functions), panel + 0.6), layout="constrained")
+    grid = figure.subplots(1, len(functions), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, title, raw, families in zip(grid, titles, values, curves, strict=True):
+        found = np.where(np.isfinite(raw), raw, np.nan).reshape(resolution, resolution)
+        known = found[np.isfinite(found)]
+        ends = np.quantile(known, [0.01, 0.99]) if len(known) else (0, 1)
+        drawn = axes.imshow(
+            found,
+            origin="lower",
+            extent=(corners[0][0], corners[1][0], corners[0][1], corners[1][1]),
+            vmin=ends[0],
+            vmax=ends[1],
+            cmap=_COLOUR_MAP,
+            interpolation="bilinear",
+        )
+        if data is not None:
+            _points(axes, np.asarray(data), labels)
+        for (_, family), style in reversed([*zip(families.items(), _LINES, strict=False)]):
+            for path in np.asarray(family):
+                axes.plot(*path.T, color="black", linewidth=2.6, alpha=0.6)
+                axes.plot(*path.T, **style)
+        axes.set(xlim=(corners[0][0], corners[1][0]), ylim=(corners[0][1], corners[1][1]))
+        axes.set_title(title, fontsize=_MEDIUM)
+        axes.tick_params(labelsize=_SMALL)
+        bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02, extend="both")
+        bar.set_label(value, fontsize=_SMALL)
+        bar.ax.tick_params(labelsize=_SMALL - 1)
+    names = list(dict.fromkeys(name for families in curves for name in families))
+    if names:
+        handles = [
+            Line2D([], [], label=name, **style) for name, style in zip(names, _LINES, strict=False)
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside upper center",
+            ncols=3,
+            fontsize=_SMALL,
+            facecolor="#9A9A9A",
+        )
+    _caption(figure, caption)
+    return figure
+
+
+def strips(
+    images: Images,  # [K, T, H, W, C]
+    *,
+    row_labels: Sequence[str],
+    axis: str = "",
+    caption: str,
+) -> Figure:
+    """Sequences of images, one a row, without any marked.
+
+    Args:
+      images: `[K, T, H, W, C]` in [0, 1].
+      row_labels: K names of the sequences.
+      axis: what changes from left to right.
+      caption: what is seen.
+
+    Returns:
+      A figure.
+
+    Raises:
+      ValueError: shapes or lengths do not agree.
+
+    >>> import numpy as np
+    >>> figure = strips(np.zeros((1, 3, 8, 8, 1)), row_labels=["a"], caption="One row.")
+    """
+    pixels = _rgb(images, "images [K, T, H, W, C]", 5)
+    _same_length("row_labels", row_labels, "rows of images", pixels.shape[0])
+    figure, axes, _, centres_y = _picture(pixels, cell=0.75)
+    axes.set_xticks([])
+    axes.set_yticks(centres_y, [textwrap.fill(label, 24) for label in row_labels])
+    axes.set_xlabel(axis, fontsize=_MEDIUM)
+    _caption(figure, caption)
+    return figure
+
+
+def space_curves(
+    data: Float[Array, "n 3"] | np.ndarray,
+    curves: Mapping[str, Float[Array, "m s 3"] | np.ndarray],
+    *,
+    caption: str,
+) -> Figure:
+    """Points and curves in space, from two sides.
+
+    Args:
+      data: the points.
+      curves: families of curves by name; the first is drawn solid, the second dashed, others
+        dotted.
+      caption: what is seen.
+
+    Returns:
+      A figure.
+
+    Raises:
+      ValueError: the points are not in three dimensions.
+
+    >>> import numpy as np
+    >>> line = np.linspace(0, 1, 5)[None, :, None] * np.ones(3)
+    >>> figure = space_curves(np.eye(3), {"line": line}, caption="A line.")
+    """
+    points = np.asarray(data)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f"data must be [n, 3], got {points.shape}")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    styles = [{**style, "color": c} for style, c in zip(_LINES, _ON_WHITE, strict=True)]
+    for place, (elevation, azimuth) in enumerate([(25, -60), (60, 30)], start=1):
+        axes: Any = figure.add_subplot(1, 2, place, projection="3d")
+        axes.plot(*points.T, ".", color="#9A9A9A", markersize=1.5, alpha=0.5)
+        for family, style in zip(curves.values(), styles, strict=False):
+            for path in np.asarray(family):
+                axes.plot(*path.T, **style, zorder=10)
+        axes.view_init(elevation, azimuth)
+        axes.set_box_aspect(np.ptp(points, axis=0), zoom=1.15)
+        axes.grid(False)
+        axes.tick_params(labelsize=_SMALL - 2)
+    handles = [
+        Line2D([], [], label=name, **style) for name, style in zip(curves, styles, strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=_SMALL)
+    _caption(figure, caption)
+    return figure
+
+
+def asked_against_measured(
+    panels: Sequence[Mapping[str, Mapping[str, Sequence[float | None]]]],
+    *,
+    titles: Sequence[str],
+    units: Sequence[str],
+    trained: Sequence[float],
+    caption: str,
+) -> Figure:
+    """What was asked of a factor and what it became, one panel a factor, a band a method.
+
+    Args:
+      panels: for each factor and each method of control, which must be the same for all and at
+        most three: its `"amounts"`, increasing, and at each the `"mean"` and the `"deviation"` of
+        what was measured; None where there is nothing.
+      titles: names of the factors.
+      units: in which each is measured.
+      trained: the largest amount that each was trained on.
+      caption: what is seen.
+
+    Returns:
+      A figure.
+
+    Raises:
+      ValueError: lengths do not agree, or there are too many methods.
+
+    >>> curve = {"amounts": [-1, 0, 1], "mean": [-0.9, 0, None], "deviation": [0.1, 0, None]}
+    >>> figure = asked_against_measured([{"linear": curve}], titles=["x"], units=["widths"],
+    ...                                 trained=[0.5], caption="One factor.")
+    >>> figure.axes[0].get_xlabel()
+    'asked (widths)'
+    """
+    for name, given in (("titles", titles), ("units", units), ("trained", trained)):
+        _same_length(name, given, "panels", len(panels))
+    names = list(dict.fromkeys(name for panel in panels for name in panel))
+    if len(names) > len(_ON_WHITE):
+        raise ValueError(f"at most {len(_ON_WHITE)} methods fit in a panel, got {len(names)}")
+    figure = Figure(figsize=(3.6 * max(len(panels), 1) + 0.4, 4.0), layout="constrained")
+    grid = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    for axes, panel, title, unit, limit in zip(grid, panels, titles, units, trained, strict=False):
+        ends = [0.0]
+        for (name, curve), style, colour in zip(panel.items(), _LINES, _ON_WHITE, strict=False):
+            asked, mean, deviation = (
+                np.array(curve[part], dtype=float) for part in ("amounts", "mean", "deviation")
+            )
+            axes.fill_between(asked, mean - deviation, mean + deviation, color=colour, alpha=0.15)
+            axes.plot(asked, mean, **{**style, "color": colour}, label=name)
+            ends += [*asked]
+        axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color="#9A9A9A", linewidth=0.8)
+        for side in (-limit, limit):
+            axes.axvline(side, color="#9A9A9A", linewidth=0.8, linestyle=":")
+        axes.set_title(title, fontsize=_MEDIUM)
+        axes.set_xlabel(f"asked ({unit})", fontsize=_SMALL)
+        axes.tick_params(labelsize=_SMALL)
+    grid[0].set_ylabel("measured", fontsize=_SMALL)
+    handles, shown = grid[0].get_legend_handles_labels()
+    figure.legend(handles, shown, loc="outside upper center", ncols=3, fontsize=_SMALL)
+    _caption(figure, caption)
+    return figure
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
@@ -592,6 +843,15 @@ def _path(axes: Axes, path: np.ndarray) -> None:
     axes.plot(*path.T, color="white", linewidth=3.2)  # a rim that shows on every colour
     axes.plot(*path.T, color=_VERMILION, linewidth=1.8)
     axes.plot(*path[0], "o", color=_VERMILION, markersize=5, mec="white")
+
+
+def _points(axes: Axes, points: np.ndarray, labels: Any | None) -> None:
+    if labels is None:
+        axes.plot(*points.T, ".", color="white", markersize=2, alpha=0.5)
+        return
+    classes = np.unique(np.asarray(labels))
+    colours = [_CLASSES[i % len(_CLASSES)] for i in np.searchsorted(classes, labels)]
+    axes.scatter(points[:, 0], points[:, 1], c=colours, s=6, alpha=0.8, linewidths=0)
 
 
 def _legend(figure: Figure, has_data: bool, has_trajectories: bool) -> None:

@@ -231,3 +231,86 @@ PLANE = {"origin": jnp.zeros(2), "basis": jnp.eye(2), "extent": 1.0, "times": [0
 def test_wrong_inputs_are_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_latent_maps_show_values_where_they_are():
+    figure = plots.latent_maps(
+        [lambda z: z[0] + 10 * z[1], lambda z: jnp.log(z[0])],
+        low=[-1, -2],
+        high=[1, 2],
+        titles=["plane", "logarithm"],
+        value="height",
+        resolution=11,
+        caption="",
+    )
+    plane, logarithm, *bars = figure.axes
+    assert (plane.get_title(), logarithm.get_title()) == ("plane", "logarithm")
+    assert len(bars) == 2
+    image = plane.images[0]
+    assert image.get_extent() == [-1, 1, -2, 2]
+    x, y = np.meshgrid(np.linspace(-1, 1, 11), np.linspace(-2, 2, 11))
+    np.testing.assert_allclose(image.get_array(), x + 10 * y, atol=1e-5)
+    # What is not finite has no colour, and does not stretch the colours of the rest.
+    found = np.ma.masked_invalid(logarithm.images[0].get_array())
+    np.testing.assert_array_equal(np.ma.getmaskarray(found), x <= 1e-9)
+    assert np.isfinite(logarithm.images[0].get_clim()).all()
+
+
+def test_latent_maps_draw_every_curve_and_a_colour_a_label():
+    points = np.array([[0.0, 0.0], [0.5, 0.5], [-0.5, 0.5]])
+    curves = np.stack([points, -points])
+    figure = plots.latent_maps(
+        [lambda z: z @ z],
+        low=[-1, -1],
+        high=[1, 1],
+        titles=["bowl"],
+        value="height",
+        data=points,
+        labels=[3, 3, 8],
+        curves=[{"geodesic": curves, "straight line": curves[:1]}],
+        resolution=5,
+        caption="",
+    )
+    axes = figure.axes[0]
+    drawn = [line for line in axes.lines if line.get_linewidth() < 2]  # without their rims
+    assert len(drawn) == 3
+    assert len({tuple(colour) for colour in axes.collections[0].get_facecolors()}) == 2
+    assert [text.get_text() for text in figure.legends[0].texts] == ["geodesic", "straight line"]
+    np.testing.assert_array_equal(drawn[-1].get_xydata(), curves[1])
+
+
+def test_latent_maps_reject_what_does_not_fit():
+    bowl = {"low": [-1, -1], "high": [1, 1], "value": "", "caption": "", "resolution": 3}
+    with pytest.raises(ValueError, match="titles has 2 entries for 1 functions"):
+        plots.latent_maps([jnp.sum], titles=["a", "b"], **bowl)
+    with pytest.raises(ValueError, match="curves has 2 entries for 1 functions"):
+        plots.latent_maps([jnp.sum], titles=["a"], curves=[{}, {}], **bowl)
+    with pytest.raises(ValueError, match="low must lie below and left of high"):
+        plots.latent_maps([jnp.sum], titles=["a"], **{**bowl, "low": [2, -1]})
+
+
+def test_strips_mark_no_image():
+    figure = plots.strips(
+        steps_of_grey(2, 5), row_labels=["a", "b"], axis="along the path", caption=""
+    )
+    axes = figure.axes[0]
+    assert not axes.patches
+    assert axes.get_xlabel() == "along the path"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match="row_labels has 1 entries for 2 rows"):
+        plots.strips(steps_of_grey(2, 5), row_labels=["a"], caption="")
+
+
+def test_space_curves_are_seen_from_two_sides():
+    points = np.random.default_rng(0).random((20, 3))
+    curves = {"one": points[None, :5], "two": points[None, 5:10]}
+    figure = plots.space_curves(points, curves, caption="")
+    assert len(figure.axes) == 2
+    assert figure.axes[0].azim != figure.axes[1].azim
+    for axes in figure.axes:
+        cloud, *lines = axes.lines
+        assert len(cloud.get_data_3d()[0]) == 20
+        for line, curve in zip(lines, curves.values(), strict=True):
+            np.testing.assert_array_equal(np.transpose(line.get_data_3d()), curve[0])
+    with pytest.raises(ValueError, match=r"data must be \[n, 3\], got \(20, 2\)"):
+        plots.space_curves(points[:, :2], {}, caption="")

@@ -1,0 +1,400 @@
+"""Shortest paths between held-out images, beside straight lines: do they stay where data is?
+
+Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claims (i) and (iii): with a
+deviation that grows away from data the volume measure is large off the data, and paths that are
+shortest in that metric decode to images that a classifier is sure of, where straight lines cross
+regions without data. Trains the generator first unless --generator names a finished one.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from experiments import judges, manifold, report, train_vae
+from experiments.command import main
+from experiments.deviation import KINDS
+from experiments.folder import Folder, open_folder
+from experiments.judges import Judges
+from experiments.manifold import Subject, everywhere
+from latent_flows import plots
+from latent_flows.geometry import curves
+from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.graph import Graph, graph_path, knn_graph
+from latent_flows.geometry.metrics import log_volume, pullback
+from latent_flows.typing import Latent, Metric, Scalar
+
+BATCH = 20
+"""Pairs that are joined, or paths that are measured, at once."""
+MARGIN = 0.1
+"""Of the range of the codes, added on each side of it where points off the data are drawn."""
+BORDER = 0.5
+"""In standard deviations of the codes: how far from the nearest code the border of data ends."""
+TIMES = ("seconds", "compiling", "searching")
+UNSHOWN = ("length_network", *TIMES[1:])
+"""Measures that the table leaves out."""
+STRAIGHT = "straight line"
+TITLES = {"rbf": "RBF deviation", "network": "ordinary deviation"}
+NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", manifold.EUCLIDEAN: STRAIGHT}
+
+
+@dataclass(frozen=True)
+class Geodesics:
+    """The paths, and what is measured and drawn."""
+
+    pairs: int = 100
+    """Pairs of held-out codes that are joined."""
+    segments: int = 32
+    """Parts that a path is discretised in."""
+    neighbours: int = 10
+    """Neighbours of a code in the graph over training codes, whose shortest paths the search for
+    geodesics of the RBF metric starts from as well as from straight lines; 0: only from these."""
+    off: int = 1000
+    """Points off the data at which the volume measure is compared with that on it."""
+    shown: int = 8
+    """Pairs whose paths are drawn."""
+    strips: int = 3
+    """Pairs whose paths are decoded to rows of images."""
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "segments", "off", "shown", "strips"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"geodesics.{name} must be at least 1, got {getattr(self, name)}")
+        if self.neighbours < 0:
+            raise ValueError(f"geodesics.neighbours must not be negative, got {self.neighbours}")
+
+
+@dataclass(frozen=True)
+class Config(manifold.Config):
+    """Compare geodesics with straight lines."""
+
+    geodesics: Geodesics = field(default_factory=Geodesics)
+    """Paths, measurements and pictures."""
+
+
+PRESETS = manifold.presets(Config)
+
+
+class Paths(NamedTuple):
+    """Paths of one method."""
+
+    points: Float[np.ndarray, "m n+1 d"]
+    converged: Bool[np.ndarray, "m"]
+    seconds: float
+    """Spent on the solver for all of them, without compiling."""
+    compiling: float
+    searching: float
+    """Spent on shortest paths over the graph, compiling included."""
+
+
+def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
+    """Random pairs of the held-out codes that the density has not seen."""
+    _, codes = np.array_split(np.asarray(subject.test.codes), 2)
+    random = np.random.default_rng(config.seed)
+    rows = [random.choice(len(codes), 2, replace=False) for _ in range(config.geodesics.pairs)]
+    return jnp.asarray(codes[np.array(rows)])
+
+
+def joined(
+    metric: Metric, pairs: Float[Array, "m 2 d"], segments: int, graph: Graph | None = None
+) -> Paths:
+    """Geodesics between pairs: with a graph, the shorter of those that are found from the straight
+    line and from the shortest path over the graph."""
+
+    def path(pair: Float[Array, "2 d"], *starts: Array) -> tuple[Array, Array]:
+        find = partial(geodesic, metric, pair[0], pair[1], segments=segments)
+        found = [find(), *(find(initial=start) for start in starts)]
+        energies = jnp.stack([jnp.where(one.converged, one.energy, jnp.inf) for one in found])
+        best = jnp.argmin(energies)
+        points = jnp.stack([one.points for one in found])[best]
+        return points, jnp.stack([one.converged for one in found])[best]
+
+    begun = time.monotonic()
+    starts = () if graph is None else (over_graph(graph, pairs, segments),)
+    searched = time.monotonic()
+    solve = jax.jit(lambda *args: jax.lax.map(lambda a: path(*a), args, batch_size=BATCH))
+    compiled_solve = solve.lower(pairs, *starts).compile()
+    compiled = time.monotonic()
+    points, converged = jax.block_until_ready(compiled_solve(pairs, *starts))
+    seconds = time.monotonic() - compiled
+    return Paths(
+        np.asarray(points), np.asarray(converged), seconds, compiled - searched, searched - begun
+    )
+
+
+def over_graph(
+    graph: Graph, pairs: Float[Array, "m 2 d"], segments: int
+) -> Float[Array, "m n+1 d"]:
+    """Shortest paths over a graph; a straight line where the graph does not join a pair."""
+
+    def path(pair: Float[Array, "2 d"]) -> Array:
+        try:
+            return graph_path(graph, pair[0], pair[1], segments=segments)
+        except ValueError:
+            return curves.straight(pair[0], pair[1], segments)
+
+    return jnp.stack([path(pair) for pair in pairs]).astype(pairs.dtype)
+
+
+def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
+    """The paths of every method, by its metric's name; straight lines are those of "euclidean"."""
+    pairs, segments = ends(config, subject), config.geodesics.segments
+    found: dict[str, Paths] = {}
+    for name in KINDS["both"]:
+        metric = subject.metrics[name]
+
+        def compute(name: str = name, metric: Metric = metric) -> Paths:
+            # Only the RBF metric has holes, which a path can pass on either side.
+            neighbours = config.geodesics.neighbours if name == "rbf" else 0
+            graph = None
+            if neighbours:
+                graph = knn_graph(metric, subject.train.codes, neighbours=neighbours)
+            return joined(metric, pairs, segments, graph)
+
+        points, converged, *times = folder.remember(f"paths_{name}", compute).values()
+        found[name] = Paths(np.array(points, np.float32), np.array(converged), *times)
+    lines = jax.vmap(partial(curves.straight, segments=segments))(pairs[:, 0], pairs[:, 1])
+    found[manifold.EUCLIDEAN] = Paths(np.asarray(lines), np.ones(len(lines), bool), 0.0, 0.0, 0.0)
+    return found
+
+
+def measure_paths(
+    subject: Subject, judge: Judges, paths: Mapping[str, Paths]
+) -> list[dict[str, Any]]:
+    """What the paths of each method are like on average.
+
+    `gap` is the distance in data space from the point of a path that is farthest from all training
+    images to the nearest of them.
+    """
+    # Those of all methods at once, so that each measure is compiled once.
+    points = np.stack([found.points for found in paths.values()])
+    methods, count, steps, dim = points.shape
+    latents = points.reshape(-1, dim)
+    images = everywhere(subject.mean, latents)
+    train_images = np.asarray(subject.train.images).reshape(len(subject.train.images), -1)
+    nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train_images)
+    gaps, _ = nearest.kneighbors(images.reshape(len(images), -1))
+    along = {"log_density": judge.log_density(latents), "gap": gaps}
+    if judge.confidence is not None:
+        along["confidence"] = judge.confidence(images)
+    along = {name: values.reshape(methods, count, steps) for name, values in along.items()}
+    metrics: dict[str, Metric] = {
+        "length": pullback(subject.mean),
+        **{f"length_{kind}": subject.metrics[kind] for kind in KINDS["both"]},
+    }
+    lengths = {
+        name: everywhere(length_of(metric), points.reshape(-1, steps, dim), BATCH)
+        for name, metric in metrics.items()
+    }
+    rows = []
+    for i, (name, found) in enumerate(paths.items()):
+        row: dict[str, Any] = {"path": NAMES[name]}
+        row |= {key: float(v.reshape(methods, count)[i].mean()) for key, v in lengths.items()}
+        for key in ("confidence", "log_density"):
+            if key in along:
+                row[key] = float(along[key][i].mean())
+                row[f"lowest_{key}"] = float(along[key][i].min(1).mean())
+        row["gap"] = float(along["gap"][i].max(1).mean())
+        row["converged"] = float(found.converged.mean())
+        rows.append(row | {key: getattr(found, key) for key in TIMES})
+    return rows
+
+
+def length_of(metric: Metric) -> Callable[[Array], Scalar]:
+    """From points of a path to its length."""
+    return lambda points: curves.length(metric, partial(curves.evaluate, points))
+
+
+def measure_volume(config: Config, subject: Subject, judge: Judges) -> list[dict[str, Any]]:
+    """The log volume on held-out codes, in holes and at the border of the data, and far from it.
+
+    `border_above` and `far_above` are the probabilities that the volume there is larger than on a
+    code: 1/2 where the two cannot be told apart.
+    """
+    _, codes = np.array_split(np.asarray(subject.test.codes), 2)
+    places = {"data": codes, **off_data(config, codes, judge)}
+    rows = []
+    for kind in KINDS["both"]:
+        volume = log_volume(subject.metrics[kind])
+        # A point where the metric is not regular counts as the smallest volume of all.
+        values = {
+            name: np.nan_to_num(everywhere(volume, points, 64), nan=-np.inf)
+            for name, points in places.items()
+            if len(points)
+        }
+        on = values.pop("data")
+        row: dict[str, Any] = {"deviation": TITLES[kind], "on_data": float(np.median(on))}
+        for name, off in values.items():
+            truth = np.repeat([0, 1], [len(on), len(off)])
+            scores = np.maximum(np.concatenate([on, off]), np.finfo(np.float32).min)
+            row[name] = float(np.median(off))
+            row[f"{name}_above"] = float(roc_auc_score(truth, scores))
+        rows.append(row)
+    return rows
+
+
+def off_data(
+    config: Config, codes: Float[np.ndarray, "n d"], judge: Judges
+) -> dict[str, Float[np.ndarray, "m d"]]:
+    """Points of the box of the codes where hardly any data is: in holes and near the border, and
+    farther from all codes than `BORDER`."""
+    low, high = box(codes)
+    limit = np.quantile(judge.log_density(codes), 0.01)
+    random = np.random.default_rng(config.seed)
+    points = random.uniform(low, high, (20 * config.geodesics.off, codes.shape[1]))
+    outside = points[judge.log_density(points) < limit].astype(np.float32)
+    gaps, _ = NearestNeighbors(n_neighbors=1).fit(codes).kneighbors(outside)
+    near = gaps[:, 0] < BORDER * codes.std()
+    return {
+        "border": outside[near][: config.geodesics.off],
+        "far": outside[~near][: config.geodesics.off],
+    }
+
+
+def box(codes: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of a box that holds the codes and a margin."""
+    low, high = codes.min(0), codes.max(0)
+    return low - MARGIN * (high - low), high + MARGIN * (high - low)
+
+
+def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str, Paths]) -> Any:
+    """All numbers of a run."""
+    return {
+        "pairs": config.geodesics.pairs,
+        "classifier_accuracy": judge.accuracy,
+        "paths": measure_paths(subject, judge, paths),
+        "volume": measure_volume(config, subject, judge),
+    }
+
+
+def show(metrics: Mapping[str, Any]) -> None:
+    """Print the numbers of a run."""
+    rows = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
+    report.show("Paths between held-out codes, means over pairs", rows)
+    report.show("Log volume of the metric, medians", metrics["volume"])
+
+
+def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths]) -> None:
+    """Save the pictures of a run."""
+    figures = {
+        f"losses_{phase}": plots.loss_curves(
+            rows, caption=f"Loss of the phase '{phase}' and its terms."
+        )
+        for phase in (train_vae.PHASE, *KINDS["both"], judges.PHASE)
+        if (rows := folder.rows(phase))
+    }
+    if subject.vae.config.latent_dim == 2:
+        figures["latent"] = draw_latent(config, subject, paths)
+    if subject.vae.image_shape == (1, 1, 3):
+        figures["space"] = draw_space(config, subject, paths)
+    else:
+        figures["strips"] = draw_strips(config, subject, paths)
+    report.save_figures(folder, figures)
+
+
+def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
+    """The volume measure of both metrics with data and paths."""
+    order = hardest(subject, paths)
+    ranks = np.linspace(0, len(order) - 1, min(config.geodesics.shown, len(order)))
+    shown = order[ranks.round().astype(int)]
+    codes = np.asarray(subject.test.codes)
+    low, high = box(codes)
+    straight = paths[manifold.EUCLIDEAN].points[shown]
+    return plots.latent_maps(
+        [log_volume(subject.metrics[kind]) for kind in KINDS["both"]],
+        low=low,
+        high=high,
+        titles=[TITLES[kind] for kind in KINDS["both"]],
+        value="log volume",
+        data=codes[:1000],
+        labels=None if subject.test.labels is None else subject.test.labels[:1000],
+        curves=[
+            {"geodesic": np.asarray(paths[kind].points[shown]), STRAIGHT: np.asarray(straight)}
+            for kind in KINDS["both"]
+        ],
+        caption=(
+            "Latent space coloured by the log volume of the expected metric, with held-out codes "
+            "(one colour a label): geodesics and straight lines between pairs of them, from "
+            "the one whose straight line is longest in the RBF metric to the one whose is shortest."
+        ),
+    )
+
+
+def hardest(subject: Subject, paths: Mapping[str, Paths]) -> np.ndarray:
+    """The pairs in the order in which straight lines between them leave the data, worst first."""
+    length = length_of(subject.metrics["rbf"])
+    return np.argsort(-everywhere(length, paths[manifold.EUCLIDEAN].points, BATCH))
+
+
+def draw_strips(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
+    """Images along the paths of a few pairs."""
+    places = np.linspace(0, 1, 11)
+    rows, labels = [], []
+    for i in hardest(subject, paths)[: config.geodesics.strips]:
+        for name, found in paths.items():
+            # At equal lengths in latent space, so that no method dwells where it likes to be.
+            rows.append(jax.vmap(subject.mean)(evenly(jnp.asarray(found.points[i]), places)))
+            labels.append(NAMES[name])
+    return plots.strips(
+        np.asarray(rows),
+        row_labels=labels,
+        axis="along the path, at equal steps of its length in latent space",
+        caption=(
+            "Decoded paths, three a pair, between those pairs of held-out codes whose straight "
+            "line is longest in the RBF metric."
+        ),
+    )
+
+
+def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
+    """Decoded paths among data in space."""
+    shown = hardest(subject, paths)[: config.geodesics.strips]
+    decode = jax.vmap(jax.vmap(lambda z: subject.mean(z).ravel()))
+    return plots.space_curves(
+        np.asarray(subject.train.images).reshape(-1, 3),
+        {
+            NAMES[name]: np.asarray(decode(paths[name].points[shown]))
+            for name in ("rbf", manifold.EUCLIDEAN, "network")
+        },
+        caption=(
+            "Training data in space, and decoded paths between those pairs of held-out codes whose "
+            "straight line is longest in the RBF metric."
+        ),
+    )
+
+
+def evenly(points: Float[Array, "n d"], places: Float[np.ndarray, "k"]) -> Float[Array, "k d"]:
+    """The polygon through `points` at shares of its length."""
+    steps = jnp.linalg.norm(jnp.diff(points, axis=0), axis=1)
+    gone = jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
+
+    def coordinate(values: Float[Array, "n"]) -> Latent:
+        return jnp.interp(jnp.asarray(places) * gone[-1], gone, values)
+
+    return jax.vmap(coordinate, in_axes=1, out_axes=1)(points)
+
+
+def run(config: Config) -> None:
+    """Train the generator, join pairs, measure, draw."""
+    train_set, test_set = manifold.datasets(config)
+    folder = open_folder(config.run, config)
+    subject = manifold.load_subject(folder, config, train_set, test_set)
+    judge = judges.appoint(folder, config, subject, train_set)
+    paths = find(folder, config, subject)
+    metrics = folder.remember("metrics", lambda: measure(config, subject, judge, paths))
+    draw(folder, config, subject, paths)
+    show(metrics)
+    report.where(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, PRESETS))

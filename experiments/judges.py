@@ -1,0 +1,113 @@
+"""Who says whether a latent, or the image it decodes to, could be data: a density, a classifier."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Float
+from sklearn.neighbors import KernelDensity
+
+from experiments.folder import Folder
+from experiments.manifold import Config, Subject
+from experiments.train_vae import in_chunks
+from experiments.training import Batch, Params, fit
+from latent_flows import data
+from latent_flows.data import Dataset
+from latent_flows.typing import Scalar
+
+PHASE = "classifier"
+BANDWIDTHS = (0.05, 0.1, 0.2, 0.4)
+"""Of the density, in standard deviations of the codes: the best on other codes is taken."""
+
+Points: TypeAlias = Array | np.ndarray
+"""Latents `[n, d]` or images `[n, h, w, c]`."""
+
+
+class Judges(NamedTuple):
+    """What latents and images are judged by."""
+
+    log_density: Callable[[Points], Float[np.ndarray, "n"]]
+    """Of latents, estimated from the first half of the held-out codes."""
+    confidence: Callable[[Points], Float[np.ndarray, "n"]] | None
+    """The classifier's probability of the label it finds most likely; None without labels."""
+    accuracy: float | None
+    """The classifier's, on held-out images."""
+
+
+class Classifier(nn.Module):
+    """Dense layers on the flattened image."""
+
+    classes: int
+    width: int = 128
+
+    @nn.compact
+    def __call__(self, x: Array) -> Float[Array, "classes"]:
+        return nn.Dense(self.classes)(nn.gelu(nn.Dense(self.width)(x.reshape(-1))))
+
+
+def appoint(folder: Folder, config: Config, subject: Subject, train_set: Dataset) -> Judges:
+    """Fit the density, and train the classifier in the run's folder."""
+    log_density = density(*np.array_split(np.asarray(subject.test.codes), 2))
+    if subject.train.labels is None or subject.test.labels is None:
+        return Judges(log_density, None, None)
+    classes = int(max(subject.train.labels.max(), subject.test.labels.max())) + 1
+    network = Classifier(classes)
+    apply: Any = network.apply  # flax types its result as a pair as well
+    params = fit(
+        folder,
+        PHASE,
+        init=lambda key: network.init(key, jnp.zeros(train_set.image_shape)),
+        loss=partial(loss, network),
+        batches=partial(batches, train_set, config),
+        config=config.classifier,
+        seed=config.seed,
+        describe="classifier",
+    )
+    probabilities = in_chunks(lambda x: nn.softmax(apply(params, x)))
+    found = np.asarray(probabilities(subject.test.images)).argmax(-1)
+    return Judges(
+        log_density,
+        lambda images: np.asarray(probabilities(jnp.asarray(images))).max(-1),
+        float(np.mean(found == subject.test.labels)),
+    )
+
+
+def loss(
+    network: Classifier, params: Params, key: Array, step: Array, batch: Batch
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Cross-entropy."""
+    del key, step
+    logits: Any = jax.vmap(partial(network.apply, params))(batch["image"])
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
+    return jnp.mean(entropy), {"accuracy": accuracy}
+
+
+def batches(
+    dataset: Dataset, config: Config, start: int, sharding: NamedSharding
+) -> Iterator[Batch]:
+    """Images with their labels, from the batch of step `start` on."""
+    size, seed = config.classifier.batch_size, config.seed
+    for batch in data.batches(dataset, batch_size=size, seed=seed, start=start, sharding=sharding):
+        yield {"image": batch["image"], "label": batch["label"]}
+
+
+def density(
+    codes: Float[np.ndarray, "n d"], others: Float[np.ndarray, "m d"]
+) -> Callable[[Points], Float[np.ndarray, "k"]]:
+    """The logarithm of a kernel density estimate from codes, as smooth as suits other codes best.
+
+    Args:
+        codes: where the kernels are.
+        others: codes that choose the bandwidth.
+    """
+    spread = codes.std()
+    estimates = [KernelDensity(bandwidth=width * spread).fit(codes) for width in BANDWIDTHS]
+    best = max(estimates, key=lambda estimate: estimate.score(others))
+    return lambda points: best.score_samples(np.asarray(points))

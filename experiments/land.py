@@ -1,0 +1,286 @@
+"""Fit locally adaptive normal distributions to latent codes, beside Gaussian mixtures.
+
+Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claim (iv): a mixture of LANDs,
+normal distributions with the distance of the generator's metric, follows latent codes better than
+a Gaussian mixture of the same size. All densities are with respect to Lebesgue measure of latent
+space, so they can be compared. Trains the generator first unless --generator names a finished one.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+from sklearn.mixture import GaussianMixture
+
+from experiments import manifold, report, tables
+from experiments.command import main
+from experiments.deviation import KINDS
+from experiments.folder import Folder, open_folder
+from experiments.geodesics import box
+from experiments.manifold import Subject, everywhere
+from latent_flows import plots
+from latent_flows.geometry import land
+from latent_flows.geometry.land import Land, Proposal
+from latent_flows.typing import Latent, Metric, Scalar
+
+GAUSSIAN = "gaussian"
+TITLES = {
+    **{
+        f"{kind}_{measure}": f"LAND, {name} deviation, {measure}"
+        for kind, name in (("rbf", "RBF"), ("network", "ordinary"))
+        for measure in land.MEASURES
+    },
+    GAUSSIAN: "Gaussian mixture",
+}
+RANGE = 8.0
+"""Nats below the highest log-density that pictures show."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The mixtures."""
+
+    components: int = 0
+    """Of each mixture; 0: as many as there are labels, or 3 without labels."""
+    points: int = 300
+    """Training codes that mixtures are fitted to."""
+    test_points: int = 500
+    """Held-out codes whose density is measured."""
+    samples: int = 512
+    """Latents that constants are estimated with during a fit."""
+    final_samples: int = 2048
+    """The same, once it is done."""
+    segments: int = 16
+    """Parts that a geodesic is discretised in."""
+    table: int = 192
+    """Points on each side of the table that a metric of two latents is kept in, which makes
+    geodesics many times cheaper; 0: no table."""
+    iterations: int = 10
+    """The most steps of each mean."""
+
+    def __post_init__(self) -> None:
+        least = {"components": 0, "points": 8, "test_points": 1, "samples": 16, "segments": 2}
+        least |= {"final_samples": 16, "iterations": 1, "table": 0}
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise ValueError(f"fit.{name} must be at least {number}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Config(manifold.Config):
+    """Compare mixtures of LANDs with Gaussian mixtures."""
+
+    fit: Fit = field(default_factory=Fit)
+    """Mixtures."""
+
+
+PRESETS = manifold.presets(Config)
+
+
+def components(config: Config, subject: Subject) -> int:
+    """The size of each mixture."""
+    labels = subject.train.labels
+    return config.fit.components or (3 if labels is None else len(np.unique(labels)))
+
+
+def points(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+    """The codes that mixtures are fitted to, and those that they are measured on."""
+    train, test = subject.train.codes, subject.test.codes
+    return train[: config.fit.points], test[: config.fit.test_points]
+
+
+def gaussian(config: Config, codes: Float[Array, "n d"], count: int) -> GaussianMixture:
+    """The Gaussian mixture of greatest likelihood."""
+    return GaussianMixture(count, n_init=10, random_state=config.seed).fit(np.asarray(codes))
+
+
+def fit(
+    config: Config,
+    metric: Metric,
+    measure: str,
+    codes: Float[Array, "n d"],
+    start: Float[Array, "k d"],
+) -> dict[str, Any]:
+    """The mixture of LANDs under one metric, from the means of the Gaussian mixture."""
+    settings = config.fit
+
+    @jax.jit
+    def solve(key: Array, codes: Float[Array, "n d"], start: Float[Array, "k d"]) -> Land:
+        return land.fit_land(
+            key,
+            metric,
+            codes,
+            len(start),
+            measure=measure,
+            initial=start,
+            samples=settings.samples,
+            final_samples=settings.final_samples,
+            segments=settings.segments,
+            max_iterations=settings.iterations,
+        )
+
+    key = jax.random.key(config.seed)
+    begun = time.monotonic()
+    compiled = solve.lower(key, codes, start).compile()
+    ready = time.monotonic()
+    found = jax.block_until_ready(compiled(key, codes, start))
+    times = {"seconds": time.monotonic() - ready, "compiling": ready - begun}
+    return {**vars(found), **times}
+
+
+def revive(saved: Mapping[str, Any]) -> Land:
+    """A LAND from the numbers that `fit` saved."""
+    arrays = {
+        name: jnp.asarray(saved[name])
+        for name in ("means", "precisions", "weights", "log_constants", "log_constant_errors")
+    }
+    return Land(
+        **arrays,
+        log_likelihood=jnp.asarray(saved["log_likelihood"]),
+        converged=jnp.asarray(saved["converged"]),
+        proposal=Proposal(**{name: jnp.asarray(v) for name, v in saved["proposal"].items()}),
+        measure=saved["measure"],
+        segments=saved["segments"],
+    )
+
+
+def find(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    known: Mapping[str, Metric],
+    start: Float[Array, "k d"],
+) -> Any:
+    """The mixtures of LANDs of each metric and measure, by name."""
+    codes, _ = points(config, subject)
+    return {
+        f"{kind}_{measure}": folder.remember(
+            f"land_{kind}_{measure}",
+            partial(fit, config, known[kind], measure, codes, start),
+        )
+        for kind in KINDS["both"]
+        for measure in land.MEASURES
+    }
+
+
+def log_density(
+    known: Mapping[str, Metric], name: str, saved: Mapping[str, Any]
+) -> Callable[[Latent], Scalar]:
+    """The log-density of a mixture of LANDs."""
+    metric = known[name.partition("_")[0]]
+    return partial(land.land_log_prob, revive(saved), metric)
+
+
+def gaussian_log_density(mixture: GaussianMixture) -> Callable[[Latent], Scalar]:
+    """The log-density of a Gaussian mixture."""
+    means, covariances = jnp.asarray(mixture.means_), jnp.asarray(mixture.covariances_)
+    normal = jax.vmap(jax.scipy.stats.multivariate_normal.logpdf, in_axes=(None, 0, 0))
+    log_weights = jnp.log(jnp.asarray(mixture.weights_))
+    return lambda z: jax.nn.logsumexp(log_weights + normal(z, means, covariances))
+
+
+def measure(
+    config: Config,
+    subject: Subject,
+    known: Mapping[str, Metric],
+    mixture: GaussianMixture,
+    found: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The held-out log-density of every mixture."""
+    train, test = points(config, subject)
+    rows = []
+    for name, saved in found.items():
+        values = everywhere(log_density(known, name, saved), test)
+        rows.append(
+            {
+                "method": TITLES[name],
+                "held_out": float(np.mean(values)),
+                "median": float(np.median(values)),
+                "fitted": saved["log_likelihood"],
+                "constant_error": float(np.dot(saved["weights"], saved["log_constant_errors"])),
+                "converged": float(saved["converged"]),
+                "seconds": saved["seconds"],
+                "compiling": saved["compiling"],
+            }
+        )
+    values = mixture.score_samples(np.asarray(test))
+    rows.append(
+        {
+            "method": TITLES[GAUSSIAN],
+            "held_out": float(np.mean(values)),
+            "median": float(np.median(values)),
+            "fitted": float(mixture.score(np.asarray(train))),
+            "constant_error": 0.0,
+            "converged": float(mixture.converged_),
+            "seconds": 0.0,
+            "compiling": 0.0,
+        }
+    )
+    return {"components": mixture.n_components, "points": len(train), "methods": rows}
+
+
+def show(metrics: Mapping[str, Any]) -> None:
+    """Print the numbers of a run."""
+    title = f"{metrics['components']} components fitted to {metrics['points']} codes"
+    report.show(f"{title}: log-density, nats a code", metrics["methods"])
+
+
+def above(floor: float, function: Callable[[Latent], Scalar], z: Latent) -> Scalar:
+    """A function where it exceeds the floor, else the floor."""
+    return jnp.maximum(function(z), floor)
+
+
+def draw(
+    config: Config,
+    subject: Subject,
+    known: Mapping[str, Metric],
+    mixture: GaussianMixture,
+    found: Mapping[str, Any],
+) -> Figure:
+    """The densities side by side, with held-out codes."""
+    _, test = points(config, subject)
+    low, high = box(np.asarray(test))
+    shown = {name: log_density(known, name, found[name]) for name in found if "rbf" in name}
+    shown[GAUSSIAN] = gaussian_log_density(mixture)
+    top = float(np.quantile(mixture.score_samples(np.asarray(test)), 0.9))
+    return plots.latent_maps(
+        [partial(above, top - RANGE, log_prob) for log_prob in shown.values()],
+        low=low,
+        high=high,
+        titles=[TITLES[name] for name in shown],
+        value="log density",
+        data=np.asarray(test),
+        resolution=81,
+        caption=(
+            f"Log-density of mixtures of {mixture.n_components} components, the lowest "
+            f"{RANGE:g} nats below what is usual on data, and held-out codes."
+        ),
+    )
+
+
+def run(config: Config) -> None:
+    """Train the generator, fit mixtures, measure, draw."""
+    train_set, test_set = manifold.datasets(config)
+    folder = open_folder(config.run, config)
+    subject = manifold.load_subject(folder, config, train_set, test_set)
+    codes, _ = points(config, subject)
+    mixture = gaussian(config, codes, components(config, subject))
+    start = jnp.asarray(mixture.means_, codes.dtype)
+    known = tables.metrics(subject, config.fit.table)
+    found = find(folder, config, subject, known, start)
+    metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
+    if codes.shape[1] == 2:
+        report.save_figures(folder, {"densities": draw(config, subject, known, mixture, found)})
+    show(metrics)
+    report.where(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, PRESETS))

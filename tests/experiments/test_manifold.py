@@ -1,0 +1,214 @@
+"""Experiments on the geometry of a generator: what they share, and the first of them."""
+
+import dataclasses
+import importlib.util
+import json
+import shlex
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import command, deviation, geodesics, judges, manifold, train_vae
+from experiments.folder import made_by, open_folder, read_config
+from latent_flows import data
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.geometry.metrics import pullback
+
+FEW = shlex.split(
+    "--vae.width 2 --vae.depth 1 --vae-training.steps 3 --vae-training.warmup 0 "
+    "--vae-training.batch-size 16 --deviation.centres 5 --deviation.codes 60 "
+    "--deviation.width 4 --deviation.training.steps 2 --deviation.training.warmup 0 "
+    "--deviation.training.batch-size 16 --classifier.steps 2 --classifier.batch-size 16 "
+    "--codes 60"
+)
+PATHS = shlex.split(
+    "--geodesics.pairs 3 --geodesics.segments 4 --geodesics.off 5 --geodesics.shown 2 "
+    "--geodesics.strips 1"
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compile_quickly):
+    path = tmp_path_factory.mktemp("geodesics") / "run"
+    flags = ["digits", *FEW, *PATHS, "--run", str(path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "setup", lambda: None)
+        assert command.main(geodesics.run, geodesics.PRESETS, flags) == 0
+    return path
+
+
+def numbers(path):
+    """Everything in metrics.json but the times."""
+    metrics = json.loads((path / "metrics.json").read_text())
+    for row in metrics["paths"]:
+        assert all(row.pop(name) >= 0 for name in geodesics.TIMES)
+    return metrics
+
+
+def test_a_run_leaves_its_numbers_and_pictures(whole):
+    metrics = numbers(whole)
+    assert metrics["pairs"] == 3
+    assert 0 <= metrics["classifier_accuracy"] <= 1
+    rows = {row["path"]: row for row in metrics["paths"]}
+    assert list(rows) == ["RBF geodesic", "ordinary geodesic", "straight line"]
+    for row in rows.values():
+        # No classifier is less sure than of a label drawn at random.
+        assert 0.1 <= row["lowest_confidence"] <= row["confidence"] <= 1
+        assert row["lowest_log_density"] <= row["log_density"]
+        # The deviation adds to the length of a path.
+        assert row["length"] <= min(row["length_rbf"], row["length_network"])
+        assert row["gap"] > 0
+    # A path is shortest in the metric that it was made for.
+    for name in ("rbf", "network"):
+        column = [row[f"length_{name}"] for row in rows.values()]
+        assert column[("rbf", "network").index(name)] <= min(column) * 1.01
+    assert [row["deviation"] for row in metrics["volume"]] == [*geodesics.TITLES.values()]
+    for row in metrics["volume"]:
+        assert 0 <= row["border_above"] <= 1
+    for picture in ("latent", "strips", "losses_vae", "losses_rbf", "losses_classifier"):
+        assert (whole / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_computes_nothing_again(whole, tmp_path, call, monkeypatch):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    for name in ("measure", "joined"):
+        monkeypatch.setattr(geodesics, name, lambda *_: pytest.fail("computed again"))
+    code, out, err = call(geodesics, "digits", *FEW, *PATHS, "--run", path)
+    assert code == 0, err
+    assert "RBF geodesic" in out
+    assert (path / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+def test_another_run_takes_the_generator_and_its_deviations(whole, tmp_path):
+    first = read_config(whole, geodesics.Config)
+    config = dataclasses.replace(first, generator=str(whole), run=str(tmp_path / "run"))
+    train, test = manifold.datasets(config)
+    folder = open_folder(config.run, config)
+    subject = manifold.load_subject(folder, config, train, test)
+    assert [child.name for child in folder.path.iterdir() if child.is_dir()] == []
+    paths = json.loads((whole / "paths_rbf.json").read_text())["points"]
+    # The same seed joins the same codes.
+    np.testing.assert_allclose(geodesics.ends(config, subject)[:, 0], np.array(paths)[:, 0])
+    # A chain of runs ends at the one that trained the generator.
+    last = dataclasses.replace(config, generator=config.run)
+    home, settings = manifold.source(last)
+    assert home == whole
+    assert settings.variance == "both"
+
+
+def test_a_generator_without_deviations_gets_them_here(whole, tmp_path, monkeypatch):
+    first = read_config(whole, geodesics.Config)
+    _, settings = manifold.source(first)
+    bare = dataclasses.replace(settings, variance="none")
+    monkeypatch.setattr(manifold, "source", lambda _: (whole, bare))
+    config = dataclasses.replace(first, generator="bare", run=str(tmp_path / "run"))
+    train, test = manifold.datasets(config)
+    folder = open_folder(config.run, config)
+    subject = manifold.load_subject(folder, config, train, test)
+    made = sorted(child.name for child in (folder.path / "checkpoints").iterdir())
+    assert made == ["network", "rbf"]
+    assert set(subject.metrics) == set(manifold.METHODS)
+    z = subject.test.codes[0]
+    np.testing.assert_array_equal(subject.metrics["euclidean"](z), np.eye(2))
+    for kind in ("rbf", "network"):
+        extra = subject.metrics[kind](z) - pullback(subject.mean)(z)
+        assert np.linalg.eigvalsh(extra).min() > -1e-4
+
+
+def test_every_experiment_that_exists_has_the_shared_flags_and_presets():
+    for name in manifold.EXPERIMENTS:
+        if importlib.util.find_spec(name) is None:
+            continue
+        module = importlib.import_module(name)
+        assert issubclass(module.Config, manifold.Config)
+        assert list(module.PRESETS) == list(manifold.GENERATORS)
+        runs = [config.run for _, config in module.PRESETS.values()]
+        assert len(set(runs)) == len(runs)
+
+
+def test_samples_are_random_and_bounded(key):
+    images = np.random.default_rng(0).random((40, 2, 2, 1)).astype(np.float32)
+    dataset = data.from_arrays("noise", image=images)
+    vae = VAE(VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=1, depth=1), (2, 2, 1))
+    params = train_vae.initial(vae, key)
+    found = manifold.sample(manifold.Config(codes=16), vae, params, dataset)
+    assert found.images.shape == (16, 2, 2, 1)
+    assert found.codes.shape == (16, 2)
+    assert found.labels is None
+    np.testing.assert_allclose(
+        found.codes[3], vae.apply(params, found.images[3], method=vae.encode)[0], rtol=1e-5
+    )
+
+
+def test_the_density_is_high_where_codes_are(key):
+    random = np.random.default_rng(0)
+    ring = random.uniform(0, 2 * np.pi, 600)
+    codes = np.stack([np.cos(ring), np.sin(ring)], 1) + 0.05 * random.standard_normal((600, 2))
+    log_density = judges.density(codes[:300], codes[300:])
+    on, middle, far = log_density(np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
+    assert on > middle + 2
+    assert middle > far
+    # A density integrates to one.
+    ticks = np.linspace(-2, 2, 121)
+    grid = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)
+    total = np.exp(log_density(grid)).sum() * (ticks[1] - ticks[0]) ** 2
+    assert total == pytest.approx(1, abs=0.01)
+
+
+def test_points_off_the_data_lie_in_holes_and_outside():
+    random = np.random.default_rng(0)
+    angle = random.uniform(0, 2 * np.pi, 800)
+    radius = 3 + 0.1 * random.standard_normal(800)
+    codes = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32)
+    judge = judges.Judges(judges.density(codes[:400], codes[400:]), None, None)
+    config = geodesics.Config(geodesics=geodesics.Geodesics(off=200))
+    found = geodesics.off_data(config, codes, judge)
+    border, far = (np.abs(np.linalg.norm(found[name], axis=1) - 3) for name in ("border", "far"))
+    assert len(border) == len(far) == 200
+    assert 0.1 < border.min() < border.max() < 0.5 * codes.std() + 0.5
+    assert far.min() > 0.5 * codes.std() - 0.5
+    # In the hole as well as outside of the ring.
+    assert (np.linalg.norm(found["far"], axis=1) < 3).any()
+
+
+def test_even_places_are_shares_of_the_length():
+    points = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]])
+    found = geodesics.evenly(points, np.array([0.0, 0.125, 0.25, 0.5, 1.0]))
+    expected = [[0, 0], [0.5, 0], [1, 0], [1, 1], [1, 3]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--codes", "3"], "codes must be at least 16, got 3"),
+        (["--seed", "-1"], "seed must not be negative, got -1"),
+        (["--geodesics.pairs", "0"], "geodesics.pairs must be at least 1, got 0"),
+        (["--classifier.batch-size", "1440"], "classifier.batch_size (1440) is more than the 1437"),
+        (["--generator", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, call):
+    code, out, err = call(geodesics, "digits", *flags, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_something_else_is_no_generator(tmp_path, call):
+    path = tmp_path / "flows"
+    path.mkdir()
+    content = {"experiment": "experiments.potential_flows", "config": {}}
+    (path / "config.json").write_text(json.dumps(content))
+    assert made_by(path) not in manifold.EXPERIMENTS
+    code, _, err = call(geodesics, "digits", "--generator", path, "--run", tmp_path / "run")
+    assert code == 2
+    assert "holds a run of experiments.potential_flows, not of experiments.train_vae" in err
+
+
+def test_names_of_kinds_are_names_of_metrics():
+    assert {*deviation.KINDS["both"]} == {*geodesics.TITLES}
+    assert {*manifold.METHODS} == {*geodesics.NAMES}
