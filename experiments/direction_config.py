@@ -1,0 +1,297 @@
+"""What a run of directions is made of: its flags, and the objects that they name."""
+
+import importlib
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments import factors, flow_config, manifold, train_vae
+from experiments.command import module_name
+from experiments.folder import Folder, made_by, read_config
+from experiments.train_vae import Objective, in_chunks
+from experiments.training import Params, Training, restore
+from latent_flows import directions
+from latent_flows.data import Dataset
+from latent_flows.directions.losses import Loss, blurred_error
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.limits import at_least
+from latent_flows.typing import Generator
+
+REACH = {
+    "translate_x": 0.2,
+    "translate_y": 0.2,
+    "zoom": 0.4,
+    "rotate": 0.5,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "hue": 0.2,
+    "saturation": 0.5,
+}
+"""The usual largest |t| of each transformation."""
+FEWEST = 4
+"""Trajectories that must be left after dropping, for some to be held out."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The trajectories."""
+
+    count: int = 48
+    """Trajectories of each transformation, from codes of training images."""
+    amounts: int = 4
+    """Values of t on each side of 0."""
+    steps: int = 30
+    """Of Adam, at each of them."""
+    sigma: float = 3.0
+    """Standard deviation of the blur of the loss "blurred", in pixels."""
+    batch: int = 48
+    """Trajectories that are followed at once."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "inversion.", count=1, amounts=1, steps=1, sigma=0, batch=1)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The models of a direction."""
+
+    drop: float = 0.1
+    """Share of the trajectories, those of the largest errors, that is left out."""
+    knots: int = 11
+    """Of the monotone function along a straight direction."""
+    width: int = 16
+    """Units of a hidden layer of the potential of a curved one."""
+    flow_weight: float = 0.0
+    """Of the match between its flow and the trajectories' velocities. These also wander where the
+    image does not change, which a match takes for slowness: with 1 it goes too far."""
+    steps: int = 1000
+    """Of Adam, for either."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "fit.", drop=0, knots=2, width=1, flow_weight=0, steps=1)
+        if not self.drop < 1:
+            raise ValueError(f"fit.drop must lie in [0, 1), got {self.drop}")
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is measured at the end."""
+
+    starts: int = 128
+    """Codes of held-out images that are moved."""
+    amounts: int = 10
+    """Changes that are asked of each, on each side of 0."""
+    stretch: float = 2.0
+    """The largest of them, in units of the largest t that was trained on."""
+    bound: float = 0.1
+    """Error (root mean square, as a share of the factor's range) up to which control counts as
+    such when its reach is measured."""
+    candidates: int = 6
+    """Directions that each baseline proposes, of which the best by ground truth is taken."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "control.", starts=2, amounts=1, stretch=1, candidates=1)
+        if not self.bound > 0:
+            raise ValueError(f"control.bound must be positive, got {self.bound}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Find the directions of a generator that perform given transformations."""
+
+    run: str = "runs/directions"
+    """Run folder; the same command goes on with what it holds."""
+    seed: int = 0
+    """Source of all randomness."""
+    generator: str = ""
+    """Run folder of a finished train_vae, or of another experiment that holds a VAE, to use; empty:
+    train the VAE described below first."""
+    data: str = "sprites"
+    """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
+    image_size: int | None = None
+    """Pixels along each side; by default the data set's own."""
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    """Architecture of the generator."""
+    vae_objective: Objective = field(default_factory=Objective)
+    """Loss of the generator."""
+    vae_training: Training = field(default_factory=Training)
+    """Optimiser and duration for the generator."""
+    transformations: tuple[str, ...] = ("translate_x", "translate_y", "zoom")
+    """translate_x, translate_y, zoom, rotate, brightness, contrast, hue, saturation."""
+    ts: tuple[float, ...] = ()
+    """The largest |t| of each of them; none: the usual ones."""
+    losses: tuple[str, ...] = ("blurred", "mse", "dssim")
+    """Of the images of a trajectory and their targets: blurred, mse, dssim. The first is that of
+    all comparisons but the one of losses."""
+    inversion: Inversion = field(default_factory=Inversion)
+    """Trajectories."""
+    fit: Fit = field(default_factory=Fit)
+    """Models."""
+    control: Control = field(default_factory=Control)
+    """Measurements."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if not self.transformations or not self.losses:
+            raise ValueError("name at least one of the transformations and one of the losses")
+        for what in ("transformations", "losses"):
+            names = getattr(self, what)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} must differ from each other, got {', '.join(names)}")
+        if self.ts and len(self.ts) != len(self.transformations):
+            raise ValueError(
+                f"ts must have one value for each of the {len(self.transformations)} "
+                f"transformations, got {len(self.ts)}; give --ts as well as --transformations"
+            )
+        if not all(t > 0 for t in self.ts):
+            raise ValueError(f"ts must be positive, got {self.ts}")
+        left = self.inversion.count - int(self.fit.drop * self.inversion.count)
+        if left < FEWEST:
+            raise ValueError(
+                f"too few trajectories: of inversion.count ({self.inversion.count}) only {left} "
+                f"are left after fit.drop ({self.fit.drop}); at least {FEWEST} are needed"
+            )
+
+
+class Subject(NamedTuple):
+    """A frozen generator, where to start from, and what can be measured on its images."""
+
+    vae: VAE
+    params: Params
+    """Of the VAE."""
+    starts: Float[Array, "n d"]
+    """Codes of training images, drawn from the posterior."""
+    held_out: Float[Array, "m d"]
+    """Codes of held-out images."""
+    radius: float
+    """The largest norm of a code: latents farther out are not searched."""
+    data: str
+    """Name of the data set."""
+    factors: tuple[str, ...]
+    """Names of what can be measured."""
+    low: np.ndarray
+    """1% quantile of each factor over images of data."""
+    high: np.ndarray
+    """99% quantile."""
+    faintest: float
+    """Mean of an image below which nothing is measured on it."""
+
+    @property
+    def generator(self) -> Generator:
+        return vaes.generator(self.vae, self.params)
+
+
+def with_vae(config: Config, generator: train_vae.Config) -> Config:
+    """A configuration that trains the given VAE as its generator."""
+    return replace(
+        config,
+        data=generator.data,
+        image_size=generator.image_size,
+        vae=generator.vae,
+        vae_objective=generator.objective,
+        vae_training=generator.training,
+    )
+
+
+def source(config: Config) -> tuple[Path, train_vae.Config]:
+    """The run folder that holds the generator, this one or an earlier one, and its configuration.
+
+    Raises:
+        UsageError: the run named is of no experiment that holds a VAE.
+    """
+    if not config.generator:
+        return Path(config.run), train_vae.Config(
+            run=config.run,
+            seed=config.seed,
+            data=config.data,
+            image_size=config.image_size,
+            vae=config.vae,
+            objective=config.vae_objective,
+            training=config.vae_training,
+        )
+    maker = made_by(config.generator)
+    if maker == module_name(Config):
+        return source(read_config(config.generator, Config))
+    if maker == module_name(flow_config.Config):
+        flows = read_config(config.generator, flow_config.Config)
+        return flow_config.generator_run(flows), flow_config.vae_config(flows)
+    if maker in manifold.EXPERIMENTS:
+        kind = importlib.import_module(maker).Config
+        return manifold.source(read_config(config.generator, kind))
+    return Path(config.generator), read_config(config.generator, train_vae.Config)
+
+
+def check(config: Config, dataset: Dataset) -> None:
+    """Reject what makes no sense for this data before anything is computed.
+
+    Raises:
+        ValueError: an unknown transformation or loss, one that needs colours where there are none,
+            or more trajectories or starts than there are images.
+    """
+    image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
+    amount = jax.ShapeDtypeStruct((), jnp.float32)
+    for name in config.transformations:
+        jax.eval_shape(directions.transformation(name), image, amount)
+    for name in config.losses:
+        directions.loss(name)
+    if config.inversion.count > dataset.length:
+        raise ValueError(
+            f"inversion.count ({config.inversion.count}) is more than the {dataset.length} "
+            f"examples of {dataset.name}"
+        )
+    train_vae.check(source(config)[1], dataset)
+
+
+def loss(config: Config, name: str) -> Loss:
+    """A reconstruction loss by its name, blurred as much as the flags say."""
+    if name == "blurred":
+        return partial(blurred_error, sigma=config.inversion.sigma)
+    return directions.loss(name)
+
+
+def reach(config: Config) -> dict[str, float]:
+    """The largest |t| of each transformation."""
+    given = config.ts or [REACH[name] for name in config.transformations]
+    return dict(zip(config.transformations, given, strict=True))
+
+
+def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) -> Subject:
+    """Train the generator in the run's folder or take it from where it is; encode data."""
+    home, settings = source(config)
+    vae = train_vae.model(settings, train)
+    if config.generator:
+        params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+    else:
+        params = train_vae.train(folder, settings, train)
+    starts = codes(config, vae, params, train, config.inversion.count)
+    held_out = codes(config, vae, params, test, config.control.starts)
+    norms = jnp.linalg.norm(codes(config, vae, params, train, 1000), axis=1)
+    names = factors.measurable(config.transformations)
+    return Subject(
+        vae,
+        params,
+        starts,
+        held_out,
+        float(norms.max()),
+        train.name,
+        names,
+        *factors.survey(names, test, config.seed),
+    )
+
+
+def codes(
+    config: Config, vae: VAE, params: Params, dataset: Dataset, count: int
+) -> Float[Array, "n d"]:
+    """Draws from the posterior of random examples."""
+    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
+    images = jnp.asarray(dataset.examples(chosen)["image"])
+    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    return mean + std * jax.random.normal(jax.random.key(config.seed), mean.shape)

@@ -1,0 +1,335 @@
+"""Find latent directions that perform image transformations, and measure the control they give.
+
+Plumerault, Le Borgne and Hudelot, "Controlling generative models with continuous factors of
+variations", ICLR 2020: images of random latents are transformed, the latents of the results found
+by descent in small steps, and a direction fitted to these, without labels. Beside the paper's
+straight direction a curved one, other losses, one-shot inversion and directions that nobody
+trained. Trains a VAE first unless --generator names a finished run that holds one.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import combinations
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from experiments import direction_pictures, direction_scores, factors, report, train_vae
+from experiments.command import main
+from experiments.direction_config import (
+    Config,
+    Inversion,
+    Subject,
+    check,
+    load_subject,
+    loss,
+    reach,
+    source,
+    with_vae,
+)
+from experiments.direction_pictures import LINEAR, NONLINEAR, ONE_SHOT
+from experiments.folder import Folder, open_folder
+from experiments.train_vae import Objective
+from experiments.training import Training
+from latent_flows import directions
+from latent_flows.directions.model import Direction
+from latent_flows.directions.trajectories import Trajectories
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.vae import VAEConfig
+
+METRICS = "metrics.json"
+SPRITES = with_vae(Config(), train_vae.SPRITES)
+DIGITS = with_vae(
+    Config(
+        run="runs/directions-digits",
+        ts=(0.1, 0.1, 0.25),
+        inversion=Inversion(sigma=1.0),
+    ),
+    train_vae.DIGITS,
+)
+MNIST = with_vae(
+    Config(
+        run="runs/directions-mnist",
+        transformations=("translate_x", "zoom", "brightness"),
+        ts=(0.1, 0.3, 0.5),
+        inversion=Inversion(count=96, sigma=1.5),
+    ),
+    train_vae.MNIST,
+)
+BETA = with_vae(
+    Config(run="runs/directions-beta", losses=("blurred",), inversion=Inversion(sigma=1.5)),
+    train_vae.Config(
+        data="sprites",
+        image_size=32,
+        vae=VAEConfig(latent_dim=6, decoder="broadcast", depth=2, width=48),
+        objective=Objective(),
+        training=Training(steps=2400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
+    ),
+)
+PRESETS = {
+    "sprites": ("position and size of rendered sprites, in minutes on a CPU", SPRITES),
+    "digits": ("scikit-learn's digits, in minutes on a CPU", DIGITS),
+    "mnist": ("position, size and brightness on MNIST, through TFDS", MNIST),
+    "beta": ("a small plain VAE on sprites, to vary --vae-objective.beta and --seed", BETA),
+}
+
+Tree = TypeVar("Tree")
+
+
+def remembered(folder: Folder, name: str, compute: Callable[[], Tree]) -> Tree:
+    """The arrays that a traceable function makes, computed once and kept in the run's folder."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(compute))
+    kept = folder.remember(name, lambda: [np.asarray(leaf) for leaf in jax.tree.leaves(compute())])
+    # A number that was not finite is null in the file.
+    arrays = [np.array(value, float) for value in kept]
+    return jax.tree.unflatten(
+        structure,
+        [jnp.asarray(value, leaf.dtype) for value, leaf in zip(arrays, leaves, strict=True)],
+    )
+
+
+def follow(
+    folder: Folder, config: Config, subject: Subject, name: str, sequential: bool
+) -> dict[str, Trajectories]:
+    """The trajectories of all transformations with one loss, by transformation."""
+    sides = np.linspace(0, 1, config.inversion.amounts + 1)[1:]
+    unit = np.concatenate([-sides[::-1], sides])
+    rows = np.stack([unit * largest for largest in reach(config).values()])
+
+    @jax.jit
+    def find(params: Any, starts: Array) -> Trajectories:
+        return directions.trajectories(
+            jax.random.key(config.seed),
+            vaes.generator(subject.vae, params),
+            config.transformations,
+            rows,
+            starts=starts,
+            sequential=sequential,
+            loss=loss(config, name),
+            steps=config.inversion.steps,
+            project=subject.radius,
+            batch_size=config.inversion.batch,
+        )
+
+    found = remembered(
+        folder,
+        f"trajectories/{name}{'' if sequential else '_one_shot'}",
+        lambda: find(subject.params, subject.starts),
+    )
+    return {
+        kind: jax.tree.map(lambda leaf, k=k: leaf[k], found)
+        for k, kind in enumerate(config.transformations)
+    }
+
+
+def fit(
+    folder: Folder,
+    config: Config,
+    name: str,
+    found: Mapping[str, Trajectories],
+    curved: bool = False,
+) -> dict[str, Direction]:
+    """A direction for each transformation, fitted to its trajectories."""
+
+    def one(kind: str) -> Direction:
+        key = key_of(config, kind)
+        if curved:
+            return directions.fit_potential(
+                key,
+                found[kind],
+                drop=config.fit.drop,
+                width=config.fit.width,
+                flow_weight=config.fit.flow_weight,
+                steps=config.fit.steps,
+            )
+        return directions.fit_direction(
+            key,
+            found[kind],
+            drop=config.fit.drop,
+            knots=config.fit.knots,
+            steps=config.fit.steps,
+        )
+
+    return {kind: remembered(folder, f"models/{name}_{kind}", partial(one, kind)) for kind in found}
+
+
+def key_of(config: Config, *words: str) -> PRNGKeyArray:
+    """A random key for a purpose."""
+    return jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(" ".join(words).encode()))
+
+
+def learn(
+    folder: Folder, config: Config, subject: Subject
+) -> tuple[dict[str, dict[str, Trajectories]], dict[str, dict[str, Direction]]]:
+    """All trajectories, by how they were found, and all directions fitted to them, by method."""
+    first = config.losses[0]
+    found: dict[str, dict[str, Trajectories]] = {}
+    models: dict[str, dict[str, Direction]] = {LINEAR: {}, NONLINEAR: {}}
+    for name in (*config.losses, ONE_SHOT):
+        sequential = name != ONE_SHOT
+        found[name] = follow(folder, config, subject, name if sequential else first, sequential)
+        if name == first:
+            models[LINEAR] = fit(folder, config, LINEAR, found[name])
+            models[NONLINEAR] = fit(folder, config, NONLINEAR, found[name], curved=True)
+        else:
+            method = f"{LINEAR}, {name}"
+            models[method] = fit(folder, config, file_name(method), found[name])
+    return found, models
+
+
+def measure(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    found: Mapping[str, Mapping[str, Trajectories]],
+    models: Mapping[str, Mapping[str, Direction]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """All numbers, and what each direction did by transformation and method.
+
+    Each part is remembered in the run folder as it is done.
+    """
+    kinds = config.transformations
+    visible = [kind for kind in kinds if kind in factors.NAMES]
+    inversion = [
+        {
+            "transformation": kind,
+            "inversion": name,
+            **folder.remember(
+                f"scores/inversion_{file_name(name)}_{kind}",
+                partial(direction_scores.judge, config, subject, kind, trajectories[kind]),
+            ),
+        }
+        for kind in kinds
+        for name, trajectories in found.items()
+    ]
+    fitted = [
+        {
+            "transformation": kind,
+            "method": method,
+            "held_out_r2": float(of[kind].r2),
+            "train_r2": float(of[kind].train_r2),
+        }
+        for kind in kinds
+        for method, of in models.items()
+    ]
+    everything: dict[str, dict[str, Direction]] = {kind: {} for kind in visible}
+    for kind in visible:
+        everything[kind] |= {method: of[kind] for method, of in models.items()}
+    key = key_of(config, "baselines")
+    for row in folder.remember(
+        "models/baselines", partial(direction_scores.baselines, config, subject, key)
+    ):
+        model = direction_scores.line(config, row["direction"], row["slope"])
+        everything[row["transformation"]][row["method"]] = model
+    asked = {
+        kind: {
+            method: folder.remember(
+                f"scores/control_{file_name(method)}_{kind}",
+                partial(direction_scores.control, config, subject, kind, model),
+            )
+            for method, model in of.items()
+        }
+        for kind, of in everything.items()
+    }
+    control = [
+        {"transformation": kind, "method": method, **curve["row"]}
+        for kind, curves in asked.items()
+        for method, curve in curves.items()
+    ]
+    together = [
+        {
+            "first": pair[0],
+            "second": pair[1],
+            "method": method,
+            **folder.remember(
+                f"scores/together_{method}_{pair[0]}_{pair[1]}",
+                partial(
+                    direction_scores.together,
+                    config,
+                    subject,
+                    pair,
+                    tuple(models[method][kind] for kind in pair),
+                ),
+            ),
+        }
+        for pair in combinations(visible, 2)
+        for method in (LINEAR, NONLINEAR)
+    ]
+    metrics = {
+        "fitted": fitted,
+        "control": control,
+        "together": together,
+        "inversion": inversion,
+    }
+    folder.write_json(METRICS, metrics)
+    return metrics, asked
+
+
+def file_name(words: str) -> str:
+    """Words as part of a file's name.
+
+    >>> file_name("linear, one shot")
+    'linear_one_shot'
+    """
+    return words.replace(",", "").replace(" ", "_")
+
+
+def show(config: Config, metrics: Mapping[str, Any]) -> None:
+    """Print the numbers of a run."""
+    held_out = {
+        (row["transformation"], row["method"]): row["held_out_r2"] for row in metrics["fitted"]
+    }
+    names = {"error_far": "far error", "placed_spread": "spread set", "valid": "valid"}
+    rows = [
+        {
+            "transformation": row["transformation"],
+            "method": row["method"],
+            "fit R2": held_out.get((row["transformation"], row["method"])),
+            "R2": row["r2"],
+            "leakage": row["leakage"],
+            "reach": row["reach"],
+            **{title: row[name] for name, title in names.items()},
+        }
+        for row in metrics["control"]
+    ]
+    if rows:
+        report.show(
+            "Control of held-out codes: changes asked for and measured on the images "
+            "(fit R2: on held-out trajectories)",
+            rows,
+        )
+    else:
+        report.show("Directions, on held-out trajectories", metrics["fitted"])
+    if metrics["together"]:
+        report.show("Two factors at once", metrics["together"])
+    report.show(
+        f"Trajectories at the largest |t|; R2 at all t ({ONE_SHOT}: {config.losses[0]} loss)",
+        metrics["inversion"],
+    )
+
+
+def run(config: Config) -> None:
+    """Train the generator, find the directions, measure, draw."""
+    _, settings = source(config)
+    train_set, test_set = train_vae.load(settings, "train"), train_vae.load(settings, "test")
+    check(config, train_set)
+    folder = open_folder(config.run, config)
+    if (folder.path / direction_pictures.LAST).exists():
+        # Nothing is left to do: this picture is drawn after everything else.
+        show(config, folder.read_json(METRICS))
+        report.where(folder)
+        return
+    subject = load_subject(folder, config, train_set, test_set)
+    found, models = learn(folder, config, subject)
+    metrics, asked = measure(folder, config, subject, found, models)
+    direction_pictures.draw(folder, config, subject, found, models, asked)
+    show(config, metrics)
+    report.where(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, PRESETS))
