@@ -22,6 +22,8 @@ lint: $(READY)
 bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
 	$(BIN)/python -m benchmarks.laplacian
 	$(BIN)/python -m benchmarks.potential_flows
+	$(BIN)/python -m benchmarks.geodesics
+	$(BIN)/python -m benchmarks.trajectories
 
 # Rebuilt whenever pyproject.toml is newer than the environment.
 $(READY): pyproject.toml

@@ -81,8 +81,8 @@ def spokes(
     >>> import jax.numpy as jnp
     >>> centres, points = jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])
     >>> found = spokes(lambda z: jnp.eye(2), centres, points, lines(centres, points, 8))
-    >>> print(found.distances.round(3), found.logarithms.round(3)[0, 0])
-    [[5.]] [3. 4.]
+    >>> print(found.distances.round(2), jnp.allclose(found.logarithms[0, 0], points[0], rtol=1e-4))
+    [[5.]] True
     """
     k, n, m, d = guesses.shape
     # A guess whose centre has moved is moved with it, less and less towards the point.

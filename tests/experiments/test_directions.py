@@ -36,6 +36,7 @@ def whole(tmp_path_factory, compile_quickly):
     return path
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_numbers_and_pictures(whole):
     metrics = json.loads((whole / "metrics.json").read_text())
     ours = ["linear", "nonlinear", "linear, one shot"]
@@ -52,6 +53,7 @@ def test_a_run_leaves_its_numbers_and_pictures(whole):
         assert (whole / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_finished_run_returns_at_once(whole, call, monkeypatch):
     monkeypatch.setattr(directions, "load_subject", lambda *_: pytest.fail("was called"))
     code, out, err = call(directions, *FLAGS, "--run", whole)
@@ -60,6 +62,7 @@ def test_a_finished_run_returns_at_once(whole, call, monkeypatch):
     assert "inversions.png" in out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_what_it_has(whole, tmp_path, call, monkeypatch):
     path = Path(shutil.copytree(whole, tmp_path / "copy"))
     for name in ("inversions.png", "control.png", "metrics.json"):
@@ -74,6 +77,7 @@ def test_a_run_that_was_killed_goes_on_with_what_it_has(whole, tmp_path, call, m
     assert (path / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_another_run_takes_the_generator_and_the_data(whole, tmp_path):
     first = read_config(whole, Config)
     config = Config(generator=str(whole), run=str(tmp_path / "run"))

@@ -47,6 +47,7 @@ def numbers(path):
     return metrics
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_numbers_and_pictures(whole):
     metrics = numbers(whole)
     assert metrics["pairs"] == 3
@@ -71,6 +72,7 @@ def test_a_run_leaves_its_numbers_and_pictures(whole):
         assert (whole / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_same_command_computes_nothing_again(whole, tmp_path, call, monkeypatch):
     path = tmp_path / "run"
     shutil.copytree(whole, path)
@@ -82,6 +84,7 @@ def test_the_same_command_computes_nothing_again(whole, tmp_path, call, monkeypa
     assert (path / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_another_run_takes_the_generator_and_its_deviations(whole, tmp_path):
     first = read_config(whole, geodesics.Config)
     config = dataclasses.replace(first, generator=str(whole), run=str(tmp_path / "run"))
@@ -99,6 +102,7 @@ def test_another_run_takes_the_generator_and_its_deviations(whole, tmp_path):
     assert settings.variance == "both"
 
 
+@pytest.mark.slow
 def test_a_generator_without_deviations_gets_them_here(whole, tmp_path, monkeypatch):
     first = read_config(whole, geodesics.Config)
     _, settings = manifold.source(first)

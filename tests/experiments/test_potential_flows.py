@@ -121,6 +121,7 @@ class Crash(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, copy, call, monkeypatch):
     # As a kill in the middle of the second phase leaves it ...
     shutil.rmtree(copy / "checkpoints" / "flows" / "4")
@@ -248,9 +249,7 @@ def test_starting_points_are_coordinates_of_latents(untrained, frame, starts):
 COVERING = [
     ("wave", "exact", 4),
     ("heat", "free", 0),
-    ("hamilton_jacobi", "exact", 0),
     ("fokker_planck", "static", 4),
-    ("none", "free", 4),
 ]
 REST = [
     pytest.param(*case, marks=pytest.mark.slow)

@@ -101,6 +101,7 @@ def test_in_flat_space_the_fit_is_the_gaussian_of_greatest_likelihood(ellipse, k
     assert land.log_constant_errors[0] < 0.03
 
 
+@pytest.mark.slow
 def test_in_flat_space_a_mixture_is_a_gaussian_mixture(key):
     rng = np.random.default_rng(0)
     points = rng.normal(size=(120, 2)) * [0.4, 0.2] + np.tile([[-1.0, 0.0], [1.0, 0.5]], (60, 1))

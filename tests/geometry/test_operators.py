@@ -36,20 +36,23 @@ HARMONICS = {
 }
 
 
-@pytest.mark.parametrize("degree", HARMONICS)
-def test_spherical_harmonics_are_eigenfunctions(degree, dtype):
+@pytest.mark.parametrize(("form", "dtype"), [(0, "float32"), (1, "float64")], indirect=["dtype"])
+def test_spherical_harmonics_are_eigenfunctions(form, dtype):
+    metric = (pullback(sphere), bare(pullback(sphere)))[form]
     z = jnp.array([[0.7, 0.2], [1.9, -1.0]], dtype)
-    f = lambda z: HARMONICS[degree](sphere(z))  # noqa: E731
-    for metric in (pullback(sphere), bare(pullback(sphere))):
-        value = jax.jit(jax.vmap(laplace_beltrami(metric)(f)))(z)
+
+    @jax.jit
+    @jax.vmap
+    def values(z):
+        functions = [lambda z, y=y: y(sphere(z)) for y in HARMONICS.values()]
+        return [(f(z), laplace_beltrami(metric)(f)(z)) for f in functions]
+
+    for degree, (f, value) in zip(HARMONICS, values(z), strict=True):
         assert value.dtype == dtype
-        assert_allclose(value, -degree * (degree + 1) * jax.vmap(f)(z), rtol=1e-3, atol=1e-4)
+        assert_allclose(value, -degree * (degree + 1) * f, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "laplacian", [calculus.laplacian, partial(calculus.laplacian, method="hessian")]
-)
-def test_the_operator_is_the_divergence_of_the_gradient(laplacian, key, x64):
+def test_the_operator_is_the_divergence_of_the_gradient(key, x64):
     metric = pullback(surface, lambda x: 1 + x**2)
     f = lambda z: jnp.sin(z[0]) * z[1] + z[2] ** 3  # noqa: E731
     z = jax.random.normal(key, (3,), x64)
@@ -58,11 +61,11 @@ def test_the_operator_is_the_divergence_of_the_gradient(laplacian, key, x64):
     def flux(z):
         return volume(z) * jnp.linalg.solve(metric(z), jax.grad(f)(z))
 
-    expected = jnp.trace(jax.jacfwd(flux)(z)) / volume(z)
-    operator = laplace_beltrami(metric, laplacian=laplacian)
+    expected = jax.jit(lambda z: jnp.trace(jax.jacfwd(flux)(z)) / volume(z))(z)
+    operator = laplace_beltrami(metric)
     assert_allclose(jax.jit(operator(f))(z), expected, rtol=1e-9)
-    coordinates = [jax.jit(operator(lambda z, i=i: z[i]))(z) for i in range(3)]
-    assert_allclose(coordinate_laplacian(metric)(z), coordinates, rtol=1e-9)
+    last = jax.jit(operator(lambda z: z[2]))(z)
+    assert_allclose(jax.jit(coordinate_laplacian(metric))(z)[2], last, rtol=1e-9)
 
 
 def test_in_flat_space_it_is_the_laplacian_in_any_linear_coordinates(key, x64):

@@ -51,10 +51,10 @@ def test_lengths_and_angles_are_kept_and_the_way_back_undoes_it(key, x64):
     assert_allclose(v2, v, rtol=1e-6)
 
 
-def test_up_the_half_plane_vectors_grow_with_the_height(dtype):
+def test_up_the_half_plane_vectors_grow_with_the_height(x64):
     metric = lambda z: jnp.eye(2, dtype=z.dtype) / z[1] ** 2  # noqa: E731
     up = lambda s: jnp.stack([jnp.zeros_like(s), 2**s])  # noqa: E731
-    v = jnp.array([0.3, -0.4], dtype)
+    v = jnp.array([0.3, -0.4], x64)
     first = lambda v: parallel_transport(metric, up, v)[0]  # noqa: E731
     w, slope = jax.jit(jax.value_and_grad(first))(v)
     assert_allclose(w, 0.6, rtol=1e-4)

@@ -1,0 +1,535 @@
+"""Geodesics of a decoder: against stochman and GEORCE, and how they grow.
+
+Run as `python -m benchmarks.geodesics`. All sides connect the same pairs of latents of the same
+decoder by curves of as many points. What they reached is measured in one way for all: the energy
+of the curve's image, sampled at many points, and the gradient of the discretised energy at as many
+points as the curve was optimised with. Calls of the sides alternate, so that a change in the load
+of the machine meets all of them. Compilation is timed apart.
+
+stochman minimises the energy of a cubic spline by at most 150 steps of Adam, its default, for all
+pairs in one batch. GEORCE (Rygaard and Hauberg, 2025) is written down here as published, in JAX,
+with its backtracking line search: it only asks for the metric, not for the immersion. It stops
+where a step promises as little as where the library stops.
+"""
+
+import importlib.util
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, Bool, Float, Int
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.laplacian import compiled, medians
+from benchmarks.potential_flows import prepare
+from latent_flows.geometry import chords, descent
+from latent_flows.geometry.curves import evaluate, straight
+from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.metrics import conformal, pullback, squared_norm
+from latent_flows.typing import Generator, Latent, Metric, Scalar
+
+NO_STOCHMAN = "stochman is not installed, so it is left out: pip install 'latent-flows[peers]'"
+FINE = 257
+"""Points at which every curve's energy is measured."""
+AT_ONCE = 10
+"""Pairs that one call of `vmap` connects; the rest wait, in the same compiled program."""
+TOLERANCE = 1e-3
+"""Relative decrement at which the library and GEORCE stop; the library's default."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured."""
+
+    pairs: int = 100
+    """Pairs of latents, standard normal."""
+    points: int = 20
+    """Points of a curve, ends included."""
+    widths: tuple[int, ...] = (64, 64, 784)
+    """Units of the decoder's layers."""
+    scales: tuple[float, ...] = (1.0, 3.0)
+    """Factors on the decoder's input: the larger, the more curved it is."""
+    parts: tuple[Literal["peers", "bare", "cost", "growth", "memory"], ...] = (
+        "peers",
+        "bare",
+        "cost",
+        "growth",
+        "memory",
+    )
+    """peers: against stochman and GEORCE through the decoder; bare: against GEORCE for metrics
+    without an immersion; cost: of a metric and of an iteration, in passes through the decoder;
+    growth: with pairs, points and latents; memory: of a thousand pairs in a 10-dimensional
+    decoder with 512 units a layer, in a process of its own."""
+    repeats: int = 5
+    """Timed calls of each, of which the median counts."""
+    quick: bool = False
+    """Small sizes, in seconds: to see that it runs."""
+    json: str = ""
+    """File for the rows, as JSON."""
+
+
+# --- what is connected ---
+
+
+def decoder(key: jax.Array, latent: int, widths: tuple[int, ...], scale: float) -> Generator:
+    """A random network with tanh between its layers."""
+    sizes = (latent, *widths)
+    keys = jax.random.split(key, len(widths))
+    layers = [
+        jax.random.normal(k, (rows, columns)) / jnp.sqrt(rows)
+        for k, rows, columns in zip(keys, sizes[:-1], sizes[1:], strict=True)
+    ]
+
+    def decode(z: Latent) -> Float[Array, "n"]:
+        x = scale * z
+        for layer in layers[:-1]:
+            x = jnp.tanh(x @ layer)
+        return x @ layers[-1]
+
+    decode.layers, decode.scale = layers, scale  # type: ignore[attr-defined]
+    return decode
+
+
+def ends(key: jax.Array, pairs: int, latent: int) -> tuple[jax.Array, jax.Array]:
+    """Pairs of standard normal latents."""
+    z = jax.random.normal(key, (2, pairs, latent))
+    return z[0], z[1]
+
+
+# --- GEORCE ---
+
+
+class _Georce(NamedTuple):
+    points: Float[Array, "n+1 d"]
+    energy: Scalar
+    promised: Scalar
+    iterations: Int[Array, ""]
+
+
+def georce(
+    metric: Metric, z0: Latent, z1: Latent, *, segments: int, max_iterations: int = 100
+) -> tuple[Float[Array, "n+1 d"], Bool[Array, ""], Int[Array, ""]]:
+    r"""The points of a geodesic by GEORCE, whether it converged, and its iterations.
+
+    It minimises $\sum_t u_t^\top G(z_t) u_t$ with $z_{t+1} = z_t + u_t$. An iteration freezes the
+    $G_t$ and the slopes $\nu_t = \nabla_z u_t^\top G(z) u_t$; the multipliers of the constraint
+    then have a closed form, and with them the best $u$, to which a backtracking line search goes.
+    """
+    quadratic = jax.vmap(lambda z, u: squared_norm(metric, z, u))
+    slope = jax.vmap(jax.grad(lambda z, u: squared_norm(metric, z, u)))
+
+    def value(points: Float[Array, "n+1 d"]) -> Scalar:
+        return quadratic(points[:-1], jnp.diff(points, axis=0)).sum()
+
+    def iterate(state: _Georce) -> _Georce:
+        points, u = state.points[:-1], jnp.diff(state.points, axis=0)
+        inverses = jnp.linalg.inv(jax.vmap(metric)(points))
+        slopes = slope(points, u).at[0].set(0)
+        # The sum of the slopes after each point.
+        after = jnp.cumsum(slopes[::-1], axis=0)[::-1] - slopes
+        pulled = jnp.einsum("tij,tj->i", inverses, after)
+        last = jnp.linalg.solve(inverses.sum(0), 2 * (z0 - z1) - pulled)
+        best = -jnp.einsum("tij,tj->ti", inverses, last + after) / 2
+        move = best - u
+        change = jnp.concatenate([jnp.zeros_like(z0)[None], jnp.cumsum(move, axis=0)])
+        change = change.at[-1].set(0)
+        promised = -jax.jvp(value, (state.points,), (change,))[1]
+
+        def fails(search: tuple[Scalar, Scalar, Int[Array, ""]]) -> Bool[Array, ""]:
+            size, found, tries = search
+            return ~(found < state.energy - 1e-4 * size * promised) & (tries < 30)
+
+        def halve(search: tuple[Scalar, Scalar, Int[Array, ""]]):
+            size, _, tries = search
+            return size / 2, value(state.points + size / 2 * change), tries + 1
+
+        one = jnp.ones_like(state.energy)
+        full = value(state.points + change)
+        size, found, _ = jax.lax.while_loop(fails, halve, (one, full, jnp.zeros((), int)))
+        lower = found < state.energy
+        return _Georce(
+            points=jnp.where(lower, state.points + size * change, state.points),
+            energy=jnp.where(lower, found, state.energy),
+            promised=promised,
+            iterations=state.iterations + 1,
+        )
+
+    def unfinished(state: _Georce) -> Bool[Array, ""]:
+        first = state.iterations == 0
+        promising = state.promised > TOLERANCE**2 * state.energy
+        return first | (promising & (state.iterations < max_iterations))
+
+    line = straight(z0, z1, segments)
+    zero = jnp.zeros((), z0.dtype)
+    found = jax.lax.while_loop(
+        unfinished, iterate, _Georce(line, value(line), zero, jnp.zeros((), int))
+    )
+    converged = found.promised <= TOLERANCE**2 * found.energy
+    return found.points, converged, found.iterations
+
+
+# --- stochman ---
+
+
+def has_stochman() -> bool:
+    """Whether stochman, and PyTorch below it, are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "stochman"))
+
+
+def stochman_side(decode: Any, z0: jax.Array, z1: jax.Array) -> Callable[[], Any]:
+    """`connecting_geodesic` of all pairs; gives the curve and whether it says it converged."""
+    torch: Any = importlib.import_module("torch")
+    manifold: Any = importlib.import_module("stochman.manifold")
+    weights = [torch.tensor(np.asarray(layer)) for layer in decode.layers]
+    starts, stops = (torch.tensor(np.asarray(z)) for z in (z0, z1))
+
+    class Decoded(manifold.EmbeddedManifold):  # type: ignore[misc]
+        def embed(self, points, jacobian=False):
+            x = decode.scale * points
+            for weight in weights[:-1]:
+                x = torch.tanh(x @ weight)
+            return x @ weights[-1]
+
+    return lambda *_: Decoded().connecting_geodesic(starts, stops)
+
+
+def stochman_points(curve: Any, count: int) -> Float[np.ndarray, "p n d"]:
+    """Points of all its curves at equal distances in `s`."""
+    torch: Any = importlib.import_module("torch")
+    with torch.no_grad():
+        return curve(torch.linspace(0, 1, count)).numpy()
+
+
+# --- measurements ---
+
+
+def many(connect: Callable) -> Callable:
+    """Connects many pairs, a bounded number of them at a time."""
+    return lambda z0, z1: jax.lax.map(lambda z: connect(*z), (z0, z1), batch_size=AT_ONCE)
+
+
+class Reached(NamedTuple):
+    """What a side reached, one number a pair."""
+
+    energy: Float[np.ndarray, "p"]
+    gradient: Float[np.ndarray, "p"]
+    """The norm of the gradient of the discretised energy, over the energy."""
+    converged: float
+    """Share of the pairs that converged, by what the side itself says."""
+
+
+def sample(points: Float[Array, "p n+1 d"], count: int) -> Float[Array, "p m d"]:
+    """More, or fewer, points of the splines through points."""
+    s = jnp.linspace(0, 1, count)
+    return jax.vmap(lambda curve: jax.vmap(partial(evaluate, curve))(s))(points)
+
+
+def reached(
+    metric: Metric,
+    fine: Float[Array, "p m d"],
+    coarse: Float[Array, "p n d"],
+    converged: float,
+) -> Reached:
+    """Energy and gradient of curves that are given by many and by few points."""
+    total = chords.total(metric)
+
+    def gradient(points):
+        value, slope = jax.value_and_grad(total)(points)
+        return jnp.linalg.norm(slope[1:-1]) / value
+
+    energies = jax.jit(partial(jax.lax.map, total, batch_size=10))(fine)
+    gradients = jax.jit(partial(jax.lax.map, gradient, batch_size=10))(coarse)
+    return Reached(np.asarray(energies), np.asarray(gradients), converged)
+
+
+def compare(config: Config, scale: float) -> list[dict[str, Any]]:
+    """The library, stochman and GEORCE through one decoder."""
+    decode = decoder(jax.random.key(0), 2, config.widths, scale)
+    metric = pullback(decode)
+    pairs = ends(jax.random.key(1), config.pairs, 2)
+    segments = config.points - 1
+    ours, seconds = compiled(
+        many(partial(geodesic, metric, segments=segments, tolerance=TOLERANCE)), *pairs
+    )
+    theirs, their_seconds = compiled(many(partial(georce, metric, segments=segments)), *pairs)
+    sides: dict[str, Callable] = {"latent_flows": ours, "GEORCE": theirs}
+    if has_stochman():
+        sides["stochman"] = stochman_side(decode, *pairs)
+    taken = medians(sides, pairs, config.repeats)
+    found = ours(*pairs)
+    results = {"latent_flows": (found.points, float(found.converged.mean()))}
+    points, converged, _ = theirs(*pairs)
+    results["GEORCE"] = (points, float(converged.mean()))
+    outcomes = {
+        name: reached(metric, sample(points, FINE), points, share)
+        for name, (points, share) in results.items()
+    }
+    if has_stochman():
+        curve, success = sides["stochman"]()
+        outcomes["stochman"] = reached(
+            metric,
+            jnp.asarray(stochman_points(curve, FINE)),
+            jnp.asarray(stochman_points(curve, config.points)),
+            float(success),
+        )
+    compile_seconds = {"latent_flows": seconds, "GEORCE": their_seconds}
+    return _rows({"scale": scale}, taken, outcomes, compile_seconds)
+
+
+def compare_bare(config: Config) -> list[dict[str, Any]]:
+    """The library and GEORCE for metrics that are only known as matrices."""
+    decode = decoder(jax.random.key(0), 2, config.widths, 3.0)
+    hidden = pullback(decode)
+    metrics: dict[str, tuple[Metric, Callable]] = {
+        "half-plane": (
+            conformal(lambda z: 1 / z[1] ** 2),
+            lambda z: z.at[:, 1].set(jnp.exp(z[:, 1])),
+        ),
+        "sphere": (
+            lambda z: jnp.diag(jnp.stack([jnp.ones(()), jnp.sin(z[0]) ** 2])),
+            lambda z: z / 3 + 1.5,
+        ),
+        # A callable that does not show its immersion.
+        "decoder, scale 3": (hidden.__call__, lambda z: z),
+    }
+    rows = []
+    for name, (metric, place) in metrics.items():
+        pairs = tuple(map(place, ends(jax.random.key(1), config.pairs, 2)))
+        segments = config.points - 1
+        ours, seconds = compiled(
+            many(partial(geodesic, metric, segments=segments, tolerance=TOLERANCE)), *pairs
+        )
+        theirs, their_seconds = compiled(many(partial(georce, metric, segments=segments)), *pairs)
+        taken = medians({"latent_flows": ours, "GEORCE": theirs}, pairs, config.repeats)
+        found, (points, converged, _) = ours(*pairs), theirs(*pairs)
+        outcomes = {
+            "latent_flows": reached(
+                metric, sample(found.points, FINE), found.points, float(found.converged.mean())
+            ),
+            "GEORCE": reached(metric, sample(points, FINE), points, float(converged.mean())),
+        }
+        compile_seconds = {"latent_flows": seconds, "GEORCE": their_seconds}
+        rows += _rows({"metric": name}, taken, outcomes, compile_seconds)
+    return rows
+
+
+def costs(config: Config, latent: int) -> dict[str, Any]:
+    """One metric in forward-mode passes, one iteration in evaluations of the Jacobian."""
+    decode = decoder(jax.random.key(0), latent, config.widths, 1.0)
+    metric, segments = pullback(decode), config.points - 1
+    z0, z1 = ends(jax.random.key(1), config.pairs, latent)
+    points = jax.vmap(partial(straight, segments=segments))(z0, z1)[:, 1:-1]
+    directions = jnp.eye(latent)
+
+    def passes(z: Latent) -> Array:
+        return jax.vmap(lambda v: jax.jvp(decode, (z,), (v,))[1])(directions)
+
+    def iteration(z0, z1, inner):
+        advance, blank = chords.model(metric, z0, z1, segments)
+        step = descent.propose(advance(inner, inner, blank)[0], jnp.zeros(()))
+        return step
+
+    def jacobian(z0, z1, inner):
+        return jax.vmap(lambda z: (decode(z), jax.jacfwd(decode)(z)))(inner)
+
+    sides = {
+        "metric": lambda z0, z1, inner: jax.vmap(metric)(inner),
+        "passes": lambda z0, z1, inner: jax.vmap(passes)(inner),
+        "jacobian": jacobian,
+        "iteration": iteration,
+    }
+    ready = {name: compiled(jax.vmap(side), z0, z1, points)[0] for name, side in sides.items()}
+    taken = medians(ready, (z0, z1, points), 3 * config.repeats)
+    return {
+        "latent": latent,
+        "metric_over_passes": taken["metric"] / taken["passes"],
+        "iteration_over_jacobian": taken["iteration"] / taken["jacobian"],
+        "jacobian_seconds": taken["jacobian"],
+    }
+
+
+def grow(config: Config, name: str, value: int) -> dict[str, Any]:
+    """The library alone, at one size."""
+    sizes = {"pairs": config.pairs, "points": config.points, "latent": 2} | {name: value}
+    metric = pullback(decoder(jax.random.key(0), sizes["latent"], config.widths, 1.0))
+    pairs = ends(jax.random.key(1), sizes["pairs"], sizes["latent"])
+    run = partial(geodesic, metric, segments=sizes["points"] - 1)
+    both, seconds = compiled(many(run), *pairs)
+    taken = medians({"": both}, pairs, config.repeats)[""]
+    share = float(both(*pairs).converged.mean())
+    return {
+        "changed": name,
+        "value": value,
+        "seconds": taken,
+        "converged": share,
+        "compile_seconds": seconds,
+    }
+
+
+def thousand(pairs: int, widths: tuple[int, ...]) -> dict[str, Any]:
+    """Many geodesics in a 10-dimensional decoder, in a process of their own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_thousand, pairs, widths).result()
+
+
+def _thousand(pairs: int, widths: tuple[int, ...]) -> dict[str, Any]:
+    prepare()
+    metric = pullback(decoder(jax.random.key(0), 10, widths, 1.0))
+    both = ends(jax.random.key(1), pairs, 10)
+    run, seconds = compiled(many(partial(geodesic, metric)), *both)
+    start = time.perf_counter()
+    found = jax.block_until_ready(run(*both))
+    taken = time.perf_counter() - start
+    status = Path("/proc/self/status")
+    peak = (
+        int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10 if status.exists() else None
+    )
+    return {
+        "pairs": pairs,
+        "seconds": taken,
+        "converged": float(found.converged.mean()),
+        "peak_mib": peak,
+        "compile_seconds": seconds,
+    }
+
+
+def _rows(
+    what: dict[str, Any],
+    taken: dict[str, float],
+    outcomes: dict[str, Reached],
+    compile_seconds: dict[str, float],
+) -> list[dict[str, Any]]:
+    """One row a side, compared with the library's."""
+    ours = outcomes["latent_flows"].energy
+    return [
+        what
+        | {
+            "side": name,
+            "seconds": seconds,
+            "ratio": seconds / taken["latent_flows"],
+            "energy": float(outcomes[name].energy.mean()),
+            "energy_over_ours": float((outcomes[name].energy / ours).mean()),
+            "lower_than_ours": float((outcomes[name].energy < ours * (1 - 1e-3)).mean()),
+            "gradient": float(np.median(outcomes[name].gradient)),
+            "converged": outcomes[name].converged,
+            "compile_seconds": compile_seconds.get(name),
+        }
+        for name, seconds in taken.items()
+    ]
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    prepare()
+    if config.quick:
+        config = replace(config, pairs=4, points=9, widths=(16, 16, 20), repeats=1, scales=(1.0,))
+    console, rows = Console(width=120), []
+    title = (
+        f"{config.pairs} pairs, curves of {config.points} points, decoder "
+        f"d-{'-'.join(map(str, config.widths))}; {jax.devices()[0].device_kind}, "
+        f"JAX {jax.__version__}"
+    )
+    if "peers" in config.parts:
+        if not has_stochman():
+            console.print(NO_STOCHMAN, markup=False)
+        found = [row for scale in config.scales for row in compare(config, scale)]
+        console.print(_compared(f"d = 2; {title}", "scale", found))
+        rows += found
+    if "bare" in config.parts:
+        found = compare_bare(config)
+        console.print(_compared(f"metrics without an immersion; {title}", "metric", found))
+        rows += found
+    if "cost" in config.parts:
+        table = _table(
+            title, "latent, M(z) / d passes, iteration / (generator and Jacobian), ms of the latter"
+        )
+        for latent in (2, 4) if config.quick else (2, 8, 32, 128):
+            few = replace(config, pairs=max(2, min(config.pairs, 400 // latent)))
+            row = costs(few, latent)
+            table.add_row(
+                str(latent),
+                f"{row['metric_over_passes']:.2f}",
+                f"{row['iteration_over_jacobian']:.2f}",
+                f"{1e3 * row['jacobian_seconds']:.1f}",
+            )
+            rows.append(row)
+        console.print(table)
+    if "growth" in config.parts:
+        table = _table(title, "changed*, value, ms, converged, compile s")
+        sweeps = {"pairs": (10, 100, 1000), "points": (9, 20, 33, 65), "latent": (2, 8, 32, 128)}
+        if config.quick:
+            sweeps = {"pairs": (2, 4), "points": (5, 9), "latent": (2, 4)}
+        for name, values in sweeps.items():
+            for value in values:
+                few = replace(config, pairs=min(config.pairs, 20)) if name == "latent" else config
+                row = grow(few, name, value)
+                table.add_row(
+                    name,
+                    str(value),
+                    f"{1e3 * row['seconds']:.1f}",
+                    f"{row['converged']:.0%}",
+                    f"{row['compile_seconds']:.1f}",
+                )
+                rows.append(row)
+            table.add_section()
+        console.print(table)
+    if "memory" in config.parts:
+        row = thousand(8, (16, 16, 20)) if config.quick else thousand(1000, (512, 512, 784))
+        table = _table("geodesics of 33 points, d = 10", "pairs, s, converged, peak MiB, compile s")
+        table.add_row(
+            str(row["pairs"]),
+            f"{row['seconds']:.2f}",
+            f"{row['converged']:.1%}",
+            "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
+            f"{row['compile_seconds']:.1f}",
+        )
+        rows.append(row)
+        console.print(table)
+    if config.json:
+        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _compared(title: str, first: str, rows: list[dict[str, Any]]) -> Table:
+    table = _table(
+        title,
+        f"{first}*, side*, ms, times ours, energy / ours, pairs lower, gradient, converged, "
+        "compile s",
+    )
+    for row in rows:
+        seconds = row["compile_seconds"]
+        table.add_row(
+            str(row[first]),
+            row["side"],
+            f"{1e3 * row['seconds']:.1f}",
+            f"{row['ratio']:.1f}",
+            f"{row['energy_over_ours']:.5f}",
+            f"{row['lower_than_ours']:.0%}",
+            f"{row['gradient']:.0e}",
+            f"{row['converged']:.0%}",
+            "" if seconds is None else f"{seconds:.1f}",
+        )
+    return table
+
+
+def _table(title: str, columns: str) -> Table:
+    """An empty table; a column whose name ends in * holds words."""
+    table = Table(title=title)
+    for column in columns.split(", "):
+        justify: Any = "left" if "*" in column else "right"
+        table.add_column(column.rstrip("*"), justify=justify, no_wrap=True)
+    return table
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
