@@ -43,6 +43,7 @@ def test_labels_that_say_nothing_are_memorised_but_not_predicted():
         assert abs(score.accuracy - 0.5) < 4 * 0.5 / 900**0.5
 
 
+@pytest.mark.slow
 def test_range_of_pixel_values_is_of_no_account():
     before, after, labels = brightened_side(jax.random.key(1), 300)
     key = jax.random.key(0)

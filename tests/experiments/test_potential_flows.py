@@ -152,6 +152,7 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, copy, call, monkey
     assert numbers(copy) == numbers(whole)
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_drawn_again(copy, call):
     before, grid = numbers(copy), (copy / "traversals.png").read_bytes()
     code, out, _ = call(traverse, copy, "--start", "3", "--stretch", "2.0")
