@@ -74,6 +74,7 @@ def test_it_goes_on_straight_beyond_its_ends(straight):
     np.testing.assert_allclose(jnp.diff(beyond), slope, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", [fit_line, fit_curve])
 def test_starts_have_zero_on_average(fit):
     trajectories = along(OBLIQUE)

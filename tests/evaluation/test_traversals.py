@@ -51,7 +51,9 @@ def test_the_reversed_flow_goes_back():
 @pytest.mark.parametrize(
     "generator",
     [
-        lambda z: jnp.array([[2.0, 0.0], [1.0, 3.0], [0.0, 1.0]]) @ z,
+        pytest.param(
+            lambda z: jnp.array([[2.0, 0.0], [1.0, 3.0], [0.0, 1.0]]) @ z, marks=pytest.mark.slow
+        ),
         lambda z: jnp.stack([jnp.exp(0.5 * z[0]), jnp.sin(z[1]), z[0] * z[1]]),
     ],
     ids=["linear", "nonlinear"],

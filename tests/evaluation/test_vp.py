@@ -81,6 +81,7 @@ def test_other_data_of_the_same_shape_reuse_the_compiled_program(monkeypatch):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_double_precision_images_are_scored():
     with jax.enable_x64(True):
         before, after, labels = brightened_side(jax.random.key(1), 300)

@@ -113,6 +113,7 @@ def test_the_fitted_deviation_can_be_loaded_from_its_folder(whole):
     assert std(jnp.full(2, 1e3)) == pytest.approx(np.full((8, 8, 1), 100.0), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_in_the_second_stage_goes_on(whole, tmp_path, call):
     path = tmp_path / "run"
     few = [*FLAGS, "--run", path]

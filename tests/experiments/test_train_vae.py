@@ -58,6 +58,7 @@ def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
     assert [*whole.glob("tensorboard/vae/events.out.tfevents.*")]
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_identical_and_of_two_are_not(whole, tmp_path, call):
     assert call(train_vae, *FLAGS, "--run", tmp_path / "same")[0] == 0
     assert files(tmp_path / "same") == files(whole)

@@ -38,6 +38,7 @@ def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
             traverse.representative(subject(starts), outside)
 
 
+@pytest.mark.slow
 def test_a_row_runs_from_the_reversed_flow_through_the_start_to_the_forward_one(key):
     net = network(CONFIG)
     params = {"potentials": potentials.init_stack(net, key, 2, 3)}

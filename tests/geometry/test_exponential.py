@@ -102,6 +102,7 @@ def test_exponential_map_undoes_logarithm_map_through_an_immersion(space, key, d
         assert_allclose(length, angle, rtol=tolerance(dtype))
 
 
+@pytest.mark.slow
 def test_logarithm_has_the_hyperbolic_distance_and_its_slope_or_says_that_it_has_not(x64):
     def distance(z0, z1, scale):
         metric = lambda z: scale**2 * half_plane(z)  # noqa: E731

@@ -111,6 +111,7 @@ def test_points_have_the_derivatives_of_finite_differences(key, x64, immersed):
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_immersion_and_its_matrices_give_the_same_curve(key, x64):
     outer = jax.random.normal(key, (2, 12)), jax.random.normal(key, (12, 9))
     metric = pullback(lambda z: jnp.tanh(z @ outer[0]) @ outer[1])
