@@ -15,6 +15,7 @@ where a step promises as little as where the library stops.
 import importlib.util
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -32,18 +33,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.laplacian import compiled, medians
-from benchmarks.potential_flows import prepare
+from benchmarks.potential_flows import choose_threads, prepare
+from latent_flows.batches import in_batches
 from latent_flows.geometry import chords, descent
 from latent_flows.geometry.curves import evaluate, straight
-from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.geodesics import geodesic_batch
 from latent_flows.geometry.metrics import conformal, pullback, squared_norm
 from latent_flows.typing import Generator, Latent, Metric, Scalar
 
 NO_STOCHMAN = "stochman is not installed, so it is left out: pip install 'latent-flows[peers]'"
 FINE = 257
 """Points at which every curve's energy is measured."""
-AT_ONCE = 10
-"""Pairs that one call of `vmap` connects; the rest wait, in the same compiled program."""
+AT_ONCE = 32
+"""Pairs that are connected at once, with either JAX solver; the rest wait."""
 TOLERANCE = 1e-3
 """Relative decrement at which the library and GEORCE stop; the library's default."""
 
@@ -187,21 +189,31 @@ def has_stochman() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "stochman"))
 
 
-def stochman_side(decode: Any, z0: jax.Array, z1: jax.Array) -> Callable[[], Any]:
-    """`connecting_geodesic` of all pairs; gives the curve and whether it says it converged."""
-    torch: Any = importlib.import_module("torch")
-    manifold: Any = importlib.import_module("stochman.manifold")
-    weights = [torch.tensor(np.asarray(layer)) for layer in decode.layers]
-    starts, stops = (torch.tensor(np.asarray(z)) for z in (z0, z1))
+class Stochman:
+    """`connecting_geodesic` of all pairs; a call gives the curve and whether it converged."""
 
-    class Decoded(manifold.EmbeddedManifold):  # type: ignore[misc]
-        def embed(self, points, jacobian=False):
-            x = decode.scale * points
-            for weight in weights[:-1]:
-                x = torch.tanh(x @ weight)
-            return x @ weights[-1]
+    def __init__(self, decode: Any, z0: jax.Array, z1: jax.Array):
+        # Threads of PyTorch that wait must not take the cores from JAX.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        self.torch: Any = importlib.import_module("torch")
+        self.threads = 1
+        manifold: Any = importlib.import_module("stochman.manifold")
+        torch = self.torch
+        weights = [torch.tensor(np.asarray(layer)) for layer in decode.layers]
+        self.ends = tuple(torch.tensor(np.asarray(z)) for z in (z0, z1))
 
-    return lambda *_: Decoded().connecting_geodesic(starts, stops)
+        class Decoded(manifold.EmbeddedManifold):  # type: ignore[misc]
+            def embed(self, points, jacobian=False):
+                x = decode.scale * points
+                for weight in weights[:-1]:
+                    x = torch.tanh(x @ weight)
+                return x @ weights[-1]
+
+        self.manifold = Decoded()
+
+    def __call__(self, *_: Any) -> tuple[Any, bool]:
+        self.torch.set_num_threads(self.threads)
+        return self.manifold.connecting_geodesic(*self.ends)
 
 
 def stochman_points(curve: Any, count: int) -> Float[np.ndarray, "p n d"]:
@@ -215,8 +227,8 @@ def stochman_points(curve: Any, count: int) -> Float[np.ndarray, "p n d"]:
 
 
 def many(connect: Callable) -> Callable:
-    """Connects many pairs, a bounded number of them at a time."""
-    return lambda z0, z1: jax.lax.map(lambda z: connect(*z), (z0, z1), batch_size=AT_ONCE)
+    """Connects many pairs, a bounded number of them at a time, as `geodesic_batch` does."""
+    return in_batches(connect, AT_ONCE, effort=lambda z0, z1: jnp.linalg.norm(z1 - z0, axis=1))
 
 
 class Reached(NamedTuple):
@@ -260,12 +272,14 @@ def compare(config: Config, scale: float) -> list[dict[str, Any]]:
     pairs = ends(jax.random.key(1), config.pairs, 2)
     segments = config.points - 1
     ours, seconds = compiled(
-        many(partial(geodesic, metric, segments=segments, tolerance=TOLERANCE)), *pairs
+        partial(geodesic_batch, metric, segments=segments, tolerance=TOLERANCE, batch_size=AT_ONCE),
+        *pairs,
     )
     theirs, their_seconds = compiled(many(partial(georce, metric, segments=segments)), *pairs)
     sides: dict[str, Callable] = {"latent_flows": ours, "GEORCE": theirs}
     if has_stochman():
-        sides["stochman"] = stochman_side(decode, *pairs)
+        sides["stochman"] = Stochman(decode, *pairs)
+        choose_threads(sides["stochman"])
     taken = medians(sides, pairs, config.repeats)
     found = ours(*pairs)
     results = {"latent_flows": (found.points, float(found.converged.mean()))}
@@ -308,7 +322,10 @@ def compare_bare(config: Config) -> list[dict[str, Any]]:
         pairs = tuple(map(place, ends(jax.random.key(1), config.pairs, 2)))
         segments = config.points - 1
         ours, seconds = compiled(
-            many(partial(geodesic, metric, segments=segments, tolerance=TOLERANCE)), *pairs
+            partial(
+                geodesic_batch, metric, segments=segments, tolerance=TOLERANCE, batch_size=AT_ONCE
+            ),
+            *pairs,
         )
         theirs, their_seconds = compiled(many(partial(georce, metric, segments=segments)), *pairs)
         taken = medians({"latent_flows": ours, "GEORCE": theirs}, pairs, config.repeats)
@@ -340,8 +357,12 @@ def costs(config: Config, latent: int) -> dict[str, Any]:
         step = descent.propose(advance(inner, inner, blank)[0], jnp.zeros(()))
         return step
 
+    def both(z: Latent) -> tuple[Array, Array]:
+        x, push = jax.linearize(decode, z)
+        return x, jax.vmap(push)(directions)
+
     def jacobian(z0, z1, inner):
-        return jax.vmap(lambda z: (decode(z), jax.jacfwd(decode)(z)))(inner)
+        return jax.vmap(both)(inner)
 
     sides = {
         "metric": lambda z0, z1, inner: jax.vmap(metric)(inner),
@@ -364,8 +385,8 @@ def grow(config: Config, name: str, value: int) -> dict[str, Any]:
     sizes = {"pairs": config.pairs, "points": config.points, "latent": 2} | {name: value}
     metric = pullback(decoder(jax.random.key(0), sizes["latent"], config.widths, 1.0))
     pairs = ends(jax.random.key(1), sizes["pairs"], sizes["latent"])
-    run = partial(geodesic, metric, segments=sizes["points"] - 1)
-    both, seconds = compiled(many(run), *pairs)
+    run = partial(geodesic_batch, metric, segments=sizes["points"] - 1)
+    both, seconds = compiled(run, *pairs)
     taken = medians({"": both}, pairs, config.repeats)[""]
     share = float(both(*pairs).converged.mean())
     return {
@@ -387,7 +408,7 @@ def _thousand(pairs: int, widths: tuple[int, ...]) -> dict[str, Any]:
     prepare()
     metric = pullback(decoder(jax.random.key(0), 10, widths, 1.0))
     both = ends(jax.random.key(1), pairs, 10)
-    run, seconds = compiled(many(partial(geodesic, metric)), *both)
+    run, seconds = compiled(partial(geodesic_batch, metric), *both)
     start = time.perf_counter()
     found = jax.block_until_ready(run(*both))
     taken = time.perf_counter() - start

@@ -27,8 +27,8 @@ from experiments.geodesics import box
 from experiments.judges import Judges
 from experiments.manifold import Subject, everywhere
 from latent_flows import plots
+from latent_flows.batches import in_batches
 from latent_flows.geometry.diffusion import brownian_motion
-from latent_flows.geometry.means import in_batches
 from latent_flows.geometry.metrics import log_volume, matrix, pullback
 from latent_flows.typing import Latent, Metric, Scalar
 

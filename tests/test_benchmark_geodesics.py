@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.geodesics import (
     FINE,
+    Stochman,
     decoder,
     ends,
     georce,
@@ -15,7 +16,6 @@ from benchmarks.geodesics import (
     reached,
     sample,
     stochman_points,
-    stochman_side,
 )
 from latent_flows.geometry.curves import straight
 from latent_flows.geometry.metrics import conformal, pullback
@@ -45,7 +45,7 @@ def test_a_flat_immersion_has_the_energy_of_a_line_and_no_gradient():
 def test_stochman_sees_the_same_decoder():
     decode = decoder(jax.random.key(0), 2, (4, 5), 2.0)
     z0, z1 = ends(jax.random.key(1), 3, 2)
-    curve, _ = stochman_side(decode, z0, z1)()
+    curve, _ = Stochman(decode, z0, z1)()
     points = stochman_points(curve, 9)
     np.testing.assert_allclose(points[:, 0], z0, atol=1e-5)
     np.testing.assert_allclose(points[:, -1], z1, atol=1e-5)

@@ -1,6 +1,5 @@
 """Trajectories: the latents of one image under more and more of a transformation."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from latent_flows.batches import in_batches
 from latent_flows.directions import losses, transformations
 from latent_flows.directions.inversion import Projection, invert, projection, shape_made, to_ball
 from latent_flows.directions.losses import Loss
@@ -103,8 +103,6 @@ def trajectories(
     several = not (callable(transformation) or isinstance(transformation, str))
     project = projection(project)
     loss = losses.loss(loss) if isinstance(loss, str) else loss
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     z0s = _starts(key, count, latent_dim, sample, starts)
     amounts = _amounts(ts, len(kinds))
     image = shape_made(generator, z0s[0])
@@ -115,8 +113,7 @@ def trajectories(
     back = jnp.asarray(np.argsort(order, 1))
     anew = jnp.asarray(fresh)
 
-    def follow(item: tuple[Array, Latent]) -> tuple[Array, Array]:
-        k, z0 = item
+    def follow(k: Array, z0: Latent) -> tuple[Array, Array]:
         before = generator(z0)
 
         def visit(z: Latent, leg: tuple[Array, Array]):
@@ -139,7 +136,7 @@ def trajectories(
 
     number = len(z0s)
     items = (jnp.repeat(jnp.arange(len(kinds)), number), jnp.tile(z0s, (len(kinds), 1)))
-    zs, errors = _in_batches(follow, items, batch_size)
+    zs, errors = in_batches(follow, batch_size)(*items)
     found = Trajectories(
         jnp.tile(z0s, (len(kinds), 1, 1)),
         zs.reshape(len(kinds), number, *zs.shape[1:]),
@@ -226,16 +223,3 @@ def _checked(kind: Transformation, image: jax.ShapeDtypeStruct) -> Transformatio
 
     jax.eval_shape(apply, image, jax.ShapeDtypeStruct((), image.dtype))
     return apply
-
-
-def _in_batches(function: Callable, items: tuple[Array, ...], batch_size: int):
-    """`function` over the leading axis of `items`, in equal batches, so that one is compiled."""
-    number = len(items[0])
-    rounds = math.ceil(number / batch_size)
-    size = math.ceil(number / rounds)
-    indices = jnp.arange(rounds * size) % number
-    results = jax.lax.map(
-        jax.vmap(function),
-        jax.tree.map(lambda leaf: leaf[indices].reshape(rounds, size, *leaf.shape[1:]), items),
-    )
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:number], results)

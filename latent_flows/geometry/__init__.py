@@ -22,7 +22,7 @@ from latent_flows.geometry.exponential import (
     logarithm,
     logarithm_map,
 )
-from latent_flows.geometry.geodesics import distance, geodesic
+from latent_flows.geometry.geodesics import distance, geodesic, geodesic_batch
 from latent_flows.geometry.land import Land, fit_land, land_log_prob, normalise_land, sample_land
 from latent_flows.geometry.means import FrechetMean, KMeans, frechet_mean, kmeans
 from latent_flows.geometry.metrics import (
@@ -58,6 +58,7 @@ __all__ = [
     "fit_land",
     "frechet_mean",
     "geodesic",
+    "geodesic_batch",
     "geodesic_flow",
     "inner",
     "kmeans",

@@ -70,20 +70,19 @@ def _immersed(metric: Pullback, z0: Latent, z1: Latent, segments: int) -> tuple[
     tiny = jnp.finfo(z0.dtype).eps
     ends = jax.vmap(metric.flat)(jnp.stack([z0, z1]))
 
-    def push(points: Float[Array, "m d"]) -> tuple[Float[Array, "m D"], Float[Array, "d m D"]]:
-        x, tangent = jax.linearize(jax.vmap(metric.flat), points)
-        units = jnp.broadcast_to(jnp.eye(d, dtype=points.dtype)[:, None], (d, m, d))
-        return x, jax.vmap(tangent)(units)
+    def push(z: Latent) -> tuple[Float[Array, "D"], Float[Array, "d D"]]:
+        x, tangent = jax.linearize(metric.flat, z)
+        return x, jax.vmap(tangent)(jnp.eye(d, dtype=z.dtype))
 
     def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
         residual, second = here.memory
-        x, jacobians = push(points)
+        x, jacobians = jax.vmap(push)(points)
         steps = jnp.diff(jnp.concatenate([ends[:1], x, ends[1:]]), axis=0)
         new_residual = n * (steps[:-1] - steps[1:])
-        gradient = _products(jacobians, new_residual[None])[..., 0]
+        gradient = _products(jacobians, new_residual[:, None])[..., 0]
         gauss_newton = 2 * n * _gram(jacobians)
-        upper = -n * _products(jacobians[:, :-1], jacobians[:, 1:])
-        turned = _products(jacobians, residual[None])[..., 0] - here.gradient
+        upper = -n * _products(jacobians[:-1], jacobians[1:])
+        turned = _products(jacobians, residual[:, None])[..., 0] - here.gradient
         second = jax.vmap(_nearest)(second, step, turned)
         safe = _ridge(gauss_newton)
         there = Model(
@@ -172,21 +171,23 @@ def _nearest(last: Float[Array, "d d"], step: Latent, image: Latent) -> Float[Ar
     return jnp.where(jnp.isfinite(correction).all(), last + correction, last)
 
 
-def _gram(a: Float[Array, "d m D"]) -> Float[Array, "m d d"]:
+def _gram(a: Float[Array, "m d D"]) -> Float[Array, "m d d"]:
     """`a a'` of every point."""
-    d = a.shape[0]
+    d = a.shape[1]
     if d > 3:
         return _products(a, a)
-    pairs = {(i, j): _dot(a[i], a[j]) for i in range(d) for j in range(i + 1)}
+    pairs = {(i, j): _dot(a[:, i], a[:, j]) for i in range(d) for j in range(i + 1)}
     rows = [[pairs[max(i, j), min(i, j)] for j in range(d)] for i in range(d)]
     return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
-def _products(a: Float[Array, "d m D"], b: Float[Array, "e m D"]) -> Float[Array, "m d e"]:
+def _products(a: Float[Array, "m d D"], b: Float[Array, "m e D"]) -> Float[Array, "m d e"]:
     """`a b'` of every point."""
-    if a.shape[0] > 3:
-        return jnp.einsum("dmD,emD->mde", a, b)
-    return jnp.stack([jnp.stack([_dot(row, other) for other in b], -1) for row in a], -2)
+    (_, d, _), e = a.shape, b.shape[1]
+    if d > 3:
+        return a @ b.mT
+    rows = [jnp.stack([_dot(a[:, i], b[:, j]) for j in range(e)], -1) for i in range(d)]
+    return jnp.stack(rows, -2)
 
 
 def _dot(a: Float[Array, "m D"], b: Float[Array, "m D"]) -> Float[Array, "m"]:

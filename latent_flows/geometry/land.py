@@ -14,9 +14,10 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from latent_flows.batches import in_batches
 from latent_flows.choices import choose
 from latent_flows.geometry import metrics
-from latent_flows.geometry.means import Spokes, check_points, in_batches, kmeans, lines, spokes
+from latent_flows.geometry.means import Spokes, check_points, kmeans, lines, spokes
 from latent_flows.typing import Latent, Metric, Scalar
 
 MEASURES: Mapping[str, bool] = MappingProxyType({"volume": True, "lebesgue": False})

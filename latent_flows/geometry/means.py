@@ -1,12 +1,12 @@
 """Averages under a metric: the Frechet mean, and clusters around several of them."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
+from latent_flows.batches import in_batches
 from latent_flows.geometry import curves, metrics
 from latent_flows.geometry.geodesics import geodesic
 from latent_flows.typing import Latent, Metric, Scalar
@@ -111,8 +111,13 @@ def spokes(
         logarithm = jnp.where(good, logarithm, curve[-1] - curve[0])
         return logarithm, jnp.where(good, length, jnp.inf), found.points, found.converged
 
-    flat = in_batches(spoke, batch_size)(guesses.reshape(k * n, m, d))
+    flat = in_batches(spoke, batch_size, effort=_reach)(guesses.reshape(k * n, m, d))
     return Spokes(*(leaf.reshape(k, n, *leaf.shape[1:]) for leaf in flat))
+
+
+def _reach(guesses: Float[Array, "n m d"]) -> Float[Array, "n"]:
+    """How long curves are in latent space: the longest take the most iterations."""
+    return jnp.linalg.norm(jnp.diff(guesses, axis=1), axis=2).sum(1)
 
 
 def chord_length(metric: Metric, points: Float[Array, "n d"]) -> Scalar:
@@ -138,32 +143,6 @@ def lines(
     """Straight lines from each centre to each point, as `segments + 1` points each."""
     to_all = jax.vmap(lambda z0, z1: curves.straight(z0, z1, segments), in_axes=(None, 0))
     return jax.vmap(to_all, in_axes=(0, None))(centres, points)
-
-
-def in_batches(function: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
-    """`jax.vmap` that takes at most `batch_size` elements at a time.
-
-    Unlike `jax.lax.map` it fills the last batch up, so that one batch size is compiled and not two.
-
-    >>> import jax.numpy as jnp
-    >>> print(in_batches(lambda x: 2 * x, 2)(jnp.arange(5)))
-    [0 2 4 6 8]
-    """
-
-    def mapped(*args: Array) -> Any:
-        n = args[0].shape[0]
-        if n <= batch_size:
-            return jax.vmap(function)(*args)
-        count = -(-n // batch_size)
-        even = -(-n // count)
-        fill = count * even - n
-        parts = [
-            jnp.concatenate([x, x[n - fill :]]).reshape(count, even, *x.shape[1:]) for x in args
-        ]
-        found = jax.lax.map(lambda part: jax.vmap(function)(*part), tuple(parts))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], found)
-
-    return mapped
 
 
 class _State(NamedTuple):

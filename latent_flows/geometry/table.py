@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.ndimage import spline_filter
 
-from latent_flows.geometry.means import in_batches
+from latent_flows.batches import in_batches
 from latent_flows.geometry.metrics import root
 from latent_flows.typing import Latent, Metric, Scalar
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latent_flows.geometry.curves import length
-from latent_flows.geometry.geodesics import distance, geodesic
+from latent_flows.geometry.geodesics import distance, geodesic, geodesic_batch
 from latent_flows.geometry.metrics import conformal, pullback
 
 HALF_PLANE = conformal(lambda z: 1 / z[1] ** 2)
@@ -189,3 +189,29 @@ def test_what_makes_no_sense_is_named(arguments, words):
     usual = {"metric": HALF_PLANE, "z0": jnp.array([0.0, 1.0]), "z1": jnp.array([1.0, 1.0])}
     with pytest.raises(ValueError, match=words):
         geodesic(**(usual | arguments))
+
+
+def test_a_batch_of_pairs_is_as_one_by_one(key):
+    metric = conformal(lambda z: 1 + (z**2).sum())
+    z0, z1 = jax.random.normal(key, (2, 5, 2))
+    settings = {"segments": 6}
+    together = jax.jit(lambda a, b: geodesic_batch(metric, a, b, batch_size=2, **settings))(z0, z1)
+    each = jax.jit(jax.vmap(lambda a, b: geodesic(metric, a, b, **settings)))(z0, z1)
+    assert together.converged.all()
+    np.testing.assert_allclose(together.points, each.points, atol=1e-5)
+    np.testing.assert_allclose(together.length, each.length, rtol=1e-5)
+    again = geodesic_batch(metric, z0, z1, initial=each.points, batch_size=2, **settings)
+    np.testing.assert_allclose(again.length, each.length, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("z0", "z1", "initial", "message"),
+    [
+        (jnp.ones(2), jnp.ones(2), None, r"matrices \[pairs, d\] of one shape, got \(2,\)"),
+        (jnp.ones((3, 2)), jnp.ones((2, 2)), None, r"of one shape, got \(3, 2\) and \(2, 2\)"),
+        (jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.ones((2, 5, 2)), "each of the 3 pairs, got 2"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(z0, z1, initial, message):
+    with pytest.raises(ValueError, match=message):
+        geodesic_batch(lambda z: jnp.eye(2), z0, z1, initial=initial)

@@ -10,6 +10,7 @@ import pytest
 from scipy import integrate, stats
 from sklearn.mixture import GaussianMixture
 
+from latent_flows.batches import in_batches
 from latent_flows.geometry.land import (
     Land,
     Proposal,
@@ -18,7 +19,6 @@ from latent_flows.geometry.land import (
     normalise_land,
     sample_land,
 )
-from latent_flows.geometry.means import in_batches
 from latent_flows.geometry.metrics import conformal
 
 FLAT, RING, SPHERE = (0.0, 0.0), (10.0, 0.0), (0.0, 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import cluster
 
-from latent_flows.geometry.means import frechet_mean, in_batches, kmeans
+from latent_flows.geometry.means import frechet_mean, kmeans
 from latent_flows.geometry.metrics import conformal, pullback
 
 
@@ -116,12 +116,6 @@ def test_k_means_does_not_cross_a_wall_of_long_distances(key):
     assert agreement(best.labels) == 1
     np.testing.assert_allclose(best.centres[:, 0], 0, atol=0.02)
     assert agreement(cluster.KMeans(2, n_init=10, random_state=0).fit_predict(points)) < 0.6
-
-
-@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9])
-def test_batches_change_nothing(n):
-    x = jnp.arange(2.0 * n).reshape(n, 2)
-    np.testing.assert_array_equal(in_batches(jnp.sum, 4)(x), x.sum(1))
 
 
 @pytest.mark.parametrize(
