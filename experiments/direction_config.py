@@ -71,11 +71,14 @@ class Fit:
     flow_weight: float = 0.0
     """Of the match between its flow and the trajectories' velocities. These also wander where the
     image does not change, which a match takes for slowness: with 1 it goes too far."""
+    ridge: float = 0.01
+    """Weight of its squared slope, against slopes across the trajectories: without it the curved
+    flow leaves them."""
     steps: int = 1000
     """Of Adam, for either."""
 
     def __post_init__(self) -> None:
-        at_least(self, "fit.", drop=0, knots=2, width=1, flow_weight=0, steps=1)
+        at_least(self, "fit.", drop=0, knots=2, width=1, flow_weight=0, ridge=0, steps=1)
         if not self.drop < 1:
             raise ValueError(f"fit.drop must lie in [0, 1), got {self.drop}")
 

@@ -144,6 +144,7 @@ def fit(
                 drop=config.fit.drop,
                 width=config.fit.width,
                 flow_weight=config.fit.flow_weight,
+                ridge=config.fit.ridge,
                 steps=config.fit.steps,
             )
         return directions.fit_direction(
