@@ -125,11 +125,13 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         warnings.simplefilter("ignore")
         try:
             with ocp.StandardCheckpointer() as reader:
-                flat = {k: np.asarray(v) for k, v in reader.restore(path / "default").items()}
+                # orbax takes a relative path for damage.
+                stored = reader.restore(path.absolute() / "default")
+                flat = {k: np.asarray(v) for k, v in stored.items()}
         except Exception:
             return None
-    stored = flat.pop(_CHECKSUM, None)
-    return flat if stored is not None and stored == _checksum(flat) else None
+    checksum = flat.pop(_CHECKSUM, None)
+    return flat if checksum is not None and checksum == _checksum(flat) else None
 
 
 def _checksum(flat: dict[str, np.ndarray]) -> np.ndarray:
