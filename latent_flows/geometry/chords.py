@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows.geometry import metrics
 from latent_flows.geometry.descent import Advance, Model
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
@@ -68,21 +69,18 @@ def _immersed(metric: Pullback, z0: Latent, z1: Latent, segments: int) -> tuple[
     """
     n, m, d = segments, segments - 1, z0.shape[0]
     tiny = jnp.finfo(z0.dtype).eps
+    products = jax.vmap(metrics.products)
     ends = jax.vmap(metric.flat)(jnp.stack([z0, z1]))
-
-    def push(z: Latent) -> tuple[Float[Array, "D"], Float[Array, "d D"]]:
-        x, tangent = jax.linearize(metric.flat, z)
-        return x, jax.vmap(tangent)(jnp.eye(d, dtype=z.dtype))
 
     def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
         residual, second = here.memory
-        x, jacobians = jax.vmap(push)(points)
+        x, jacobians = jax.vmap(metric.push)(points)
         steps = jnp.diff(jnp.concatenate([ends[:1], x, ends[1:]]), axis=0)
         new_residual = n * (steps[:-1] - steps[1:])
-        gradient = _products(jacobians, new_residual[:, None])[..., 0]
-        gauss_newton = 2 * n * _gram(jacobians)
-        upper = -n * _products(jacobians[:-1], jacobians[1:])
-        turned = _products(jacobians, residual[:, None])[..., 0] - here.gradient
+        gradient = products(jacobians, new_residual[:, None])[..., 0]
+        gauss_newton = 2 * n * products(jacobians)
+        upper = -n * products(jacobians[:-1], jacobians[1:])
+        turned = products(jacobians, residual[:, None])[..., 0] - here.gradient
         second = jax.vmap(_nearest)(second, step, turned)
         safe = _ridge(gauss_newton)
         there = Model(
@@ -169,31 +167,3 @@ def _nearest(last: Float[Array, "d d"], step: Latent, image: Latent) -> Float[Ar
     off = jnp.outer(image - last @ step, step) * scale
     correction = off + off.T - jnp.outer(step, step) * (jnp.trace(off) * scale)
     return jnp.where(jnp.isfinite(correction).all(), last + correction, last)
-
-
-def _gram(a: Float[Array, "m d D"]) -> Float[Array, "m d d"]:
-    """`a a'` of every point."""
-    d = a.shape[1]
-    if d > 3:
-        return _products(a, a)
-    pairs = {(i, j): _dot(a[:, i], a[:, j]) for i in range(d) for j in range(i + 1)}
-    rows = [[pairs[max(i, j), min(i, j)] for j in range(d)] for i in range(d)]
-    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
-
-
-def _products(a: Float[Array, "m d D"], b: Float[Array, "m e D"]) -> Float[Array, "m d e"]:
-    """`a b'` of every point."""
-    (_, d, _), e = a.shape, b.shape[1]
-    if d > 3:
-        return a @ b.mT
-    rows = [jnp.stack([_dot(a[:, i], b[:, j]) for j in range(e)], -1) for i in range(d)]
-    return jnp.stack(rows, -2)
-
-
-def _dot(a: Float[Array, "m D"], b: Float[Array, "m D"]) -> Float[Array, "m"]:
-    """Inner products of few long vectors, which XLA's matrix products are slow at: 16 sums side by
-    side are one vector instruction where a single sum is none."""
-    product = a * b
-    whole = product.shape[1] // 16 * 16
-    lanes = product[:, :whole].reshape(len(a), -1, 16).sum(1)
-    return lanes.sum(1) + product[:, whole:].sum(1)

@@ -28,9 +28,13 @@ class Pullback:
     """The metric of data space; Euclidean if None."""
 
     def __call__(self, z: Latent) -> Float[Array, "d d"]:
-        x = self.flat(z)
-        jacobian = jax.jacfwd(self.flat)(z)
-        return jacobian.T @ self.lower(x, jacobian)
+        x, rows = self.push(z)
+        return products(rows) if self.ambient is None else rows @ self.lower(x, rows.T)
+
+    def push(self, z: Latent) -> tuple[Float[Array, "n"], Float[Array, "d n"]]:
+        """The sample, and where each coordinate of the latent moves it: the transposed Jacobian."""
+        x, tangent = jax.linearize(self.flat, z)
+        return x, jax.vmap(tangent)(jnp.eye(z.shape[0], dtype=z.dtype))
 
     def flat(self, z: Latent) -> Float[Array, "n"]:
         """The immersion with its sample as one vector."""
@@ -55,6 +59,34 @@ class Pullback:
                 f"diagonal, got {ambient.shape}"
             )
         return ambient @ tangents
+
+
+def products(
+    rows: Float[Array, "d n"], others: Float[Array, "e n"] | None = None
+) -> Float[Array, "d e"]:
+    """The inner products of long rows with others, or with themselves.
+
+    XLA is slow at matrix products of very few rows on a CPU: they are sums then.
+
+    >>> print(products(jnp.array([[1.0, 2.0], [0.0, 1.0]])))
+    [[5. 2.]
+     [2. 1.]]
+    """
+    second = rows if others is None else others
+    d, e = len(rows), len(second)
+    if d > 3:
+        return rows @ second.T
+    if others is not None:
+        return jnp.stack([jnp.stack([_dot(a, b) for b in second]) for a in rows])
+    half = {(i, j): _dot(rows[i], rows[j]) for i in range(d) for j in range(i + 1)}
+    return jnp.stack([jnp.stack([half[max(i, j), min(i, j)] for j in range(e)]) for i in range(d)])
+
+
+def _dot(a: Float[Array, "n"], b: Float[Array, "n"]) -> Scalar:
+    """16 sums side by side are one vector instruction where a single sum is none."""
+    product = a * b
+    whole = product.shape[0] // 16 * 16
+    return product[:whole].reshape(-1, 16).sum(0).sum() + product[whole:].sum()
 
 
 def pullback(immersion: Generator, ambient: Ambient | None = None) -> Pullback:
