@@ -72,16 +72,27 @@ class State(NamedTuple):
 
     step: number of steps done.
     params: what is being learnt.
-    opt_state: the optimiser's memory.
+    opt_state: all else: the optimiser's memory.
     """
 
     step: Int[Array, ""]
     params: Params
-    opt_state: optax.OptState
+    opt_state: PyTree
 
 
-def optimizer(config: Training) -> optax.GradientTransformation:
+Begin: TypeAlias = Callable[[PRNGKeyArray], State]
+Update: TypeAlias = Callable[[State, PRNGKeyArray, Batch], tuple[State, dict[str, Scalar]]]
+
+
+def optimizer(
+    config: Training, *, b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
     """Adam with a clipped gradient, a warm-up and, if asked for, a cosine decay.
+
+    Args:
+        config: how to optimise.
+        b1: how much of the mean gradient a step keeps.
+        b2: how much of the mean squared gradient a step keeps.
 
     >>> optimizer(Training()).init({"w": jnp.zeros(2)}) is not None
     True
@@ -98,7 +109,7 @@ def optimizer(config: Training) -> optax.GradientTransformation:
     elif config.warmup:
         rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    return optax.chain(clip, optax.adam(rate))
+    return optax.chain(clip, optax.adam(rate, b1=b1, b2=b2))
 
 
 def fit(
@@ -114,14 +125,8 @@ def fit(
 ) -> Params:
     r"""Minimises a loss, or goes on minimising it from the last checkpoint in the folder.
 
-    Step `s` uses the batch `s` and the key `fold_in(key, s)`, so a run that was stopped at any
-    moment and started again ends in the same parameters, bit for bit, as one that was not. The
-    batch is split over all local devices; parameters are copied to each.
-
-    Every `config.log_every` steps a row `{"phase", "step", "loss", terms..., "grad_norm"}` is
-    written to `metrics.jsonl`: the values that step `step`, counted from 0, saw before its
-    update; `grad_norm` is taken before clipping. The same numbers and the rate in steps per
-    second go to TensorBoard events under `tensorboard/PHASE`.
+    It is `advance` with steps of Adam: step `s` uses the batch `s` and the key `fold_in(key, s)`.
+    A row of metrics has `loss`, its terms and `grad_norm`, which is taken before clipping.
 
     Args:
         folder: the run folder; checkpoints go to `checkpoints/PHASE`.
@@ -143,6 +148,66 @@ def fit(
         ValueError: `loss` does not return a scalar and a dict of scalars.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of the step just done.
     """
+    method = optimizer(config)
+
+    def begin(key: PRNGKeyArray) -> State:
+        params = jax.tree.map(_strong, init(key))
+        return State(jnp.zeros((), jnp.int32), params, method.init(params))
+
+    update = _update(loss, method)
+    return advance(
+        folder,
+        phase,
+        begin=begin,
+        update=update,
+        batches=batches,
+        config=config,
+        seed=seed,
+        describe=describe,
+    ).params
+
+
+def advance(
+    folder: Folder,
+    phase: str,
+    *,
+    begin: Begin,
+    update: Update,
+    batches: Batches,
+    config: Training,
+    seed: int,
+    describe: str | None = None,
+) -> State:
+    r"""Takes steps of any kind, or goes on from the last checkpoint in the folder.
+
+    Step `s` gets the batch `s` and the same key as every other step, from which and `state.step`
+    it makes its own. So a run that was stopped at any moment and started again ends in the same
+    state, bit for bit, as one that was not. The batch is split over all local devices; the state
+    is copied to each.
+
+    Every `config.log_every` steps a row `{"phase", "step", "loss", ...}` is written to
+    `metrics.jsonl`: the values that step `step`, counted from 0, saw before its update. The same
+    numbers and the rate in steps per second go to TensorBoard events under `tensorboard/PHASE`.
+
+    Args:
+        folder: the run folder; checkpoints go to `checkpoints/PHASE`.
+        phase: name of what is being trained, unique in the folder.
+        begin: `key -> state`; `params` is what `restore` will find, `opt_state` all else.
+        update: `(state, key, batch) -> (state, {name: scalar})`, with one name `"loss"`.
+        batches: `(start, sharding) -> iterable of dicts`, from the batch of step `start` on;
+            every array has a leading axis of `config.batch_size`.
+        config: how long, and how often to log and save.
+        seed: the source of all randomness, together with `phase`.
+        describe: what the progress line calls the phase; its name by default.
+
+    Returns:
+        The state after `config.steps` steps; at once if the folder holds it.
+
+    Raises:
+        Failure: a metric was not finite, or the batches ended.
+        UsageError: the batch cannot be split evenly, or the checkpoints hold another model.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint of the step just done.
+    """
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     if config.batch_size % mesh.size:
         raise UsageError(
@@ -151,23 +216,21 @@ def fit(
         )
     whole = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("data"))
-    method = optimizer(config)
     # Two phases of one seed must not share their randomness.
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(phase.encode()))
     init_key, step_key = jax.random.split(key)
 
-    def begin(key: PRNGKeyArray) -> State:
-        params = jax.tree.map(_strong, init(key))
-        return jax.tree.map(_strong, State(jnp.zeros((), jnp.int32), params, method.init(params)))
+    def strong(key: PRNGKeyArray) -> State:
+        return jax.tree.map(_strong, begin(key))
 
     path = folder.path / "checkpoints" / phase
     found = checkpoints.newest(path, tidy=True)
     if found is not None:
-        like = jax.eval_shape(begin, init_key)
+        like = jax.eval_shape(strong, init_key)
         state = jax.device_put(checkpoints.unflatten(found[1], like, str(path)), whole)
     start = found[0] if found else 0
     if start >= config.steps:
-        return state.params
+        return state
     folder.truncate_rows(phase, start)
 
     with contextlib.ExitStack() as stack:
@@ -177,7 +240,7 @@ def fit(
         )
         report = stack.enter_context(progress(describe or phase, start, config.steps))
         if found is None:
-            state = jax.jit(begin, out_shardings=whole)(init_key)
+            state = jax.jit(strong, out_shardings=whole)(init_key)
         source = iter(batches(start, split))
         if hasattr(source, "close"):
             stack.callback(source.close)
@@ -186,7 +249,7 @@ def fit(
         begun = time.monotonic()
         step = (
             jax.jit(
-                _update(loss, method),
+                update,
                 in_shardings=(whole, whole, split),
                 out_shardings=(whole, whole),
                 donate_argnums=0,
@@ -222,7 +285,7 @@ def fit(
                 manager.wait_until_finished()
                 raise KeyboardInterrupt
         manager.wait_until_finished()
-    return state.params
+    return state
 
 
 def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
@@ -251,9 +314,7 @@ def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
     return jax.tree.map(jnp.asarray, params)
 
 
-def _update(
-    loss: Loss, method: optax.GradientTransformation
-) -> Callable[[State, PRNGKeyArray, Batch], tuple[State, dict[str, Scalar]]]:
+def _update(loss: Loss, method: optax.GradientTransformation) -> Update:
     def checked(params: Params, key: PRNGKeyArray, step: Array, batch: Batch) -> Any:
         result = loss(params, key, step, batch)
         shapes = jax.tree.map(jnp.shape, result)
