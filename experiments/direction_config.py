@@ -186,6 +186,8 @@ class Subject(NamedTuple):
     """99% quantile."""
     faintest: float
     """Mean of an image below which nothing is measured on it."""
+    bounded: bool
+    """Whether no factor leaves its range: those of data that were made so."""
 
     @property
     def generator(self) -> Generator:
@@ -274,9 +276,10 @@ def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) 
         params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
     else:
         params = train_vae.train(folder, settings, train)
-    starts = codes(config, vae, params, train, config.inversion.count)
-    held_out = codes(config, vae, params, test, config.control.starts)
-    norms = jnp.linalg.norm(codes(config, vae, params, train, 1000), axis=1)
+    images = partial(some, config, settings)
+    starts = codes(config, vae, params, images(train, config.inversion.count))
+    held_out = codes(config, vae, params, images(test, config.control.starts))
+    norms = jnp.linalg.norm(codes(config, vae, params, images(train, 1000)), axis=1)
     names = factors.measurable(config.transformations)
     return Subject(
         vae,
@@ -286,15 +289,22 @@ def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) 
         float(norms.max()),
         train.name,
         names,
-        *factors.survey(names, test, config.seed),
+        *factors.survey(names, train.name, images(test, 1000)),
+        bounded=train.name == "sprites" or bool(settings.objective.augment),
     )
 
 
-def codes(
-    config: Config, vae: VAE, params: Params, dataset: Dataset, count: int
-) -> Float[Array, "n d"]:
-    """Draws from the posterior of random examples."""
+def some(
+    config: Config, settings: train_vae.Config, dataset: Dataset, count: int
+) -> Float[Array, "n h w c"]:
+    """Random examples, as the generator was shown them."""
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
-    images = jnp.asarray(dataset.examples(chosen)["image"])
+    return train_vae.shown(settings, dataset, chosen)
+
+
+def codes(
+    config: Config, vae: VAE, params: Params, images: Float[Array, "n h w c"]
+) -> Float[Array, "n d"]:
+    """Draws from the posterior of images."""
     mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
     return mean + std * jax.random.normal(jax.random.key(config.seed), mean.shape)

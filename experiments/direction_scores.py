@@ -182,11 +182,10 @@ def _finite(value: Any) -> float | None:
 def possible(
     subject: Subject, own: int, before: Float[np.ndarray, "n f"], amounts: Float[np.ndarray, "a"]
 ) -> Bool[np.ndarray, "n a"]:
-    """Which changes lead to a value that sprites have: none is drawn outside of a certain square.
-
-    Other data have no sharp limits, so that everything may be asked of them.
+    """Which changes lead to a value that the data have, where these have sharp limits: sprites are
+    drawn inside a certain square only. Of other data everything may be asked.
     """
-    if subject.data != "sprites":
+    if not subject.bounded:
         return np.ones((len(before), len(amounts)), bool)
     target = before[:, own, None] + amounts
     return (target >= subject.low[own]) & (target <= subject.high[own])

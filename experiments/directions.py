@@ -58,7 +58,17 @@ MNIST = with_vae(
         ts=(0.1, 0.3, 0.5),
         inversion=Inversion(count=96, sigma=1.5),
     ),
-    train_vae.MNIST,
+    # The digits of MNIST are centred and of one size: a generator of theirs can move none.
+    train_vae.Config(
+        data="mnist",
+        vae=VAEConfig(latent_dim=12, decoder="broadcast", depth=2, width=64),
+        objective=Objective(
+            total_correlation=1.0,
+            augment=("translate_x", "translate_y", "zoom", "brightness"),
+            augment_ts=(0.2, 0.2, 0.5, 0.7),
+        ),
+        training=Training(steps=3000, batch_size=64, learning_rate=3e-3, warmup=50, decay="cosine"),
+    ),
 )
 BETA = with_vae(
     Config(run="runs/directions-beta", losses=("blurred",), inversion=Inversion(sigma=1.5)),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from latent_flows.data import Dataset, sprites
+from latent_flows.data import sprites
 from latent_flows.directions.transformations import Image
 from latent_flows.typing import Scalar
 
@@ -34,7 +34,6 @@ UNITS = {
 }
 ALWAYS = ("x", "y", "size")
 """Factors that are measured whatever is asked for: what else changes is leakage."""
-_EXAMPLES = 1000
 _FAINT = 0.25  # share of the least mass of data below which an image shows nothing to be measured
 
 
@@ -97,11 +96,9 @@ def measure(data: str, names: tuple[str, ...], image: Image) -> Float[Array, "f"
 
 
 def survey(
-    names: tuple[str, ...], dataset: Dataset, seed: int
+    names: tuple[str, ...], data: str, images: Float[Array, "n h w c"]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The central 98% of each factor over the data, and how faint an image may be."""
-    chosen = np.random.default_rng(seed).permutation(dataset.length)[:_EXAMPLES]
-    images = jnp.asarray(dataset.examples(chosen)["image"])
-    each = jax.jit(jax.vmap(partial(measure, dataset.name, names)))
+    """The central 98% of each factor over images of data, and how faint an image may be."""
+    each = jax.jit(jax.vmap(partial(measure, data, names)))
     low, high = np.quantile(np.asarray(each(images)), [0.01, 0.99], axis=0)
     return low, high, _FAINT * float(jnp.quantile(images.mean((1, 2, 3)), 0.01))

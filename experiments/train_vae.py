@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from sklearn.linear_model import LinearRegression
 
 from experiments import deviation, report
@@ -25,8 +25,10 @@ from experiments.folder import Folder, open_folder
 from experiments.training import Batch, Params, Training, fit
 from latent_flows import data, objectives, plots
 from latent_flows.data import Dataset, sprites
+from latent_flows.directions import transformation
 from latent_flows.evaluation import elbo, iwae_bound
 from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
 
 PHASE = "vae"
@@ -46,11 +48,20 @@ class Objective:
     decoded: int = 0
     """Images of a batch that are decoded as well as encoded; 0: all. The total correlation needs
     a large batch, which only the cheap encoder has to see."""
+    augment: tuple[str, ...] = ()
+    """Transformations that every training image undergoes, each by a random amount, so that the
+    generator learns what the data do not show: translate_x, translate_y, zoom, rotate, brightness,
+    contrast, hue, saturation."""
+    augment_ts: tuple[float, ...] = ()
+    """The largest |t| of each of them."""
 
     def __post_init__(self) -> None:
-        for name in ("beta", "total_correlation", "warmup", "decoded"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"objective {name} must not be negative, got {self}")
+        at_least(self, "objective.", beta=0, total_correlation=0, warmup=0, decoded=0)
+        if len(self.augment) != len(self.augment_ts) or not all(t > 0 for t in self.augment_ts):
+            raise ValueError(
+                "objective.augment_ts must hold one positive number for each of the "
+                f"{len(self.augment)} transformations in objective.augment, got {self.augment_ts}"
+            )
 
 
 @dataclass(frozen=True)
@@ -173,6 +184,8 @@ def check(config: Config, dataset: Dataset) -> None:
         )
     if config.seed < 0:
         raise ValueError(f"seed must not be negative, got {config.seed}")
+    image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
+    jax.eval_shape(partial(augmented, config.objective), jax.random.key(0), image)
 
 
 def model(config: Config, dataset: Dataset) -> VAE:
@@ -186,6 +199,10 @@ def loss(
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Negative bound per pixel; the terms are in nats per image."""
     images, apply = batch["image"], _apply(vae)
+    if objective.augment:
+        key, augment_key = jax.random.split(key)
+        keys = jax.random.split(augment_key, len(images))
+        images = jax.vmap(partial(augmented, objective))(keys, images)
     mean, std = jax.vmap(partial(apply, params, method=vae.encode))(images)
     z = mean + std * jax.random.normal(key, mean.shape)
     kept = objective.decoded or len(images)
@@ -199,6 +216,23 @@ def loss(
     )
     terms = {"reconstruction": reconstruction, "kl": kl, "total_correlation": correlation}
     return total / images[0].size, terms
+
+
+def augmented(objective: Objective, key: Array, image: Array) -> Array:
+    """An image after the transformations of the objective, each by an even draw from [-t, t]."""
+    amounts = jax.random.uniform(key, (len(objective.augment),), image.dtype, -1, 1)
+    for name, t, amount in zip(objective.augment, objective.augment_ts, amounts, strict=True):
+        image = jnp.clip(transformation(name)(image, t * amount)[0], 0, 1)
+    return image
+
+
+def shown(
+    config: Config, dataset: Dataset, chosen: Int[np.ndarray, "n"]
+) -> Float[Array, "n h w c"]:
+    """Images of some examples, transformed as the generator sees them in training."""
+    images = jnp.asarray(dataset.examples(chosen)["image"])
+    keys = jax.random.split(jax.random.key(config.seed), len(images))
+    return jax.vmap(partial(augmented, config.objective))(keys, images)
 
 
 def _apply(vae: VAE) -> Callable[..., Any]:

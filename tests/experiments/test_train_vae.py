@@ -108,7 +108,7 @@ def test_a_loss_that_explodes_names_its_step_and_keeps_the_last_good_state(tmp_p
         ),
         (["digits", "--training.batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["digits", "--training.steps", "0"], "steps must be at least 1, got 0"),
-        (["digits", "--objective.beta", "-1"], "objective beta must not be negative"),
+        (["digits", "--objective.beta", "-1"], "objective.beta must be at least 0, got -1"),
         (["digits", "--objective.decoded", "300"], "objective.decoded (300) is more than"),
         (["digits", "--test-images", "0"], "test_images must be at least 1, got 0"),
         (["digits", "--image-size", "0"], "size must be a positive number of pixels, got 0"),
