@@ -11,6 +11,7 @@ import tyro
 from experiments import report
 from experiments.command import UsageError, main
 from experiments.folder import made_by, read_json
+from latent_flows.choices import choose
 
 METRICS = "metrics.json"
 Row = Mapping[str, Any]
@@ -22,6 +23,8 @@ class Config:
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Finished run folders, at least two, of one experiment."""
+    measures: tuple[str, ...] = ()
+    """Measures to show, such as f_measure; none: all."""
 
 
 def tables(metrics: Row, name: str = "metrics") -> dict[str, list[Row]]:
@@ -103,9 +106,35 @@ def load(config: Config) -> list[dict[str, list[Row]]]:
     return [tables(read_json(path)) for path in paths]
 
 
+def chosen(row: Row, measures: Sequence[str]) -> dict[str, Any]:
+    """The words of a row, and those of its numbers that are asked for.
+
+    >>> chosen({"method": "a", "x": 1.0, "y": 2.0}, ["y"])
+    {'method': 'a', 'y': 2.0}
+    """
+    return dict(identity(row)) | {name: row[name] for name in measures if name in row}
+
+
 def run(config: Config) -> None:
-    """Print every table that the runs have in common."""
+    """Print every table that the runs have in common.
+
+    Raises:
+        UsageError: also a measure that no table has.
+    """
     found = load(config)
+    if config.measures:
+        known = {name for rows in found[0].values() for row in rows for name in row}
+        for name in config.measures:
+            choose("measure", name, dict.fromkeys(known))
+        found = [
+            {
+                name: [
+                    chosen(row, config.measures) for row in rows if row.keys() & {*config.measures}
+                ]
+                for name, rows in tables.items()
+            }
+            for tables in found
+        ]
     for name, rows in found[0].items():
         averaged = average([rows, *(other.get(name, []) for other in found[1:])])
         if averaged:

@@ -69,3 +69,14 @@ def test_runs_of_several_experiments_are_refused(tmp_path):
     )
     with pytest.raises(summary.UsageError, match="several experiments"):
         summary.run(summary.Config(runs))
+
+
+def test_only_the_measures_asked_for_are_shown(tmp_path, capsys):
+    metrics = {"methods": [{"method": "a", "x": 1.0, "y": 7.25}], "other": [{"of": "b", "z": 3.0}]}
+    runs = tuple(folder(tmp_path / name, metrics) for name in "pq")
+    summary.run(summary.Config(runs, measures=("x",)))
+    shown = capsys.readouterr().out
+    assert "methods" in shown and "1 ± 0" in shown
+    assert "7.25" not in shown and "other" not in shown
+    with pytest.raises(ValueError, match="unknown measure 'w'"):
+        summary.run(summary.Config(runs, measures=("w",)))
