@@ -34,7 +34,11 @@ from rich.table import Table
 
 from benchmarks.laplacian import compiled, medians
 from benchmarks.potential_flows import choose_threads, prepare
+from experiments import train_vae
+from experiments.folder import read_config
+from experiments.training import restore
 from latent_flows.batches import in_batches
+from latent_flows.generators import vae as vaes
 from latent_flows.geometry import chords, descent
 from latent_flows.geometry.curves import evaluate, straight
 from latent_flows.geometry.geodesics import geodesic_batch
@@ -72,7 +76,10 @@ class Config:
     """peers: against stochman and GEORCE through the decoder; bare: against GEORCE for metrics
     without an immersion; cost: of a metric and of an iteration, in passes through the decoder;
     growth: with pairs, points and latents; memory: of a thousand pairs in a 10-dimensional
-    decoder with 512 units a layer, in a process of its own."""
+    decoder with 512 units a layer, or that of --generator, in a process of its own."""
+    generator: str = ""
+    """Run folder of a finished train_vae: the thousand geodesics go between codes of its held-out
+    images, through its decoder; empty: random latents and a random decoder."""
     repeats: int = 5
     """Timed calls of each, of which the median counts."""
     quick: bool = False
@@ -398,16 +405,32 @@ def grow(config: Config, name: str, value: int) -> dict[str, Any]:
     }
 
 
-def thousand(pairs: int, widths: tuple[int, ...]) -> dict[str, Any]:
-    """Many geodesics in a 10-dimensional decoder, in a process of their own."""
+def thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, Any]:
+    """Many geodesics in one decoder, in a process of their own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_thousand, pairs, widths).result()
+        return pool.submit(_thousand, pairs, widths, generator).result()
 
 
-def _thousand(pairs: int, widths: tuple[int, ...]) -> dict[str, Any]:
+def trained(folder: str, pairs: int) -> tuple[Generator, tuple[jax.Array, jax.Array]]:
+    """The decoder of a run of train_vae, and pairs of codes of its held-out images."""
+    settings = read_config(folder, train_vae.Config)
+    dataset = train_vae.load(settings, "test")
+    vae = train_vae.model(settings, dataset)
+    params = restore(folder, train_vae.PHASE, partial(train_vae.initial, vae))
+    chosen = np.random.default_rng(0).permutation(dataset.length)[: 2 * pairs]
+    images = jnp.asarray(dataset.examples(chosen)["image"])
+    codes, _ = train_vae.in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    return vaes.generator(vae, params), (codes[:pairs], codes[pairs:])
+
+
+def _thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, Any]:
     prepare()
-    metric = pullback(decoder(jax.random.key(0), 10, widths, 1.0))
-    both = ends(jax.random.key(1), pairs, 10)
+    if generator:
+        decode, both = trained(generator, pairs)
+    else:
+        decode = decoder(jax.random.key(0), 10, widths, 1.0)
+        both = ends(jax.random.key(1), pairs, 10)
+    metric = pullback(decode)
     run, seconds = compiled(partial(geodesic_batch, metric), *both)
     start = time.perf_counter()
     found = jax.block_until_ready(run(*both))
@@ -506,8 +529,12 @@ def main(config: Config) -> None:
             table.add_section()
         console.print(table)
     if "memory" in config.parts:
-        row = thousand(8, (16, 16, 20)) if config.quick else thousand(1000, (512, 512, 784))
-        table = _table("geodesics of 33 points, d = 10", "pairs, s, converged, peak MiB, compile s")
+        size = (8, (16, 16, 20)) if config.quick else (1000, (512, 512, 784))
+        row = thousand(*size, config.generator)
+        where = config.generator or "a random decoder, d = 10"
+        table = _table(
+            f"geodesics of 33 points through {where}", "pairs, s, converged, peak MiB, compile s"
+        )
         table.add_row(
             str(row["pairs"]),
             f"{row['seconds']:.2f}",
