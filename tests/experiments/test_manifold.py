@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, deviation, geodesics, judges, manifold, train_vae
+from experiments import (
+    clustering,
+    command,
+    deviation,
+    geodesics,
+    judges,
+    land,
+    manifold,
+    random_walk,
+    train_vae,
+)
 from experiments.folder import made_by, open_folder, read_config
 from latent_flows import data
 from latent_flows.generators.vae import VAE, VAEConfig
@@ -216,3 +226,54 @@ def test_a_run_of_something_else_is_no_generator(tmp_path, call):
 def test_names_of_kinds_are_names_of_metrics():
     assert {*deviation.KINDS["both"]} == {*geodesics.TITLES}
     assert {*manifold.METHODS} == {*geodesics.NAMES}
+
+
+OTHERS = {
+    "clustering": (
+        clustering,
+        "--clustering.points 20 --clustering.clusters 2 --clustering.restarts 1 "
+        "--clustering.segments 3 --clustering.table 8 --clustering.iterations 2",
+        [*clustering.TITLES.values()],
+        ["labels", "clusters_rbf", "clusters_network", "clusters_euclidean"],
+    ),
+    "land": (
+        land,
+        "--fit.components 1 --fit.points 12 --fit.test-points 5 --fit.samples 16 "
+        "--fit.final-samples 16 --fit.segments 3 --fit.table 8 --fit.iterations 1",
+        [*land.TITLES.values()],
+        ["densities"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_others_run_on_the_same_generator_and_compute_nothing_twice(
+    name, whole, tmp_path, call
+):
+    module, flags, methods, pictures = OTHERS[name]
+    arguments = ("digits", "--generator", whole, *FEW, *shlex.split(flags), "--run", tmp_path / "a")
+    code, out, err = call(module, *arguments)
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert [row["method"] for row in metrics["methods"]] == methods
+    for picture in pictures:
+        assert (tmp_path / "a" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    assert call(module, *arguments)[:2] == (0, out)
+
+
+@pytest.mark.parametrize(
+    ("module", "flag", "message"),
+    [
+        (clustering, "--clustering.points=1", "clustering.points must be at least 2, got 1"),
+        (clustering, "--clustering.iterations=0", "clustering.iterations must be at least 1"),
+        (land, "--fit.points=7", "fit.points must be at least 8, got 7"),
+        (land, "--fit.samples=15", "fit.samples must be at least 16, got 15"),
+        (random_walk, "--seed=-1", "seed must not be negative, got -1"),
+    ],
+)
+def test_the_others_refuse_what_cannot_be_done_too(module, flag, message, tmp_path, call):
+    code, out, err = call(module, "digits", flag, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert not (tmp_path / "run").exists()
