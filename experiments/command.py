@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import absl.logging
 import jax
@@ -168,9 +168,13 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
     >>> list(flags(Config()))
     ['--batch-size', '--shuffle', '--no-shuffle']
     """
+    types = get_type_hints(
+        config if isinstance(config, type) else type(config), include_extras=True
+    )
     for field in dataclasses.fields(config):
         value = getattr(config, field.name, None)
-        name = field.name.replace("_", "-")
+        given = [getattr(extra, "name", None) for extra in get_args(types[field.name])[1:]]
+        name = next(filter(None, given), field.name).replace("_", "-")
         if dataclasses.is_dataclass(value):
             yield from flags(value, f"{prefix}{name}.")
             continue

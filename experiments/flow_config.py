@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from experiments import train_vae
-from experiments.command import module_name
+from experiments.command import UsageError, module_name
 from experiments.folder import Folder, made_by, read_config
+from experiments.source import Flags, Source, Supply, draws, is_given, supply
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows import flows, frames, pde, potentials
 from latent_flows.choices import choose
-from latent_flows.classifiers import PairClassifier, pair_features
+from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
 from latent_flows.data import Dataset
 from latent_flows.frames import Frame
 from latent_flows.generators import vae as vaes
@@ -29,6 +30,8 @@ from latent_flows.typing import Generator, Latent, Potential, Scalar
 PHASE = "flows"
 FACTORS = ("x", "y", "size", "elongation")
 SPEED_FLOOR = 0.1
+VISIBLE_AT = 128
+"""Latents at which the most visible axes are looked for."""
 
 Equation = Callable[[Potential, Scalar], pde.Residual]
 
@@ -64,10 +67,13 @@ class Flows:
     """Hidden layers of a potential."""
     reverse: bool = True
     """Follow half of the training trajectories backwards."""
-    frame: Literal["ica", "identity"] = "ica"
-    """Coordinates the flows live in: independent components of the codes, or the latent's own."""
+    frame: Literal["ica", "visible", "identity"] = "ica"
+    """Coordinates the flows live in: independent components of the codes (without an encoder:
+    whitened principal components of draws); directions that change the image most first; or the
+    latent's own."""
     starts: Literal["posterior", "prior"] = "posterior"
-    """Where traversals start: codes of data, or draws from the prior."""
+    """Where traversals start: codes of data, or draws from the prior (always, without an encoder).
+    """
     codes: int = 4096
     """Number of starting points, and of images encoded to find the frame."""
     bank: int = 1024
@@ -75,6 +81,8 @@ class Flows:
     Jacobian-vector product at every step instead (for large latents)."""
     pace: float = 1.0
     """Data-space length per unit time that flows are drawn to (root mean square, pixels)."""
+    classifier: Literal["small", "lenet", "resnet18"] = "small"
+    """Network that names the potential from an image pair; lenet and resnet18 as published."""
 
     def __post_init__(self) -> None:
         at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0)
@@ -131,6 +139,8 @@ class Scores:
     """Training steps of a VP classifier."""
     seeds: int = 3
     """VP classifiers per score."""
+    closed_form: bool = False
+    """Compare with SeFa (where a linear layer takes the latent) and GANSpace directions too."""
 
     def __post_init__(self) -> None:
         at_least(self, "scores.", starts=2, pairs=2, test_images=1, vp_steps=1, seeds=1, length=0)
@@ -147,8 +157,10 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = ""
-    """Run folder of a finished train_vae or potential_flows whose VAE to use; empty: train the VAE
-    described below first."""
+    """Run folder whose generator to use: of train_vae, train_gan, import_weights or
+    potential_flows; empty, and no generator.path: train the VAE described below first."""
+    source: Flags = field(default_factory=Source)
+    """A generator that is no VAE's."""
     data: str = "sprites"
     """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
     image_size: int | None = None
@@ -194,15 +206,49 @@ def check(config: Config) -> None:
 
 def generator_run(config: Config) -> Path:
     """The run folder that holds the generator: this one, or that of an earlier run."""
-    if not config.generator:
+    if not config.generator or config.source.path:
         return Path(config.run)
     if made_by(config.generator) == module_name(Config):
         return generator_run(read_config(config.generator, Config))
     return Path(config.generator)
 
 
+def supplied(config: Config) -> Supply | None:
+    """The generator that the flags name, or None where it is that of a VAE.
+
+    Raises:
+        UsageError: there is no such generator.
+    """
+    own = bool(config.source.path)
+    if not own and config.generator and made_by(config.generator) == module_name(Config):
+        earlier = read_config(config.generator, Config)
+        if config.source != Source():
+            raise UsageError(
+                f"--generator {config.generator} is a run of flows, which has its own generator; "
+                "leave out the other flags of the generator"
+            )
+        return supplied(earlier)
+    if not is_given(config.generator, config.source):
+        if config.source != Source():
+            raise UsageError(
+                "flags such as --generator.prior and --generator.space are for a generator without "
+                "an encoder: name one by --generator.path, or by --generator and its run folder"
+            )
+        return None
+    return supply(config.generator, config.source, config.seed)
+
+
 def vae_config(config: Config) -> train_vae.Config:
-    """The generator's own configuration: that of the run named, or of the fields given here."""
+    """The VAE's own configuration: that of the run named, or of the fields given here.
+
+    Raises:
+        UsageError: the generator is no VAE's.
+    """
+    if config.source.path:
+        raise UsageError(
+            f"{config.run} is about the generator {config.source.path}, which is no VAE's; "
+            "an encoder is needed here"
+        )
     if config.generator:
         folder = generator_run(config)
         if made_by(folder) == module_name(Config):
@@ -235,7 +281,8 @@ def with_vae(config: Config, generator: train_vae.Config) -> Config:
 class Subject(NamedTuple):
     """The frozen generator, the frame that flows live in, and where they start."""
 
-    vae: VAE
+    vae: VAE | None
+    """Whose decoder the generator is; None for a generator without an encoder."""
     params: Params
     """Of the VAE."""
     frame: Frame
@@ -247,6 +294,15 @@ class Subject(NamedTuple):
     """1% quantile of the starting points."""
     high: Latent
     """99% quantile."""
+    name: str = ""
+    """What the generator is or was trained on, for captions."""
+    weight: Float[Array, "k d"] | None = None
+    """Of the layers that take the latent, stacked."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return jax.eval_shape(self.generator, self.starts[0]).shape
 
 
 def load_subject(config: Config, dataset: Dataset, params: Params) -> Subject:
@@ -257,16 +313,74 @@ def load_subject(config: Config, dataset: Dataset, params: Params) -> Subject:
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
     images = jnp.asarray(dataset.examples(chosen)["image"])
     mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    noise = jax.random.normal(key, mean.shape)
+    latents = mean + std * noise if config.flows.starts == "posterior" else noise
+    decode = vaes.generator(vae, params)
     if config.flows.frame == "ica":
         frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     else:
-        frame = frames.identity(vae.config.latent_dim)
-    noise = jax.random.normal(key, mean.shape)
-    latents = mean + std * noise if config.flows.starts == "posterior" else noise
+        frame = frame_of(config, decode, latents)
+    decoder = params["params"]["decoder"]
+    # Where the latent enters: twice for the broadcast decoder, whose frames it moves and stretches.
+    first = 2 if vae.config.decoder == "broadcast" else 1
+    weight = jnp.concatenate([decoder[f"Dense_{i}"]["kernel"].T for i in range(first)])
+    return _subject(vae, params, frame, decode, latents, dataset.name, weight)
+
+
+def supplied_subject(config: Config, supply: Supply) -> Subject:
+    """Build the frame and the starting points on a generator without an encoder."""
+    latents = draws(supply.prior, jax.random.key(config.seed), config.flows.codes)
+    frame = frame_of(config, supply.generator, latents)
+    return _subject(None, None, frame, supply.generator, latents, supply.name, supply.weight)
+
+
+def frame_of(config: Config, generator: Generator, latents: Float[Array, "n d"]) -> Frame:
+    """The frame that the flags name, for latents about which no more is known."""
+    if config.flows.frame == "identity":
+        return frames.identity(latents.shape[1])
+    if config.flows.frame == "visible":
+        return visible_axes(generator, latents)
+    return principal_axes(latents)
+
+
+def principal_axes(latents: Float[Array, "n d"]) -> Frame:
+    """Coordinates in which latents have mean 0 and covariance 1, by decreasing variance."""
+    mean = latents.mean(0)
+    variances, axes = jnp.linalg.eigh(jnp.cov(latents.T))
+    kept = np.asarray(variances > 1e-6 * variances[-1])
+    return Frame(mean, (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept][:, ::-1])
+
+
+def visible_axes(generator: Generator, latents: Float[Array, "n d"]) -> Frame:
+    """Orthogonal unit axes by how much an image changes along them: of the mean metric `E J' J`."""
+    metrics = pullback_metrics(generator, latents[:VISIBLE_AT])
+    _, axes = jnp.linalg.eigh(metrics.mean(0))
+    return Frame(jnp.zeros(latents.shape[1]), axes[:, ::-1])
+
+
+def pullback_metrics(generator: Generator, points: Float[Array, "n m"]) -> Float[Array, "n m m"]:
+    """The generator's pull-back metric `J' J` at each point, a few at a time."""
+
+    def metric(z: Array) -> Array:
+        jacobian = jax.jacfwd(lambda z: generator(z).ravel())(z)
+        return jacobian.T @ jacobian
+
+    return jax.jit(partial(jax.lax.map, metric, batch_size=64))(points)
+
+
+def _subject(
+    vae: VAE | None,
+    params: Params,
+    frame: Frame,
+    generator: Generator,
+    latents: Float[Array, "n d"],
+    name: str,
+    weight: Array | None,
+) -> Subject:
     starts = jax.vmap(partial(frames.from_latent, frame))(latents)
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
-    generator = frames.compose(vaes.generator(vae, params), frame)
-    return Subject(vae, params, frame, generator, starts, low, high)
+    within = frames.compose(generator, frame)
+    return Subject(vae, params, frame, within, starts, low, high, name, weight)
 
 
 def network(config: Config) -> potentials.PotentialNet:
@@ -302,29 +416,41 @@ def initial(config: Config, subject: Subject, key: Array) -> Params:
     """Fresh parameters of the potentials, the PDE's coefficients and the pair classifier."""
     potential_key, classifier_key = jax.random.split(key)
     count, dim = config.flows.count, subject.starts.shape[1]
-    image = jnp.zeros(subject.vae.image_shape)
+    image = jnp.zeros(subject.image_shape)
     return {
         "potentials": potentials.init_stack(network(config), potential_key, count, dim),
         "coefficients": jnp.full((count,), 0.5),
-        "classifier": classifier(config).init(classifier_key, pair_features(image, image)),
+        "classifier": classifier(config).init(classifier_key, seen(config, image, image)),
     }
 
 
-def classifier(config: Config) -> PairClassifier:
+def classifier(config: Config) -> Network:
     """The network that names the potential from an image pair."""
-    return PairClassifier(width=16, classes=config.flows.count)
+    return CLASSIFIERS[config.flows.classifier](config.flows.count)
 
 
-def load_run(path: str | Path) -> tuple[Config, Dataset, Subject, Params]:
+def seen(
+    config: Config, before: Float[Array, "*n h w c"], after: Float[Array, "*n h w c"]
+) -> Array:
+    """What the classifier sees of pairs of images."""
+    return pair_features(before, after, side=SIDES[config.flows.classifier])
+
+
+def load_run(path: str | Path) -> tuple[Config, Dataset | None, Subject, Params]:
     """Everything of a finished run: configuration, training data, subject, learnt parameters.
 
     Raises:
         UsageError: the folder holds no finished run of this experiment.
     """
     config = read_config(path, Config)
-    dataset = train_vae.load(vae_config(config), "train")
-    settings = vae_config(config)
-    vae = train_vae.model(settings, dataset)
-    vae_params = restore(generator_run(config), train_vae.PHASE, partial(train_vae.initial, vae))
-    subject = load_subject(config, dataset, vae_params)
+    dataset: Dataset | None = None
+    if (found := supplied(config)) is not None:
+        subject = supplied_subject(config, found)
+    else:
+        settings = vae_config(config)
+        dataset = train_vae.load(settings, "train")
+        vae = train_vae.model(settings, dataset)
+        home = generator_run(config)
+        vae_params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+        subject = load_subject(config, dataset, vae_params)
     return config, dataset, subject, restore(path, PHASE, partial(initial, config, subject))

@@ -22,17 +22,25 @@ from experiments.flow_config import (
     velocity,
 )
 from experiments.folder import Folder
+from experiments.train_vae import in_chunks
 from experiments.training import Params
-from latent_flows import pde
+from latent_flows import directions, pde
+from latent_flows.classifiers import shrink
 from latent_flows.data import Dataset, sprites
 from latent_flows.evaluation import traversals, vp_score
 from latent_flows.evaluation.traversals import Field
+from latent_flows.generators.vae import VAE
 from latent_flows.typing import Generator
 
 SEGMENTS = 10
 """Steps in which the data-space length of a traversal is measured."""
 PIECE = 64
 """Starting points that are followed at once."""
+LARGE = 64
+"""Pixels a side beyond which images are mean-pooled before they are compared."""
+GANSPACE_AT = 1024
+"""Latents whose images GANSpace looks at."""
+AXES = {"ica": "ICA axes", "visible": "most visible axes"}
 CEILING = "re-encoded truth"
 
 
@@ -54,7 +62,7 @@ def constant(direction: Array, t: Array, z: Array) -> Array:
 
 
 def methods(
-    config: Config, subject: Subject, params: Params, dataset: Dataset, key: Array
+    config: Config, subject: Subject, params: Params, dataset: Dataset | None, key: Array
 ) -> list[Method]:
     """The learnt potentials, and what they have to be compared with."""
     count, dim = config.flows.count, subject.starts.shape[1]
@@ -67,27 +75,49 @@ def methods(
     axes = into_frame[used]
     field = partial(velocity, network(config))
 
+    # What is measured on a large image is as well seen on a small one, and many are kept.
+    generator = subject.generator
+    if max(subject.image_shape[:2]) > LARGE:
+        generator = lambda z: shrink(subject.generator(z), LARGE)  # noqa: E731
+
     def straight(name: str, directions: Array) -> Method:
-        return Method(name, subject.generator, constant, directions, starts[: len(directions)])
+        return Method(name, generator, constant, directions, starts[: len(directions)])
 
     found = [
-        Method("potentials", subject.generator, field, params["potentials"], starts),
+        Method("potentials", generator, field, params["potentials"], starts),
         straight("random directions", random),
         straight("latent coordinates", axes[:count]),
     ]
-    if config.flows.frame == "ica":
-        found.append(straight("ICA axes", jnp.eye(dim)[:count]))
-    if dataset.name == "sprites":
-        found.append(reencoding(subject, config.scores.starts))
+    if config.scores.closed_form:
+        found += [straight(name, rows) for name, rows in closed_form(subject, count).items()]
+    if config.flows.frame != "identity":
+        found.append(straight(AXES[config.flows.frame], jnp.eye(dim)[:count]))
+    if dataset is not None and dataset.name == "sprites" and subject.vae is not None:
+        found.append(reencoding(subject, subject.vae, config.scores.starts))
     return found
 
 
-def reencoding(subject: Subject, count: int) -> Method:
+def closed_form(subject: Subject, count: int) -> dict[str, Float[Array, "k m"]]:
+    """The directions of SeFa and GANSpace, in the frame's coordinates."""
+    found = {}
+    if subject.weight is not None:
+        stretched = directions.sefa(subject.weight, min(count, *subject.weight.shape))
+        found["SeFa"] = stretched @ jnp.linalg.pinv(subject.frame.basis).T
+    latents = subject.starts[:GANSPACE_AT]
+    images = in_chunks(lambda z: shrink(subject.generator(z)))(latents)
+    seen = images.reshape(len(images), -1)
+    # No more components than samples or pixels have.
+    most = min(count, len(latents) - 1, seen.shape[1])
+    found["GANSpace"] = directions.ganspace(latents, seen, most)
+    return found
+
+
+def reencoding(subject: Subject, vae: VAE, count: int) -> Method:
     """One true factor changed at a time, seen through the VAE: a ceiling for what flows can do.
 
     The "latent" is the vector of factors, the "generator" renders, encodes and decodes.
     """
-    vae, params = subject.vae, subject.params
+    params = subject.params
 
     def seen(factors: Array) -> Array:
         image = sprites.render(sprites.Factors(*factors), size=vae.image_shape[0])
@@ -283,11 +313,18 @@ def relative_residuals(
 
 
 def measure(
-    folder: Folder, config: Config, subject: Subject, params: Params, dataset: Dataset
+    folder: Folder, config: Config, subject: Subject, params: Params, dataset: Dataset | None
 ) -> dict[str, Any]:
-    """Everything that is measured, each part remembered in the run folder as it is done."""
-    settings = vae_config(config)
-    ranges = attribute_ranges(dataset, config.seed) if dataset.name == "sprites" else None
+    """Everything that is measured, each part remembered in the run folder as it is done.
+
+    Factors are measured where the generator draws sprites, and bounds where it has an encoder.
+    """
+    ranges = None
+    if dataset is not None and (dataset.name, dataset.image_shape) == (
+        "sprites",
+        subject.image_shape,
+    ):
+        ranges = attribute_ranges(dataset, config.seed)
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
     families = methods(config, subject, params, dataset, key)
     alone = folder.remember(
@@ -302,19 +339,22 @@ def measure(
                 part, partial(measure_method, config, method, length, ranges, key)
             )
             rows.append({"displacement": name, **row})
-    test = train_vae.load(settings, "test")
-    generator = folder.remember(
-        "scores/generator",
-        lambda: train_vae.measure(subject.vae, subject.params, test, settings),
-    )
-    summary = {"generator": generator, "potentials": alone, "comparison": rows}
+    summary = {"potentials": alone, "comparison": rows}
+    if (vae := subject.vae) is not None:
+        settings = vae_config(config)
+        test = train_vae.load(settings, "test")
+        generator = folder.remember(
+            "scores/generator", lambda: train_vae.measure(vae, subject.params, test, settings)
+        )
+        summary = {"generator": generator, **summary}
     folder.write_json("metrics.json", summary)
     return summary
 
 
 def show(summary: dict[str, Any]) -> None:
     """Print the summary as tables."""
-    report.show("Generator, held out", [summary["generator"]])
+    if "generator" in summary:
+        report.show("Generator, held out", [summary["generator"]])
     alone = summary["potentials"]
     lists = {name: values for name, values in alone.items() if isinstance(values, list)}
     count = len(alone["length"])

@@ -2,13 +2,13 @@
 
 Song, Keller, Sebe and Welling, "Latent Traversals in Generative Models as Potential Flows",
 ICML 2023: each potential obeys a PDE, and a classifier must name it from the image before and
-after a step. Trains a VAE first unless --generator names a finished one; measures; draws.
+after a step. Of a VAE, trained first unless --generator names a finished one, or of any other
+generator: a GAN trained or imported here, or a function of your own (--generator.path).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,14 +33,18 @@ from experiments.flow_config import (
     load_subject,
     load_vae,
     network,
+    pullback_metrics,
+    seen,
+    supplied,
+    supplied_subject,
     vae_config,
     velocity,
     with_vae,
 )
 from experiments.folder import Folder, open_folder
+from experiments.source import Source
 from experiments.training import Batch, Params, Training, fit
 from latent_flows import data, flows, objectives, pde
-from latent_flows.classifiers import pair_features
 from latent_flows.typing import Scalar
 
 ALIGNED = Weights(
@@ -92,6 +96,45 @@ MNIST_PAPER = with_vae(
     train_vae.MNIST_PAPER,
 )
 
+GAN = Config(
+    run="runs/flows-gan",
+    generator="runs/gan",
+    flows=Flows(count=8, pace=1.0, frame="visible", starts="prior", codes=4096, bank=1024),
+    weights=replace(ALIGNED, overlap=4.0),
+    training=Training(steps=1500, batch_size=64, learning_rate=3e-3, decay="cosine"),
+    scores=Scores(starts=128, pairs=256, vp_steps=100, closed_form=True),
+)
+
+
+def published(
+    name: str,
+    latent_dim: int,
+    classifier: Literal["lenet", "resnet18"],
+    batch_size: int,
+    **flags: Any,
+) -> tuple[str, Config]:
+    """The published setting for a GAN, as a preset: 32 potentials, 20 steps, truncated latents."""
+    config = Config(
+        run=f"runs/flows-{name}",
+        generator=f"runs/{name}",
+        source=Source(**flags),
+        flows=Flows(
+            count=32,
+            horizon=20,
+            initial="free",
+            width=latent_dim,
+            frame="identity",
+            starts="prior",
+            bank=0,
+            classifier=classifier,
+        ),
+        weights=PUBLISHED,
+        training=Training(steps=120_000, batch_size=batch_size, learning_rate=1e-4),
+        scores=Scores(pairs=256, closed_form=True),
+    )
+    return f"the published size on imported weights of {name}; for a GPU", config
+
+
 PRESETS = {
     "demo": ("sprites: aligned flows of a beta-TC-VAE, in minutes on a CPU", DEMO),
     "published": (
@@ -109,6 +152,14 @@ PRESETS = {
         "the published size, latent 324 and K = 16; for a GPU",
         MNIST_PAPER,
     ),
+    "gan": ("the generator of a run of train_gan, in minutes on a CPU", GAN),
+    "sngan-mnist": published("sngan-mnist", 128, "lenet", 128),
+    "sngan-animefaces": published("sngan-animefaces", 128, "lenet", 128),
+    "biggan-128": published("biggan-128", 120, "resnet18", 32),
+    "biggan-256": published("biggan-256", 140, "resnet18", 32),
+    "proggan-1024": published("proggan-1024", 512, "resnet18", 32),
+    "stylegan2-256": published("stylegan2-256", 512, "resnet18", 32, space="w"),
+    "stylegan2-1024": published("stylegan2-1024", 512, "resnet18", 32, space="w"),
 }
 
 
@@ -129,7 +180,7 @@ def loss(
         params["potentials"], params["coefficients"], keys, starts, *metrics
     )
     images = jax.vmap(jax.vmap(subject.generator))
-    features = pair_features(images(found["before"]), images(found["after"]))
+    features = seen(config, images(found["before"]), images(found["after"]))
     logits: Any = classifier(config).apply(params["classifier"], features)
     labels = jnp.broadcast_to(jnp.arange(count)[:, None], logits.shape[:2])
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -238,33 +289,32 @@ def latents(config: Config, subject: Subject) -> data.Dataset:
         return data.from_arrays("latents", start=np.asarray(subject.starts))
     bank = subject.starts[: config.flows.bank]
     return data.from_arrays(
-        "latents", start=np.asarray(bank), metric=np.asarray(metrics(subject.generator, bank))
+        "latents",
+        start=np.asarray(bank),
+        metric=np.asarray(pullback_metrics(subject.generator, bank)),
     )
 
 
-def metrics(generator: Callable[[Array], Array], points: Array) -> Array:
-    """The generator's pull-back metric `J' J` at each point, a few at a time."""
-
-    def metric(z: Array) -> Array:
-        jacobian = jax.jacfwd(lambda z: generator(z).ravel())(z)
-        return jacobian.T @ jacobian
-
-    return jax.jit(partial(jax.lax.map, metric, batch_size=64))(points)
-
-
 def run(config: Config) -> None:
-    """Train the generator and the potentials, measure, draw."""
+    """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
-    dataset = train_vae.load(vae_config(config), "train")
-    train_vae.check(vae_config(config), dataset)
+    found = supplied(config)
+    dataset: data.Dataset | None = None
+    if found is None:
+        dataset = train_vae.load(vae_config(config), "train")
+        train_vae.check(vae_config(config), dataset)
     folder = open_folder(config.run, config)
     if (folder.path / traverse.LAST).exists():
         # Nothing is left to do: the last picture is drawn after everything else.
         flow_scores.show(folder.read_json(traverse.METRICS))
         report.where(folder)
         return
-    vae_params = load_vae(folder, config, dataset)
-    subject = load_subject(config, dataset, vae_params)
+    if found is None:
+        assert dataset is not None
+        subject = load_subject(config, dataset, load_vae(folder, config, dataset))
+    else:
+        subject = supplied_subject(config, found)
+        dataset = found.data("train") if found.data is not None else None
     params = train(folder, config, subject)
     summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
     traverse.draw(folder, config, subject, params)

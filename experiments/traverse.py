@@ -80,7 +80,7 @@ def draw(
     images, _, times = bidirectional(config, subject, params, z0, stretch)
     labels = row_labels(folder, config)
     what = (
-        f"{config.data}: each row follows the gradient of one {config.flows.pde} potential from "
+        f"{subject.name}: each row follows the gradient of one {config.flows.pde} potential from "
         "the marked image, forward to the right and reversed to the left."
     )
     figures = {

@@ -1,5 +1,8 @@
 """Classifiers of image pairs: which flow changed the first image into the second?"""
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,24 +12,29 @@ MAX_SIDE = 32
 
 
 def pair_features(
-    before: Float[Array, "*n h w c"], after: Float[Array, "*n h w c"], *, gain: float = 5.0
+    before: Float[Array, "*n h w c"],
+    after: Float[Array, "*n h w c"],
+    *,
+    gain: float = 5.0,
+    side: int = MAX_SIDE,
 ) -> Float[Array, "*n h2 w2 two_c"]:
     """What a pair classifier sees: the first image, and the change times `gain`.
 
-    Images larger than `MAX_SIDE` are mean-pooled by 2 until they fit.
+    Images with sides longer than `side` are mean-pooled by 2 until they fit.
 
     Args:
         before: images at the start of the traversals.
         after: images at their ends.
         gain: brings the small changes of one step to the scale of the images.
+        side: the most pixels a side.
     """
-    start = shrink(before)
-    return jnp.concatenate([start, gain * (shrink(after) - start)], axis=-1)
+    start = shrink(before, side)
+    return jnp.concatenate([start, gain * (shrink(after, side) - start)], axis=-1)
 
 
-def shrink(images: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 c"]:
-    """Mean-pool by 2 until no side is longer than `MAX_SIDE`."""
-    while max(images.shape[-3:-1]) > MAX_SIDE:
+def shrink(images: Float[Array, "*n h w c"], side: int = MAX_SIDE) -> Float[Array, "*n h2 w2 c"]:
+    """Mean-pool by 2 until no side is longer than `side`."""
+    while max(images.shape[-3:-1]) > side:
         images = space_to_depth(images, 2)
         images = images.reshape(*images.shape[:-1], 4, images.shape[-1] // 4).mean(axis=-2)
     return images
@@ -72,3 +80,110 @@ class PairClassifier(nn.Module):
         x = nn.relu(nn.Dense(2 * self.width)(space_to_depth(x, 2)))
         x = x.reshape(*x.shape[:-3], -1)
         return nn.Dense(self.classes)(nn.relu(nn.Dense(2 * self.width)(x)))
+
+
+_HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Each image by itself, however many leading axes there are.
+_norm = partial(nn.GroupNorm, reduction_axes=(-3, -2, -1))
+
+
+class LeNet(nn.Module):
+    """The classifier that is published for SNGAN: three convolutions of 5 x 5, then two layers.
+
+    Features are normalised in groups instead of over the batch, so that a pair is classified the
+    same alone. Of large images the mean over places is taken.
+
+    Args:
+        classes: number of flows.
+
+    References:
+        Song et al., *Latent Traversals in Generative Models as Potential Flows*, 2023, after
+        Voynov and Babenko, *Unsupervised Discovery of Interpretable Directions in the GAN Latent
+        Space*, 2020.
+
+    >>> import jax
+    >>> net = LeNet(classes=5)
+    >>> params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((32, 32, 2)))
+    >>> jax.eval_shape(net.apply, params, jnp.zeros((4, 64, 64, 2))).shape
+    (4, 5)
+    """
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n classes"]:
+        if min(x.shape[-3:-1]) < 8:
+            raise ValueError(f"lenet needs images of at least 8 pixels a side, got {x.shape[-3:]}")
+        for i, features in enumerate((6, 16, 120)):
+            # A margin only where the image would not do without.
+            margin = "VALID" if min(x.shape[-3:-1]) >= 5 else "SAME"
+            x = nn.relu(_norm(2)(nn.Conv(features, (5, 5), padding=margin)(x)))
+            if i < 2 and min(x.shape[-3:-1]) >= 2:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+        x = nn.relu(nn.LayerNorm()(nn.Dense(84)(x.mean((-3, -2)))))
+        return nn.Dense(self.classes)(x)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 on image pairs, the classifier that is published for large generators.
+
+    Features are normalised in groups instead of over the batch, so that a pair is classified the
+    same alone.
+
+    Args:
+        classes: number of flows.
+        width: features of the first stage; the others double them.
+
+    References:
+        He et al., *Deep Residual Learning for Image Recognition*, 2016, table 1.
+
+    >>> import jax
+    >>> net = ResNet18(classes=5, width=8)
+    >>> params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((64, 64, 6)))
+    >>> jax.eval_shape(net.apply, params, jnp.zeros((4, 64, 64, 6))).shape
+    (4, 5)
+    """
+
+    classes: int
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n classes"]:
+        x = nn.Conv(self.width, (7, 7), (2, 2), use_bias=False, kernel_init=_HE)(x)
+        x = nn.relu(_norm(min(32, self.width))(x))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
+        for stage in range(4):
+            for block in range(2):
+                x = _Residual(self.width * 2**stage, 2 if stage and not block else 1)(x)
+        return nn.Dense(self.classes)(x.mean((-3, -2)))
+
+
+class _Residual(nn.Module):
+    """Two convolutions of 3 x 3 beside a shortcut."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 features"]:
+        stride = (self.stride, self.stride)
+        groups = min(32, self.features)
+        conv = partial(nn.Conv, self.features, use_bias=False, kernel_init=_HE)
+        y = nn.relu(_norm(groups)(conv((3, 3), stride)(x)))
+        y = _norm(groups)(conv((3, 3))(y))
+        if x.shape != y.shape:
+            x = _norm(groups)(conv((1, 1), stride)(x))
+        return nn.relu(x + y)
+
+
+Network = PairClassifier | LeNet | ResNet18
+
+CLASSIFIERS: dict[str, Callable[[int], Network]] = {
+    "small": lambda classes: PairClassifier(width=16, classes=classes),
+    "lenet": LeNet,
+    "resnet18": ResNet18,
+}
+"""The classifiers of pairs by name, as functions of the number of flows."""
+
+SIDES = {"small": MAX_SIDE, "lenet": 2 * MAX_SIDE, "resnet18": 8 * MAX_SIDE}
+"""The most pixels a side that each is given."""

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from latent_flows import classifiers
-from latent_flows.classifiers import PairClassifier, pair_features, shrink, space_to_depth
+from latent_flows.classifiers import (
+    LeNet,
+    PairClassifier,
+    ResNet18,
+    pair_features,
+    shrink,
+    space_to_depth,
+)
 
 
 def test_blocks_of_pixels_become_channels(key):
@@ -44,12 +51,41 @@ def test_features_are_the_first_image_and_the_change(key):
     assert not pair_features(before, before)[..., 1:].any()
 
 
-def test_one_pair_and_many_are_classified_alike(key):
-    pairs = jax.random.normal(key, (2, 3, 9, 7, 2))
-    net = PairClassifier(width=4, classes=5)
+def test_images_are_shrunk_to_the_side_asked_for(key):
+    before, after = jax.random.uniform(key, (2, 16, 16, 1))
+    assert pair_features(before, after, side=8).shape == (8, 8, 2)
+    np.testing.assert_allclose(shrink(before, 4).mean(), before.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        PairClassifier(width=4, classes=5),
+        LeNet(classes=5),
+        pytest.param(ResNet18(classes=5, width=4), marks=pytest.mark.slow),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_one_pair_and_many_are_classified_alike(net, key):
+    pairs = jax.random.normal(key, (2, 3, 9, 8, 2))
     params = jax.jit(net.init)(key, pairs[0, 0])
     together = jax.jit(net.apply)(params, pairs)
     assert together.shape == (2, 3, 5)
     mapped = jax.jit(jax.vmap(jax.vmap(lambda pair: net.apply(params, pair))))(pairs)
     np.testing.assert_allclose(mapped, together, rtol=1e-4, atol=1e-5)
     assert jnp.std(together) > 0
+
+
+def test_lenet_makes_do_with_small_images_and_refuses_tiny_ones(key):
+    net = LeNet(classes=3)
+    for side in (8, 12, 28, 64):
+        shapes = jax.eval_shape(net.init, key, jnp.zeros((side, side, 2)))
+        assert jax.eval_shape(net.apply, shapes, jnp.zeros((side, side, 2))).shape == (3,)
+    with pytest.raises(ValueError, match="lenet needs images of at least 8 pixels a side"):
+        jax.eval_shape(net.init, key, jnp.zeros((4, 9, 2)))
+
+
+def test_resnet18_has_the_weights_of_its_paper(key):
+    """11.2 million for three colours and 512 x 1000 more for ImageNet's classes."""
+    shapes = jax.eval_shape(ResNet18(classes=1000).init, key, jnp.zeros((64, 64, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 11_689_512

@@ -19,9 +19,19 @@ import numpy as np
 import pytest
 
 from experiments import command, flow_scores, potential_flows, traverse
-from experiments.flow_config import EQUATIONS, Config, Flows, Weights, initial, load_subject
+from experiments.flow_config import (
+    EQUATIONS,
+    Config,
+    Flows,
+    Weights,
+    initial,
+    load_subject,
+    principal_axes,
+    pullback_metrics,
+    visible_axes,
+)
 from experiments.training import Training
-from latent_flows import data
+from latent_flows import data, frames
 from latent_flows.generators.vae import VAE, VAEConfig
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +204,7 @@ def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy,
         (["--scores.short", "2"], "scores.short and scores.fractions must lie in (0, 1)"),
         (["--flows.cuont", "3"], "unknown flag --flows.cuont; did you mean --flows.count?"),
         (["--generator", "nowhere"], "config.json does not exist"),
+        (["--generator.prior", "sphere"], "are for a generator without an encoder: name one by"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, monkeypatch, call):
@@ -230,6 +241,24 @@ def untrained(compile_quickly):
     narrow = jnp.array([0.0, 0.0, 0.0, -2.0, -2.0, -2.0])
     params["params"]["posterior"]["bias"] = narrow
     return dataset, params
+
+
+def test_principal_axes_whiten_and_drop_what_does_not_vary(key):
+    latents = jax.random.normal(key, (500, 3)) @ jnp.diag(jnp.array([0.5, 2.0, 0.0])) + 1.0
+    frame = principal_axes(latents)
+    coordinates = jax.vmap(partial(frames.from_latent, frame))(latents)
+    assert coordinates.shape == (500, 2)
+    np.testing.assert_allclose(jnp.cov(coordinates.T), np.eye(2), atol=1e-4)
+    np.testing.assert_allclose(jnp.abs(frame.basis[1, 0]), 2.0, rtol=0.1)
+    back = jax.vmap(partial(frames.to_latent, frame))(coordinates)
+    np.testing.assert_allclose(back, latents, atol=1e-4)
+
+
+def test_the_most_visible_axis_is_the_one_that_changes_the_image_most(key):
+    turn = jnp.linalg.qr(jax.random.normal(key, (3, 3)))[0]
+    frame = visible_axes(lambda z: jnp.array([1.0, 5.0, 2.0]) * (turn @ z), jnp.ones((4, 3)))
+    np.testing.assert_allclose(jnp.abs(frame.basis.T @ turn[1]), [1, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(jnp.abs(frame.basis.T @ turn[0]), [0, 0, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize("frame", ["ica", "identity"])
@@ -287,7 +316,7 @@ def test_the_loss_is_finite_and_its_gradient_reaches_everything(untrained, pde, 
 
 def test_the_metric_of_a_linear_generator_is_its_gram_matrix(key):
     matrix = jax.random.normal(key, (6, 3))
-    found = potential_flows.metrics(lambda z: (matrix @ z).reshape(2, 3), jnp.ones((5, 3)))
+    found = pullback_metrics(lambda z: (matrix @ z).reshape(2, 3), jnp.ones((5, 3)))
     np.testing.assert_allclose(found, jnp.broadcast_to(matrix.T @ matrix, (5, 3, 3)), rtol=1e-5)
 
 

@@ -1,0 +1,329 @@
+"""Generators that are no VAE's: their images, priors and flags, and what is refused."""
+
+import json
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from safetensors.numpy import save_file
+
+from experiments import checkpoints, command, import_weights, potential_flows, train_gan, traverse
+from experiments.command import UsageError
+from experiments.folder import open_folder
+from experiments.source import Source, draws, first_weights, prior, published, supply
+from latent_flows.generators.biggan import BigGAN
+from latent_flows.generators.proggan import ProgGAN
+from latent_flows.generators.sngan import SNGAN
+from latent_flows.generators.stylegan2 import StyleGAN2
+
+ROOT = Path(__file__).parents[2]
+FLAGS = shlex.split(
+    "gan --flows.count 2 --flows.horizon 2 --flows.width 4 --flows.depth 1 --flows.codes 32 "
+    "--flows.bank 16 --training.steps 2 --training.warmup 0 --training.batch-size 8 "
+    "--training.log-every 1 --training.checkpoint-every 2 --scores.starts 4 --scores.pairs 20 "
+    "--scores.fractions 0.2 --scores.seeds 1 --scores.vp-steps 5"
+)
+STYLE = StyleGAN2(resolution=8, latent_dim=3, mapping_layers=1, channels=(2, 4))
+
+
+@pytest.fixture(autouse=True)
+def _quick(compile_quickly):
+    pass
+
+
+def variables_of(net):
+    inputs = import_weights.example_inputs(net)
+    return jax.jit(net.init)(jax.random.key(0), *inputs)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compile_quickly):
+    """The flows of the generator that the documentation begins with."""
+    folder = tmp_path_factory.mktemp("own")
+    page = (ROOT / "docs" / "generators.md").read_text(encoding="utf-8")
+    block = re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (folder / "blob.py").write_text(block[1], encoding="utf-8")
+    flags = [*FLAGS, "--generator.path", f"{folder / 'blob.py'}:blob", "--run", folder / "run"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "setup", lambda: None)
+        presets, words = potential_flows.PRESETS, [str(flag) for flag in flags]
+        assert command.main(potential_flows.run, presets, words) == 0
+    return folder
+
+
+def test_the_generator_of_the_documentation_is_traversed_and_measured(whole):
+    assert len((whole / "blob.py").read_text().splitlines()) <= 15
+    metrics = json.loads((whole / "run" / "metrics.json").read_text())
+    assert "generator" not in metrics  # no encoder, so no bound
+    assert metrics["potentials"]["solved"] == 1
+    found = [row["method"] for row in metrics["comparison"] if row["displacement"] == "long"]
+    assert found == [
+        "potentials",
+        "random directions",
+        "latent coordinates",
+        "GANSpace",
+        "most visible axes",
+    ]
+    for row in metrics["comparison"]:
+        assert 0 <= row["vp@20%"] <= 1
+        assert row["length"] > 0
+    for name in ("traversals", "landscapes", "losses_flows"):
+        assert (whole / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_flows_of_any_generator_can_be_drawn_again(whole, call):
+    before = (whole / "run" / "traversals.png").read_bytes()
+    assert call(traverse, whole / "run", "--start", "3")[0] == 0
+    assert (whole / "run" / "traversals.png").read_bytes() != before
+
+
+@pytest.mark.slow
+def test_flows_can_be_learnt_again_on_the_generator_of_earlier_ones(whole, tmp_path, call):
+    flags = [*FLAGS, "--generator", whole / "run", "--run", tmp_path / "run"]
+    assert call(potential_flows, *flags)[0] == 0
+    first, second = (json.loads((p / "run/metrics.json").read_text()) for p in (whole, tmp_path))
+    assert first["comparison"] == second["comparison"]
+
+
+# --- a user's own ---
+
+OWN = """
+import jax.numpy as jnp
+import numpy as np
+
+def good(z):
+    return jnp.full((4, 4, 1), 0.5) + 0.01 * z.sum()
+
+def scaled(params, z):
+    return params["deep"]["gain"] * jnp.ones((4, 4, 1)) + 0.01 * z.sum()
+
+def vector(z):
+    return z
+
+def integers(z):
+    return jnp.ones((4, 4, 1), int)
+
+def several(z):
+    return good(z), good(z)
+
+def endless(z):
+    return good(z) / 0
+
+def symmetric(z):
+    return jnp.tanh(jnp.linspace(-3, 3, 16)).reshape(4, 4, 1) + 0 * z.sum()
+
+def host(z):
+    return jnp.asarray(np.asarray(z))
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("god", {}, "has no 'god'; did you mean 'good'?"),
+        ("number", {}, "is a int, no function"),
+        ("scaled", {}, "with --generator.checkpoint it gets (params, z)"),
+        ("vector", {}, "gives shape (3,), not an image [h, w, c]"),
+        ("integers", {}, "gives int32, not floating-point pixels"),
+        ("several", {}, "gives tuple, not an image [h, w, c]"),
+        ("host", {}, "fails on a latent of shape (3,): TracerArrayConversionError"),
+        ("good", {"latent_dim": None}, "or the function an attribute latent_dim"),
+        ("good", {"label": 2}, "are for published generators"),
+        ("good", {"checkpoint": "none.npz"}, "none.npz does not exist"),
+        ("good", {"checkpoint": "own.py"}, "must be an orbax folder, .npz or .safetensors"),
+    ],
+)
+def test_what_gives_no_images_is_refused(name, flags, message, own, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        supply("", Source(**{"path": f"own.py:{name}", "latent_dim": 3} | flags), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("endless", [], "makes images that are not finite"),
+        ("symmetric", [], "makes pixels from -0.995 to 0.995, far beyond --generator.range 0 1"),
+        ("good", ["--generator.range", "1", "0"], "generator.range must be black and white"),
+        ("good", ["--generator.truncation", "0"], "generator.truncation must be positive, got 0"),
+        ("good", ["--generator.checkpoint", "."], "cannot be read"),
+        ("good", ["--generator.pth", "x"], "did you mean --generator.path?"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(name, flags, message, own, monkeypatch, call):
+    monkeypatch.chdir(own.parent)
+    words = ["--generator.path", f"own.py:{name}", "--generator.latent-dim", "3", *flags]
+    code, out, err = call(potential_flows, *FLAGS, *words, "--run", "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert [file.name for file in own.parent.iterdir() if file.name != "__pycache__"] == ["own.py"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("own", "must be package.module:function or file.py:function, got 'own'"),
+        ("nowhere.at.all:f", "cannot be imported (ModuleNotFoundError"),
+        ("broken.py:f", "cannot be imported (ZeroDivisionError: division by zero)"),
+        ("missing.py:f", "missing.py does not exist"),
+    ],
+)
+def test_a_path_that_does_not_import_says_why(path, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text("1 / 0\n")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        supply("", Source(path=path), 0)
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "orbax"])
+def test_every_kind_of_checkpoint_gives_the_same_images(kind, own, tmp_path):
+    flat = {"deep/gain": np.array(0.25, np.float32), "latent_dim": np.array(2)}
+    place = tmp_path / f"params.{kind}"
+    if kind == "npz":
+        np.savez(place, **flat)
+    elif kind == "safetensors":
+        save_file(flat, place)
+    else:
+        with ocp.StandardCheckpointer() as writer:
+            writer.save(
+                place, {"deep": {"gain": flat["deep/gain"]}, "latent_dim": flat["latent_dim"]}
+            )
+    found = supply("", Source(path=f"{own}:scaled", checkpoint=str(place)), 0)
+    assert (found.latent_dim, found.image_shape) == (2, (4, 4, 1))
+    np.testing.assert_allclose(found.generator(jnp.ones(2)), 0.27, rtol=1e-6)
+
+
+def test_the_range_of_the_images_becomes_black_and_white(own):
+    source = Source(path=f"{own}:symmetric", latent_dim=1, range=(-1.0, 1.0))
+    image = supply("", source, 0).generator(jnp.zeros(1))
+    np.testing.assert_allclose([image.min(), image.max()], [0.0025, 0.9975], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "norm"),
+    [
+        ("normal", -np.inf, np.inf, np.sqrt(8)),
+        ("truncated", -0.7, 0.7, np.sqrt(8 * 0.155)),
+        ("sphere", -np.sqrt(8), np.sqrt(8), np.sqrt(8)),
+        ("uniform", -1, 1, np.sqrt(8 / 3)),
+    ],
+)
+def test_latents_are_those_of_the_prior(name, low, high, norm, key):
+    latents = draws(prior(Source(prior=name, truncation=0.7), 8), key, 2000)
+    assert latents.shape == (2000, 8)
+    assert (low <= latents).all()
+    assert (latents <= high).all()
+    np.testing.assert_allclose(np.sqrt((latents**2).sum(1).mean()), norm, rtol=0.02)
+    np.testing.assert_allclose(latents.mean(0), 0, atol=0.1)
+    if name == "sphere":
+        np.testing.assert_allclose(jnp.linalg.norm(latents, axis=1), norm, rtol=1e-5)
+
+
+# --- those of this library ---
+
+
+BIG = BigGAN(resolution=32, channels=2, classes=5, latent_dim=8, attention=())
+
+
+def filled(net):
+    """Variables of the right shapes, without compiling what would draw them."""
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *import_weights.example_inputs(net))
+    random = np.random.default_rng(0)
+    draw = lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
+    return jax.tree.map(draw, shapes)
+
+
+def test_an_image_is_the_same_in_every_space_of_stylegan(key):
+    variables = filled(STYLE)
+    z, *others = (
+        published("net", STYLE, variables, Source(space=space), 0) for space in ("z", "w", "w+")
+    )
+    assert [one.latent_dim for one in (z, *others)] == [3, 3, 3 * STYLE.style_count]
+    image = jax.jit(z.generator)(z.prior(key))
+    assert image.shape == z.image_shape == (8, 8, 3)
+    for one in others:
+        np.testing.assert_allclose(jax.jit(one.generator)(one.prior(key)), image, rtol=1e-4)
+    # The more is cut off, the nearer are images to that of the mean of W.
+    mean = variables["statistics"]["mean_w"]
+    cut = published("net", STYLE, variables, Source(space="w", truncation=1e-6), 0)
+    images = jax.jit(jax.vmap(cut.generator))(jnp.stack([mean, mean + 1]))
+    np.testing.assert_allclose(images[0], images[1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_class_of_a_biggan_is_the_one_asked_for_or_drawn_by_the_seed():
+    names = [published("net", BIG, filled(BIG), Source(), seed).name for seed in (0, 0, 1)]
+    assert names[0] == names[1] != names[2]
+    with pytest.raises(UsageError, match=r"label must lie in \[0, 5\), got 5"):
+        published("net", BIG, filled(BIG), Source(label=5), 0)
+
+
+@pytest.mark.slow
+def test_images_of_a_biggan_are_of_its_class(key):
+    variables = variables_of(BIG)
+    one = published("net", BIG, variables, Source(label=3), 0)
+    z = one.prior(key)
+    image = jax.jit(one.generator)(z)
+    np.testing.assert_allclose(image, (BIG.apply(variables, z, 3) + 1) / 2, atol=1e-5)
+    assert jnp.abs(image - published("net", BIG, variables, Source(label=2), 0).generator(z)).max()
+
+
+def test_flags_of_another_architecture_are_refused():
+    net = SNGAN((2, 2), latent_dim=3)
+    for source, message in ((Source(space="w"), "StyleGAN2's"), (Source(label=1), "BigGAN's")):
+        with pytest.raises(UsageError, match=message):
+            published("net", net, filled(net), source, 0)
+
+
+@pytest.mark.parametrize(
+    ("net", "space", "rows", "seen"),
+    [
+        (SNGAN((2, 3), latent_dim=5), "z", 16 * 2, 5),
+        (ProgGAN(channels=(2, 3), latent_dim=5), "z", 16 * 2, 5),
+        # The first of four parts of the latent.
+        (BIG, "z", 16 * 8, 2),
+        # A modulation each: conv of 4 pixels, up and conv of 8, two to RGB.
+        (STYLE, "w", 2 + 2 + 4 + 2 + 4, 3),
+    ],
+)
+def test_first_weights_have_a_column_for_each_latent_that_the_layers_see(net, space, rows, seen):
+    weight = first_weights(net, filled(net), space)
+    assert weight.shape == (rows, net.latent_dim)
+    assert weight[:, :seen].all()
+    assert not weight[:, seen:].any()
+
+
+def test_sefa_has_no_weights_to_go_by_behind_a_mapping_network():
+    assert first_weights(STYLE, filled(STYLE), "z") is None
+
+
+def test_the_generator_of_a_trained_gan_is_taken_from_its_run(tmp_path):
+    config = train_gan.Config(
+        run=str(tmp_path / "gan"),
+        image_size=16,
+        networks=train_gan.Networks(3, generator=(2, 2, 2), discriminator=(2,)),
+    )
+    folder = open_folder(config.run, config)
+    net = SNGAN((2, 2, 2), 1, 3)
+    variables = jax.jit(partial(train_gan.initial, net))(jax.random.key(1))
+    with checkpoints.open_manager(folder.path / "checkpoints" / train_gan.PHASE) as manager:
+        checkpoints.save(manager, 1, {"params": variables, "total": 1})
+    found = supply(config.run, Source(), 0)
+    assert (found.latent_dim, found.image_shape) == (3, (16, 16, 1))
+    z = jnp.ones(3)
+    np.testing.assert_allclose(found.generator(z), (net.apply(variables, z) + 1) / 2, atol=1e-6)
