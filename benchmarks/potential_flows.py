@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -207,8 +208,15 @@ def peers(size: Size) -> list[str]:
     ]
 
 
-def peer(work: Problem, name: str) -> Any:
-    """The same step in PyTorch, from the same parameters."""
+def peer(work: Problem, name: str, decoder: Any = None, weights: Any = None) -> Any:
+    """The same step in PyTorch, from the same parameters.
+
+    Args:
+        work: the step.
+        name: a key of `PEERS`.
+        decoder: the generator in PyTorch, `(weights, z) -> images`; that of the VAE by default.
+        weights: its parameters.
+    """
     torch_side: Any = torch_step()
     config, starts = work.config, work.batch["start"]
     signs, chosen = draws(work)
@@ -220,13 +228,13 @@ def peer(work: Problem, name: str) -> Any:
         potentials=tensors(work.params["potentials"]["params"]),
         coefficients=tensors(work.params["coefficients"]),
         classifier=tensors(work.params["classifier"]["params"]),
-        decoder=tensors(work.subject.params["params"]["decoder"]),
+        decoder=tensors(weights or work.subject.params["params"]["decoder"]),
         starts=tensors(starts.reshape(-1, config.flows.count, starts.shape[1]).swapaxes(0, 1)),
         signs=tensors(signs),
         chosen=tensors(chosen).long(),
     )
     setting = torch_side.Setting(
-        decoder=config.vae.decoder,
+        decoder=decoder or partial(torch_side.decode, config.vae.decoder),
         horizon=config.flows.horizon,
         pace=config.flows.pace,
         weights=asdict(config.weights),

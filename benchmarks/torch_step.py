@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import hessian, jvp, vmap
 
 Params = dict[str, dict[str, Tensor]]
+Decoder = Callable[[Any, Tensor], Tensor]
 Laplacian = Callable[[Params, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Of the parameters, times, points, values `u` at these, and their gradient in the points."""
 
@@ -27,7 +28,8 @@ class Numbers(NamedTuple):
     coefficients: Tensor
     """`[K]`."""
     classifier: Params
-    decoder: Params
+    decoder: Any
+    """Parameters of `Setting.decoder`."""
     starts: Tensor
     """`[K, n, d]`."""
     signs: Tensor
@@ -39,8 +41,8 @@ class Numbers(NamedTuple):
 class Setting(NamedTuple):
     """What is fixed while training."""
 
-    decoder: str
-    """mlp or conv, for images of 28 x 28 pixels and one channel."""
+    decoder: Decoder
+    """The parameters and latents `[..., d]` to images `[..., c, h, w]`."""
     horizon: int
     pace: float
     weights: Mapping[str, float]
@@ -73,8 +75,8 @@ def potential(params: Params, horizon: int, t: Tensor, z: Tensor) -> Tensor:
     return linear(params["potential"], h)[..., 0]
 
 
-def decode(params: Params, name: str, z: Tensor) -> Tensor:
-    """Images `[..., 1, 28, 28]` of latents."""
+def decode(name: str, params: Params, z: Tensor) -> Tensor:
+    """Images `[..., 1, 28, 28]` of latents, by a decoder that is mlp or conv."""
     lead, z = z.shape[:-1], z.reshape(-1, z.shape[-1])
     *hidden, last = (params[f"Dense_{i}"] for i in range(len(params)))
     for layer in hidden:
@@ -94,11 +96,14 @@ def convolution(layer: Mapping[str, Tensor], x: Tensor, size: int, **how: int) -
 
 
 def classify(params: Params, before: Tensor, after: Tensor) -> Tensor:
-    """Logits of image pairs, `[n, 1, 28, 28]` each."""
+    """Logits of image pairs, `[n, c, h, w]` each, of sides that 4 divides."""
+    while before.shape[-1] > 32:
+        before, after = F.avg_pool2d(before, 2), F.avg_pool2d(after, 2)
     x = torch.cat([before, 5.0 * (after - before)], 1)
     x = convolution(params["Dense_0"], x, 4, stride=4)
     x = convolution(params["Dense_1"], x, 3, padding=1)
-    x = convolution(params["Dense_2"], F.pad(x, (0, 1, 0, 1)), 2, stride=2)
+    odd = x.shape[-1] % 2
+    x = convolution(params["Dense_2"], F.pad(x, (0, odd, 0, odd)), 2, stride=2)
     x = x.permute(0, 2, 3, 1).flatten(1)
     # The layer of the logits is made first, so it has the lower number.
     return linear(params["Dense_3"], F.relu(linear(params["Dense_4"], x)))
@@ -156,7 +161,7 @@ LAPLACIANS = {"columns": columns, "hessian": trace, "row sums": row_sums}
 def loss(
     setting: Setting,
     laplacian: Laplacian,
-    decoder: Params,
+    decoder: Any,
     learnt: Mapping[str, Any],
     classifier: Params,
     starts: Tensor,
@@ -179,15 +184,15 @@ def loss(
     before, after = (stops.take_along_dim(rows + i, -2).squeeze(-2) for i in (0, 1))
 
     moving = velocity((chosen + 1).to(starts), after)
-    pushed: Any = jvp(lambda z: decode(decoder, setting.decoder, z), (after,), (moving,))
+    pushed: Any = jvp(lambda z: setting.decoder(decoder, z), (after,), (moving,))
     image, push = pushed
     squared_speed = push.square().sum((-3, -2, -1)).mean(-1)
     stillness = setting.pace**2 / (setting.pace**2 + squared_speed)
 
     logits = classify(
         classifier,
-        decode(decoder, setting.decoder, before).reshape(-1, 1, 28, 28),
-        image.reshape(-1, 1, 28, 28),
+        setting.decoder(decoder, before).flatten(0, -4),
+        image.flatten(0, -4),
     )
     classification = F.cross_entropy(logits, labels.flatten()) / math.log(logits.shape[-1])
 

@@ -83,9 +83,11 @@ class Flows:
     """Data-space length per unit time that flows are drawn to (root mean square, pixels)."""
     classifier: Literal["small", "lenet", "resnet18"] = "small"
     """Network that names the potential from an image pair; lenet and resnet18 as published."""
+    at_once: int = 0
+    """Image pairs that the generator makes at once in a training step, to save memory; 0: all."""
 
     def __post_init__(self) -> None:
-        at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0)
+        at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0, at_once=0)
         if self.bank > self.codes:
             raise ValueError(f"flows.bank ({self.bank}) is more than flows.codes ({self.codes})")
         if not self.pace > 0:

@@ -45,7 +45,8 @@ from experiments.folder import Folder, open_folder
 from experiments.source import Source
 from experiments.training import Batch, Params, Training, fit
 from latent_flows import data, flows, objectives, pde
-from latent_flows.typing import Scalar
+from latent_flows.batches import in_batches
+from latent_flows.typing import Generator, Scalar
 
 ALIGNED = Weights(
     residual=3.0,
@@ -179,8 +180,12 @@ def loss(
     found = jax.vmap(follow, in_axes=(0, 0, 0, 1, *[1 for _ in metrics]))(
         params["potentials"], params["coefficients"], keys, starts, *metrics
     )
-    images = jax.vmap(jax.vmap(subject.generator))
-    features = seen(config, images(found["before"]), images(found["after"]))
+    before, after, squared_speed = image_pairs(
+        subject.generator, found, config.flows.at_once, push=not metrics
+    )
+    if not metrics:
+        found["squared_speed"] = squared_speed
+    features = seen(config, before, after)
     logits: Any = classifier(config).apply(params["classifier"], features)
     labels = jnp.broadcast_to(jnp.arange(count)[:, None], logits.shape[:2])
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -201,6 +206,28 @@ def loss(
     total = sum(getattr(weights, name) * value for name, value in terms.items())
     accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
     return total, {**terms, "accuracy": accuracy}
+
+
+def image_pairs(
+    generator: Generator, found: dict[str, Array], at_once: int, *, push: bool
+) -> tuple[Array, Array, Array]:
+    """Images before and after, and with `push` the squared speeds of those after.
+
+    With `at_once` the generator makes no more pairs than that at a time, and keeps nothing of them
+    for the way back but the images.
+    """
+
+    def pair(before: Array, after: Array, moving: Array) -> tuple[Array, Array, Array]:
+        if not push:
+            return generator(before), generator(after), jnp.zeros(())
+        image, change = jax.jvp(generator, (after,), (moving,))
+        return generator(before), image, jnp.sum(change**2)
+
+    points = [found[name] for name in ("before", "after", "moving")]
+    count, share, dim = points[0].shape
+    flat = [leaf.reshape(-1, dim) for leaf in points]
+    batched = in_batches(jax.checkpoint(pair), at_once) if at_once else jax.vmap(pair)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, share, *leaf.shape[1:]), batched(*flat))
 
 
 def along(
@@ -242,14 +269,13 @@ def along(
     if metric is None:
         times, points = ts[chosen + 1], after
         moving = jax.vmap(field)(times, points)
-        push = lambda z, v: jnp.sum(jax.jvp(subject.generator, (z,), (v,))[1] ** 2)  # noqa: E731
-        result["squared_speed"] = jax.vmap(push)(points, moving)
     else:
         # Where the metric is known, at any time: paths stay among these points.
         times, points = jax.random.uniform(time_key, (count,), maxval=horizon), starts
         moving = jax.vmap(field)(times, points)
         result["squared_speed"] = jnp.einsum("ni,nij,nj->n", moving, metric, moving)
         result["contributions"] = jax.vmap(objectives.unit_contributions)(moving, metric)
+    result["moving"] = moving
     if config.flows.initial == "free":
         result["initial"] = objectives.relative_start(
             jax.vmap(partial(field, jnp.zeros(())))(starts), moving

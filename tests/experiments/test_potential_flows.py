@@ -314,6 +314,23 @@ def test_the_loss_is_finite_and_its_gradient_reaches_everything(untrained, pde, 
         assert reached == (group != "coefficients" or weighed), group
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("bank", [0, 4])
+def test_making_few_images_at_once_changes_no_number(untrained, bank):
+    results = []
+    for at_once in (0, 3):
+        settings = replace(SMALL.flows, initial="free", bank=bank, at_once=at_once)
+        config = replace(SMALL, flows=settings)
+        subject = load_subject(config, *untrained)
+        params = jax.jit(partial(initial, config, subject))(jax.random.key(1))
+        batch = potential_flows.latents(config, subject).examples(np.arange(4))
+        value = partial(potential_flows.loss, config, subject)
+        gradient = jax.jit(jax.value_and_grad(value, has_aux=True))
+        results.append(gradient(params, jax.random.key(2), 0, batch))
+    for one, other in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
 def test_the_metric_of_a_linear_generator_is_its_gram_matrix(key):
     matrix = jax.random.normal(key, (6, 3))
     found = pullback_metrics(lambda z: (matrix @ z).reshape(2, 3), jnp.ones((5, 3)))

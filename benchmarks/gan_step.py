@@ -1,0 +1,312 @@
+"""One training step of potential flows on SNGAN at 64 pixels: JAX against eager PyTorch, memory.
+
+Run as `python -m benchmarks.gan_step`. The step is that of `benchmarks.potential_flows`, with the
+published generator in place of a decoder: loss, gradient, update; the same parameters and draws on
+both sides, compared before any clock starts, and steps in turns. `--model
+stylegan2-1024 --no-run` gives what a step needs by the compiler's account, without running it.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import potential_flows as decoders
+from benchmarks.laplacian import compiled, medians
+from experiments import flow_config, potential_flows
+from experiments.flow_config import Flows, Subject, Weights
+from experiments.training import Training, optimizer
+from latent_flows import frames
+from latent_flows.generators import sngan, stylegan2
+from latent_flows.generators.precision import in_dtype
+from latent_flows.typing import Generator
+
+Model: TypeAlias = Literal["sngan-mnist", "sngan-animefaces", "stylegan2-256", "stylegan2-1024"]
+NETS: dict[str, Any] = sngan.PRESETS | stylegan2.PRESETS
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the step is; as published by default."""
+
+    count: int = 32
+    """Number of potentials, K."""
+    batch: int = 32
+    """Starting points, over all potentials together; twice as many images are made."""
+    horizon: int = 20
+    """Steps of a path, T."""
+    width: int = 128
+    """Units of a hidden layer of a potential."""
+
+
+@dataclass(frozen=True)
+class Thrift:
+    """What saves memory."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the generator computes in."""
+    checkpoint: bool = False
+    """Compute the generator's features again on the way back."""
+    at_once: int = 0
+    """Image pairs that the generator makes at once; 0: all."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured."""
+
+    model: Model = "sngan-animefaces"
+    """The published generator, at random weights."""
+    size: Size = Size()
+    """Size of a step."""
+    thrift: Thrift = Thrift()
+    """What saves memory."""
+    peer: str = "torch stacked, columns"
+    """The PyTorch variant; "": none. See `benchmarks.potential_flows`."""
+    run: bool = True
+    """Run the step and not only compile it."""
+    repeats: int = 7
+    """Timed steps of each side, of which the median counts."""
+    patience: float = 120.0
+    """Seconds after which fewer repeats do, but at least 3."""
+    threads: int = 0
+    """Threads of PyTorch; 0: one or one a core, whichever is faster."""
+    channels: tuple[int, ...] = ()
+    """Features of the generator, instead of the published ones: to see that it runs."""
+    json: str = ""
+    """File for the rows, as JSON."""
+
+
+class Work(NamedTuple):
+    """One step to make, of which the arrays may be shapes only."""
+
+    config: flow_config.Config
+    generator: Callable[[Any], Generator]
+    """From the network's variables."""
+    image_shape: tuple[int, ...]
+    variables: Any
+    starts: Any
+
+    def subject(self, variables: Any) -> Subject:
+        """What the experiment trains on."""
+        dim = self.starts.shape[1]
+        frame = frames.identity(dim)
+        return Subject(
+            vae=None,
+            params=variables,
+            frame=frame,
+            generator=frames.compose(self.generator(variables), frame),
+            starts=self.starts,
+            low=jnp.full(dim, -2.0),
+            high=jnp.full(dim, 2.0),
+        )
+
+
+def network(config: Config) -> Any:
+    """The generator's module."""
+    net = NETS[config.model]
+    return net.clone(channels=config.channels) if config.channels else net
+
+
+def prepared(config: Config) -> Work:
+    """The step, with shapes in place of arrays."""
+    net, size, thrift = network(config), config.size, config.thrift
+    if thrift.checkpoint and isinstance(net, stylegan2.StyleGAN2):
+        # A layer at a time is much less than the whole network at once.
+        net = net.clone(checkpoint=True)
+
+    def generator(variables: Any) -> Generator:
+        apply: Any = net.apply
+        made = in_dtype(apply, variables, thrift.dtype)
+        return jax.checkpoint(made) if thrift.checkpoint else made
+
+    latent = jax.ShapeDtypeStruct((net.latent_dim,), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), latent)
+    flows = flow_config.Config(
+        flows=Flows(
+            count=size.count,
+            horizon=size.horizon,
+            initial="free",
+            width=size.width,
+            frame="identity",
+            codes=max(size.batch, 16),
+            bank=0,
+            at_once=thrift.at_once,
+        ),
+        weights=Weights(),
+        training=Training(batch_size=size.batch, learning_rate=1e-4, clip=0.0),
+    )
+    image = jax.eval_shape(lambda v, z: generator(v)(z), variables, latent)
+    starts = jax.ShapeDtypeStruct((size.batch, net.latent_dim), jnp.float32)
+    return Work(flows, generator, image.shape, variables, starts)
+
+
+def filled(config: Config) -> Work:
+    """The step, with arrays."""
+    work, net = prepared(config), network(config)
+    first, second = jax.random.split(jax.random.key(0))
+    # One layer after the other: as a single program it takes minutes to compile.
+    variables = net.init(first, jnp.zeros(net.latent_dim))
+    return work._replace(variables=variables, starts=jax.random.normal(second, work.starts.shape))
+
+
+def begin(work: Work, variables: Any) -> tuple[Any, Any]:
+    """Parameters of potentials and classifier, and the optimiser's state."""
+    params = flow_config.initial(work.config, work.subject(variables), jax.random.key(1))
+    return params, optimizer(work.config.training).init(params)
+
+
+def update(work: Work) -> Callable:
+    """`(variables, starts, params, state) -> (params, state, loss, gradient norm)`."""
+
+    def step(variables: Any, starts: jax.Array, params: Any, state: Any) -> tuple:
+        subject = work._replace(starts=starts).subject(variables)
+
+        def value(params: Any) -> jax.Array:
+            step, batch = jnp.zeros((), int), {"start": starts}
+            key = jax.random.key(2)
+            return potential_flows.loss(work.config, subject, params, key, step, batch)[0]
+
+        total, gradient = jax.value_and_grad(value)(params)
+        change, state = optimizer(work.config.training).update(gradient, state, params)
+        return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
+
+    return step
+
+
+class Step:
+    """One compiled training step a call; returns the loss and gradient norm before it."""
+
+    def __init__(self, work: Work):
+        self.fixed = (work.variables, work.starts)
+        self.learnt = jax.jit(lambda variables: begin(work, variables))(work.variables)
+        self.update, self.compile_seconds = compiled(update(work), *self.fixed, *self.learnt)
+
+    def __call__(self) -> tuple[float, float]:
+        *self.learnt, total, norm = self.update(*self.fixed, *self.learnt)  # type: ignore[assignment]
+        return float(total), float(norm)
+
+
+def memory(program: Any) -> dict[str, float]:
+    """What a compiled step needs by the compiler's account, in GiB."""
+    found = program.memory_analysis()
+    parts = {
+        name: getattr(found, f"{name}_size_in_bytes") / 2**30
+        for name in ("argument", "output", "temp")
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def compile_only(config: Config) -> tuple[Any, float]:
+    """The compiled step, of shapes alone."""
+    work = prepared(config)
+    learnt = jax.eval_shape(lambda variables: begin(_zeros(work), variables), work.variables)
+    step = update(work)
+    return compiled(step, work.variables, work.starts, *learnt)
+
+
+def _zeros(work: Work) -> Work:
+    return work._replace(starts=jnp.zeros(work.starts.shape))
+
+
+def torch_side(config: Config, work: Work, step: Step) -> Any:
+    """The same step in PyTorch, from the same parameters."""
+    from benchmarks import torch_sngan  # noqa: PLC0415  # only where PyTorch is
+
+    params, _ = step.learnt
+    problem = decoders.Problem(
+        work.config,
+        work.subject(work.variables),
+        params,
+        jax.random.key(2),
+        {"start": work.starts},
+    )
+    made = decoders.peer(problem, config.peer, torch_sngan.images, work.variables)
+    made.threads = config.threads or made.threads
+    return made
+
+
+def measure(config: Config, table: Table) -> list[dict[str, Any]]:
+    """The rows of one configuration.
+
+    Raises:
+        AssertionError: the first steps do not have the same loss and gradient.
+    """
+    if not config.run:
+        program, seconds = compile_only(config)
+        row = {"side": "JAX", **asdict(config.thrift), "compile_seconds": seconds}
+        row["memory"] = memory(program)
+        _show(table, config, row)
+        return [row]
+    work = filled(config)
+    step = Step(work)
+    steps: dict[str, Any] = {"JAX": step}
+    if config.peer and decoders.torch_step() is not None:
+        steps[config.peer] = torch_side(config, work, step)
+    first = {name: made() for name, made in steps.items()}
+    if config.peer in steps:
+        found = decoders.difference(first["JAX"], first[config.peer])
+        if config.thrift.dtype == "float32" and not found < decoders.TOLERANCE:
+            raise AssertionError(f"{config.peer}: loss or gradient differs from JAX by {found:.1e}")
+        if not config.threads:
+            decoders.choose_threads(steps[config.peer])
+    timing = decoders.Config(repeats=config.repeats, patience=config.patience)
+    taken = medians(steps, (), decoders.repeats(steps, timing))
+    rows = []
+    for name, seconds in taken.items():
+        row = {"side": name, **asdict(config.thrift), "seconds": seconds}
+        row["ratio"] = seconds / taken["JAX"]
+        if name == "JAX":
+            row |= {"compile_seconds": step.compile_seconds, "memory": memory(step.update)}
+        else:
+            row |= {"difference": found, "threads": steps[name].threads}
+        _show(table, config, row)
+        rows.append(row)
+    return rows
+
+
+def _show(table: Table, config: Config, row: dict[str, Any]) -> None:
+    needs = row.get("memory", {})
+    table.add_row(
+        config.model,
+        row["side"],
+        *(f"{row[name]:.2f}" if name in row else "" for name in ("seconds", "ratio")),
+        *(f"{row[name]:.1f}" if name in row else "" for name in ("compile_seconds",)),
+        *(f"{needs[name]:.2f}" if name in needs else "" for name in ("temp", "total")),
+        f"{row['difference']:.0e}" if "difference" in row else "",
+    )
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    decoders.prepare()
+    console = Console()
+    if config.model.startswith("stylegan2"):
+        config = replace(config, peer="")
+    if config.run and config.peer and decoders.torch_step() is None:
+        console.print(decoders.NO_TORCH, markup=False)
+    size, thrift = config.size, config.thrift
+    table = Table(
+        title=f"K = {size.count}, batch {size.batch}, T = {size.horizon}, width {size.width}; "
+        f"{thrift.dtype}, checkpoint {thrift.checkpoint}, at once {thrift.at_once or 'all'}",
+        title_justify="left",
+    )
+    columns = "model, side, s a step, times JAX, compile s, GiB of features, GiB, difference"
+    for name in columns.split(", "):
+        table.add_column(name, justify="left" if name in ("model", "side") else "right")
+    rows = measure(config, table)
+    console.print(table)
+    if config.json:
+        Path(config.json).write_text(json.dumps([asdict(config), *rows], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

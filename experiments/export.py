@@ -1,0 +1,221 @@
+"""Write what a run has learnt as one file, as a function that needs nothing but JAX, or both.
+
+RUN is the folder of a finished run of potential_flows, directions, or an experiment on geometry; or
+a file that was written here before, of which then to make a function. docs/export.md shows how to
+read what comes out.
+"""
+
+import importlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments import direction_config, directions, flow_config, manifold, report
+from experiments.command import UsageError, main, module_name
+from experiments.direction_pictures import LINEAR, NONLINEAR
+from experiments.folder import CONFIG, Folder, made_by, read_config, read_json
+from latent_flows import export
+from latent_flows.choices import choose
+from latent_flows.directions.model import DirectionModel
+from latent_flows.directions.trajectories import Trajectories
+from latent_flows.export import Directions, Learnt, Potentials
+from latent_flows.generators.rbf import RBF
+from latent_flows.typing import Metric
+
+RESULT = "metrics.json"
+"""The file that a run writes when everything is learnt."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Take what was learnt out of a run folder."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Run folder, or a file that was written here before."""
+    to: str = ""
+    """File for what was learnt: safetensors."""
+    function: str = ""
+    """File for it as a serialised function: (k, t, z) -> z of potentials and directions, z -> M(z)
+    of a metric."""
+    npy: str = ""
+    """File for straight directions as an array [n, d] of NumPy."""
+    platforms: tuple[str, ...] = export.PLATFORMS
+    """What the function shall run on: cpu, cuda, rocm, tpu."""
+
+
+class Found(NamedTuple):
+    """What a run holds."""
+
+    learnt: Learnt
+    metric: Metric | None = None
+    """Of a run on geometry: that of its generator, which no file holds."""
+
+
+def read(run: str) -> Found:
+    """What there is in a run folder, or in a file.
+
+    Raises:
+        UsageError: no such run, one of another kind, or one that was not finished.
+        ValueError: a file that is truncated or of another kind.
+    """
+    if Path(run).expanduser().is_file():
+        return Found(export.load(run))
+    maker = made_by(run)
+    readers: dict[str, Callable[[str], Found]] = {
+        module_name(flow_config.Config): _potentials,
+        module_name(direction_config.Config): _directions,
+        **dict.fromkeys(manifold.EXPERIMENTS, _metric),
+    }
+    if maker not in readers:
+        raise UsageError(
+            f"{run} holds a run of {maker}, of which there is nothing to export: expected "
+            "potential_flows, directions, or an experiment on geometry"
+        )
+    return readers[maker](run)
+
+
+def _potentials(run: str) -> Found:
+    config, _, subject, params = flow_config.load_run(run)
+    return Found(
+        Potentials(
+            net=flow_config.network(config),
+            params=params["potentials"],
+            frame=subject.frame,
+            coefficients=flow_config.coefficient(params["coefficients"]),
+            pde=config.flows.pde,
+        )
+    )
+
+
+def _directions(run: str) -> Found:
+    """All directions of the first loss: straight ones first, then curved ones."""
+    config = read_config(run, direction_config.Config)
+    folder = Folder(Path(run).expanduser().absolute())
+    first, kinds = config.losses[0], config.transformations
+    files = [f"models/{method}_{kind}.json" for method in (LINEAR, NONLINEAR) for kind in kinds]
+    _finished(folder, RESULT, *files)
+    arrays = [np.asarray(value) for value in folder.read_json(f"trajectories/{first}.json")]
+    found = {
+        kind: Trajectories(*(jnp.asarray(value[k], float) for value in arrays))
+        for k, kind in enumerate(kinds)
+    }
+    straight = directions.fit(folder, config, LINEAR, found)
+    curved = directions.fit(folder, config, NONLINEAR, found, curved=True)
+    models = tuple(of[kind] for of in (straight, curved) for kind in kinds)
+    return Found(Directions((*kinds, *kinds), models))
+
+
+def _metric(run: str) -> Found:
+    """The metric of the generator with the deviation of an RBF network."""
+    config = read_config(run, importlib.import_module(made_by(run)).Config)
+    folder = Folder(Path(run).expanduser().absolute())
+    _finished(folder, RESULT)
+    subject = manifold.load_subject(folder, config, *manifold.datasets(config))
+    std: Any = subject.stds["rbf"]
+    params = next(value for value in std.args if isinstance(value, RBF))
+    return Found(params, subject.metrics["rbf"])
+
+
+def _finished(folder: Folder, *files: str) -> None:
+    for name in files:
+        if not (folder.path / name).exists():
+            raise UsageError(
+                f"{folder.path} has no {name}: the run is not finished; run it to its end first"
+            )
+
+
+def serialized(found: Found, platforms: tuple[str, ...]) -> bytes:
+    """What was found as a program.
+
+    Raises:
+        UsageError: of a metric only the RBF network is at hand.
+        ValueError: an unknown platform.
+    """
+    dim = export.dim(found.learnt)
+    if not isinstance(found.learnt, RBF):
+        return export.serialize_motion(export.motion(found.learnt), dim, platforms=platforms)
+    if found.metric is None:
+        raise UsageError("the file of a metric holds no generator; give its run to get a function")
+    return export.serialize_metric(found.metric, dim, platforms=platforms)
+
+
+def straight(learnt: Learnt) -> bytes:
+    """The unit vectors of straight directions, as the content of a .npy file.
+
+    Raises:
+        UsageError: there are none.
+    """
+    models = learnt.models if isinstance(learnt, Directions) else ()
+    vectors = [np.asarray(m.direction) for m in models if isinstance(m, DirectionModel)]
+    if not vectors:
+        raise UsageError("--npy is for straight directions, and there are none")
+    content = io.BytesIO()
+    np.save(content, np.stack(vectors))
+    return content.getvalue()
+
+
+def rows(found: Found) -> list[dict[str, Any]]:
+    """What the numbers `k` stand for, as rows of a table."""
+    learnt, dim = found.learnt, export.dim(found.learnt)
+    if isinstance(learnt, Potentials):
+        return [
+            {"k": k, "potential of": learnt.pde, "coefficient": float(value), "latent": dim}
+            for k, value in enumerate(learnt.coefficients)
+        ]
+    if isinstance(learnt, Directions):
+        return [
+            {
+                "k": k,
+                "direction": name,
+                "shape": "straight" if isinstance(model, DirectionModel) else "curved",
+                "from": float(model.limits[0]),
+                "to": float(model.limits[1]),
+                "held-out R2": float(model.r2),
+                "latent": dim,
+            }
+            for k, (name, model) in enumerate(zip(learnt.names, learnt.models, strict=True))
+        ]
+    count, *event = learnt.log_weights.shape
+    return [{"metric": "RBF deviation", "kernels": count, "sample": event, "latent": dim}]
+
+
+def run(config: Config) -> None:
+    """Read, write what is asked for, say what it is."""
+    for name in config.platforms:
+        choose("platform", name, dict.fromkeys(export.PLATFORMS))
+    for name in (config.to, config.function, config.npy):
+        if name and not Path(name).expanduser().absolute().parent.is_dir():
+            raise UsageError(f"{name} lies in a folder that does not exist")
+    found = read(config.run)
+    files: dict[str, bytes] = {}
+    if config.to:
+        files[config.to] = export.to_bytes(found.learnt, about=about(config.run))
+    if config.function:
+        files[config.function] = serialized(found, config.platforms)
+    if config.npy:
+        files[config.npy] = straight(found.learnt)
+    # All or nothing is written, as far as what was asked for makes sense.
+    for name, content in files.items():
+        path = Path(name).expanduser().absolute()
+        Folder(path.parent).write_bytes(path.name, content)
+    report.show(f"Learnt by {config.run}", rows(found))
+    for name, content in files.items():
+        print(f"{name}: {len(content)} bytes")
+
+
+def about(run: str) -> dict[str, Any]:
+    """What the file says of the run that it comes from."""
+    path = Path(run).expanduser()
+    if path.is_file():
+        return {"file": path.name}
+    return {"run": path.absolute().name, **read_json(path / CONFIG)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, Config))

@@ -1,0 +1,155 @@
+"""The command that takes what was learnt out of a run: what it writes, and what it refuses."""
+
+import shutil
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import command, export, flow_config
+from experiments.direction_config import Config, Fit, Inversion
+from experiments.flow_config import Flows, network
+from experiments.folder import Folder, open_folder
+from latent_flows import export as files
+from latent_flows import frames, potentials
+from latent_flows.directions.trajectories import Trajectories
+
+KINDS = ("zoom", "hue")
+
+
+@pytest.fixture(scope="module")
+def straight():
+    """The numbers of a straight direction in three dimensions, as a run keeps them."""
+    knots = [-1.0, 0.0, 1.0]
+    return [[0.6, 0.0, 0.8], knots, [-2.0, 0.0, 1.0], [-2.0, 1.0], 0.9, 0.95]
+
+
+@pytest.fixture
+def run(tmp_path, straight):
+    """A finished run of directions, as far as the command reads it."""
+    config = Config(
+        run=str(tmp_path / "run"),
+        transformations=KINDS,
+        losses=("mse",),
+        inversion=Inversion(count=5, amounts=1),
+        fit=Fit(knots=3, width=2, drop=0.0),
+    )
+    path = open_folder(config.run, config).path
+    folder = Folder(path)
+    found = Trajectories(
+        np.zeros((2, 5, 3)), np.zeros((2, 5, 2, 3)), np.ones((2, 2)), np.zeros((2, 5, 2))
+    )
+    folder.write_json("trajectories/mse.json", list(found))
+    shapes = jax.eval_shape(
+        lambda: export.directions.directions.fit_potential(
+            jax.random.key(0), Trajectories(*(jnp.asarray(leaf[0]) for leaf in found)), width=2
+        )
+    )
+    curved = [np.full(leaf.shape, 0.5) for leaf in jax.tree.leaves(shapes)]
+    for kind in KINDS:
+        folder.write_json(f"models/{export.LINEAR}_{kind}.json", straight)
+        folder.write_json(f"models/{export.NONLINEAR}_{kind}.json", curved)
+    folder.write_json(export.RESULT, {})
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Calls the command: exit code, stdout, stderr."""
+    monkeypatch.setattr(command, "setup", lambda: None)
+
+    def call_(*argv):
+        code = command.main(export.run, export.Config, [str(word) for word in argv])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call_
+
+
+def refused(result, *words):
+    code, _, err = result
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in words), err
+
+
+def test_the_directions_of_a_run(run, call, tmp_path, straight):
+    file, vectors = tmp_path / "ways.safetensors", tmp_path / "ways.npy"
+    code, out, _ = call(run, "--to", file, "--npy", vectors)
+    assert code == 0
+    assert all(kind in out for kind in KINDS)
+    learnt = files.load(file)
+    assert learnt.names == (*KINDS, *KINDS)
+    for model in learnt.models[:2]:
+        for got, wanted in zip(jax.tree.leaves(model), straight, strict=True):
+            np.testing.assert_array_equal(got, np.float32(wanted))
+    for model in learnt.models[2:]:
+        assert all(np.all(leaf == 0.5) for leaf in jax.tree.leaves(model))
+    np.testing.assert_array_equal(np.load(vectors), np.float32([straight[0]] * 2))
+
+
+def test_potentials_move_in_the_frame_of_their_run(call, tmp_path, monkeypatch):
+    config = flow_config.Config(flows=Flows(count=2, width=2, depth=1, horizon=2))
+    params = {
+        "potentials": potentials.init_stack(network(config), jax.random.key(0), 2, 2),
+        "coefficients": jnp.array([0.0, 1.0]),
+    }
+    frame = frames.Frame(jnp.ones(3), jnp.eye(3)[:, :2])
+    loaded = (config, None, SimpleNamespace(frame=frame), params)
+    monkeypatch.setattr(flow_config, "load_run", lambda path: loaded)
+    open_folder(tmp_path / "run", config)
+    file, function = tmp_path / "flows.safetensors", tmp_path / "flows.jaxexport"
+    assert call(tmp_path / "run", "--to", file)[0] == 0
+    learnt = files.load(file)
+    assert learnt.net == network(config)
+    np.testing.assert_array_equal(learnt.frame.basis, frame.basis)
+    np.testing.assert_allclose(learnt.coefficients, 0.1 + jax.nn.softplus(jnp.array([0.0, 1.0])))
+    # The function can be made of the file as well.
+    assert call(file, "--function", function, "--platforms", "cpu")[0] == 0
+    move = jax.export.deserialize(bytearray(function.read_bytes())).call
+    z = jnp.array([0.5, -1.0, 2.0])
+    got = move(jnp.int32(1), jnp.float32(2.0), z)
+    np.testing.assert_allclose(got, files.motion(learnt)(1, 2.0, z), atol=1e-6)
+    assert got[2] == z[2]
+
+
+def test_what_cannot_be_exported_is_refused_in_one_line(run, call, tmp_path, straight):
+    file = tmp_path / "file"
+    refused(call(tmp_path / "nowhere", "--to", file), "nowhere", "does not exist")
+    refused(call(run, "--to", tmp_path / "no" / "file"), "folder that does not exist")
+    refused(call(run, "--function", file, "--platforms", "cdua"), "'cdua'", "'cuda'")
+    assert not file.exists()
+    content = files.to_bytes(frame_of_two())
+    file.write_bytes(content[:-7])
+    refused(call(file), str(file), "truncated")
+    newer = content.replace(b'"version":"1"', b'"version":"9"')
+    assert newer != content
+    file.write_bytes(newer)
+    refused(call(file), "version 9", "up to 1")
+    file.write_bytes(content)
+    refused(call(file, "--npy", tmp_path / "npy"), "straight directions")
+
+
+def frame_of_two():
+    """Potentials that nobody has trained."""
+    net = potentials.PotentialNet(width=2, depth=1)
+    params = potentials.init_stack(net, jax.random.key(0), 2, 2)
+    return files.Potentials(net, params, frames.identity(2), jnp.ones(2))
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "models/nonlinear_hue.json"])
+def test_a_run_that_was_not_finished_is_refused_and_left_alone(run, call, tmp_path, missing):
+    (run / missing).unlink()
+    before = sorted(run.rglob("*"))
+    refused(call(run, "--to", tmp_path / "file"), missing, "not finished")
+    assert sorted(run.rglob("*")) == before
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_run_of_another_kind_is_refused(run, call, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    config = other / "config.json"
+    config.write_text(config.read_text().replace("direction_config", "train_gan"))
+    refused(call(other, "--to", tmp_path / "file"), "experiments.train_gan", "nothing to export")

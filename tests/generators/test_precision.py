@@ -1,0 +1,30 @@
+"""A generator in another precision: near the same values, in the dtype of the latent."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent_flows.generators.precision import in_dtype
+from latent_flows.generators.sngan import SNGAN
+
+
+def test_a_network_computes_in_half_precision_between_latents_and_samples_in_full(key):
+    net = SNGAN(channels=(4, 4), latent_dim=3)
+    variables, z = net.init(key, jnp.zeros(3)), jnp.array([0.5, -1.0, 2.0])
+    half = jax.jit(in_dtype(net.apply, variables, jnp.bfloat16))
+    got, wanted = half(z), net.apply(variables, z)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, got.astype(jnp.bfloat16).astype(jnp.float32))
+    assert 0 < jnp.abs(got - wanted).max() < 0.05
+
+
+def test_whole_numbers_among_the_parameters_stay_whole():
+    table = {"rows": jnp.arange(3), "values": jnp.ones(4)}
+    pick = lambda table, z: table["values"][table["rows"]] * z  # noqa: E731
+    assert in_dtype(pick, table, jnp.bfloat16)(jnp.ones(3)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_only_floats_are_a_precision():
+    with pytest.raises(ValueError, match="dtype must be floating, got int8"):
+        in_dtype(lambda w, z: z, {}, jnp.int8)
