@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## Learn potential flows on sprites and draw what they do.
 	$(BIN)/python -m experiments.potential_flows demo --run runs/demo
 
+# Most of the time of tests is spent on compiling: the quick ones do with less of it.
 test: $(READY)  ## Every test that is not marked slow.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)  ## The slow tests too.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""

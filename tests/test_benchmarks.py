@@ -26,6 +26,7 @@ def first_two(work):
     return step(), step()
 
 
+@pytest.mark.slow
 def test_the_timed_loss_is_that_of_the_experiment(work, first_two):
     loss, _ = jax.jit(
         lambda params: potential_flows.loss(

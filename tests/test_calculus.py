@@ -280,6 +280,7 @@ def test_laplacian_and_gradients_for_a_matrix_of_any_rank(rank, dtype):
     )
 
 
+@pytest.mark.slow
 def test_second_and_third_derivatives_in_the_matrix(x64):
     w, z = tall(x64), jnp.linspace(-1, 1, TALL, dtype=x64)
     check_both(
@@ -305,6 +306,7 @@ def test_second_derivatives_of_dependent_columns_are_not_silently_wrong(rank, x6
     assert jnp.isnan(jax.jit(jax.grad(lambda w: (slope(w, z) * jnp.cos(w + 1)).sum()))(w)).any()
 
 
+@pytest.mark.slow
 def test_derivatives_under_vmap_over_points_and_over_matrices(x64):
     zs = jax.random.normal(jax.random.key(0), (3, TALL), x64)
 

@@ -58,6 +58,7 @@ def test_a_straight_place_moves_along_the_direction_only():
     np.testing.assert_allclose(jnp.cross(moved, model.direction), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_curved_shift_is_a_gradient_flow_at_unit_rate():
     model = curved()
     velocity = jax.jit(jax.jacrev(lambda dt: directions.shift(model, Z, dt)))(0.0)

@@ -135,6 +135,7 @@ def test_where_the_factor_turns_a_potential_follows_and_a_line_does_not(curved):
     assert angle_error(line, 0.6)[1] > 2 * radius
 
 
+@pytest.mark.slow
 def test_on_a_generator_with_a_known_latent_that_one_is_found_and_places_the_object():
     key = jax.random.key(0)
     found = directions.trajectories(

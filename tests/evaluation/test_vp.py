@@ -54,6 +54,7 @@ def test_range_of_pixel_values_is_of_no_account():
     assert score == scaled
 
 
+@pytest.mark.slow
 def test_result_is_a_function_of_the_key_under_jit_and_vmap():
     before, after, labels = brightened_side(jax.random.key(1), 300)
 

@@ -157,7 +157,7 @@ def blobs(key):
     held_out = 0.05 * jax.random.normal(key, (6, 3))
     names = factors.measurable(("translate_x", "translate_y", "zoom"))
     low, high = np.full(3, -0.2), np.full(3, 0.2)
-    return Subject(Blob(), None, held_out, held_out, 1.0, "blobs", names, low, high, 0.0)
+    return Subject(Blob(), None, held_out, held_out, 1.0, "blobs", names, low, high, 0.0, False)
 
 
 def straight(direction, slope=1.0):

@@ -63,6 +63,7 @@ def test_what_was_imported_makes_the_published_images(call, weights, tmp_path):
     assert "holds other weights; choose another --run" in err
 
 
+@pytest.mark.slow
 def test_a_stylegan2_without_its_mean_gets_an_estimate(call, tmp_path):
     state = Recorded("stylegan2_16").state
     path = save(tmp_path / "weights.safetensors", state, prefix="g_ema.")

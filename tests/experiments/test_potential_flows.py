@@ -279,7 +279,6 @@ def test_starting_points_are_coordinates_of_latents(untrained, frame, starts):
 COVERING = [
     ("wave", "exact", 4),
     ("heat", "free", 0),
-    ("fokker_planck", "static", 4),
 ]
 REST = [
     pytest.param(*case, marks=pytest.mark.slow)

@@ -57,6 +57,7 @@ def whole(tmp_path_factory, compile_quickly):
     return folder
 
 
+@pytest.mark.slow
 def test_the_generator_of_the_documentation_is_traversed_and_measured(whole):
     assert len((whole / "blob.py").read_text().splitlines()) <= 15
     metrics = json.loads((whole / "run" / "metrics.json").read_text())

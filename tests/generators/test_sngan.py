@@ -58,6 +58,7 @@ def test_every_variable_of_a_preset_has_a_name(name):
     assert {target.path for target in key_names(net).values()} == paths
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_latents_one_by_one(small, key):
     z = jax.random.normal(key, (2, 3, 5))
     apply = jax.jit(lambda z: SMALL.apply(small, z))

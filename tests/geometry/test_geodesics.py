@@ -64,6 +64,7 @@ def test_in_the_half_plane_they_are_as_long_as_hyperbolic_distances(key, dtype):
     assert found.residual.max() < 0.05
 
 
+@pytest.mark.slow
 def test_distances_through_an_immersion_have_the_derivatives_of_great_circles(key, x64):
     """In both ends and in a number that the metric closes over, backwards and forwards."""
 

@@ -85,6 +85,7 @@ def grid():
     return jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2), (axis[1] - axis[0]) ** 2
 
 
+@pytest.mark.slow
 def test_in_flat_space_the_fit_is_the_gaussian_of_greatest_likelihood(ellipse, key):
     land = fit(key, FLAT, ellipse)
     mean, covariance = np.mean(ellipse, 0), np.cov(ellipse.T, bias=True)
@@ -160,6 +161,7 @@ def test_the_two_densities_differ_by_the_volume(on_arc, ellipse):
     np.testing.assert_allclose(lebesgue - volume, exact, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_samples_have_the_moments_of_the_density(on_arc, grid, key):
     samples = jax.jit(lambda key: sample_land(key, on_arc, make(RING), 400, oversampling=4))(key)
     points, _ = grid
