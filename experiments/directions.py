@@ -9,6 +9,7 @@ trained. Trains a VAE first unless --generator names a finished run that holds o
 
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any, TypeVar
@@ -49,7 +50,15 @@ DIGITS = with_vae(
         ts=(0.1, 0.1, 0.25),
         inversion=Inversion(sigma=1.0),
     ),
-    train_vae.DIGITS,
+    # Digits are centred and of one size: a generator of theirs can move none.
+    replace(
+        train_vae.DIGITS,
+        objective=replace(
+            train_vae.DIGITS.objective,
+            augment=("translate_x", "translate_y", "zoom"),
+            augment_ts=(0.15, 0.15, 0.4),
+        ),
+    ),
 )
 MNIST = with_vae(
     Config(
@@ -58,7 +67,7 @@ MNIST = with_vae(
         ts=(0.1, 0.3, 0.5),
         inversion=Inversion(count=96, sigma=1.5),
     ),
-    # The digits of MNIST are centred and of one size: a generator of theirs can move none.
+    # The same holds for MNIST.
     train_vae.Config(
         data="mnist",
         vae=VAEConfig(latent_dim=12, decoder="broadcast", depth=2, width=64),
