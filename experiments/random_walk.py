@@ -213,9 +213,12 @@ def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> dict[s
     drawn = config.walks.drawn
     figures = {}
     if subject.vae.config.latent_dim == 2:
-        everything = [np.asarray(subject.train.codes[:1000])]
-        everything += [np.asarray(paths.zs[:drawn]).reshape(-1, 2) for paths in found.values()]
-        low, high = box(np.concatenate(everything))
+        codes = np.asarray(subject.train.codes[:1000])
+        walks = [np.asarray(paths.zs[:drawn]).reshape(-1, 2) for paths in found.values()]
+        low, high = box(codes)
+        # A walk that runs away leaves the picture, which it would else make too coarse to see.
+        seen = np.clip(np.concatenate(walks), low - (high - low) / 2, high + (high - low) / 2)
+        low, high = box(np.concatenate([codes, seen]))
         behind = [name if name in KINDS["both"] else "rbf" for name in found]
         figures["walks"] = plots.latent_maps(
             [log_volume(subject.metrics[name]) for name in behind],
@@ -223,7 +226,7 @@ def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> dict[s
             high=high,
             titles=[TITLES[name] for name in found],
             value="log volume",
-            data=everything[0],
+            data=codes,
             labels=None if subject.train.labels is None else subject.train.labels[:1000],
             curves=[{"walk": np.asarray(paths.zs[:drawn])} for paths in found.values()],
             resolution=61,
