@@ -152,7 +152,7 @@ def open_folder(path: str | Path, config: Any) -> Folder:
         left_over.unlink()
     settings = {key: value for key, value in jsonable(config).items() if key != "run"}
     if (path / CONFIG).exists():
-        _compare(folder, module_name(type(config)), settings)
+        _compare(folder, type(config), settings)
     else:
         content = {
             "experiment": module_name(type(config)),
@@ -233,10 +233,14 @@ def jsonable(value: Any, lost: list[str] | None = None, name: str = "") -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _compare(folder: Folder, experiment: str, settings: Mapping[str, Any]) -> None:
+def _compare(folder: Folder, kind: type, settings: Mapping[str, Any]) -> None:
     found = folder.read_json(CONFIG)
-    old = dict(_leaves(found.get("config", {}))) | {"experiment": found.get("experiment")}
-    new = dict(_leaves(settings)) | {"experiment": experiment}
+    kept = found.get("config", {})
+    with contextlib.suppress(TypeError, ValueError, AttributeError):
+        # A setting that did not exist yet when the run was made had its default.
+        kept = {key: value for key, value in jsonable(_revive(kind, kept)).items() if key != "run"}
+    old = dict(_leaves(kept)) | {"experiment": found.get("experiment")}
+    new = dict(_leaves(settings)) | {"experiment": module_name(kind)}
     differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if differ:
         shown = ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in differ[:10])

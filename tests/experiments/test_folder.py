@@ -65,6 +65,16 @@ def test_another_configuration_is_refused_and_the_difference_listed(tmp_path):
     assert json.loads((path / "config.json").read_text())["config"]["seed"] == 0
 
 
+def test_a_setting_that_came_later_had_its_default(tmp_path):
+    file = open_folder(tmp_path / "run", Config()).path / "config.json"
+    content = json.loads(file.read_text())
+    del content["config"]["sizes"]["rates"]
+    file.write_text(json.dumps(content))
+    assert open_folder(tmp_path / "run", Config()).path == file.parent
+    with pytest.raises(UsageError, match=r"sizes.rates: .* -> \[9.0\]"):
+        open_folder(tmp_path / "run", Config(sizes=Sizes(rates=(9.0,))))
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UsageError) as error:
