@@ -236,8 +236,9 @@ def jsonable(value: Any, lost: list[str] | None = None, name: str = "") -> Any:
 def _compare(folder: Folder, kind: type, settings: Mapping[str, Any]) -> None:
     found = folder.read_json(CONFIG)
     kept = found.get("config", {})
-    with contextlib.suppress(TypeError, ValueError, AttributeError):
-        # A setting that did not exist yet when the run was made had its default.
+    with contextlib.suppress(TypeError, ValueError, AttributeError, KeyError):
+        # A setting that did not exist yet when the run was made had its default. Where the flags
+        # depend on the preset, settings are compared as they are.
         kept = {key: value for key, value in jsonable(_revive(kind, kept)).items() if key != "run"}
     old = dict(_leaves(kept)) | {"experiment": found.get("experiment")}
     new = dict(_leaves(settings)) | {"experiment": module_name(kind)}
