@@ -30,6 +30,7 @@ from experiments.manifold import Subject
 from latent_flows import plots
 from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
+from latent_flows.limits import at_least
 from latent_flows.typing import Metric
 
 TITLES = {
@@ -59,19 +60,8 @@ class Clustering:
     """The most iterations of each start."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("points", 2),
-            ("clusters", 0),
-            ("restarts", 0),
-            ("segments", 2),
-            ("table", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"clustering.{name} must be at least {least}, got {getattr(self, name)}"
-                )
-        if self.iterations < 1:
-            raise ValueError(f"clustering.iterations must be at least 1, got {self.iterations}")
+        least = {"points": 2, "clusters": 0, "restarts": 0, "segments": 2, "table": 0}
+        at_least(self, "clustering.", **least, iterations=1)
 
 
 @dataclass(frozen=True)

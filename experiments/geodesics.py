@@ -32,6 +32,7 @@ from latent_flows.geometry import curves
 from latent_flows.geometry.geodesics import geodesic
 from latent_flows.geometry.graph import Graph, graph_path, knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
+from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
 
 BATCH = 20
@@ -67,9 +68,7 @@ class Geodesics:
     """Pairs whose paths are decoded to rows of images."""
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "segments", "off", "shown", "strips"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"geodesics.{name} must be at least 1, got {getattr(self, name)}")
+        at_least(self, "geodesics.", pairs=1, segments=1, off=1, shown=1, strips=1)
         if self.neighbours < 0:
             raise ValueError(f"geodesics.neighbours must not be negative, got {self.neighbours}")
 

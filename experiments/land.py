@@ -28,6 +28,7 @@ from experiments.manifold import Subject, everywhere
 from latent_flows import plots
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
+from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
 
 GAUSSIAN = "gaussian"
@@ -68,9 +69,7 @@ class Fit:
     def __post_init__(self) -> None:
         least = {"components": 0, "points": 8, "test_points": 1, "samples": 16, "segments": 2}
         least |= {"final_samples": 16, "iterations": 1, "table": 0}
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                raise ValueError(f"fit.{name} must be at least {number}, got {getattr(self, name)}")
+        at_least(self, "fit.", **least)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from latent_flows import plots
 from latent_flows.batches import in_batches
 from latent_flows.geometry.diffusion import brownian_motion
 from latent_flows.geometry.metrics import log_volume, matrix, pullback
+from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
 
 BATCH = 64
@@ -62,9 +63,7 @@ class Walks:
     """Walks that are drawn and decoded, of each kind."""
 
     def __post_init__(self) -> None:
-        for name in ("walks", "steps", "substeps", "drawn"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"walks.{name} must be at least 1, got {getattr(self, name)}")
+        at_least(self, "walks.", walks=1, steps=1, substeps=1, drawn=1)
         if not self.step > 0:
             raise ValueError(f"walks.step must be positive, got {self.step}")
         for name in ("confidence", "density"):
