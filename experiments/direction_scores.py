@@ -224,10 +224,7 @@ def proposals(config: Config, subject: Subject, key: Array) -> dict[str, Float[A
     """The directions that each baseline proposes."""
     dim = subject.held_out.shape[1]
     count = min(config.control.candidates, dim)
-    decoder = subject.params["params"]["decoder"]
-    # Where the latent enters: twice for the broadcast decoder, whose frames it moves and stretches.
-    first = 2 if subject.vae.config.decoder == "broadcast" else 1
-    weight = jnp.concatenate([decoder[f"Dense_{i}"]["kernel"].T for i in range(first)])
+    weight = vaes.first_weights(subject.vae, subject.params)
     images = jax.jit(partial(jax.lax.map, subject.generator, batch_size=BATCH))(subject.starts)
     # No more components than samples, and no more than latents.
     components = min(count, len(subject.starts) - 1)

@@ -24,6 +24,7 @@ from latent_flows.data import Dataset
 from latent_flows.frames import Frame
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.geometry.metrics import pullback
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent, Potential, Scalar
 
@@ -322,10 +323,7 @@ def load_subject(config: Config, dataset: Dataset, params: Params) -> Subject:
         frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     else:
         frame = frame_of(config, decode, latents)
-    decoder = params["params"]["decoder"]
-    # Where the latent enters: twice for the broadcast decoder, whose frames it moves and stretches.
-    first = 2 if vae.config.decoder == "broadcast" else 1
-    weight = jnp.concatenate([decoder[f"Dense_{i}"]["kernel"].T for i in range(first)])
+    weight = vaes.first_weights(vae, params)
     return _subject(vae, params, frame, decode, latents, dataset.name, weight)
 
 
@@ -362,12 +360,7 @@ def visible_axes(generator: Generator, latents: Float[Array, "n d"]) -> Frame:
 
 def pullback_metrics(generator: Generator, points: Float[Array, "n m"]) -> Float[Array, "n m m"]:
     """The generator's pull-back metric `J' J` at each point, a few at a time."""
-
-    def metric(z: Array) -> Array:
-        jacobian = jax.jacfwd(lambda z: generator(z).ravel())(z)
-        return jacobian.T @ jacobian
-
-    return jax.jit(partial(jax.lax.map, metric, batch_size=64))(points)
+    return jax.jit(partial(jax.lax.map, pullback(generator), batch_size=64))(points)
 
 
 def _subject(

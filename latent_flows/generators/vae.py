@@ -226,3 +226,11 @@ def generator(vae: VAE, params) -> Generator:
     """The decoder with its parameters closed over, `z -> x`."""
     apply: Any = vae.apply  # flax types its result as a pair as well
     return partial(apply, params, method=vae.decode)
+
+
+def first_weights(vae: VAE, params) -> Float[Array, "m d"]:
+    """The weights of the decoder's layers that take the latent, stacked, as SeFa needs them."""
+    decoder = params["params"]["decoder"]
+    # The broadcast decoder takes it twice: to move and to stretch its frames.
+    count = 2 if vae.config.decoder == "broadcast" else 1
+    return jnp.concatenate([decoder[f"Dense_{i}"]["kernel"].T for i in range(count)])
