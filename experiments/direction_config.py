@@ -1,7 +1,7 @@
 """What a run of directions is made of: its flags, and the objects that they name."""
 
 import importlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -194,18 +194,6 @@ class Subject(NamedTuple):
         return vaes.generator(self.vae, self.params)
 
 
-def with_vae(config: Config, generator: train_vae.Config) -> Config:
-    """A configuration that trains the given VAE as its generator."""
-    return replace(
-        config,
-        data=generator.data,
-        image_size=generator.image_size,
-        vae=generator.vae,
-        vae_objective=generator.objective,
-        vae_training=generator.training,
-    )
-
-
 def source(config: Config) -> tuple[Path, train_vae.Config]:
     """The run folder that holds the generator, this one or an earlier one, and its configuration.
 
@@ -213,15 +201,7 @@ def source(config: Config) -> tuple[Path, train_vae.Config]:
         UsageError: the run named is of no experiment that holds a VAE.
     """
     if not config.generator:
-        return Path(config.run), train_vae.Config(
-            run=config.run,
-            seed=config.seed,
-            data=config.data,
-            image_size=config.image_size,
-            vae=config.vae,
-            objective=config.vae_objective,
-            training=config.vae_training,
-        )
+        return Path(config.run), train_vae.embedded(config)
     maker = made_by(config.generator)
     if maker == module_name(Config):
         return source(read_config(config.generator, Config))

@@ -30,11 +30,10 @@ from experiments.direction_config import (
     loss,
     reach,
     source,
-    with_vae,
 )
 from experiments.direction_pictures import LINEAR, NONLINEAR, ONE_SHOT
 from experiments.folder import Folder, open_folder
-from experiments.train_vae import Objective
+from experiments.train_vae import Objective, with_vae
 from experiments.training import Training
 from latent_flows import directions
 from latent_flows.directions.model import Direction

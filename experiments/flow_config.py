@@ -257,28 +257,7 @@ def vae_config(config: Config) -> train_vae.Config:
         if made_by(folder) == module_name(Config):
             return vae_config(read_config(folder, Config))
         return read_config(folder, train_vae.Config)
-    return train_vae.Config(
-        run=config.run,
-        seed=config.seed,
-        data=config.data,
-        image_size=config.image_size,
-        vae=config.vae,
-        objective=config.vae_objective,
-        training=config.vae_training,
-        test_images=config.scores.test_images,
-    )
-
-
-def with_vae(config: Config, generator: train_vae.Config) -> Config:
-    """A configuration that trains the given VAE as its generator."""
-    return replace(
-        config,
-        data=generator.data,
-        image_size=generator.image_size,
-        vae=generator.vae,
-        vae_objective=generator.objective,
-        vae_training=generator.training,
-    )
+    return replace(train_vae.embedded(config), test_images=config.scores.test_images)
 
 
 class Subject(NamedTuple):

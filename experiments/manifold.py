@@ -107,16 +107,8 @@ def presets(kind: type[Kinds], **settings: Any) -> Presets[Kinds]:
 
 def with_vae(config: Kinds, generator: train_vae.Config) -> Kinds:
     """A configuration that trains the given VAE as its generator."""
-    return replace(
-        config,
-        data=generator.data,
-        image_size=generator.image_size,
-        labels=generator.labels,
-        vae=generator.vae,
-        vae_objective=generator.objective,
-        vae_training=generator.training,
-        deviation=generator.deviation,
-    )
+    whole = train_vae.with_vae(config, generator)
+    return replace(whole, labels=generator.labels, deviation=generator.deviation)
 
 
 def source(config: Config) -> tuple[Path, train_vae.Config]:
@@ -126,18 +118,8 @@ def source(config: Config) -> tuple[Path, train_vae.Config]:
         UsageError: the run named is of no experiment that trains such a generator.
     """
     if not config.generator:
-        return Path(config.run), train_vae.Config(
-            run=config.run,
-            seed=config.seed,
-            data=config.data,
-            image_size=config.image_size,
-            labels=config.labels,
-            vae=config.vae,
-            objective=config.vae_objective,
-            training=config.vae_training,
-            variance="both",
-            deviation=config.deviation,
-        )
+        more: Any = {"labels": config.labels, "deviation": config.deviation, "variance": "both"}
+        return Path(config.run), replace(train_vae.embedded(config), **more)
     maker = made_by(config.generator)
     if maker in EXPERIMENTS:
         kind = importlib.import_module(maker).Config

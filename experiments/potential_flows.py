@@ -39,10 +39,10 @@ from experiments.flow_config import (
     supplied_subject,
     vae_config,
     velocity,
-    with_vae,
 )
 from experiments.folder import Folder, open_folder
 from experiments.source import Source
+from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit
 from latent_flows import data, flows, objectives, pde
 from latent_flows.batches import in_batches

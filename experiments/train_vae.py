@@ -9,7 +9,7 @@ reconstructions, samples and losses.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +104,34 @@ class Config:
                 f"objective.decoded ({self.objective.decoded}) is more than "
                 f"training.batch_size ({self.training.batch_size})"
             )
+
+
+Outer = TypeVar("Outer")
+
+
+def with_vae(config: Outer, generator: Config) -> Outer:
+    """A configuration of another experiment that trains the given VAE as its generator."""
+    return replace(
+        config,  # type: ignore[type-var]
+        data=generator.data,
+        image_size=generator.image_size,
+        vae=generator.vae,
+        vae_objective=generator.objective,
+        vae_training=generator.training,
+    )
+
+
+def embedded(config: Any) -> Config:
+    """The VAE that such a configuration trains."""
+    return Config(
+        run=config.run,
+        seed=config.seed,
+        data=config.data,
+        image_size=config.image_size,
+        vae=config.vae,
+        objective=config.vae_objective,
+        training=config.vae_training,
+    )
 
 
 SPRITES = Config(
