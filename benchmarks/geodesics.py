@@ -41,7 +41,7 @@ from latent_flows.batches import in_batches
 from latent_flows.generators import vae as vaes
 from latent_flows.geometry import chords, descent
 from latent_flows.geometry.curves import evaluate, straight
-from latent_flows.geometry.geodesics import geodesic_batch
+from latent_flows.geometry.geodesics import geodesic_batch, reach
 from latent_flows.geometry.metrics import conformal, pullback, squared_norm
 from latent_flows.typing import Generator, Latent, Metric, Scalar
 
@@ -235,7 +235,7 @@ def stochman_points(curve: Any, count: int) -> Float[np.ndarray, "p n d"]:
 
 def many(connect: Callable) -> Callable:
     """Connects many pairs, a bounded number of them at a time, as `geodesic_batch` does."""
-    return in_batches(connect, AT_ONCE, effort=lambda z0, z1: jnp.linalg.norm(z1 - z0, axis=1))
+    return in_batches(connect, AT_ONCE, effort=lambda *ends: reach(jnp.stack(ends, 1)))
 
 
 class Reached(NamedTuple):

@@ -29,7 +29,7 @@ from experiments.manifold import Subject, everywhere
 from latent_flows import plots
 from latent_flows.batches import in_batches
 from latent_flows.geometry import curves
-from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.geodesics import geodesic, reach
 from latent_flows.geometry.graph import Graph, graph_path, knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
 from latent_flows.limits import at_least
@@ -118,13 +118,10 @@ def joined(
         points = jnp.stack([one.points for one in found])[best]
         return points, jnp.stack([one.converged for one in found])[best]
 
-    def effort(pairs: Float[Array, "m 2 d"], *starts: Array) -> Float[Array, "m"]:
-        return jnp.linalg.norm(pairs[:, 1] - pairs[:, 0], axis=1)
-
     begun = time.monotonic()
     starts = () if graph is None else (over_graph(graph, pairs, segments),)
     searched = time.monotonic()
-    solve = jax.jit(in_batches(path, BATCH, effort=effort))
+    solve = jax.jit(in_batches(path, BATCH, effort=lambda pairs, *_: reach(pairs)))
     compiled_solve = solve.lower(pairs, *starts).compile()
     compiled = time.monotonic()
     points, converged = jax.block_until_ready(compiled_solve(pairs, *starts))

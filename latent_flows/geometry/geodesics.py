@@ -178,14 +178,18 @@ def geodesic_batch(
         )
 
     def effort(starts: Array, stops: Array, *curves: Array) -> Float[Array, "p"]:
-        chain = curves[0] if curves else jnp.stack([starts, stops], 1)
-        return jnp.linalg.norm(jnp.diff(chain, axis=1), axis=2).sum(1)
+        return reach(curves[0] if curves else jnp.stack([starts, stops], 1))
 
     def connect(start: Latent, stop: Latent, *curves: Array) -> Geodesic:
         first = curves[0] if curves else None
         return geodesic(metric, start, stop, initial=first, **settings)
 
     return in_batches(connect, batch_size, effort=effort)(starts, stops, *given)
+
+
+def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
+    """How long chains of points are in latent space: geodesics take the more iterations for it."""
+    return jnp.linalg.norm(jnp.diff(chains, axis=1), axis=2).sum(1)
 
 
 def distance(

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from latent_flows.batches import in_batches
 from latent_flows.geometry import curves, metrics
-from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.geodesics import geodesic, reach
 from latent_flows.typing import Latent, Metric, Scalar
 
 _ITERATIONS = 25
@@ -111,13 +111,8 @@ def spokes(
         logarithm = jnp.where(good, logarithm, curve[-1] - curve[0])
         return logarithm, jnp.where(good, length, jnp.inf), found.points, found.converged
 
-    flat = in_batches(spoke, batch_size, effort=_reach)(guesses.reshape(k * n, m, d))
+    flat = in_batches(spoke, batch_size, effort=reach)(guesses.reshape(k * n, m, d))
     return Spokes(*(leaf.reshape(k, n, *leaf.shape[1:]) for leaf in flat))
-
-
-def _reach(guesses: Float[Array, "n m d"]) -> Float[Array, "n"]:
-    """How long curves are in latent space: the longest take the most iterations."""
-    return jnp.linalg.norm(jnp.diff(guesses, axis=1), axis=2).sum(1)
 
 
 def chord_length(metric: Metric, points: Float[Array, "n d"]) -> Scalar:
