@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from experiments import judges, manifold, report, train_vae
+from experiments import classifier, judges, manifold, report, train_vae
 from experiments.command import main
 from experiments.deviation import KINDS
 from experiments.folder import Folder, open_folder
@@ -289,7 +289,7 @@ def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, P
         f"losses_{phase}": plots.loss_curves(
             rows, caption=f"Loss of the phase '{phase}' and its terms."
         )
-        for phase in (train_vae.PHASE, *KINDS["both"], judges.PHASE)
+        for phase in (train_vae.PHASE, *KINDS["both"], classifier.PHASE)
         if (rows := folder.rows(phase))
     }
     if subject.vae.config.latent_dim == 2:

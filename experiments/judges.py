@@ -1,27 +1,22 @@
 """Who says whether a latent, or the image it decodes to, could be data: a density, a classifier."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
-from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 from sklearn.neighbors import KernelDensity
 
+from experiments import classifier
 from experiments.folder import Folder
 from experiments.manifold import Config, Subject
 from experiments.train_vae import in_chunks
-from experiments.training import Batch, Params, fit
-from latent_flows import data
 from latent_flows.data import Dataset
-from latent_flows.typing import Scalar
 
-PHASE = "classifier"
 BANDWIDTHS = (0.05, 0.1, 0.2, 0.4)
 """Of the density, in standard deviations of the codes: the best on other codes is taken."""
 
@@ -59,15 +54,14 @@ def appoint(folder: Folder, config: Config, subject: Subject, train_set: Dataset
     classes = int(max(subject.train.labels.max(), subject.test.labels.max())) + 1
     network = Classifier(classes)
     apply: Any = network.apply  # flax types its result as a pair as well
-    params = fit(
+    params = classifier.train(
         folder,
-        PHASE,
-        init=lambda key: network.init(key, jnp.zeros(train_set.image_shape)),
-        loss=partial(loss, network),
-        batches=partial(batches, train_set, config),
-        config=config.classifier,
-        seed=config.seed,
-        describe="classifier",
+        train_set,
+        lambda key: network.init(key, jnp.zeros(train_set.image_shape)),
+        lambda params, images: jax.vmap(partial(apply, params))(images),
+        config.classifier,
+        config.seed,
+        "classifier",
     )
     probabilities = in_chunks(lambda x: nn.softmax(apply(params, x)))
     found = np.asarray(probabilities(subject.test.images)).argmax(-1)
@@ -76,26 +70,6 @@ def appoint(folder: Folder, config: Config, subject: Subject, train_set: Dataset
         lambda images: np.asarray(probabilities(jnp.asarray(images))).max(-1),
         float(np.mean(found == subject.test.labels)),
     )
-
-
-def loss(
-    network: Classifier, params: Params, key: Array, step: Array, batch: Batch
-) -> tuple[Scalar, dict[str, Scalar]]:
-    """Cross-entropy."""
-    del key, step
-    logits: Any = jax.vmap(partial(network.apply, params))(batch["image"])
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
-    return jnp.mean(entropy), {"accuracy": accuracy}
-
-
-def batches(
-    dataset: Dataset, config: Config, start: int, sharding: NamedSharding
-) -> Iterator[Batch]:
-    """Images with their labels, from the batch of step `start` on."""
-    size, seed = config.classifier.batch_size, config.seed
-    for batch in data.batches(dataset, batch_size=size, seed=seed, start=start, sharding=sharding):
-        yield {"image": batch["image"], "label": batch["label"]}
 
 
 def density(

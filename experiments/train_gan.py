@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from experiments import realism, report
+from experiments import classifier, realism, report
 from experiments.command import main
 from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
@@ -305,7 +305,7 @@ def measure(
     for name, dataset in sets.items():
         chosen = np.random.default_rng(config.seed).permutation(dataset.length)[: config.samples]
         examples = dataset.examples(chosen)
-        picked[name] = (_padded(examples["image"], net.resolution), realism.labels(examples))
+        picked[name] = (_padded(examples["image"], net.resolution), classifier.labels(examples))
     (known, labels), (held_out, truth) = picked["train"], picked["test"]
     result = {"samples": float(len(held_out))}
     if labels is None:
