@@ -340,7 +340,7 @@ def run(config: Config) -> None:
         subject = load_subject(config, dataset, load_vae(folder, config, dataset))
     else:
         subject = supplied_subject(config, found)
-        dataset = found.data("train") if found.data is not None else None
+        dataset = found.data
     params = train(folder, config, subject)
     summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
     traverse.draw(folder, config, subject, params)

@@ -98,8 +98,8 @@ class Supply(NamedTuple):
     prior: Callable[[PRNGKeyArray], Latent]
     weight: Float[Array, "m d"] | None
     """Of the layers that take the latent, stacked; None where it meets no linear layer."""
-    data: Callable[[str], Dataset] | None
-    """The data it was trained on, by split, where they are known."""
+    data: Dataset | None
+    """The data it was trained on, where their factors can be measured."""
 
 
 def supply(run: str, source: Source, seed: int) -> Supply:
@@ -169,7 +169,9 @@ def _trained(run: str, source: Source) -> Supply:
     net = SNGAN(networks.generator, _colours(run), networks.latent_dim)
     variables = restore(run, train_gan.PHASE, partial(train_gan.initial, net))
     found = published(f"SNGAN trained on {config.data}", net, variables, source, config.seed)
-    return found._replace(data=partial(_gan_data, config))
+    if config.data != "sprites":
+        return found
+    return found._replace(data=data.load("sprites", split="train", size=config.image_size))
 
 
 def _colours(run: str) -> int:
@@ -177,11 +179,6 @@ def _colours(run: str) -> int:
     path = Path(run).expanduser().absolute() / "checkpoints" / train_gan.PHASE
     found = checkpoints.newest(path, tidy=False)
     return 1 if found is None else len(found[1]["params/params/conv/bias"])
-
-
-def _gan_data(config: train_gan.Config, split: str) -> Dataset:
-    dataset = data.load(config.data, split=split, size=config.image_size)
-    return data.with_labels(dataset, config.labels)
 
 
 def published(name: str, net: Any, variables: Params, source: Source, seed: int) -> Supply:
