@@ -1,7 +1,49 @@
-"""Scores: how well flows can be told apart, how likely a model finds data."""
+"""Scores: how well flows can be told apart, how likely a model finds data, what its codes know."""
 
+from latent_flows.evaluation.attributes import Correlation, correlation
 from latent_flows.evaluation.control import ControlScore, control_score
+from latent_flows.evaluation.equivariance import EquivarianceError, equivariance_error
+from latent_flows.evaluation.explicitness import Modularity, modularity
+from latent_flows.evaluation.importance import DCI, dci
+from latent_flows.evaluation.information import mig, mutual_information
+from latent_flows.evaluation.labelled import discretise
 from latent_flows.evaluation.likelihood import elbo, iwae_bound
+from latent_flows.evaluation.separation import sap
+from latent_flows.evaluation.sharing import (
+    Recognition,
+    Sampler,
+    beta_vae_score,
+    factor_vae_score,
+    sampler_of_examples,
+    sampler_of_model,
+)
+from latent_flows.evaluation.traversals import path_length
 from latent_flows.evaluation.vp import VPScore, vp_score
 
-__all__ = ["ControlScore", "VPScore", "control_score", "elbo", "iwae_bound", "vp_score"]
+__all__ = [
+    "DCI",
+    "ControlScore",
+    "Correlation",
+    "EquivarianceError",
+    "Modularity",
+    "Recognition",
+    "Sampler",
+    "VPScore",
+    "beta_vae_score",
+    "control_score",
+    "correlation",
+    "dci",
+    "discretise",
+    "elbo",
+    "equivariance_error",
+    "factor_vae_score",
+    "iwae_bound",
+    "mig",
+    "modularity",
+    "mutual_information",
+    "path_length",
+    "sampler_of_examples",
+    "sampler_of_model",
+    "sap",
+    "vp_score",
+]

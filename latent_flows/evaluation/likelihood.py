@@ -14,7 +14,7 @@ Encoder: TypeAlias = Callable[[Array], tuple[Latent, Latent]]
 """`x -> (mean, std)` of the diagonal Gaussian `q(z | x)`."""
 
 LogLikelihood: TypeAlias = Callable[[Array, Latent], Scalar]
-"""`(x, z) -> log p(x | z)`, summed over the event."""
+"""`(x, z) -> log p(x | z)`, summed over the event; for densities see `generators.likelihoods`."""
 
 # So many decoded samples are in memory at once; the rest wait their turn in a scan.
 _CHUNK = 64

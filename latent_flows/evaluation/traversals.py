@@ -5,13 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import flows
 from latent_flows.typing import Generator, Latent, Scalar
-
-Field = Callable[[PyTree, Scalar, Latent], Latent]
-"""`(parameters, t, z) -> dz/dt`: one of a family of vector fields."""
 
 
 class Traversal(NamedTuple):

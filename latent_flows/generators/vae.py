@@ -15,6 +15,7 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from latent_flows.generators import likelihoods
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent, Scalar
 
@@ -22,7 +23,7 @@ Image = Float[Array, "height width channels"]
 
 EncoderName = Literal["mlp", "conv"]
 DecoderName = Literal["mlp", "conv", "broadcast"]
-LikelihoodName = Literal["bernoulli", "gaussian"]
+LikelihoodName = Literal["bernoulli", "gaussian", "discretised_logistic"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ class VAEConfig:
     depth: int = 2
     """Hidden layers of mlp, and of broadcast after its first."""
     likelihood: LikelihoodName = "bernoulli"
-    """bernoulli: a probability a pixel; gaussian: a mean a pixel, one learned deviation."""
+    """bernoulli: a probability a pixel; gaussian: a mean a pixel, one learned deviation;
+    discretised_logistic: the same for a probability of each of 256 grey values."""
 
     def __post_init__(self):
         at_least(self, "vae ", latent_dim=1, width=1, depth=1)
@@ -195,6 +197,8 @@ class VAE(nn.Module):
         self.decoder = _DECODERS[self.config.decoder](self.config, self.image_shape)
         if self.config.likelihood == "gaussian":
             self.log_std = self.param("log_std", nn.initializers.constant(-1.0), ())
+        elif self.config.likelihood == "discretised_logistic":
+            self.log_scale = self.param("log_scale", nn.initializers.constant(-2.0), ())
 
     def encode(self, x: Image) -> tuple[Latent, Latent]:
         """Mean and standard deviation of the posterior `q(z | x)`, a diagonal Gaussian."""
@@ -212,10 +216,11 @@ class VAE(nn.Module):
         """`log p(x | z)` in nats, summed over pixels and channels."""
         logits = self.decoder(z)
         if self.config.likelihood == "bernoulli":
-            return jnp.sum(x * jax.nn.log_sigmoid(logits) + (1 - x) * jax.nn.log_sigmoid(-logits))
-        return jnp.sum(
-            jax.scipy.stats.norm.logpdf(x, jax.nn.sigmoid(logits), jnp.exp(self.log_std))
-        )
+            return likelihoods.bernoulli(x, logits)
+        mean = jax.nn.sigmoid(logits)
+        if self.config.likelihood == "gaussian":
+            return likelihoods.gaussian(x, mean, jnp.exp(self.log_std))
+        return likelihoods.discretised_logistic(x, mean, jnp.exp(self.log_scale))
 
     def __call__(self, x: Image) -> Scalar:
         """`log p(x | z)` at the posterior mean: touches every parameter, so `init` makes all."""

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import logistic
 
 from latent_flows.generators.vae import VAE, VAEConfig, generator
 
 SMALL = VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=4, depth=1)
+LIKELIHOODS = ["bernoulli", "gaussian", "discretised_logistic"]
 SHAPES = [(8, 8, 1), (28, 28, 1), (64, 64, 1), (32, 32, 3)]
 KINDS = list(itertools.product(["mlp", "conv"], ["mlp", "conv", "broadcast"]))
 
@@ -21,7 +23,7 @@ def made(config, shape, key):
     return vae, jax.jit(vae.init)(key, jnp.zeros(shape))
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("encoder", "decoder"), KINDS)
 def test_images_become_codes_and_codes_images(encoder, decoder, shape, likelihood):
@@ -41,9 +43,12 @@ def test_images_become_codes_and_codes_images(encoder, decoder, shape, likelihoo
     assert likelihood.shape == ()
 
 
-@pytest.mark.parametrize(("encoder", "decoder"), [("mlp", "conv"), ("conv", "broadcast")])
-def test_every_parameter_is_trained(key, encoder, decoder):
-    config = replace(SMALL, encoder=encoder, decoder=decoder, likelihood="gaussian")
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "likelihood"),
+    [("mlp", "conv", "gaussian"), ("conv", "broadcast", "discretised_logistic")],
+)
+def test_every_parameter_is_trained(key, encoder, decoder, likelihood):
+    config = replace(SMALL, encoder=encoder, decoder=decoder, likelihood=likelihood)
     vae, params = made(config, (8, 8, 1), key)
     x = jax.random.uniform(key, (8, 8, 1))
 
@@ -57,7 +62,7 @@ def test_every_parameter_is_trained(key, encoder, decoder):
         assert jnp.any(gradient != 0), path
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_likelihood_has_its_closed_form(key, likelihood):
     vae, params = made(replace(SMALL, likelihood=likelihood), (8, 8, 1), key)
     x, z = jax.random.uniform(key, (8, 8, 1)), jnp.array([0.5, -1.0, 2.0])
@@ -65,6 +70,11 @@ def test_the_likelihood_has_its_closed_form(key, likelihood):
     assert ((p > 0) & (p < 1)).all()
     if likelihood == "bernoulli":
         expected = np.sum(x * np.log(p) + (1 - x) * np.log(1 - p))
+    elif likelihood == "discretised_logistic":
+        scale, half = np.exp(float(params["params"]["log_scale"])), 0.5 / 255
+        x = jnp.round(x * 253 + 1) / 255  # no pixel is black or white
+        upper, lower = (logistic.cdf((np.asarray(x) + h - p) / scale) for h in (half, -half))
+        expected = np.sum(np.log(upper - lower))
     else:
         std = np.exp(float(params["params"]["log_std"]))
         expected = np.sum(-0.5 * ((x - p) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi))
