@@ -325,13 +325,14 @@ def _sqrt(value: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, value, 1)), 0)
 
 
-def split_indices(split: str) -> Int[np.ndarray, "N"]:
+def split_indices(split: str, count: int = COUNT) -> Int[np.ndarray, "N"]:
     """Which of the 737,280 images of dSprites belong to a split; one in ten is for testing.
 
     A fixed hash of the index decides, so a split never changes and nothing is stored.
 
     Args:
         split: "train" or "test".
+        count: How many images there are, in another set that is split in the same way.
 
     Returns:
         Indices for `grid_factors`, in increasing order.
@@ -345,7 +346,7 @@ def split_indices(split: str) -> Int[np.ndarray, "N"]:
     if split not in ("train", "test"):
         raise ValueError(f"sprites has the splits train, test, got {split!r}")
     # The finaliser of MurmurHash3: neighbouring indices land in unrelated places.
-    mixed = np.arange(COUNT, dtype=np.uint32)
+    mixed = np.arange(count, dtype=np.uint32)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
     mixed ^= mixed >> np.uint32(16)

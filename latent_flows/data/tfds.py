@@ -37,7 +37,7 @@ def dataset(
         data_dir: Folder of prepared sets; `TFDS_DATA_DIR` or `~/tensorflow_datasets` if left out.
 
     Returns:
-        A `Dataset` with "image" in [0, 1], float32, and "label" if the set has one.
+        A `Dataset` with "image" in [0, 1], float32, and "label" and "label_..." if the set has any.
 
     Raises:
         ValueError: The set is not there, has no such split, holds no 8-bit images, was prepared in
@@ -159,4 +159,6 @@ def _decode(encoded: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "h
 
 
 def _labels(rows: Sequence[Any]) -> dict[str, np.ndarray]:
-    return {"label": np.array([row["label"] for row in rows])} if "label" in rows[0] else {}
+    # dSprites and Shapes3D have a label for each factor.
+    names = [name for name in rows[0] if name == "label" or name.startswith("label_")]
+    return {name: np.array([row[name] for row in rows]) for name in names}

@@ -1,51 +1,10 @@
-"""Loss terms, as functions that experiments add up.
-
-Terms of a variational autoencoder first, then terms of potential flows. Each is normalised, or
-bounded, so that no weighted sum of them is unbounded below.
-"""
+"""Loss terms of potential flows on a frozen generator, each bounded or relative."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_flows.typing import Latent, Scalar
-
-
-def gaussian_kl(mean: Latent, std: Latent) -> Float[Array, "d"]:
-    r"""KL divergence of `N(mean, std^2)` from `N(0, 1)`, per dimension, in nats.
-
-    $$ \tfrac12 (\mu^2 + \sigma^2 - 1) - \log \sigma $$
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from latent_flows.objectives import gaussian_kl
-        >>> gaussian_kl(jnp.zeros(2), jnp.ones(2)).tolist()
-        [0.0, 0.0]
-    """
-    return 0.5 * (mean**2 + std**2 - 1.0) - jnp.log(std)
-
-
-def total_correlation(
-    z: Float[Array, "batch d"], mean: Float[Array, "batch d"], std: Float[Array, "batch d"]
-) -> Scalar:
-    r"""Total correlation of the aggregate posterior, estimated on one batch, in nats.
-
-    $$ \mathrm{TC} = \mathrm{KL}\Big(q(z) \,\Big\|\, \prod_j q(z_j)\Big), \qquad
-       q(z) \approx \frac1B \sum_i q(z \mid x_i) $$
-
-    The mixture over the batch stands in for the aggregate posterior (minibatch weighted sampling
-    of Chen et al. 2018, beta-TC-VAE, without its constant, which has no gradient).
-
-    Args:
-        z: samples `z_i ~ q(z | x_i)`.
-        mean: posterior means.
-        std: posterior standard deviations.
-    """
-    log_q = jax.scipy.stats.norm.logpdf(z[:, None], mean[None], std[None])
-    log_size = jnp.log(z.shape[0])
-    joint = jax.nn.logsumexp(log_q.sum(-1), axis=1) - log_size
-    marginals = jax.nn.logsumexp(log_q, axis=1) - log_size
-    return jnp.mean(joint - marginals.sum(-1))
 
 
 def unit_contributions(velocity: Latent, metric: Float[Array, "d d"]) -> Latent:
