@@ -21,10 +21,11 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
-from latent_flows import flows, potentials
+from latent_flows import families, potentials
 from latent_flows.choices import choose
 from latent_flows.directions import control
 from latent_flows.directions.model import Direction, DirectionModel, PotentialModel
+from latent_flows.families import Motion
 from latent_flows.frames import Frame
 from latent_flows.generators.rbf import RBF
 from latent_flows.potentials import PotentialNet
@@ -52,9 +53,6 @@ VERSION = 1
 """Of the layout; a file with a greater one is refused."""
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """What a serialised function runs on."""
-
-Motion: TypeAlias = Callable[[ArrayLike, ArrayLike, Latent], Latent]
-"""`(k, t, z) -> z`: where a latent gets to, along the k-th of several ways."""
 
 STEPS = 64
 """Steps of a path; over the trained horizon the error is that of single precision."""
@@ -125,7 +123,12 @@ def motion(learnt: Potentials | Directions) -> Motion:
     [0.3 0.4]
     """
     size = dim(learnt)
-    move = _follow(learnt) if isinstance(learnt, Potentials) else _shift(learnt)
+    move: Motion
+    if isinstance(learnt, Potentials):
+        field = families.climbing(learnt.net)
+        move = families.motion(field, learnt.params, learnt.frame, solve=_unit_time)
+    else:
+        move = _shift(learnt)
 
     def checked(k: ArrayLike, t: ArrayLike, z: Latent) -> Latent:
         if jnp.shape(z) != (size,):
@@ -148,22 +151,7 @@ def _length(model: Direction) -> int:
     return (model.direction if isinstance(model, DirectionModel) else model.linear).shape[0]
 
 
-def _follow(learnt: Potentials) -> Callable[[ArrayLike, Scalar, Latent], Latent]:
-    net, params, frame = learnt.net, learnt.params, learnt.frame
-    # Found here and not at every call: platforms differ in how they decompose a matrix.
-    inverse = jnp.linalg.pinv(frame.basis)
-
-    def move(k: ArrayLike, t: Scalar, z: Latent) -> Latent:
-        climb = flows.gradient(potentials.select(net, params, k))
-        # In units of the whole path's time.
-        field = lambda share, s: t * climb(share * jnp.abs(t), s)  # noqa: E731
-        start = inverse @ (z - frame.origin)
-        return z + frame.basis @ (_unit_time(field, start) - start)
-
-    return move
-
-
-def _shift(learnt: Directions) -> Callable[[ArrayLike, Scalar, Latent], Latent]:
+def _shift(learnt: Directions) -> Motion:
     # How far one may go is not known while it is traced, so it is not limited at all.
     ways = [
         partial(control.shift, model, extrapolate=True)
@@ -172,7 +160,7 @@ def _shift(learnt: Directions) -> Callable[[ArrayLike, Scalar, Latent], Latent]:
         for model in learnt.models
     ]
 
-    def move(k: ArrayLike, t: Scalar, z: Latent) -> Latent:
+    def move(k: ArrayLike, t: ArrayLike, z: Latent) -> Latent:
         if not isinstance(k, jax.core.Tracer) and not 0 <= np.asarray(k) < len(ways):
             raise ValueError(f"k must be in [0, {len(ways)}), got {k}")
         return jax.lax.switch(k, ways, z, t)

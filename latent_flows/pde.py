@@ -6,7 +6,7 @@ their sum, and keeps the terms, because a residual is only small *compared with*
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeAlias
 
@@ -25,6 +25,7 @@ __all__ = [
     "hamilton_jacobi",
     "heat",
     "relative_residual",
+    "relative_size",
     "wave",
 ]
 
@@ -38,7 +39,8 @@ class Residual:
     """`(t, z) -> scalar`, the sum of the signed terms of an equation."""
 
     terms: Terms
-    """`(t, z) -> (term, ...)`; they sum to zero exactly on solutions."""
+    """`(t, z) -> (term, ...)`; they sum to zero exactly on solutions. With an operator that gives
+    a vector, such as `calculus.row_sums`, there is one equation a component."""
 
     def __call__(self, t: Number, z: Latent) -> Scalar:
         return functools.reduce(operator.add, self.terms(t, z))
@@ -248,10 +250,32 @@ def relative_residual(residual: Residual, ts: Array, zs: Array) -> Scalar:
             f"expected times of shape [n] and points of shape [n, d], got {jnp.shape(ts)} and "
             f"{jnp.shape(zs)}"
         )
-    terms = jnp.stack(jax.vmap(residual.terms)(ts, zs))
+
+    def values(t: Scalar, z: Latent) -> Array:
+        # An equation may hold for each component of a vector, as that of the row sums does.
+        terms = jnp.stack(jnp.broadcast_arrays(*residual.terms(t, z)))
+        return terms.reshape(len(terms), -1)
+
+    found = jnp.moveaxis(jax.vmap(values)(ts, zs), 1, 0)
+    return relative_size(tuple(found))
+
+
+def relative_size(terms: Sequence[Array]) -> Scalar:
+    """How large a sum is compared with its terms: `relative_residual` of terms that are known.
+
+    Args:
+        terms: the terms, of one shape.
+
+    Returns:
+        The mean square of their sum divided by the sum of their mean squares; 0 where all vanish.
+
+    >>> print(relative_size([jnp.ones(3), -jnp.ones(3)]), relative_size([jnp.ones(3)]))
+    0.0 1.0
+    """
+    values = jnp.stack([jnp.ravel(term) for term in terms])
     # Squares of small terms would underflow, so they are measured against the largest.
-    scale = jax.lax.stop_gradient(jnp.abs(terms).max())
+    scale = jax.lax.stop_gradient(jnp.abs(values).max())
     moves = scale > 0
-    terms = terms / jnp.where(moves, scale, 1.0)
-    total = jnp.square(terms).mean(1).sum()
-    return jnp.square(terms.sum(0)).mean() / jnp.where(moves, total, 1.0)
+    values = values / jnp.where(moves, scale, 1.0)
+    total = jnp.square(values).mean(1).sum()
+    return jnp.square(values.sum(0)).mean() / jnp.where(moves, total, 1.0)

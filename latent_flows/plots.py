@@ -686,6 +686,53 @@ def asked_against_measured(
     return figure
 
 
+def dots(
+    panels: Mapping[str, Sequence[Sequence[float]]], *, labels: Sequence[str], caption: str
+) -> Figure:
+    """Numbers of several rows side by side: each alone, and their mean with its deviation.
+
+    Args:
+      panels: for each measure, in its own panel, the numbers of each row, such as one a seed; of a
+        row without numbers nothing is drawn.
+      labels: names of the rows, from above.
+      caption: what is seen.
+
+    Returns:
+      A figure.
+
+    Raises:
+      ValueError: not as many rows as labels, or no panel.
+
+    >>> figure = dots({"share": [[0.5, 0.7], []]}, labels=["ours", "theirs"], caption="A measure.")
+    >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    ['ours', 'theirs']
+    """
+    if not panels:
+        raise ValueError("there is nothing to draw: no panels")
+    for rows in panels.values():
+        _same_length("labels", labels, "rows", len(rows))
+    figure = Figure(figsize=(2.8 + 2.6 * len(panels), 1.0 + 0.26 * len(labels)))
+    figure.set_layout_engine("constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (name, rows) in zip(grid, panels.items(), strict=True):
+        for place, numbers in enumerate(rows):
+            if not numbers:
+                continue
+            deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+            axes.plot(numbers, [place] * len(numbers), ".", color=_ORANGE, markersize=4)
+            axes.errorbar(
+                float(np.mean(numbers)), place, xerr=deviation, fmt="o", color=_BLUE, markersize=5
+            )
+        axes.set_title(name, fontsize=_MEDIUM)
+        axes.grid(axis="x", color="#E0E0E0", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=_SMALL)
+    grid[0].set_yticks(range(len(labels)), labels=[*labels])
+    grid[0].set_ylim(len(labels) - 0.5, -0.5)
+    _caption(figure, caption)
+    return figure
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 

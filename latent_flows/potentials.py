@@ -1,4 +1,4 @@
-"""Potentials: small smooth networks of time and latent, and a stack of them."""
+"""Potentials and fields: small smooth networks of time and latent, and a stack of them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from latent_flows.calculus import Number
 from latent_flows.choices import choose
 from latent_flows.typing import Latent, Potential, Scalar
 
-__all__ = ["PotentialNet", "init_stack", "select", "time_embedding"]
+__all__ = ["FieldNet", "PotentialNet", "init_stack", "member", "select", "time_embedding"]
 
 _INITIALS = {
     "exact": "u(t, z) = f(t, z) - f(0, z), at rest at time 0",
@@ -48,7 +48,66 @@ def time_embedding(t: Number, features: int, horizon: float) -> Float[Array, "fe
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
-class PotentialNet(nn.Module):
+class _Timed(nn.Module):
+    """What potentials and fields have in common: a trunk that sees time and latent, and an exit."""
+
+    width: int = 64
+    depth: int = 2
+    time_features: int = 16
+    horizon: float = 10.0
+    initial: str = "exact"
+
+    def exit(self, t: Number, z: Latent, name: str, size: int) -> Float[Array, "size"]:
+        """The outputs of a linear layer on the trunk's features, with the initial condition."""
+        self._check(t, z)
+        t = jnp.asarray(t, z.dtype)
+
+        def dense(name):
+            return nn.Dense(self.width, name=name)
+
+        entry, exit_ = dense("latent"), nn.Dense(size, use_bias=False, name=name)
+        hidden = [dense(f"hidden_{i}") for i in range(1, self.depth)]
+        if self.initial != "static":
+            time_in, time_out = dense("time_in"), dense("time_out")
+
+        def features(t):
+            h = entry(z)
+            if self.initial != "static":
+                e = time_embedding(t, self.time_features, self.horizon).astype(z.dtype)
+                h = h + time_out(jnp.tanh(time_in(e)))
+            h = jnp.tanh(h)
+            for layer in hidden:
+                h = jnp.tanh(layer(h))
+            return h
+
+        h = features(t)
+        if self.initial == "exact":
+            # At t = 0 both terms must be the same to the last bit, and so must their gradients:
+            # hence not the constant 0, which is folded at compile time and rounds otherwise, and
+            # hence no shared intermediate, whose cotangents would be summed in another order.
+            h = h - features(0 * t)
+        return exit_(h)
+
+    def _check(self, t: Number, z: Latent) -> None:
+        choose(f"initial condition of {type(self).__name__}", self.initial, _INITIALS)
+        if self.width < 1 or self.depth < 1:
+            raise ValueError(
+                f"width and depth must be at least 1, got {self.width} and {self.depth}"
+            )
+        if self.time_features < 2 or self.time_features % 2:
+            raise ValueError(f"time_features must be even and at least 2, got {self.time_features}")
+        if not self.horizon > 0:
+            raise ValueError(f"horizon must be positive, got {self.horizon}")
+        if jnp.ndim(t) != 0 or jnp.ndim(z) != 1:
+            raise ValueError(
+                f"expected one time and one latent, got shapes {jnp.shape(t)} and {jnp.shape(z)}; "
+                "use jax.vmap for a batch"
+            )
+        if not jnp.issubdtype(jnp.result_type(z), jnp.floating):
+            raise ValueError(f"expected a latent of floats, got dtype {jnp.result_type(z)}")
+
+
+class PotentialNet(_Timed):
     r"""A smooth network `(t, z) -> u`, for one time and one latent.
 
     $$f(t, z) = w^\top h_n, \qquad h_{i+1} = \tanh(W_i h_i + b_i), \qquad
@@ -80,60 +139,43 @@ class PotentialNet(nn.Module):
     0.0 ()
     """
 
-    width: int = 64
-    depth: int = 2
-    time_features: int = 16
-    horizon: float = 10.0
-    initial: str = "exact"
-
     @nn.compact
     def __call__(self, t: Number, z: Latent) -> Scalar:
-        self._check(t, z)
-        t = jnp.asarray(t, z.dtype)
+        return self.exit(t, z, "potential", 1)[0]
 
-        def dense(name):
-            return nn.Dense(self.width, name=name)
 
-        entry, exit_ = dense("latent"), nn.Dense(1, use_bias=False, name="potential")
-        hidden = [dense(f"hidden_{i}") for i in range(1, self.depth)]
-        if self.initial != "static":
-            time_in, time_out = dense("time_in"), dense("time_out")
+class FieldNet(_Timed):
+    r"""A smooth vector field `(t, z) -> dz/dt` that is the gradient of nothing in particular.
 
-        def features(t):
-            h = entry(z)
-            if self.initial != "static":
-                e = time_embedding(t, self.time_features, self.horizon).astype(z.dtype)
-                h = h + time_out(jnp.tanh(time_in(e)))
-            h = jnp.tanh(h)
-            for layer in hidden:
-                h = jnp.tanh(layer(h))
-            return h
+    $$v(t, z) = W h_n(t, z)$$
 
-        h = features(t)
-        if self.initial == "exact":
-            # At t = 0 both terms must be the same to the last bit, and so must their gradients:
-            # hence not the constant 0, which is folded at compile time and rounds otherwise, and
-            # hence no shared intermediate, whose cotangents would be summed in another order.
-            h = h - features(0 * t)
-        return exit_(h)[0]
+    on the trunk of `PotentialNet`: what a flow is when no potential and no equation binds it.
 
-    def _check(self, t: Number, z: Latent) -> None:
-        choose("initial condition of PotentialNet", self.initial, _INITIALS)
-        if self.width < 1 or self.depth < 1:
-            raise ValueError(
-                f"width and depth must be at least 1, got {self.width} and {self.depth}"
-            )
-        if self.time_features < 2 or self.time_features % 2:
-            raise ValueError(f"time_features must be even and at least 2, got {self.time_features}")
-        if not self.horizon > 0:
-            raise ValueError(f"horizon must be positive, got {self.horizon}")
-        if jnp.ndim(t) != 0 or jnp.ndim(z) != 1:
-            raise ValueError(
-                f"expected one time and one latent, got shapes {jnp.shape(t)} and {jnp.shape(z)}; "
-                "use jax.vmap for a batch"
-            )
-        if not jnp.issubdtype(jnp.result_type(z), jnp.floating):
-            raise ValueError(f"expected a latent of floats, got dtype {jnp.result_type(z)}")
+    Args:
+        width: the units of a hidden layer.
+        depth: the number of hidden layers, at least 1.
+        time_features: the length of the embedding of time; even, at least 2.
+        horizon: the longest time of interest.
+        initial: `"exact"` for a field that is zero at time 0; `"free"` for any; `"static"` for one
+            that does not see time.
+
+    Raises:
+        ValueError: as `PotentialNet` does.
+
+    References:
+        Song et al., *Latent Traversals in Generative Models as Potential Flows*, 2023 (the
+        baseline without potentials).
+
+    >>> import jax, jax.numpy as jnp
+    >>> net, z = FieldNet(width=8), jnp.ones(3)
+    >>> params = net.init(jax.random.key(0), 0.0, z)
+    >>> print(net.apply(params, 0.0, z), net.apply(params, 1.0, z).shape)
+    [0. 0. 0.] (3,)
+    """
+
+    @nn.compact
+    def __call__(self, t: Number, z: Latent) -> Latent:
+        return self.exit(t, z, "field", z.shape[0])
 
 
 def init_stack(net: nn.Module, key: Array, count: int, dim: int) -> PyTree:
@@ -184,14 +226,34 @@ def select(net: nn.Module, params: PyTree, k: ArrayLike) -> Potential:
     >>> u(1.0, jnp.ones(3)).shape
     ()
     """
-    count = jax.tree.leaves(params)[0].shape[0]
-    if jnp.ndim(k) != 0 or not jnp.issubdtype(jnp.result_type(k), jnp.integer):
-        raise ValueError(f"k must be one whole number, got {k!r}")
-    if not isinstance(k, jax.core.Tracer) and not 0 <= np.asarray(k) < count:
-        raise ValueError(f"k must be in [0, {count}), got {k!r}")
-    chosen = jax.tree.map(lambda leaf: leaf[k], params)
+    chosen = member(params, k)
 
     def potential(t: Number, z: Latent) -> Any:
         return net.apply(chosen, t, z)
 
     return potential
+
+
+def member(params: PyTree, k: ArrayLike) -> PyTree:
+    """The parameters of one member of a stack.
+
+    Args:
+        params: stacked parameters, as `init_stack` makes them.
+        k: which one, from 0; may be traced, and is then not checked.
+
+    Returns:
+        The `k`-th part of every leaf.
+
+    Raises:
+        ValueError: for a `k` known to be out of range, or one that is not a whole number.
+
+    >>> import jax.numpy as jnp
+    >>> print(member({"w": jnp.arange(3.0)}, 2))
+    {'w': Array(2., dtype=float32)}
+    """
+    count = jax.tree.leaves(params)[0].shape[0]
+    if jnp.ndim(k) != 0 or not jnp.issubdtype(jnp.result_type(k), jnp.integer):
+        raise ValueError(f"k must be one whole number, got {k!r}")
+    if not isinstance(k, jax.core.Tracer) and not 0 <= np.asarray(k) < count:
+        raise ValueError(f"k must be in [0, {count}), got {k!r}")
+    return jax.tree.map(lambda leaf: leaf[k], params)

@@ -6,7 +6,7 @@ Everything is unbatched; the caller writes `jax.vmap`.
 from collections.abc import Callable
 from typing import TypeAlias
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 Scalar: TypeAlias = Float[Array, ""]
 """A number, as an array without axes."""
@@ -22,6 +22,9 @@ Potential: TypeAlias = Callable[[Scalar, Latent], Scalar]
 
 VectorField: TypeAlias = Callable[[Scalar, Latent], Latent]
 """`(t, z) -> dz/dt`."""
+
+Field: TypeAlias = Callable[[PyTree, Scalar, Latent], Latent]
+"""`(parameters, t, z) -> dz/dt`: one of a family of vector fields."""
 
 Metric: TypeAlias = Callable[[Latent], Float[Array, "d d"]]
 """`z -> M(z)`, symmetric positive definite."""

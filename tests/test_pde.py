@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latent_flows import pde
-from latent_flows.calculus import laplacian, time_derivative
+from latent_flows.calculus import laplacian, row_sums, time_derivative
 from latent_flows.potentials import PotentialNet
 
 K = (0.6, -0.8, 1.2)
@@ -200,3 +200,26 @@ def test_a_new_equation_is_one_function(x64):
     frequency = jnp.sqrt(k @ k + 0.5**2)
     residual = klein_gordon(lambda t, z: jnp.cos(k @ z - frequency * t), mass=0.5)
     np.testing.assert_allclose(residuals(residual, x64), 0, atol=1e-12)
+
+
+def test_an_equation_with_row_sums_holds_for_each_component():
+    """On a line row sums are the Laplacian; where they cancel, they see no curvature at all."""
+    ts, zs = points("float32")
+
+    def residual(direction, operator):
+        a = jnp.asarray(direction)
+        speed = 2.0
+        u = lambda t, z: jnp.sin(z @ a - speed * jnp.sqrt(a @ a) * t)  # noqa: E731
+        wave = pde.wave(u, speed, laplacian=operator)
+        return pde.relative_residual(wave, ts, zs[:, : len(direction)])
+
+    np.testing.assert_allclose(residual([1.5], row_sums), 0.0, atol=1e-8)
+    # Axes of opposite sign: a solution of the wave equation, of which nothing cancels u_tt.
+    np.testing.assert_allclose(residual([1.0, -1.0], laplacian), 0.0, atol=1e-8)
+    np.testing.assert_allclose(residual([1.0, -1.0], row_sums), 1.0, rtol=1e-5)
+
+
+def test_row_sums_are_the_hessian_times_ones(key):
+    z = jax.random.normal(key, (4,))
+    f = lambda z: jnp.sin(z[0] * z[1]) + z[2] ** 3 * z[3]  # noqa: E731
+    np.testing.assert_allclose(row_sums(f)(z), jax.hessian(f)(z).sum(1), rtol=1e-5, atol=1e-6)

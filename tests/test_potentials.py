@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latent_flows.flows import gradient
-from latent_flows.potentials import PotentialNet, init_stack, select, time_embedding
+from latent_flows.potentials import FieldNet, PotentialNet, init_stack, select, time_embedding
 
 
 def potential(dtype, **options):
@@ -39,6 +39,18 @@ def test_exact_and_free_differ_by_the_value_at_time_zero(x64):
     params = exact.init(jax.random.key(0), 0.0, z)
     expected = free.apply(params, 2.0, z) - free.apply(params, 0.0, z)
     np.testing.assert_allclose(exact.apply(params, 2.0, z), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("initial", ["exact", "free", "static"])
+def test_a_field_has_the_initial_condition_of_potentials(initial, dtype):
+    net = FieldNet(width=16, initial=initial)
+    z = jax.random.normal(jax.random.key(1), (5,), dtype)
+    params = net.init(jax.random.key(0), 0.0, z)
+    at_start, later = net.apply(params, 0.0, z), net.apply(params, 2.0, z)
+    assert later.shape == z.shape
+    assert later.dtype == dtype
+    assert (at_start == 0).all() == (initial == "exact")
+    assert (at_start == later).all() == (initial == "static")
 
 
 def test_static_potential_knows_no_time(dtype):

@@ -48,7 +48,28 @@ def laplace_beltrami(metric: Metric, *, laplacian: Operator = calculus.laplacian
     >>> print(laplace_beltrami(polar)(lambda z: z[0] ** 2)(jnp.array([2.0, 0.0])))
     4.0
     """
-    frame = frame_and_bend(metric)
+    return operator_in(frame_and_bend(metric), laplacian=laplacian)
+
+
+def operator_in(
+    frame: Callable[[Latent], tuple[Float[Array, "d d"], Latent]],
+    *,
+    laplacian: Operator = calculus.laplacian,
+) -> Operator:
+    """`laplace_beltrami` where what it needs of the metric is known already.
+
+    Args:
+        frame: `z -> (root, bend)` as `frame_and_bend` gives it, or a look-up of what it gave.
+        laplacian: the flat operator that takes second derivatives of `f`.
+
+    Returns:
+        `f -> (z -> scalar)`.
+
+    >>> import jax.numpy as jnp
+    >>> at = lambda z: (0.5 * jnp.eye(2), jnp.zeros(2))  # of the metric 4 I
+    >>> print(operator_in(at)(lambda z: z @ z)(jnp.ones(2)))
+    1.0
+    """
 
     def operator(f: Callable[[Latent], Scalar]) -> Callable[[Latent], Scalar]:
         def value(z: Latent) -> Scalar:
