@@ -19,11 +19,17 @@ KEEP = 3
 _CHECKSUM = "crc32"
 
 
+# Of several processes the first alone has to do with checkpoints, whose arrays are all its own.
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+
+
 def open_manager(path: Path) -> ocp.CheckpointManager:
     """The orbax manager that writes the checkpoints of one phase and keeps the newest few."""
-    return ocp.CheckpointManager(
-        path.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=KEEP)
+    path.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=KEEP, create=False, multiprocessing_options=_ALONE
     )
+    return ocp.CheckpointManager(path.absolute(), options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
@@ -124,7 +130,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with ocp.StandardCheckpointer() as reader:
+            with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as reader:
                 # orbax takes a relative path for damage.
                 stored = reader.restore(path.absolute() / "default")
                 flat = {k: np.asarray(v) for k, v in stored.items()}

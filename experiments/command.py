@@ -28,6 +28,7 @@ import jax
 import platformdirs
 import tyro
 
+from experiments import processes
 from latent_flows.choices import choose
 
 Config = TypeVar("Config")
@@ -87,6 +88,7 @@ def main(
         if config is None:
             return 0
         setup()
+        processes.join()
         return run(config) or 0
     except KeyboardInterrupt:
         command = shlex.join(["python", "-m", module, *arguments])

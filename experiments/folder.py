@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
+from experiments import processes
 from experiments.command import UsageError, disk_trouble, module_name
 
 Config = TypeVar("Config")
@@ -122,6 +123,8 @@ class Folder:
 def open_folder(path: str | Path, config: Any) -> Folder:
     """Opens the run folder of a configuration, new or begun by an earlier run of the same one.
 
+    Of several processes the first opens it, and each of the others a copy of its own to write to.
+
     Args:
         path: where it is or shall be. A field `run` of the configuration, which holds this path,
             is not part of what makes two configurations differ, so a folder can be moved.
@@ -132,6 +135,14 @@ def open_folder(path: str | Path, config: Any) -> Folder:
             differ), holds something else, or is used by another process.
     """
     path = Path(path).expanduser().absolute()
+    opened = processes.together(lambda: _open(path, config))
+    folder = Folder(processes.private_copy(path)) if opened is None else opened
+    # Nobody writes to the folder before all have their copy.
+    processes.together(lambda: None)
+    return folder
+
+
+def _open(path: Path, config: Any) -> Folder:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, not a folder; choose another --run")
     try:

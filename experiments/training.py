@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -17,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from tensorboardX import SummaryWriter
 
-from experiments import checkpoints
+from experiments import checkpoints, memory, processes
 from experiments.command import Failure, UsageError
 from experiments.folder import Folder
 from experiments.progress import progress
@@ -132,7 +134,9 @@ def fit(
         folder: the run folder; checkpoints go to `checkpoints/PHASE`.
         phase: name of what is being trained, unique in the folder.
         init: `key -> params`.
-        loss: `(params, key, step, batch) -> (scalar, {name: scalar})`, averaged over the batch.
+        loss: `(params, key, step, batch) -> (scalar, {name: scalar})`, averaged over the batch. Of
+            a `jax.tree_util.Partial` what is bound is an argument of the compiled step, and no
+            constant that the program holds a copy of.
         batches: `(start, sharding) -> iterable of dicts`, from the batch of step `start` on;
             every array has a leading axis of `config.batch_size`.
         config: how to optimise.
@@ -154,7 +158,7 @@ def fit(
         params = jax.tree.map(_strong, init(key))
         return State(jnp.zeros((), jnp.int32), params, method.init(params))
 
-    update = _update(loss, method)
+    update = Partial(partial(_update, method), _bound(loss))
     return advance(
         folder,
         phase,
@@ -182,8 +186,8 @@ def advance(
 
     Step `s` gets the batch `s` and the same key as every other step, from which and `state.step`
     it makes its own. So a run that was stopped at any moment and started again ends in the same
-    state, bit for bit, as one that was not. The batch is split over all local devices; the state
-    is copied to each.
+    state, bit for bit, as one that was not. The batch is split over all devices of all processes;
+    the state is copied to each. A run may go on with another number of devices.
 
     Every `config.log_every` steps a row `{"phase", "step", "loss", ...}` is written to
     `metrics.jsonl`: the values that step `step`, counted from 0, saw before its update. The same
@@ -193,7 +197,8 @@ def advance(
         folder: the run folder; checkpoints go to `checkpoints/PHASE`.
         phase: name of what is being trained, unique in the folder.
         begin: `key -> state`; `params` is what `restore` will find, `opt_state` all else.
-        update: `(state, key, batch) -> (state, {name: scalar})`, with one name `"loss"`.
+        update: `(state, key, batch) -> (state, {name: scalar})`, with one name `"loss"`; may be a
+            `Partial`, as the loss of `fit`.
         batches: `(start, sharding) -> iterable of dicts`, from the batch of step `start` on;
             every array has a leading axis of `config.batch_size`.
         config: how long, and how often to log and save.
@@ -206,9 +211,10 @@ def advance(
     Raises:
         Failure: a metric was not finite, or the batches ended.
         UsageError: the batch cannot be split evenly, or the checkpoints hold another model.
-        KeyboardInterrupt: on Ctrl-C, after a checkpoint of the step just done.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint of the step just done. Of several
+            processes each stops at once.
     """
-    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+    mesh = Mesh(np.array(jax.devices()), ("data",))
     if config.batch_size % mesh.size:
         raise UsageError(
             f"a batch of {config.batch_size} cannot be split evenly over {mesh.size} devices; "
@@ -224,17 +230,19 @@ def advance(
         return jax.tree.map(_strong, begin(key))
 
     path = folder.path / "checkpoints" / phase
-    found = checkpoints.newest(path, tidy=True)
+    like = jax.eval_shape(strong, init_key)
+    found = _newest(path, like)
     if found is not None:
-        like = jax.eval_shape(strong, init_key)
-        state = jax.device_put(checkpoints.unflatten(found[1], like, str(path)), whole)
-    start = found[0] if found else 0
+        state = processes.place(found, whole)
+    start = 0 if found is None else int(found.step)
     if start >= config.steps:
-        return state
+        return processes.own(state)
     folder.truncate_rows(phase, start)
 
     with contextlib.ExitStack() as stack:
-        manager = stack.enter_context(checkpoints.open_manager(path))
+        manager = None
+        if processes.is_first():
+            manager = stack.enter_context(checkpoints.open_manager(path))
         events = stack.enter_context(
             SummaryWriter(str(folder.path / "tensorboard" / phase), purge_step=start)
         )
@@ -247,18 +255,23 @@ def advance(
 
         batch = _next(source, start, config.batch_size, split)
         begun = time.monotonic()
+        bound = processes.place(_bound(update), whole)
         step = (
             jax.jit(
-                update,
-                in_shardings=(whole, whole, split),
+                lambda bound, state, key, batch: bound(state, key, batch),
+                in_shardings=(whole, whole, whole, split),
                 out_shardings=(whole, whole),
-                donate_argnums=0,
+                donate_argnums=1,
             )
-            .lower(state, step_key, batch)
+            .lower(bound, state, step_key, batch)
             .compile()
         )
-        step_key = jax.device_put(step_key, whole)
-        report(start, f"compiled in {time.monotonic() - begun:.1f} s")
+        step_key = jax.jit(lambda: step_key, out_shardings=whole)()
+        report(
+            start,
+            f"compiled in {time.monotonic() - begun:.1f} s, a step takes "
+            f"{memory.text(memory.needs(step))}",
+        )
 
         watch = _Watch(
             folder,
@@ -266,12 +279,12 @@ def advance(
             config,
             events=events,
             path=path,
-            last_good=manager.latest_step,
+            last_good=lambda: None if manager is None else manager.latest_step(),
             start=start,
         )
         stopped = stack.enter_context(_interrupts())
         for done in range(start + 1, config.steps + 1):
-            state, metrics = step(state, step_key, batch)
+            state, metrics = step(bound, state, step_key, batch)
             watch.push(done - 1, metrics)
             if done < config.steps:
                 batch = _next(source, done, config.batch_size, split)
@@ -279,13 +292,27 @@ def advance(
             if halt or done % config.checkpoint_every == 0 or done == config.steps:
                 # Nothing is saved before all that led to it is known to be finite.
                 watch.drain()
-                checkpoints.save(manager, done, {**state._asdict(), "total": config.steps})
+                if manager is not None:
+                    checkpoints.save(manager, done, {**state._asdict(), "total": config.steps})
             report(done, watch.text)
-            if halt:
+            if manager is not None and (halt or done == config.steps):
                 manager.wait_until_finished()
+            if halt:
                 raise KeyboardInterrupt
-        manager.wait_until_finished()
-    return state
+    return processes.own(state)
+
+
+def _newest(path: Path, like: State) -> State | None:
+    """The state of the newest whole checkpoint, as the first process finds it."""
+
+    def read() -> State | None:
+        found = checkpoints.newest(path, tidy=True)
+        return found and checkpoints.unflatten(found[1], like, str(path))
+
+    state = processes.together(read)
+    if not processes.from_first(np.asarray(state is not None), np.zeros((), bool)):
+        return None
+    return processes.from_first(state, like)
 
 
 def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
@@ -300,6 +327,12 @@ def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
         UsageError: no checkpoint of that phase, an unfinished phase, or another model.
     """
     root = folder.path if isinstance(folder, Folder) else Path(folder).expanduser().absolute()
+    like = jax.eval_shape(init, jax.random.key(0))
+    params = processes.from_first(processes.together(lambda: _finished(root, phase, like)), like)
+    return jax.tree.map(jnp.asarray, params)
+
+
+def _finished(root: Path, phase: str, like: Params) -> Params:
     path = root / "checkpoints" / phase
     found = checkpoints.newest(path, tidy=False)
     if found is None:
@@ -309,12 +342,21 @@ def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
         raise UsageError(
             f"{phase!r} in {root} is at step {step} of {total}; run it to its end first"
         )
-    like = jax.eval_shape(init, jax.random.key(0))
-    params = checkpoints.unflatten(flat, {"params": like}, str(path))["params"]
-    return jax.tree.map(jnp.asarray, params)
+    return checkpoints.unflatten(flat, {"params": like}, str(path))["params"]
 
 
-def _update(loss: Loss, method: optax.GradientTransformation) -> Update:
+def _bound(function: Callable[..., Any]) -> Partial:
+    """A function as a pytree of what is bound to it; plain ones hold nothing that is seen."""
+    return function if isinstance(function, Partial) else Partial(function)
+
+
+def _update(
+    method: optax.GradientTransformation,
+    loss: Loss,
+    state: State,
+    key: PRNGKeyArray,
+    batch: Batch,
+) -> tuple[State, dict[str, Scalar]]:
     def checked(params: Params, key: PRNGKeyArray, step: Array, batch: Batch) -> Any:
         result = loss(params, key, step, batch)
         shapes = jax.tree.map(jnp.shape, result)
@@ -327,16 +369,13 @@ def _update(loss: Loss, method: optax.GradientTransformation) -> Update:
             raise ValueError(f"a term of the loss cannot be called {' or '.join(sorted(taken))}")
         return value, terms
 
-    def update(state: State, key: PRNGKeyArray, batch: Batch) -> tuple[State, dict[str, Scalar]]:
-        key = jax.random.fold_in(key, state.step)
-        gradient = jax.value_and_grad(checked, has_aux=True)
-        (value, terms), grads = gradient(state.params, key, state.step, batch)
-        updates, opt_state = method.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, **terms, "grad_norm": optax.global_norm(grads)}
-        return State(state.step + 1, params, opt_state), metrics
-
-    return update
+    key = jax.random.fold_in(key, state.step)
+    gradient = jax.value_and_grad(checked, has_aux=True)
+    (value, terms), grads = gradient(state.params, key, state.step, batch)
+    updates, opt_state = method.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {"loss": value, **terms, "grad_norm": optax.global_norm(grads)}
+    return State(state.step + 1, params, opt_state), metrics
 
 
 class _Watch:
@@ -428,7 +467,11 @@ def _next(
             raise ValueError(
                 f"batch entry {name!r} has shape {np.shape(value)}, expected ({size}, ...)"
             )
-    return jax.device_put(dict(batch), sharding)
+    placed = {
+        name: value if isinstance(value, jax.Array) else processes.place(value, sharding)
+        for name, value in batch.items()
+    }
+    return jax.device_put(placed, sharding)
 
 
 def _strong(leaf: Any) -> Array:
@@ -440,7 +483,8 @@ def _strong(leaf: Any) -> Array:
 def _interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets, so that no step is torn apart; a second Ctrl-C stops at once."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    # Several processes would each stop after another step.
+    if processes.several() or threading.current_thread() is not threading.main_thread():
         yield asked
         return
 

@@ -414,7 +414,7 @@ def test_eight_devices_learn_what_one_learns(whole, tmp_path):
 
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path, monkeypatch):
     device = jax.local_devices()[0]
-    monkeypatch.setattr(jax, "local_devices", lambda: [device] * 3)
+    monkeypatch.setattr(jax, "devices", lambda: [device] * 3)
     with pytest.raises(UsageError) as error:
         train(tmp_path / "run")
     assert str(error.value) == (

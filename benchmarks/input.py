@@ -1,0 +1,132 @@
+"""Does the input ever starve the step? How long a step of a VAE waits for its batch.
+
+Run as `python -m benchmarks.input`. As in the training loop, the batch of the next step is asked
+for while the device is at work on this one: the step starves where that batch is there only after
+it is done. For comparison the same batches are fetched with nothing else to do, and the same step
+is run on one batch over and over. Nothing is saved.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+import tyro
+
+from experiments import train_vae
+from experiments.train_vae import Config, images
+from experiments.training import optimizer
+from latent_flows.data import Dataset
+
+SETS = {"sprites": train_vae.SPRITES, "mnist": train_vae.MNIST}
+"""The presets of `experiments.train_vae` whose step and batches are measured."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure how long training waits for its input."""
+
+    sets: tuple[str, ...] = ("sprites", "mnist")
+    """Data sets: sprites, mnist (through TFDS, see TFDS_DATA_DIR)."""
+    steps: int = 60
+    """Training steps that are timed, after as many as fill the pipeline."""
+    warmup: int = 5
+    """Steps before that."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds, as medians over steps."""
+
+    wait: float
+    """Until the next batch is there, in training, while the device is at work."""
+    step: float
+    """A step in training, its wait included."""
+    fetch: float
+    """A batch, when nothing else is done."""
+    compute: float
+    """A step on a batch that is there."""
+    starved: float
+    """Share of the steps that were done before the next batch was there."""
+
+
+def measure(config: Config, dataset: Dataset, steps: int, warmup: int) -> Timing:
+    """Time the training of a VAE and its parts on a data set."""
+    vae = train_vae.model(config, dataset)
+    method = optimizer(config.training)
+    params = train_vae.initial(vae, jax.random.key(0))
+    sharding = jax.sharding.NamedSharding(
+        jax.sharding.Mesh(jax.devices(), ("data",)), jax.sharding.PartitionSpec("data")
+    )
+    objective = partial(train_vae.loss, vae, config.objective)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: Any, key: Any, batch: Any) -> tuple[Any, Any]:
+        params, opt_state, count = state
+        (value, _), grads = jax.value_and_grad(objective, has_aux=True)(
+            params, jax.random.fold_in(key, count), count, batch
+        )
+        updates, opt_state = method.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, count + 1), value
+
+    def stream() -> Iterator[Any]:
+        return iter(images(dataset, config.training.batch_size, 0, 0, sharding))
+
+    key = jax.random.key(1)
+    state = (params, method.init(params), 0)
+    source = stream()
+    batch = next(source)
+    waits, wholes, starved = [], [], []
+    for index in range(warmup + steps):
+        begun = time.perf_counter()
+        state, value = step(state, key, batch)
+        asked = time.perf_counter()
+        batch = jax.block_until_ready(next(source))
+        waited = time.perf_counter() - asked
+        done = value.is_ready()
+        jax.block_until_ready(value)
+        if index >= warmup:
+            waits.append(waited)
+            starved.append(done)
+            wholes.append(time.perf_counter() - begun)
+    computes = []
+    for _ in range(steps):
+        begun = time.perf_counter()
+        state, value = step(state, key, batch)
+        jax.block_until_ready(value)
+        computes.append(time.perf_counter() - begun)
+    fetches = []
+    source = stream()
+    for _ in range(steps):
+        begun = time.perf_counter()
+        jax.block_until_ready(next(source))
+        fetches.append(time.perf_counter() - begun)
+    wait, whole, fetch, compute = (
+        statistics.median(times) * 1e3 for times in (waits, wholes, fetches, computes)
+    )
+    return Timing(wait, whole, fetch, compute, statistics.mean(starved))
+
+
+def run(settings: Settings) -> dict[str, Timing]:
+    """Measure and print every data set."""
+    found = {}
+    for name in settings.sets:
+        config = SETS[name]
+        dataset = train_vae.load(config, "train")
+        found[name] = timing = measure(config, dataset, settings.steps, settings.warmup)
+        print(
+            f"{name}, batches of {config.training.batch_size}: step {timing.step:.1f} ms "
+            f"({timing.compute:.1f} ms on one batch over and over); the next batch is there after "
+            f"{timing.wait:.2f} ms ({timing.fetch:.2f} ms when nothing else is done), later than "
+            f"the step's end in {timing.starved:.0%} of the steps",
+            flush=True,
+        )
+    return found
+
+
+if __name__ == "__main__":
+    run(tyro.cli(Settings))
