@@ -23,10 +23,11 @@ from benchmarks import potential_flows as decoders
 from benchmarks.laplacian import compiled, medians
 from experiments import flow_config, potential_flows
 from experiments.flow_config import Flows, Subject, Weights
+from experiments.memory import needs
 from experiments.training import Training, optimizer
 from latent_flows import frames
 from latent_flows.generators import sngan, stylegan2
-from latent_flows.generators.precision import in_dtype
+from latent_flows.generators.thrift import layerwise, thrifty
 from latent_flows.typing import Generator
 
 Model: TypeAlias = Literal["sngan-mnist", "sngan-animefaces", "stylegan2-256", "stylegan2-1024"]
@@ -119,14 +120,12 @@ def network(config: Config) -> Any:
 def prepared(config: Config) -> Work:
     """The step, with shapes in place of arrays."""
     net, size, thrift = network(config), config.size, config.thrift
-    if thrift.checkpoint and isinstance(net, stylegan2.StyleGAN2):
-        # A layer at a time is much less than the whole network at once.
-        net = net.clone(checkpoint=True)
+    if thrift.checkpoint:
+        net = layerwise(net)
 
     def generator(variables: Any) -> Generator:
         apply: Any = net.apply
-        made = in_dtype(apply, variables, thrift.dtype)
-        return jax.checkpoint(made) if thrift.checkpoint else made
+        return thrifty(apply, variables, dtype=thrift.dtype, recompute=thrift.checkpoint)
 
     latent = jax.ShapeDtypeStruct((net.latent_dim,), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), latent)
@@ -195,16 +194,6 @@ class Step:
         return float(total), float(norm)
 
 
-def memory(program: Any) -> dict[str, float]:
-    """What a compiled step needs by the compiler's account, in GiB."""
-    found = program.memory_analysis()
-    parts = {
-        name: getattr(found, f"{name}_size_in_bytes") / 2**30
-        for name in ("argument", "output", "temp")
-    }
-    return {**parts, "total": sum(parts.values())}
-
-
 def compile_only(config: Config) -> tuple[Any, float]:
     """The compiled step, of shapes alone."""
     work = prepared(config)
@@ -243,7 +232,7 @@ def measure(config: Config, table: Table) -> list[dict[str, Any]]:
     if not config.run:
         program, seconds = compile_only(config)
         row = {"side": "JAX", **asdict(config.thrift), "compile_seconds": seconds}
-        row["memory"] = memory(program)
+        row["memory"] = needs(program)
         _show(table, config, row)
         return [row]
     work = filled(config)
@@ -265,7 +254,7 @@ def measure(config: Config, table: Table) -> list[dict[str, Any]]:
         row = {"side": name, **asdict(config.thrift), "seconds": seconds}
         row["ratio"] = seconds / taken["JAX"]
         if name == "JAX":
-            row |= {"compile_seconds": step.compile_seconds, "memory": memory(step.update)}
+            row |= {"compile_seconds": step.compile_seconds, "memory": needs(step.update)}
         else:
             row |= {"difference": found, "threads": steps[name].threads}
         _show(table, config, row)
@@ -274,13 +263,13 @@ def measure(config: Config, table: Table) -> list[dict[str, Any]]:
 
 
 def _show(table: Table, config: Config, row: dict[str, Any]) -> None:
-    needs = row.get("memory", {})
+    taken = row.get("memory", {})
     table.add_row(
         config.model,
         row["side"],
         *(f"{row[name]:.2f}" if name in row else "" for name in ("seconds", "ratio")),
         *(f"{row[name]:.1f}" if name in row else "" for name in ("compile_seconds",)),
-        *(f"{needs[name]:.2f}" if name in needs else "" for name in ("temp", "total")),
+        *(f"{taken[name]:.2f}" if name in taken else "" for name in ("temp", "total")),
         f"{row['difference']:.0e}" if "difference" in row else "",
     )
 

@@ -12,14 +12,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments import factors, flow_config, manifold, train_vae
+from experiments import source as sources
 from experiments.command import module_name
 from experiments.folder import Folder, made_by, read_config
+from experiments.source import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows import directions
 from latent_flows.data import Dataset
 from latent_flows.directions.losses import Loss, blurred_error
 from latent_flows.generators import vae as vaes
+from latent_flows.generators.hoisting import hoist
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator
@@ -37,6 +40,8 @@ REACH = {
 """The usual largest |t| of each transformation."""
 FEWEST = 4
 """Trajectories that must be left after dropping, for some to be held out."""
+SURVEYED = 1000
+"""Images whose factors' ranges, and latents whose norms, are taken for what is usual."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Inversion:
     """The trajectories."""
 
     count: int = 48
-    """Trajectories of each transformation, from codes of training images."""
+    """Trajectories of each transformation, from codes of training images (without an encoder: from
+    draws of the prior, here and below)."""
     amounts: int = 4
     """Values of t on each side of 0."""
     steps: int = 30
@@ -114,8 +120,10 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = ""
-    """Run folder of a finished train_vae, or of another experiment that holds a VAE, to use; empty:
-    train the VAE described below first."""
+    """Run folder whose generator to use: of train_vae, train_gan, import_weights, or of another
+    experiment on one; empty, and no generator.path: train the VAE described below first."""
+    source: Flags = field(default_factory=Source)
+    """A generator that is no VAE's."""
     data: str = "sprites"
     """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
     image_size: int | None = None
@@ -167,21 +175,23 @@ class Config:
 class Subject(NamedTuple):
     """A frozen generator, where to start from, and what can be measured on its images."""
 
-    vae: VAE
-    params: Params
-    """Of the VAE."""
+    generator: Generator
+    """Its parameters are its leaves."""
+    weight: Float[Array, "k d"] | None
+    """Of the layers that take the latent, stacked; None where none is linear."""
     starts: Float[Array, "n d"]
-    """Codes of training images, drawn from the posterior."""
+    """Codes of training images, drawn from the posterior; draws from the prior without an
+    encoder."""
     held_out: Float[Array, "m d"]
-    """Codes of held-out images."""
+    """Codes of held-out images, or other draws."""
     radius: float
-    """The largest norm of a code: latents farther out are not searched."""
+    """The largest norm of a code or draw: latents farther out are not searched."""
     data: str
-    """Name of the data set."""
+    """Name of the data set, or of a generator whose data are not at hand."""
     factors: tuple[str, ...]
     """Names of what can be measured."""
     low: np.ndarray
-    """1% quantile of each factor over images of data."""
+    """1% quantile of each factor over images of data, or of draws where these are not at hand."""
     high: np.ndarray
     """99% quantile."""
     faintest: float
@@ -189,9 +199,14 @@ class Subject(NamedTuple):
     bounded: bool
     """Whether no factor leaves its range: those of data that were made so."""
 
-    @property
-    def generator(self) -> Generator:
-        return vaes.generator(self.vae, self.params)
+
+def supplied(config: Config) -> Supply | None:
+    """The generator that the flags name, or None where it is that of a VAE.
+
+    Raises:
+        UsageError: there is no such generator.
+    """
+    return sources.supplied(config.generator, config.source, config.seed)
 
 
 def source(config: Config) -> tuple[Path, train_vae.Config]:
@@ -214,19 +229,27 @@ def source(config: Config) -> tuple[Path, train_vae.Config]:
     return Path(config.generator), read_config(config.generator, train_vae.Config)
 
 
-def check(config: Config, dataset: Dataset) -> None:
-    """Reject what makes no sense for this data before anything is computed.
+def check(config: Config, image_shape: tuple[int, ...]) -> None:
+    """Reject what makes no sense for such images before anything is computed.
 
     Raises:
-        ValueError: an unknown transformation or loss, one that needs colours where there are none,
-            or more trajectories or starts than there are images.
+        ValueError: an unknown transformation or loss, or one that needs colours where there are
+            none.
     """
-    image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
+    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     amount = jax.ShapeDtypeStruct((), jnp.float32)
     for name in config.transformations:
         jax.eval_shape(directions.transformation(name), image, amount)
     for name in config.losses:
         directions.loss(name)
+
+
+def check_data(config: Config, dataset: Dataset) -> None:
+    """Reject more trajectories than there are images, and what makes no sense for the VAE.
+
+    Raises:
+        ValueError: that.
+    """
     if config.inversion.count > dataset.length:
         raise ValueError(
             f"inversion.count ({config.inversion.count}) is more than the {dataset.length} "
@@ -249,7 +272,7 @@ def reach(config: Config) -> dict[str, float]:
 
 
 def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) -> Subject:
-    """Train the generator in the run's folder or take it from where it is; encode data."""
+    """Train the VAE in the run's folder or take it from where it is; encode data."""
     home, settings = source(config)
     vae = train_vae.model(settings, train)
     if config.generator:
@@ -259,18 +282,45 @@ def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) 
     images = partial(some, config, settings)
     starts = codes(config, vae, params, images(train, config.inversion.count))
     held_out = codes(config, vae, params, images(test, config.control.starts))
-    norms = jnp.linalg.norm(codes(config, vae, params, images(train, 1000)), axis=1)
+    norms = jnp.linalg.norm(codes(config, vae, params, images(train, SURVEYED)), axis=1)
     names = factors.measurable(config.transformations)
     return Subject(
-        vae,
-        params,
+        hoist(vaes.generator(vae, params), vae.config.latent_dim),
+        vaes.first_weights(vae, params),
         starts,
         held_out,
         float(norms.max()),
         train.name,
         names,
-        *factors.survey(names, train.name, images(test, 1000)),
+        *factors.survey(names, train.name, images(test, SURVEYED)),
         bounded=train.name == "sprites" or bool(settings.objective.augment),
+    )
+
+
+def supplied_subject(config: Config, supply: Supply) -> Subject:
+    """A generator without an encoder, between draws from its prior."""
+    counts = config.inversion.count, config.control.starts, SURVEYED
+    keys = jax.random.split(jax.random.key(config.seed), len(counts))
+    starts, held_out, others = (
+        draws(supply.prior, key, count) for key, count in zip(keys, counts, strict=True)
+    )
+    names, data = factors.measurable(config.transformations), supply.data
+    if data is not None and data.image_shape == supply.image_shape:
+        name = data.name
+        seen = factors.survey(names, name, some(config, train_vae.Config(), data, SURVEYED))
+    else:
+        name = supply.name
+        seen = factors.survey(names, name, others, supply.generator)
+    return Subject(
+        supply.generator,
+        supply.weight,
+        starts,
+        held_out,
+        float(jnp.linalg.norm(others, axis=1).max()),
+        name,
+        names,
+        *seen,
+        bounded=name == "sprites",
     )
 
 

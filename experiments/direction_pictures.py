@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from experiments import factors, report
+from experiments import direction_scores, factors, report
 from experiments.direction_config import Config, Subject, reach
 from experiments.folder import Folder
 from latent_flows import directions, plots
 from latent_flows.directions.model import Direction
 from latent_flows.directions.trajectories import Trajectories
-from latent_flows.generators import vae as vaes
-from latent_flows.generators.vae import VAE
+from latent_flows.typing import Generator
 
 LINEAR, NONLINEAR, ONE_SHOT = "linear", "nonlinear", "one shot"
 LAST = "inversions.png"
@@ -48,7 +47,7 @@ def draw(
             units=[factors.UNITS[factors.NAMES[kind]] for kind in asked],
             trained=[reach(config)[kind] for kind in asked],
             caption=(
-                f"{config.data}: change of a factor that was asked of held-out codes and change "
+                f"{subject.data}: change of a factor that was asked of held-out latents and change "
                 "measured on the images, with bands of one deviation. Between the dotted lines "
                 "lie the changes that the directions were fitted to."
             ),
@@ -80,7 +79,7 @@ def draw(
 def traversals(
     config: Config, subject: Subject, kind: str, models: Mapping[str, Mapping[str, Direction]]
 ) -> Figure:
-    """The transformed image itself, and what the directions make of its code."""
+    """The transformed image itself, and what the directions make of its latent."""
     amounts = jnp.linspace(-1.0, 1.0, COLUMNS) * reach(config)[kind]
     zs = central(subject)[:EXAMPLES]
     rows, labels = [], []
@@ -89,7 +88,7 @@ def traversals(
         rows.append(transformed(kind, image, amounts))
         labels.append("transformed")
         for method in (LINEAR, NONLINEAR):
-            rows.append(_moved(subject.vae, subject.params, models[method][kind], z, amounts))
+            rows.append(_moved(subject.generator, models[method][kind], z, amounts))
             labels.append(method)
     return plots.traversal_grid(
         np.asarray(jnp.stack(rows)),
@@ -97,18 +96,18 @@ def traversals(
         row_labels=labels,
         axis=f"t ({kind})",
         caption=(
-            f"{config.data}, {kind}: images of held-out codes, transformed (what is unknown is "
-            "grey), and with their codes moved along the directions. The start is marked."
+            f"{subject.data}, {kind}: images of held-out latents, transformed (what is unknown is "
+            "grey), and with their latents moved along the directions. The start is marked."
         ),
     )
 
 
 def central(subject: Subject) -> Float[Array, "m d"]:
-    """Held-out codes, those whose factors are nearest to the middle of their ranges first."""
+    """Held-out latents, those whose factors are nearest to the middle of their ranges first."""
     look = partial(factors.measure, subject.data, subject.factors)
     values = np.asarray(
-        jax.jit(partial(jax.lax.map, lambda z: look(subject.generator(z)), batch_size=32))(
-            subject.held_out
+        jax.jit(lambda g, zs: jax.lax.map(lambda z: look(g(z)), zs, batch_size=32))(
+            subject.generator, subject.held_out
         )
     )
     middle, half = (subject.high + subject.low) / 2, (subject.high - subject.low) / 2
@@ -124,9 +123,8 @@ def transformed(
     return jnp.where(masks[..., None] > 0, images, 0.5)
 
 
-@partial(jax.jit, static_argnames="vae")
-def _moved(vae: VAE, params: Any, model: Direction, z: Array, amounts: Array) -> Array:
-    generator = vaes.generator(vae, params)
+@jax.jit
+def _moved(generator: Generator, model: Direction, z: Array, amounts: Array) -> Array:
     shift = partial(directions.shift, model, z, extrapolate=True)
     return jax.vmap(lambda dt: generator(shift(dt)))(amounts)
 
@@ -139,7 +137,7 @@ def inversions(
     shown: int = 3,
 ) -> Figure:
     """Targets at both ends of some trajectories, and what each way of inversion made of them."""
-    decode = jax.jit(jax.vmap(subject.generator))
+    decode = partial(direction_scores.decode, subject.generator)
     centre, places = central(subject)[0], jnp.array([0, -1])
     rows, labels = [], []
     for kind in config.transformations:

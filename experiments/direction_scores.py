@@ -20,9 +20,7 @@ from latent_flows.directions.losses import blurred_error, mse
 from latent_flows.directions.model import Direction, DirectionModel
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.evaluation.control import ControlScore, control_score
-from latent_flows.generators import vae as vaes
-from latent_flows.generators.vae import VAE
-from latent_flows.typing import Scalar
+from latent_flows.typing import Generator, Scalar
 
 BATCH = 16
 """Latents that are moved by all amounts at once."""
@@ -69,19 +67,17 @@ def place(models: tuple[Direction, ...], z: Array, amounts: Float[Array, "k"]) -
     return directions.place(models[0], z, amounts[0], extrapolate=True)
 
 
-@partial(jax.jit, static_argnames=("way", "vae", "data", "names"))
+@partial(jax.jit, static_argnames=("way", "data", "names"))
 def _watch(
     way: Callable,
-    vae: VAE,
     data: str,
     names: tuple[str, ...],
-    params: Any,
+    generator: Generator,
     faintest: Scalar,
     models: tuple[Direction, ...],
     zs: Float[Array, "n d"],
     amounts: Float[Array, "a k"],
 ) -> tuple[Array, ...]:
-    generator = vaes.generator(vae, params)
     look = partial(factors.measure, data, names)
 
     def one(z: Array) -> tuple[Array, ...]:
@@ -103,10 +99,9 @@ def watch(
     """Measures the images of latents before and after they are moved."""
     found = _watch(
         way,
-        subject.vae,
         subject.data,
         subject.factors,
-        subject.params,
+        subject.generator,
         jnp.asarray(subject.faintest),
         models,
         zs,
@@ -220,16 +215,22 @@ def _largest(values: np.ndarray) -> float:
 # --- directions that nobody trained ---
 
 
+@jax.jit
+def decode(generator: Generator, zs: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
+    """The images of latents, a few at a time."""
+    return jax.lax.map(generator, zs, batch_size=BATCH)
+
+
 def proposals(config: Config, subject: Subject, key: Array) -> dict[str, Float[Array, "m d"]]:
     """The directions that each baseline proposes."""
     dim = subject.held_out.shape[1]
     count = min(config.control.candidates, dim)
-    weight = vaes.first_weights(subject.vae, subject.params)
-    images = jax.jit(partial(jax.lax.map, subject.generator, batch_size=BATCH))(subject.starts)
+    images = decode(subject.generator, subject.starts)
     # No more components than samples, and no more than latents.
     components = min(count, len(subject.starts) - 1)
-    return {
-        "SeFa": directions.sefa(weight, min(count, *weight.shape)),
+    weight = subject.weight
+    closed = {} if weight is None else {"SeFa": directions.sefa(weight, min(count, *weight.shape))}
+    return closed | {
         "GANSpace": directions.ganspace(
             subject.starts, images.reshape(len(images), -1), components
         ),
@@ -307,17 +308,15 @@ def together(
 # --- trajectories ---
 
 
-@partial(jax.jit, static_argnames=("vae", "data", "names", "kind", "sigma"))
+@partial(jax.jit, static_argnames=("data", "names", "kind", "sigma"))
 def _judge(
-    vae: VAE,
     data: str,
     names: tuple[str, ...],
     kind: str,
     sigma: float,
-    params: Any,
+    generator: Generator,
     found: Trajectories,
 ) -> tuple[Array, ...]:
-    generator = vaes.generator(vae, params)
     transform = directions.transformation(kind)
     look = partial(factors.measure, data, names)
 
@@ -366,12 +365,11 @@ def judge(
     before, error, blurred, sharp, after, mean = map(
         np.asarray,
         _judge(
-            subject.vae,
             subject.data,
             subject.factors,
             name,
             config.inversion.sigma,
-            subject.params,
+            subject.generator,
             found,
         ),
     )

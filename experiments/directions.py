@@ -4,7 +4,8 @@ Plumerault, Le Borgne and Hudelot, "Controlling generative models with continuou
 variations", ICLR 2020: images of random latents are transformed, the latents of the results found
 by descent in small steps, and a direction fitted to these, without labels. Beside the paper's
 straight direction a curved one, other losses, one-shot inversion and directions that nobody
-trained. Trains a VAE first unless --generator names a finished run that holds one.
+trained. Of a VAE, trained first unless --generator names a finished run that holds one, or of any
+other generator: a GAN trained or imported here, or a function of your own (--generator.path).
 """
 
 import zlib
@@ -26,10 +27,13 @@ from experiments.direction_config import (
     Inversion,
     Subject,
     check,
+    check_data,
     load_subject,
     loss,
     reach,
     source,
+    supplied,
+    supplied_subject,
 )
 from experiments.direction_pictures import LINEAR, NONLINEAR, ONE_SHOT
 from experiments.folder import Folder, open_folder
@@ -38,8 +42,8 @@ from experiments.training import Training
 from latent_flows import directions
 from latent_flows.directions.model import Direction
 from latent_flows.directions.trajectories import Trajectories
-from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAEConfig
+from latent_flows.typing import Generator
 
 METRICS = "metrics.json"
 SPRITES = with_vae(Config(), train_vae.SPRITES)
@@ -88,11 +92,18 @@ BETA = with_vae(
         training=Training(steps=2400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
     ),
 )
+GAN = Config(
+    run="runs/directions-gan",
+    generator="runs/gan",
+    ts=(0.1, 0.1, 0.25),
+    inversion=Inversion(sigma=1.5),
+)
 PRESETS = {
     "sprites": ("position and size of rendered sprites, in minutes on a CPU", SPRITES),
     "digits": ("scikit-learn's digits, in minutes on a CPU", DIGITS),
     "mnist": ("position, size and brightness on MNIST, through TFDS", MNIST),
     "beta": ("a small plain VAE on sprites, to vary --vae-objective.beta and --seed", BETA),
+    "gan": ("position and size by the generator of a run of train_gan, or by your own", GAN),
 }
 
 Tree = TypeVar("Tree")
@@ -119,10 +130,10 @@ def follow(
     rows = np.stack([unit * largest for largest in reach(config).values()])
 
     @jax.jit
-    def find(params: Any, starts: Array) -> Trajectories:
+    def find(generator: Generator, starts: Array) -> Trajectories:
         return directions.trajectories(
             jax.random.key(config.seed),
-            vaes.generator(subject.vae, params),
+            generator,
             config.transformations,
             rows,
             starts=starts,
@@ -136,7 +147,7 @@ def follow(
     found = remembered(
         folder,
         f"trajectories/{name}{'' if sequential else '_one_shot'}",
-        lambda: find(subject.params, subject.starts),
+        lambda: find(subject.generator, subject.starts),
     )
     return {
         kind: jax.tree.map(lambda leaf, k=k: leaf[k], found)
@@ -317,7 +328,7 @@ def show(config: Config, metrics: Mapping[str, Any]) -> None:
     ]
     if rows:
         report.show(
-            "Control of held-out codes: changes asked for and measured on the images "
+            "Control of held-out latents: changes asked for and measured on the images "
             "(fit R2: on held-out trajectories)",
             rows,
         )
@@ -332,17 +343,25 @@ def show(config: Config, metrics: Mapping[str, Any]) -> None:
 
 
 def run(config: Config) -> None:
-    """Train the generator, find the directions, measure, draw."""
-    _, settings = source(config)
-    train_set, test_set = train_vae.load(settings, "train"), train_vae.load(settings, "test")
-    check(config, train_set)
+    """Train the generator, unless there is one, find the directions, measure, draw."""
+    given = supplied(config)
+    if given is None:
+        _, settings = source(config)
+        train_set, test_set = train_vae.load(settings, "train"), train_vae.load(settings, "test")
+        check(config, train_set.image_shape)
+        check_data(config, train_set)
+    else:
+        check(config, given.image_shape)
     folder = open_folder(config.run, config)
     if (folder.path / direction_pictures.LAST).exists():
         # Nothing is left to do: this picture is drawn after everything else.
         show(config, folder.read_json(METRICS))
         report.where(folder)
         return
-    subject = load_subject(folder, config, train_set, test_set)
+    if given is None:
+        subject = load_subject(folder, config, train_set, test_set)
+    else:
+        subject = supplied_subject(config, given)
     found, models = learn(folder, config, subject)
     metrics, asked = measure(folder, config, subject, found, models)
     direction_pictures.draw(folder, config, subject, found, models, asked)

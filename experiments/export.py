@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import direction_config, directions, flow_config, manifold, report
+from experiments import (
+    direction_config,
+    directions,
+    flow_config,
+    flow_families,
+    manifold,
+    report,
+)
+from experiments import source as sources
 from experiments.command import UsageError, main, module_name
 from experiments.direction_pictures import LINEAR, NONLINEAR
 from experiments.folder import CONFIG, Folder, made_by, read_config, read_json
@@ -82,12 +90,16 @@ def read(run: str) -> Found:
 
 def _potentials(run: str) -> Found:
     config, _, subject, params = flow_config.load_run(run)
+    if config.flows.gradient == "natural":
+        raise UsageError(
+            f"{run} climbs its potentials in the metric of its generator, which no file holds"
+        )
     return Found(
         Potentials(
             net=flow_config.network(config),
             params=params["potentials"],
             frame=subject.frame,
-            coefficients=flow_config.coefficient(params["coefficients"]),
+            coefficients=flow_families.coefficient(params["coefficients"]),
             pde=config.flows.pde,
         )
     )
@@ -114,6 +126,11 @@ def _directions(run: str) -> Found:
 def _metric(run: str) -> Found:
     """The metric of the generator with the deviation of an RBF network."""
     config = read_config(run, importlib.import_module(made_by(run)).Config)
+    if sources.is_supplied(config.generator, config.source):
+        raise UsageError(
+            f"{run} measures a generator without an encoder in that generator's own metric: "
+            "nothing was learnt that could be exported"
+        )
     folder = Folder(Path(run).expanduser().absolute())
     _finished(folder, RESULT)
     subject = manifold.load_subject(folder, config, *manifold.datasets(config))

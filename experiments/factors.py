@@ -4,11 +4,12 @@ Barycentre and area on sprites, where these are the ground truth; moments of the
 place of a saliency model.
 """
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from latent_flows.data import sprites
@@ -35,6 +36,8 @@ UNITS = {
 ALWAYS = ("x", "y", "size")
 """Factors that are measured whatever is asked for: what else changes is leakage."""
 _FAINT = 0.25  # share of the least mass of data below which an image shows nothing to be measured
+_AT_ONCE = 50  # images that are measured together
+_ITSELF = Partial(jnp.asarray)  # what an image is made of, if it is there already
 
 
 def radius(image: Image) -> Scalar:
@@ -96,9 +99,28 @@ def measure(data: str, names: tuple[str, ...], image: Image) -> Float[Array, "f"
 
 
 def survey(
-    names: tuple[str, ...], data: str, images: Float[Array, "n h w c"]
+    names: tuple[str, ...],
+    data: str,
+    points: Float[Array, "n ..."],
+    image: Callable[[Array], Image] = _ITSELF,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The central 98% of each factor over images of data, and how faint an image may be."""
-    each = jax.jit(jax.vmap(partial(measure, data, names)))
-    low, high = np.quantile(np.asarray(each(images)), [0.01, 0.99], axis=0)
-    return low, high, _FAINT * float(jnp.quantile(images.mean((1, 2, 3)), 0.01))
+    """The central 98% of each factor over images, and how faint an image may be.
+
+    Args:
+        names: of the factors.
+        data: name of the data set.
+        points: the images, or what `image` makes one of.
+        image: a pytree, such as a generator that was hoisted.
+    """
+
+    @jax.jit
+    def look(image: Callable[[Array], Image], points: Array) -> tuple[Array, Array]:
+        def one(point: Array) -> tuple[Array, Scalar]:
+            made = image(point)
+            return measure(data, names, made), made.mean()
+
+        return jax.lax.map(one, points, batch_size=_AT_ONCE)
+
+    values, means = look(image, points)
+    low, high = np.quantile(np.asarray(values), [0.01, 0.99], axis=0)
+    return low, high, _FAINT * float(jnp.quantile(means, 0.01))

@@ -1,154 +1,43 @@
 """What a run of potential flows is made of: its flags, and the objects rebuilt from them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from experiments import train_vae
+from experiments import flow_families, source, train_vae
 from experiments.command import UsageError, module_name
+from experiments.flow_families import EQUATIONS
+from experiments.flow_flags import Flows, Scores, Weights
 from experiments.folder import Folder, made_by, read_config
-from experiments.source import Flags, Source, Supply, draws, is_given, supply
+from experiments.source import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
-from latent_flows import flows, frames, pde, potentials
+from latent_flows import flows, frames, potentials
 from latent_flows.choices import choose
 from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
 from latent_flows.data import Dataset
 from latent_flows.frames import Frame
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
-from latent_flows.geometry.metrics import pullback
-from latent_flows.limits import at_least
-from latent_flows.typing import Generator, Latent, Potential, Scalar
+from latent_flows.geometry.blend import blend
+from latent_flows.geometry.metrics import pullback, stochastic_pullback
+from latent_flows.potentials import PotentialNet
+from latent_flows.typing import Field, Generator, Latent, Metric
 
 PHASE = "flows"
 FACTORS = ("x", "y", "size", "elongation")
-SPEED_FLOOR = 0.1
 VISIBLE_AT = 128
 """Latents at which the most visible axes are looked for."""
-
-Equation = Callable[[Potential, Scalar], pde.Residual]
-
-EQUATIONS: dict[str, Equation | None] = {
-    "wave": pde.wave,
-    "heat": pde.heat,
-    "hamilton_jacobi": lambda u, _: pde.hamilton_jacobi(u),
-    # The potential as a density that relaxes to the prior N(0, I).
-    "fokker_planck": lambda u, d: pde.fokker_planck(u, lambda t, z: -z, d),
-    "none": None,
-}
-"""Residuals by name, as functions of a potential and one positive learnt coefficient."""
-
-
-@dataclass(frozen=True)
-class Flows:
-    """The potentials and their flows."""
-
-    count: int = 4
-    """Number of potentials, K."""
-    horizon: int = 10
-    """Time steps of a traversal, T, each of unit time."""
-    pde: str = "wave"
-    """Equation of the potentials: wave, heat, hamilton_jacobi, fokker_planck or none."""
-    initial: Literal["exact", "free", "static"] = "exact"
-    """exact: at rest at time 0 by construction; free: encouraged by the loss; static: u has no
-    time."""
-    solver: str = "euler"
-    """Solver of the training trajectories; euler takes unit steps, as published."""
-    width: int = 64
-    """Units of a potential's hidden layers."""
-    depth: int = 2
-    """Hidden layers of a potential."""
-    reverse: bool = True
-    """Follow half of the training trajectories backwards."""
-    frame: Literal["ica", "visible", "identity"] = "ica"
-    """Coordinates the flows live in: independent components of the codes (without an encoder:
-    whitened principal components of draws); directions that change the image most first; or the
-    latent's own."""
-    starts: Literal["posterior", "prior"] = "posterior"
-    """Where traversals start: codes of data, or draws from the prior (always, without an encoder).
-    """
-    codes: int = 4096
-    """Number of starting points, and of images encoded to find the frame."""
-    bank: int = 1024
-    """Latents at which the generator's metric is computed once, before training; 0: a
-    Jacobian-vector product at every step instead (for large latents)."""
-    pace: float = 1.0
-    """Data-space length per unit time that flows are drawn to (root mean square, pixels)."""
-    classifier: Literal["small", "lenet", "resnet18"] = "small"
-    """Network that names the potential from an image pair; lenet and resnet18 as published."""
-    at_once: int = 0
-    """Image pairs that the generator makes at once in a training step, to save memory; 0: all."""
-
-    def __post_init__(self) -> None:
-        at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0, at_once=0)
-        if self.bank > self.codes:
-            raise ValueError(f"flows.bank ({self.bank}) is more than flows.codes ({self.codes})")
-        if not self.pace > 0:
-            raise ValueError(f"flows.pace must be positive, got {self.pace}")
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights of the loss terms, each of which is of order 1; 0 leaves a term out."""
-
-    classification: float = 1.0
-    """Cross-entropy of naming the potential from an image pair, in units of log K."""
-    residual: float = 1.0
-    """PDE residual, relative to the size of the equation's terms."""
-    initial: float = 1.0
-    """Squared velocity at time 0, relative to that along the flow (with --flows.initial free)."""
-    stillness: float = 1.0
-    """Lack of variation along the flow: bounded form of the published - E |J v|^2."""
-    pace: float = 0.0
-    """Squared log-ratio of each flow's speed in data space to flows.pace."""
-    outside: float = 0.0
-    """Squared distance that paths go beyond the range of the codes."""
-    sparsity: float = 0.0
-    """Entropy of a flow over the frame's axes, in the generator's metric."""
-    overlap: float = 0.0
-    """Share of axes that two flows have in common, in the generator's metric."""
-    inconsistency: float = 0.0
-    """Lack of a common direction of a flow over starting points and times."""
-
-    def __post_init__(self) -> None:
-        at_least(self, "weights.", **dict.fromkeys(vars(self), 0))
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What is measured at the end."""
-
-    starts: int = 128
-    """Starting points of the measured traversals, of each traversal."""
-    pairs: int = 1024
-    """Image pairs per traversal for variation predictability (VP)."""
-    fractions: tuple[float, ...] = (0.01, 0.1)
-    """Shares of the pairs that the VP classifier learns from."""
-    length: float = 0.0
-    """Data-space length of the long displacement; 0: the median of the flows' own."""
-    short: float = 0.25
-    """Short displacement, as a share of the long one."""
-    test_images: int = 1000
-    """Held-out images that the generator's bounds are measured on."""
-    vp_steps: int = 150
-    """Training steps of a VP classifier."""
-    seeds: int = 3
-    """VP classifiers per score."""
-    closed_form: bool = False
-    """Compare with SeFa (where a linear layer takes the latent) and GANSpace directions too."""
-
-    def __post_init__(self) -> None:
-        at_least(self, "scores.", starts=2, pairs=2, test_images=1, vp_steps=1, seeds=1, length=0)
-        if not (0 < self.short <= 1 and all(0 < f < 1 for f in self.fractions)):
-            raise ValueError(f"scores.short and scores.fractions must lie in (0, 1), got {self}")
+DAMPING = 0.01
+"""Added to a metric in units of its mean, for where nothing that is generated changes."""
+CLIMBING = 0.1
+"""The same for natural gradients: unit steps along a hundredth's inverse would explode."""
 
 
 @dataclass(frozen=True)
@@ -222,23 +111,7 @@ def supplied(config: Config) -> Supply | None:
     Raises:
         UsageError: there is no such generator.
     """
-    own = bool(config.source.path)
-    if not own and config.generator and made_by(config.generator) == module_name(Config):
-        earlier = read_config(config.generator, Config)
-        if config.source != Source():
-            raise UsageError(
-                f"--generator {config.generator} is a run of flows, which has its own generator; "
-                "leave out the other flags of the generator"
-            )
-        return supplied(earlier)
-    if not is_given(config.generator, config.source):
-        if config.source != Source():
-            raise UsageError(
-                "flags such as --generator.prior and --generator.space are for a generator without "
-                "an encoder: name one by --generator.path, or by --generator and its run folder"
-            )
-        return None
-    return supply(config.generator, config.source, config.seed)
+    return source.supplied(config.generator, config.source, config.seed)
 
 
 def vae_config(config: Config) -> train_vae.Config:
@@ -280,6 +153,10 @@ class Subject(NamedTuple):
     """What the generator is or was trained on, for captions."""
     weight: Float[Array, "k d"] | None = None
     """Of the layers that take the latent, stacked."""
+    metric: Metric | None = None
+    """Of the generator, for flows that climb in it."""
+    manifold: Metric | None = None
+    """Of the generator, for equations that hold on its manifold."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -303,14 +180,15 @@ def load_subject(config: Config, dataset: Dataset, params: Params) -> Subject:
     else:
         frame = frame_of(config, decode, latents)
     weight = vaes.first_weights(vae, params)
-    return _subject(vae, params, frame, decode, latents, dataset.name, weight)
+    return _subject(config, vae, params, frame, decode, latents, dataset.name, weight)
 
 
 def supplied_subject(config: Config, supply: Supply) -> Subject:
     """Build the frame and the starting points on a generator without an encoder."""
     latents = draws(supply.prior, jax.random.key(config.seed), config.flows.codes)
     frame = frame_of(config, supply.generator, latents)
-    return _subject(None, None, frame, supply.generator, latents, supply.name, supply.weight)
+    generator, name, weight = supply.generator, supply.name, supply.weight
+    return _subject(config, None, None, frame, generator, latents, name, weight)
 
 
 def frame_of(config: Config, generator: Generator, latents: Float[Array, "n d"]) -> Frame:
@@ -342,7 +220,19 @@ def pullback_metrics(generator: Generator, points: Float[Array, "n m"]) -> Float
     return jax.jit(partial(jax.lax.map, pullback(generator), batch_size=64))(points)
 
 
+def unit_metric(
+    generator: Generator, points: Float[Array, "n m"], damping: float = DAMPING
+) -> Metric:
+    """The generator's metric in units of its mean over points, nowhere singular."""
+    size = jnp.trace(pullback_metrics(generator, points[:VISIBLE_AT]).mean(0)) / points.shape[1]
+    unit = jax.lax.rsqrt(jnp.maximum(size, 1e-12))
+    return stochastic_pullback(
+        lambda z: unit * generator(z), lambda z: jnp.sqrt(jnp.asarray(damping, z.dtype)) * z
+    )
+
+
 def _subject(
+    config: Config,
     vae: VAE | None,
     params: Params,
     frame: Frame,
@@ -354,27 +244,32 @@ def _subject(
     starts = jax.vmap(partial(frames.from_latent, frame))(latents)
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = frames.compose(generator, frame)
-    return Subject(vae, params, frame, within, starts, low, high, name, weight)
+    subject = Subject(vae, params, frame, within, starts, low, high, name, weight)
+    settings = config.flows
+    if settings.laplacian == "beltrami":
+        subject = subject._replace(manifold=unit_metric(within, starts))
+    if settings.gradient == "natural":
+        metric = unit_metric(within, starts, CLIMBING)
+        if settings.bank:
+            bank = starts[: settings.bank]
+            found = jax.jit(partial(jax.lax.map, metric, batch_size=64))(bank)
+            metric = blend(bank, found)
+        subject = subject._replace(metric=metric)
+    return subject
 
 
-def network(config: Config) -> potentials.PotentialNet:
-    """The network all potentials share."""
-    return potentials.PotentialNet(
-        width=config.flows.width,
-        depth=config.flows.depth,
-        horizon=float(config.flows.horizon),
-        initial=config.flows.initial,
-    )
+def network(config: Config) -> PotentialNet:
+    """The network all potentials share.
+
+    Raises:
+        UsageError: the run is not about potentials.
+    """
+    return flow_families.potential_network(config.flows)
 
 
-def coefficient(raw: Scalar) -> Scalar:
-    """A positive coefficient of the PDE (wave speed, diffusivity) that cannot vanish."""
-    return SPEED_FLOOR + jax.nn.softplus(raw)
-
-
-def velocity(net: potentials.PotentialNet, params: PyTree, t: Scalar, z: Latent) -> Latent:
-    """The gradient of one potential."""
-    return jax.grad(lambda z: net.apply(params, t, z))(z)
+def vector_field(config: Config, subject: Subject) -> Field:
+    """How one member of the family moves a latent, given its parameters."""
+    return flow_families.field(config.flows, subject.metric)
 
 
 def load_vae(folder: Folder, config: Config, dataset: Dataset) -> Params:
@@ -392,7 +287,9 @@ def initial(config: Config, subject: Subject, key: Array) -> Params:
     count, dim = config.flows.count, subject.starts.shape[1]
     image = jnp.zeros(subject.image_shape)
     return {
-        "potentials": potentials.init_stack(network(config), potential_key, count, dim),
+        "potentials": potentials.init_stack(
+            flow_families.network(config.flows), potential_key, count, dim
+        ),
         "coefficients": jnp.full((count,), 0.5),
         "classifier": classifier(config).init(classifier_key, seen(config, image, image)),
     }

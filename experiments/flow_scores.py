@@ -9,28 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from experiments import report, train_vae
+from experiments import flow_families, report, train_vae
 from experiments.flow_config import (
-    EQUATIONS,
     FACTORS,
     Config,
     Subject,
-    coefficient,
     initial,
-    network,
     vae_config,
-    velocity,
+    vector_field,
 )
 from experiments.folder import Folder
 from experiments.train_vae import in_chunks
 from experiments.training import Params
-from latent_flows import directions, pde
+from latent_flows import calculus, directions, pde
 from latent_flows.classifiers import shrink
 from latent_flows.data import Dataset, sprites
 from latent_flows.evaluation import traversals, vp_score
-from latent_flows.evaluation.traversals import Field
+from latent_flows.families import constant
 from latent_flows.generators.vae import VAE
-from latent_flows.typing import Generator
+from latent_flows.geometry.operators import Operator, laplace_beltrami
+from latent_flows.typing import Field, Generator
 
 SEGMENTS = 10
 """Steps in which the data-space length of a traversal is measured."""
@@ -40,6 +38,8 @@ LARGE = 64
 """Pixels a side beyond which images are mean-pooled before they are compared."""
 GANSPACE_AT = 1024
 """Latents whose images GANSpace looks at."""
+ON_MANIFOLD = 8
+"""Starting points from which paths are taken for equations on the generator's manifold."""
 AXES = {"ica": "ICA axes", "visible": "most visible axes"}
 CEILING = "re-encoded truth"
 
@@ -55,16 +55,10 @@ class Method(NamedTuple):
     starts: Float[Array, "k n m"]
 
 
-def constant(direction: Array, t: Array, z: Array) -> Array:
-    """A straight line."""
-    del t, z
-    return direction
-
-
 def methods(
     config: Config, subject: Subject, params: Params, dataset: Dataset | None, key: Array
 ) -> list[Method]:
-    """The learnt potentials, and what they have to be compared with."""
+    """The learnt flows, and what they have to be compared with if that is asked for."""
     count, dim = config.flows.count, subject.starts.shape[1]
     start_key, random_key = jax.random.split(key)
     random = jax.random.normal(random_key, (count, dim))
@@ -73,8 +67,6 @@ def methods(
     # Only dimensions of the latent that the frame spans can be moved along.
     used = jnp.linalg.norm(into_frame, axis=1) > 1e-6
     axes = into_frame[used]
-    field = partial(velocity, network(config))
-
     # What is measured on a large image is as well seen on a small one, and many are kept.
     generator = subject.generator
     if max(subject.image_shape[:2]) > LARGE:
@@ -83,8 +75,14 @@ def methods(
     def straight(name: str, directions: Array) -> Method:
         return Method(name, generator, constant, directions, starts[: len(directions)])
 
+    settings = config.flows
+    members = flow_families.members(settings, params["potentials"])
+    field = vector_field(config, subject)
+    learnt = Method(flow_families.NAMES[settings.family], generator, field, members, starts)
+    if not config.scores.others:
+        return [learnt]
     found = [
-        Method("potentials", generator, field, params["potentials"], starts),
+        learnt,
         straight("random directions", random),
         straight("latent coordinates", axes[:count]),
     ]
@@ -249,6 +247,7 @@ def dominated(paths: traversals.Traversal, ranges: Array) -> dict[str, Any]:
         "sign": float(result.sign_consistency.mean()),
         "valid": float(valid_last.mean()),
         "winners": [FACTORS[i] for i in result.winner.tolist()],
+        "factors": len(set(result.winner.tolist())),
         "shares": result.share.tolist(),
         "signs": result.sign_consistency.tolist(),
         "changes": result.change.tolist(),
@@ -286,30 +285,40 @@ def potentials_alone(
         "most steps": paths.num_steps.max(1).tolist(),
         "solved": float(paths.ok.mean()),
     }
-    if EQUATIONS[config.flows.pde] is not None:
+    if flow_families.EQUATIONS[config.flows.pde] and config.flows.family == "potential":
+        residuals = jax.jit(partial(relative_residuals, config, subject))
         fresh = initial(config, subject, key)
         ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
         for name, learnt in {"residual before": fresh, "residual": params}.items():
-            rows[name] = relative_residuals(config, learnt, ts, paths.zs).tolist()
-        rows["coefficient"] = jax.vmap(coefficient)(params["coefficients"]).tolist()
+            rows[name] = residuals(learnt, ts, paths.zs).tolist()
+        rows["coefficient"] = jax.vmap(flow_families.coefficient)(params["coefficients"]).tolist()
     return rows
 
 
-@partial(jax.jit, static_argnums=0)
 def relative_residuals(
-    config: Config, params: Params, ts: Float[Array, "t"], paths: Float[Array, "k n t m"]
+    config: Config,
+    subject: Subject,
+    params: Params,
+    ts: Float[Array, "t"],
+    paths: Float[Array, "k n t m"],
 ) -> Float[Array, "k"]:
-    """Relative PDE residual of each potential at the points of its paths, time 0 left out."""
-    apply: Any = network(config).apply  # flax types its result as a pair as well
-    equation = EQUATIONS[config.flows.pde]
-    assert equation is not None
+    """Relative PDE residual of each potential at the points of its paths, time 0 left out.
 
-    def one(params: PyTree, raw: Array, zs: Array) -> Array:
-        residual = equation(partial(apply, params), coefficient(raw))
+    With a Laplacian, also of potentials that were trained on the row sums in its place.
+    """
+    laplacian: Operator = calculus.laplacian
+    if subject.manifold is not None:
+        laplacian, paths = laplace_beltrami(subject.manifold), paths[:, :ON_MANIFOLD]
+
+    def one(args: Any) -> Array:
+        params, raw, zs = args
+        residual = flow_families.residual(config.flows, params, raw, laplacian)
+        assert residual is not None
         times = jnp.tile(ts[1:], len(zs))
         return pde.relative_residual(residual, times, zs[:, 1:].reshape(-1, zs.shape[-1]))
 
-    return jax.vmap(one)(params["potentials"], params["coefficients"], paths)
+    # One after the other: the metric of a generator takes much memory.
+    return jax.lax.map(one, (params["potentials"], params["coefficients"], paths))
 
 
 def measure(
@@ -340,7 +349,7 @@ def measure(
             )
             rows.append({"displacement": name, **row})
     summary = {"potentials": alone, "comparison": rows}
-    if (vae := subject.vae) is not None:
+    if (vae := subject.vae) is not None and config.scores.others:
         settings = vae_config(config)
         test = train_vae.load(settings, "test")
         generator = folder.remember(
@@ -361,16 +370,16 @@ def show(summary: dict[str, Any]) -> None:
     own = next(
         row
         for row in summary["comparison"]
-        if row["method"] == "potentials" and row["displacement"] == "long"
+        if row["method"] in flow_families.NAMES.values() and row["displacement"] == "long"
     )
     table = []
     for k in range(count):
-        row: dict[str, Any] = {"potential": str(k)}
+        row: dict[str, Any] = {"k": str(k)}
         if "winners" in own:
             row |= {"changes": own["winners"][k], "share": own["shares"][k]}
             row |= {"sign": own["signs"][k], "valid": own["valid_each"][k]}
         table.append({**row, **{name: values[k] for name, values in lists.items()}})
-    report.show("Potentials", table)
+    report.show(own["method"].capitalize() if own["method"].islower() else own["method"], table)
     hidden = ("shares", "signs", "changes", "valid_each")
     for displacement in ("long", "short"):
         rows = [

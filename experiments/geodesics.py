@@ -3,74 +3,54 @@
 Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claims (i) and (iii): with a
 deviation that grows away from data the volume measure is large off the data, and paths that are
 shortest in that metric decode to images that a classifier is sure of, where straight lines cross
-regions without data. Trains the generator first unless --generator names a finished one.
+regions without data. Trains the generator first unless --generator names a finished one. Of a
+generator without an encoder (a GAN's run, or --generator.path) pairs of draws from its prior are
+joined instead, by its pull-back metric.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from experiments import classifier, judges, manifold, report, train_vae
+from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae
 from experiments.command import main
 from experiments.deviation import KINDS
 from experiments.folder import Folder, open_folder
 from experiments.judges import Judges
 from experiments.manifold import Subject, everywhere
+from experiments.paths import (
+    BATCH,
+    STRAIGHT,
+    TIMES,
+    Geodesics,
+    Paths,
+    evenly,
+    joined,
+    length_of,
+    recalled,
+    straight,
+)
 from latent_flows import plots
-from latent_flows.batches import in_batches
-from latent_flows.geometry import curves
-from latent_flows.geometry.geodesics import geodesic, reach
-from latent_flows.geometry.graph import Graph, graph_path, knn_graph
+from latent_flows.geometry.graph import knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
-from latent_flows.limits import at_least
-from latent_flows.typing import Latent, Metric, Scalar
+from latent_flows.typing import Metric
 
-BATCH = 20
-"""Pairs that are joined, or paths that are measured, at once."""
 MARGIN = 0.1
 """Of the range of the codes, added on each side of it where points off the data are drawn."""
 BORDER = 0.5
 """In standard deviations of the codes: how far from the nearest code the border of data ends."""
-TIMES = ("seconds", "compiling", "searching")
 UNSHOWN = ("length_network", *TIMES[1:])
 """Measures that the table leaves out."""
-STRAIGHT = "straight line"
 TITLES = {"rbf": "RBF deviation", "network": "ordinary deviation"}
 NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", manifold.EUCLIDEAN: STRAIGHT}
-
-
-@dataclass(frozen=True)
-class Geodesics:
-    """The paths, and what is measured and drawn."""
-
-    pairs: int = 100
-    """Pairs of held-out codes that are joined."""
-    segments: int = 32
-    """Parts that a path is discretised in."""
-    neighbours: int = 10
-    """Neighbours of a code in the graph over training codes, whose shortest paths the search for
-    geodesics of the RBF metric starts from as well as from straight lines; 0: only from these."""
-    off: int = 1000
-    """Points off the data at which the volume measure is compared with that on it."""
-    shown: int = 8
-    """Pairs whose paths are drawn."""
-    strips: int = 3
-    """Pairs whose paths are decoded to rows of images."""
-
-    def __post_init__(self) -> None:
-        at_least(self, "geodesics.", pairs=1, segments=1, off=1, shown=1, strips=1)
-        if self.neighbours < 0:
-            raise ValueError(f"geodesics.neighbours must not be negative, got {self.neighbours}")
 
 
 @dataclass(frozen=True)
@@ -84,65 +64,12 @@ class Config(manifold.Config):
 PRESETS = manifold.presets(Config)
 
 
-class Paths(NamedTuple):
-    """Paths of one method."""
-
-    points: Float[np.ndarray, "m n+1 d"]
-    converged: Bool[np.ndarray, "m"]
-    seconds: float
-    """Spent on the solver for all of them, without compiling."""
-    compiling: float
-    searching: float
-    """Spent on shortest paths over the graph, compiling included."""
-
-
 def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
     """Random pairs of the held-out codes that the density has not seen."""
     _, codes = np.array_split(np.asarray(subject.test.codes), 2)
     random = np.random.default_rng(config.seed)
     rows = [random.choice(len(codes), 2, replace=False) for _ in range(config.geodesics.pairs)]
     return jnp.asarray(codes[np.array(rows)])
-
-
-def joined(
-    metric: Metric, pairs: Float[Array, "m 2 d"], segments: int, graph: Graph | None = None
-) -> Paths:
-    """Geodesics between pairs: with a graph, the shorter of those that are found from the straight
-    line and from the shortest path over the graph."""
-
-    def path(pair: Float[Array, "2 d"], *starts: Array) -> tuple[Array, Array]:
-        find = partial(geodesic, metric, pair[0], pair[1], segments=segments)
-        found = [find(), *(find(initial=start) for start in starts)]
-        energies = jnp.stack([jnp.where(one.converged, one.energy, jnp.inf) for one in found])
-        best = jnp.argmin(energies)
-        points = jnp.stack([one.points for one in found])[best]
-        return points, jnp.stack([one.converged for one in found])[best]
-
-    begun = time.monotonic()
-    starts = () if graph is None else (over_graph(graph, pairs, segments),)
-    searched = time.monotonic()
-    solve = jax.jit(in_batches(path, BATCH, effort=lambda pairs, *_: reach(pairs)))
-    compiled_solve = solve.lower(pairs, *starts).compile()
-    compiled = time.monotonic()
-    points, converged = jax.block_until_ready(compiled_solve(pairs, *starts))
-    seconds = time.monotonic() - compiled
-    return Paths(
-        np.asarray(points), np.asarray(converged), seconds, compiled - searched, searched - begun
-    )
-
-
-def over_graph(
-    graph: Graph, pairs: Float[Array, "m 2 d"], segments: int
-) -> Float[Array, "m n+1 d"]:
-    """Shortest paths over a graph; a straight line where the graph does not join a pair."""
-
-    def path(pair: Float[Array, "2 d"]) -> Array:
-        try:
-            return graph_path(graph, pair[0], pair[1], segments=segments)
-        except ValueError:
-            return curves.straight(pair[0], pair[1], segments)
-
-    return jnp.stack([path(pair) for pair in pairs]).astype(pairs.dtype)
 
 
 def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
@@ -160,10 +87,8 @@ def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
                 graph = knn_graph(metric, subject.train.codes, neighbours=neighbours)
             return joined(metric, pairs, segments, graph)
 
-        points, converged, *times = folder.remember(f"paths_{name}", compute).values()
-        found[name] = Paths(np.array(points, np.float32), np.array(converged), *times)
-    lines = jax.vmap(partial(curves.straight, segments=segments))(pairs[:, 0], pairs[:, 1])
-    found[manifold.EUCLIDEAN] = Paths(np.asarray(lines), np.ones(len(lines), bool), 0.0, 0.0, 0.0)
+        found[name] = recalled(folder, f"paths_{name}", compute)
+    found[manifold.EUCLIDEAN] = straight(pairs, segments)
     return found
 
 
@@ -207,11 +132,6 @@ def measure_paths(
         row["converged"] = float(found.converged.mean())
         rows.append(row | {key: getattr(found, key) for key in TIMES})
     return rows
-
-
-def length_of(metric: Metric) -> Callable[[Array], Scalar]:
-    """From points of a path to its length."""
-    return lambda points: curves.length(metric, partial(curves.evaluate, points))
 
 
 def measure_volume(config: Config, subject: Subject, judge: Judges) -> list[dict[str, Any]]:
@@ -308,7 +228,7 @@ def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) ->
     shown = order[ranks.round().astype(int)]
     codes = np.asarray(subject.test.codes)
     low, high = box(codes)
-    straight = paths[manifold.EUCLIDEAN].points[shown]
+    lines = paths[manifold.EUCLIDEAN].points[shown]
     return plots.latent_maps(
         [log_volume(subject.metrics[kind]) for kind in KINDS["both"]],
         low=low,
@@ -318,7 +238,7 @@ def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) ->
         data=codes[:1000],
         labels=None if subject.test.labels is None else subject.test.labels[:1000],
         curves=[
-            {"geodesic": np.asarray(paths[kind].points[shown]), STRAIGHT: np.asarray(straight)}
+            {"geodesic": np.asarray(paths[kind].points[shown]), STRAIGHT: np.asarray(lines)}
             for kind in KINDS["both"]
         ],
         caption=(
@@ -372,19 +292,13 @@ def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> 
     )
 
 
-def evenly(points: Float[Array, "n d"], places: Float[np.ndarray, "k"]) -> Float[Array, "k d"]:
-    """The polygon through `points` at shares of its length."""
-    steps = jnp.linalg.norm(jnp.diff(points, axis=0), axis=1)
-    gone = jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
-
-    def coordinate(values: Float[Array, "n"]) -> Latent:
-        return jnp.interp(jnp.asarray(places) * gone[-1], gone, values)
-
-    return jax.vmap(coordinate, in_axes=1, out_axes=1)(points)
-
-
 def run(config: Config) -> None:
-    """Train the generator, join pairs, measure, draw."""
+    """Train the generator, unless there is one, join pairs, measure, draw."""
+    given = manifold.supplied(config)
+    if given is not None:
+        folder = open_folder(config.run, config)
+        prior_geodesics.run(folder, given, config.geodesics, config.seed)
+        return
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)

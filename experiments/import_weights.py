@@ -8,12 +8,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from docstring_parser import parse_from_object
 from flax import linen as nn
 
 from experiments import checkpoints, report
@@ -39,12 +40,27 @@ class Settings:
     """What an architecture can be set to; each has its own fields."""
 
 
+def _sentence(text: str) -> str:
+    """A text that may begin small and run over several lines.
+
+    >>> _sentence("layers of the\\n    network.")
+    'Layers of the network.'
+    """
+    return " ".join((text[:1].upper() + text[1:]).split())
+
+
 def _settings_of(net: Any) -> Settings:
+    """The fields of a module, with what its docstring says of them."""
     own = [f for f in fields(net) if f.init and f.name not in ("parent", "name")]
     types = get_type_hints(type(net))
+    texts = {p.arg_name: p.description for p in parse_from_object(type(net)).params}
+    helps = {f.name: tyro.conf.arg(help=_sentence(texts[f.name] or "")) for f in own}
     kind = make_dataclass(
         f"{type(net).__name__}Settings",
-        [(f.name, types[f.name], field(default=getattr(net, f.name))) for f in own],
+        [
+            (f.name, Annotated[types[f.name], helps[f.name]], field(default=getattr(net, f.name)))
+            for f in own
+        ],
         bases=(Settings,),
         frozen=True,
     )

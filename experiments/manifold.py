@@ -18,9 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from experiments import deviation, train_vae
-from experiments.command import Presets, module_name
+from experiments import source as sources
+from experiments.command import Presets, UsageError, module_name
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, made_by, read_config
+from experiments.source import Flags, Source, Supply
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows.data import Dataset
@@ -48,7 +50,10 @@ class Config:
     """Source of all randomness."""
     generator: str = ""
     """Run folder of a finished train_vae, or of an experiment like this one, whose VAE to use (and
-    the deviations, if it has both); empty: train the VAE described below first."""
+    the deviations, if it has both); for geodesics also of train_gan or import_weights; empty, and
+    no generator.path: train the VAE described below first."""
+    source: Flags = field(default_factory=Source)
+    """A generator that is no VAE's; for geodesics."""
     data: str = "surface"
     """Data set: surface, digits, sprites, or a prepared TFDS image set by name (see
     TFDS_DATA_DIR)."""
@@ -111,6 +116,15 @@ def with_vae(config: Kinds, generator: train_vae.Config) -> Kinds:
     return replace(whole, labels=generator.labels, deviation=generator.deviation)
 
 
+def supplied(config: Config) -> Supply | None:
+    """The generator that the flags name, or None where it is that of a VAE.
+
+    Raises:
+        UsageError: there is no such generator.
+    """
+    return sources.supplied(config.generator, config.source, config.seed)
+
+
 def source(config: Config) -> tuple[Path, train_vae.Config]:
     """The run folder that holds the generator, this one or an earlier one, and its configuration.
 
@@ -158,8 +172,14 @@ def datasets(config: Config) -> tuple[Dataset, Dataset]:
     """The training and the held-out part of the data, checked.
 
     Raises:
+        UsageError: the generator is no VAE's, so that there is nothing to encode data with.
         ValueError: a batch larger than the data set.
     """
+    if sources.is_supplied(config.generator, config.source):
+        raise UsageError(
+            f"{module_name(type(config))} is about codes of data, and this generator has no "
+            "encoder: only a VAE will do (experiments.geodesics takes any generator)"
+        )
     _, settings = source(config)
     train = train_vae.load(settings, "train")
     train_vae.check(replace(settings, deviation=config.deviation), train)

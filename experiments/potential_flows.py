@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from experiments import flow_scores, report, train_vae, traverse
+from experiments import flow_families, flow_scores, report, train_vae, traverse
 from experiments.command import main
 from experiments.flow_config import (
-    EQUATIONS,
     PHASE,
     Config,
     Flows,
@@ -28,24 +28,24 @@ from experiments.flow_config import (
     Weights,
     check,
     classifier,
-    coefficient,
     initial,
     load_subject,
     load_vae,
-    network,
     pullback_metrics,
     seen,
     supplied,
     supplied_subject,
     vae_config,
-    velocity,
+    vector_field,
 )
 from experiments.folder import Folder, open_folder
 from experiments.source import Source
 from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit
-from latent_flows import data, flows, objectives, pde
+from latent_flows import calculus, data, flows, objectives, pde
 from latent_flows.batches import in_batches
+from latent_flows.generators.hoisting import hoist
+from latent_flows.geometry.operators import frame_and_bend, operator_in
 from latent_flows.typing import Generator, Scalar
 
 ALIGNED = Weights(
@@ -58,6 +58,8 @@ ALIGNED = Weights(
     inconsistency=1.0,
 )
 PUBLISHED = Weights()
+
+LAPLACIANS = {"euclidean": calculus.laplacian, "row-sum": calculus.row_sums}
 
 DEMO = with_vae(
     Config(
@@ -171,19 +173,17 @@ def loss(
     del step
     count, weights = config.flows.count, config.weights
     # [share, K]: the leading axis, split over devices, stays the leading one.
-    starts, *metrics = (
-        leaf.reshape(-1, count, *leaf.shape[1:])
-        for leaf in (batch["start"], *([batch["metric"]] if "metric" in batch else []))
-    )
+    points = {name: leaf.reshape(-1, count, *leaf.shape[1:]) for name, leaf in batch.items()}
     keys = jax.random.split(key, count)
-    follow = partial(along, config, subject)
-    found = jax.vmap(follow, in_axes=(0, 0, 0, 1, *[1 for _ in metrics]))(
-        params["potentials"], params["coefficients"], keys, starts, *metrics
+    members = flow_families.members(config.flows, params["potentials"])
+    found = jax.vmap(partial(along, config, subject), in_axes=(0, 0, 0, 1))(
+        members, params["coefficients"], keys, points
     )
+    banked = "metric" in batch
     before, after, squared_speed = image_pairs(
-        subject.generator, found, config.flows.at_once, push=not metrics
+        subject.generator, found, config.flows.at_once, push=not banked
     )
-    if not metrics:
+    if not banked:
         found["squared_speed"] = squared_speed
     features = seen(config, before, after)
     logits: Any = classifier(config).apply(params["classifier"], features)
@@ -197,7 +197,7 @@ def loss(
         "pace": objectives.off_pace(found["squared_speed"], config.flows.pace),
         "outside": jnp.mean(found["outside"]),
     }
-    if metrics:
+    if banked:
         terms |= {
             "sparsity": objectives.sparsity(found["contributions"]),
             "overlap": objectives.overlap(found["contributions"]),
@@ -236,14 +236,21 @@ def along(
     params: PyTree,
     raw: Scalar,
     key: Array,
-    starts: Array,
-    metric: Array | None = None,
+    known: Batch,
 ) -> dict[str, Array]:
-    """What one potential does from each of its starting points."""
-    net, horizon = network(config), config.flows.horizon
-    apply: Any = net.apply  # flax types its result as a pair as well
-    u = partial(apply, params)
-    field = partial(velocity, net, params)
+    """What one member of the family does from each of its starting points.
+
+    Args:
+        config: the run's.
+        subject: what moves.
+        params: of the member.
+        raw: what the coefficient of its equation is made of.
+        key: a random key.
+        known: the starting points and what is known there, see `latents`.
+    """
+    starts, metric = known["start"], known.get("metric")
+    horizon = config.flows.horizon
+    field = partial(vector_field(config, subject), params)
     sign_key, step_key, time_key = jax.random.split(key, 3)
     count = len(starts)
     signs = jax.random.rademacher(sign_key, (count,), starts.dtype)
@@ -276,26 +283,66 @@ def along(
         result["squared_speed"] = jnp.einsum("ni,nij,nj->n", moving, metric, moving)
         result["contributions"] = jax.vmap(objectives.unit_contributions)(moving, metric)
     result["moving"] = moving
-    if config.flows.initial == "free":
+    if config.flows.initial == "free" and config.flows.family == "potential":
         result["initial"] = objectives.relative_start(
             jax.vmap(partial(field, jnp.zeros(())))(starts), moving
         )
-    if (equation := EQUATIONS[config.flows.pde]) is not None:
-        residual = equation(u, coefficient(raw))
-        result["residual"] = pde.relative_residual(
-            residual, jnp.tile(ts[1:], count), paths[:, 1:].reshape(-1, starts.shape[-1])
+    if subject.manifold is None:
+        at = jnp.tile(ts[1:], count), paths[:, 1:].reshape(-1, starts.shape[-1])
+        residual = flow_families.residual(
+            config.flows, params, raw, LAPLACIANS[config.flows.laplacian]
         )
+        if residual is not None:
+            result["residual"] = pde.relative_residual(residual, *at)
+    else:
+        result["residual"] = on_manifold(config, subject, params, raw, times, points, known)
     return result
+
+
+def on_manifold(
+    config: Config,
+    subject: Subject,
+    params: PyTree,
+    raw: Scalar,
+    times: Array,
+    points: Array,
+    known: Batch,
+) -> Scalar:
+    """The relative residual of the equation on the generator's manifold.
+
+    Its Laplacian needs the metric's derivatives, so it is taken at one point of each path: a
+    starting point at a random time, where a bank knows them, or else the point that is seen.
+    """
+    assert subject.manifold is not None
+    if "root" in known:
+        frames = known["root"], known["bend"]
+    else:
+        frames = jax.vmap(frame_and_bend(subject.manifold))(points)
+
+    def terms(t: Scalar, place: tuple[Array, Array, Array]) -> tuple[Scalar, ...]:
+        z, root, bend = place
+        laplacian = operator_in(lambda _: (root, bend))
+        residual = flow_families.residual(config.flows, params, raw, laplacian)
+        assert residual is not None
+        return residual.terms(t, z)
+
+    return pde.relative_size(jax.vmap(terms)(times, (points, *frames)))
+
+
+def loss_of(config: Config, subject: Subject, generator: Generator, *step: Any) -> Any:
+    """`loss` with a generator in place of the subject's, to be bound as an argument."""
+    return loss(config, subject._replace(generator=generator), *step)
 
 
 def train(folder: Folder, config: Config, subject: Subject) -> Params:
     """Train, or go on training, the potentials of a run folder."""
     dataset = latents(config, subject)
+    generator = hoist(subject.generator, subject.starts.shape[1])
     return fit(
         folder,
         PHASE,
         init=partial(initial, config, subject),
-        loss=partial(loss, config, subject),
+        loss=Partial(partial(loss_of, config, subject), generator),
         batches=lambda start, sharding: data.batches(
             dataset,
             batch_size=config.training.batch_size,
@@ -305,20 +352,25 @@ def train(folder: Folder, config: Config, subject: Subject) -> Params:
         ),
         config=config.training,
         seed=config.seed,
-        describe=f"{config.flows.count} {config.flows.pde} potentials",
+        describe=f"{config.flows.count} {flow_families.describe(config.flows)}",
     )
 
 
 def latents(config: Config, subject: Subject) -> data.Dataset:
-    """Starting points, with the generator's metric at each if a bank of them is asked for."""
+    """Starting points, with the generator's metric at each if a bank of them is asked for.
+
+    And with an orthonormal basis and the Laplacian of the coordinates, if equations hold on the
+    generator's manifold.
+    """
     if not config.flows.bank:
         return data.from_arrays("latents", start=np.asarray(subject.starts))
     bank = subject.starts[: config.flows.bank]
-    return data.from_arrays(
-        "latents",
-        start=np.asarray(bank),
-        metric=np.asarray(pullback_metrics(subject.generator, bank)),
-    )
+    known = {"start": bank, "metric": pullback_metrics(subject.generator, bank)}
+    if subject.manifold is not None:
+        frame = frame_and_bend(subject.manifold)
+        known["root"], known["bend"] = jax.jit(partial(jax.lax.map, frame, batch_size=64))(bank)
+    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in known.items()}
+    return data.from_arrays("latents", **arrays)
 
 
 def run(config: Config) -> None:

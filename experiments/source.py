@@ -5,13 +5,10 @@ is brought into one form here.
 """
 
 import importlib
-import importlib.util
 import inspect
 import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -22,20 +19,21 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tyro
 from jaxtyping import Array, Float, PRNGKeyArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from experiments import checkpoints, import_weights, train_gan
+from experiments import import_weights, train_gan
 from experiments.command import UsageError, module_name
 from experiments.folder import made_by, read_config
+from experiments.own_function import import_function, read_checkpoint, what
 from experiments.training import Params, restore
 from latent_flows import data
 from latent_flows.data import Dataset
 from latent_flows.generators import stylegan2
 from latent_flows.generators.biggan import BigGAN
+from latent_flows.generators.hoisting import hoist
 from latent_flows.generators.proggan import ProgGAN
 from latent_flows.generators.sngan import SNGAN
 from latent_flows.generators.stylegan2 import StyleGAN2
+from latent_flows.generators.thrift import layerwise, thrifty
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent
 
@@ -45,6 +43,9 @@ SLACK = 0.25
 """Of the width of `range`: how far beyond it the pixels of a user's images may lie."""
 GANS = (module_name(train_gan.Config), module_name(import_weights.Config))
 """Experiments whose run folders hold a generator alone."""
+STUDIES = tuple(f"experiments.{name}" for name in ("flow_config", "direction_config", "geodesics"))
+"""Modules of configurations with the fields `generator`, `source` and `seed`, about a generator
+that they do not hold."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Source:
     """StyleGAN2's latent space."""
     label: int | None = None
     """BigGAN's class; none: a random one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What it computes in; latents, images and everything around it keep their precision."""
+    recompute: bool = False
+    """Compute its features again on the way back instead of keeping them: less memory, more
+    time."""
 
     def __post_init__(self) -> None:
         if self.latent_dim is not None:
@@ -92,7 +98,7 @@ class Supply(NamedTuple):
     name: str
     """What it is, for captions."""
     generator: Generator
-    """From a latent to an image `[h, w, c]`, nominally in [0, 1]."""
+    """From a latent to an image `[h, w, c]`, nominally in [0, 1]; its parameters are its leaves."""
     latent_dim: int
     image_shape: tuple[int, int, int]
     prior: Callable[[PRNGKeyArray], Latent]
@@ -100,6 +106,49 @@ class Supply(NamedTuple):
     """Of the layers that take the latent, stacked; None where it meets no linear layer."""
     data: Dataset | None
     """The data it was trained on, where their factors can be measured."""
+
+
+def named(run: str, source: Source) -> tuple[str, Source, int | None]:
+    """The generator that the flags of an experiment name: where it is, and how to use it.
+
+    A run of one of `STUDIES` stands for the generator that it was about, and brings its own seed.
+
+    Raises:
+        UsageError: flags of a generator that has its own.
+    """
+    if source.path or not run or (maker := made_by(run)) not in STUDIES:
+        return run, source, None
+    if source != Source():
+        raise UsageError(
+            f"--generator {run} is a run of {maker}, which has its own generator; "
+            "leave out the other flags of the generator"
+        )
+    earlier: Any = read_config(run, importlib.import_module(maker).Config)
+    run, source, seed = named(earlier.generator, earlier.source)
+    return run, source, earlier.seed if seed is None else seed
+
+
+def is_supplied(run: str, source: Source) -> bool:
+    """Whether the flags of an experiment name a generator that is no VAE's."""
+    run, source, _ = named(run, source)
+    return is_given(run, source)
+
+
+def supplied(run: str, source: Source, seed: int) -> Supply | None:
+    """The generator that the flags of an experiment name, or None where it is that of a VAE.
+
+    Raises:
+        UsageError: there is no such generator, or flags of one that are of no account.
+    """
+    run, source, own = named(run, source)
+    if is_given(run, source):
+        return supply(run, source, seed if own is None else own)
+    if source != Source():
+        raise UsageError(
+            "flags such as --generator.prior and --generator.space are for a generator without "
+            "an encoder: name one by --generator.path, or by --generator and its run folder"
+        )
+    return None
 
 
 def supply(run: str, source: Source, seed: int) -> Supply:
@@ -177,8 +226,13 @@ def _trained(run: str, source: Source) -> Supply:
 def _colours(run: str) -> int:
     """The colours of a trained GAN's images, from its weights: its data need not be there."""
     path = Path(run).expanduser().absolute() / "checkpoints" / train_gan.PHASE
-    found = checkpoints.newest(path, tidy=False)
-    return 1 if found is None else len(found[1]["params/params/conv/bias"])
+    steps = [child for child in path.glob("*") if child.name.isdigit()]
+    if not steps:
+        return 1  # for `restore` to say what is missing
+    with ocp.StandardCheckpointer() as reader:
+        # The shapes alone, not the arrays.
+        found = reader.metadata(max(steps, key=lambda step: int(step.name)) / "default")
+    return int(found.item_metadata["params/params/conv/bias"].shape[0])
 
 
 def published(name: str, net: Any, variables: Params, source: Source, seed: int) -> Supply:
@@ -188,8 +242,10 @@ def published(name: str, net: Any, variables: Params, source: Source, seed: int)
     if source.label is not None and not isinstance(net, BigGAN):
         raise UsageError(f"--generator.label is BigGAN's; {name} has no classes")
     draw = prior(source, net.latent_dim)
+    if source.recompute:
+        net = layerwise(net)
     apply: Any = net.apply  # flax types its result as a pair as well
-    make: Generator
+    images: Callable[[Params, Latent], Array] = apply
     if isinstance(net, BigGAN):
         label = source.label
         if label is None:
@@ -197,13 +253,13 @@ def published(name: str, net: Any, variables: Params, source: Source, seed: int)
         if label >= net.classes:
             raise UsageError(f"--generator.label must lie in [0, {net.classes}), got {label}")
         name = f"{name}, class {label}"
-        make = lambda z: apply(variables, z, label)  # noqa: E731
+        images = lambda variables, z: apply(variables, z, label)  # noqa: E731
     elif isinstance(net, StyleGAN2):
-        make = stylegan2.generator(net, variables, space=source.space, truncation=source.truncation)
+        within = partial(stylegan2.generator, net, space=source.space, truncation=source.truncation)
+        images = lambda variables, z: within(variables)(z)  # noqa: E731
         draw = _style_prior(net, variables, source, draw)
         name = f"{name}, {source.space.upper()} space"
-    else:
-        make = partial(apply, variables)
+    make = thrifty(images, variables, dtype=source.dtype, recompute=source.recompute)
     return Supply(
         name,
         lambda z: (make(z) + 1) / 2,
@@ -271,9 +327,15 @@ def _own(source: Source) -> Supply:
     if source.space != "z" or source.label is not None:
         raise UsageError("--generator.space and --generator.label are for published generators")
     _check_arguments(source, function)
-    call = function if params is None else partial(function, jax.tree.map(jnp.asarray, params))
+    if params is None:
+        apply = lambda _, z: function(z)  # noqa: E731
+    else:
+        apply, params = function, jax.tree.map(jnp.asarray, params)
+    call = thrifty(apply, params, dtype=source.dtype, recompute=source.recompute)
     low, high = source.range
     shape = _image_shape(source, call, int(dim))
+    if params is None:
+        _check_dtype(source, function, int(dim))
     return Supply(
         source.path,
         lambda z: (call(z) - low) / (high - low),
@@ -283,105 +345,6 @@ def _own(source: Source) -> Supply:
         None,
         None,
     )
-
-
-def import_function(path: str) -> Callable[..., Any]:
-    """The function that `package.module:function` or `file.py:function` names.
-
-    Raises:
-        UsageError: it is not written like this, its module does not import, or has no such name.
-    """
-    where, _, name = path.rpartition(":")
-    if not where or not name:
-        raise UsageError(
-            f"--generator.path must be package.module:function or file.py:function, got {path!r}"
-        )
-    module = _import_file(where) if where.endswith(".py") else _import_module(where)
-    try:
-        function = getattr(module, name)
-    except AttributeError:
-        near = get_close_matches(name, [n for n in vars(module) if not n.startswith("_")], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"--generator.path: {where} has no {name!r}{hint}") from None
-    if not callable(function):
-        raise UsageError(f"--generator.path: {path} is a {type(function).__name__}, no function")
-    return function
-
-
-def _import_module(name: str) -> Any:
-    # As `python -m` does, also where the program was started in another way.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"--generator.path: {name} cannot be imported ({_what(error)})") from None
-
-
-def _import_file(name: str) -> Any:
-    file = Path(name).expanduser()
-    if not file.is_file():
-        raise UsageError(f"--generator.path: {file} does not exist")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"--generator.path: {file} cannot be imported ({_what(error)})") from None
-    return module
-
-
-def read_checkpoint(path: str) -> Any:
-    """The parameters in an orbax folder, a .npz or a .safetensors file, as nested dictionaries.
-
-    Raises:
-        UsageError: there is none, or it cannot be read.
-    """
-    place = Path(path).expanduser().absolute()
-    if not place.exists():
-        raise UsageError(f"--generator.checkpoint: {place} does not exist")
-    try:
-        if place.is_dir():
-            with ocp.StandardCheckpointer() as reader:
-                return reader.restore(_orbax_folder(place))
-        if place.suffix == ".npz":
-            with np.load(place, allow_pickle=False) as file:
-                return _nested(dict(file))
-        if place.suffix == ".safetensors":
-            return _nested(load_file(place))
-    except (SafetensorError, ValueError, OSError, KeyError, EOFError, TypeError) as error:
-        raise UsageError(
-            f"--generator.checkpoint: {place} cannot be read ({_what(error)})"
-        ) from None
-    raise UsageError(
-        f"--generator.checkpoint must be an orbax folder, .npz or .safetensors, got {place.name}"
-    )
-
-
-def _orbax_folder(place: Path) -> Path:
-    """A checkpoint itself, or the newest that an orbax manager keeps below this folder."""
-    steps = [int(child.name) for child in place.iterdir() if child.name.isdigit()]
-    if steps:
-        place = place / str(max(steps))
-    return place / "default" if (place / "default").is_dir() else place
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Names with slashes as nested dictionaries.
-
-    >>> _nested({"a/b": 1, "a/c": 2, "d": 3})
-    {'a': {'b': 1, 'c': 2}, 'd': 3}
-    """
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *folders, last = name.split("/")
-        place = tree
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = value
-    return tree
 
 
 def _check_arguments(source: Source, function: Callable[..., Any]) -> None:
@@ -411,7 +374,7 @@ def _image_shape(source: Source, call: Callable[[Array], Any], dim: int) -> tupl
     try:
         image = jax.eval_shape(call, jax.ShapeDtypeStruct((dim,), jnp.float32))
     except Exception as error:
-        raise UsageError(f"{told} fails on a latent of shape ({dim},): {_what(error)}") from None
+        raise UsageError(f"{told} fails on a latent of shape ({dim},): {what(error)}") from None
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
     if shape is None or dtype is None:
         raise UsageError(f"{told} gives {type(image).__name__}, not an image [h, w, c]")
@@ -424,6 +387,21 @@ def _image_shape(source: Source, call: Callable[[Array], Any], dim: int) -> tupl
     return shape
 
 
+def _check_dtype(source: Source, function: Callable[[Array], Any], dim: int) -> None:
+    """Whether a function without a checkpoint computes in a narrow dtype if its latent has that.
+
+    Raises:
+        UsageError: numbers of its own are wider.
+    """
+    made = jax.eval_shape(function, jax.ShapeDtypeStruct((dim,), source.dtype))
+    if made.dtype != jnp.dtype(source.dtype):
+        raise UsageError(
+            f"--generator.path {source.path} makes {made.dtype} of latents in {source.dtype}, so "
+            "numbers of its own are wider; pass them by --generator.checkpoint, or leave out "
+            "--generator.dtype"
+        )
+
+
 def _checked(found: Supply, source: Source) -> Supply:
     """The same, once images of a few draws were found to be finite and in their range.
 
@@ -432,9 +410,11 @@ def _checked(found: Supply, source: Source) -> Supply:
     """
     latents = draws(found.prior, jax.random.key(0), PROBES)
     try:
-        images = np.asarray(jax.jit(partial(jax.lax.map, found.generator))(latents))
+        # Programs take its parameters as arguments: as constants they would each hold a copy.
+        found = found._replace(generator=hoist(found.generator, found.latent_dim))
+        images = np.asarray(jax.jit(jax.lax.map)(found.generator, latents))
     except Exception as error:
-        raise UsageError(f"{found.name} cannot make an image: {_what(error)}") from None
+        raise UsageError(f"{found.name} cannot make an image: {what(error)}") from None
     if not np.isfinite(images).all():
         raise UsageError(f"{found.name} makes images that are not finite")
     if source.path and (images.min() < -SLACK or images.max() > 1 + SLACK):
@@ -445,9 +425,3 @@ def _checked(found: Supply, source: Source) -> Supply:
             f"--generator.range {low:g} {high:g}; give their black and white"
         )
     return found
-
-
-def _what(error: BaseException) -> str:
-    """An error's kind and first line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -11,7 +11,7 @@ import tyro
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from experiments import report
+from experiments import flow_families, report
 from experiments.command import main
 from experiments.flow_config import (
     PHASE,
@@ -19,7 +19,7 @@ from experiments.flow_config import (
     Subject,
     load_run,
     network,
-    velocity,
+    vector_field,
 )
 from experiments.folder import Folder, open_folder
 from experiments.training import Params
@@ -52,16 +52,16 @@ def bidirectional(
     its right."""
     horizon = config.flows.horizon * stretch
     ts = jnp.linspace(0.0, horizon, FRAMES + 1)
-    net = network(config)
+    field = vector_field(config, subject)
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None))
     @partial(jax.vmap, in_axes=(None, 0))
     def follow(params: Params, sign: Array) -> traversals.Traversal:
-        field = partial(velocity, net, params)
-        return traversals.traverse(subject.generator, field, z0, ts, scale=sign)
+        return traversals.traverse(subject.generator, partial(field, params), z0, ts, scale=sign)
 
-    both = follow(params["potentials"], jnp.array([-1.0, 1.0]))
+    members = flow_families.members(config.flows, params["potentials"])
+    both = follow(members, jnp.array([-1.0, 1.0]))
     join = lambda leaf: jnp.concatenate([leaf[:, 0, :0:-1], leaf[:, 1]], axis=1)  # noqa: E731
     return join(both.samples), join(both.zs), jnp.concatenate([-ts[:0:-1], ts])
 
@@ -80,15 +80,16 @@ def draw(
     images, _, times = bidirectional(config, subject, params, z0, stretch)
     labels = row_labels(folder, config)
     what = (
-        f"{subject.name}: each row follows the gradient of one {config.flows.pde} potential from "
+        f"{subject.name}: each row follows one of the {flow_families.describe(config.flows)} from "
         "the marked image, forward to the right and reversed to the left."
     )
     figures = {
         "traversals": plots.traversal_grid(
             np.asarray(images), times=np.asarray(times), row_labels=labels, caption=what
-        ),
-        "landscapes": landscapes(config, subject, params, labels),
+        )
     }
+    if config.flows.family == "potential":
+        figures["landscapes"] = landscapes(config, subject, params, labels)
     for phase in ("vae", PHASE):
         if rows := folder.rows(phase):
             caption = f"Loss of the phase '{phase}' and its unweighted terms."
@@ -117,7 +118,8 @@ def row_labels(folder: Folder, config: Config) -> list[str]:
     if not (folder.path / METRICS).exists():
         return numbers
     rows = folder.read_json(METRICS)["comparison"]
-    winners = next(row.get("winners") for row in rows if row["method"] == "potentials")
+    own = next(row for row in rows if row["method"] in flow_families.NAMES.values())
+    winners = own.get("winners")
     return [f"{k}: {winner}" for k, winner in zip(numbers, winners or (), strict=False)] or numbers
 
 
@@ -129,7 +131,7 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
     ts = jnp.linspace(0.0, horizon, 21)
 
     def paths(params: Params) -> Array:
-        field = partial(velocity, net, params)
+        field = partial(vector_field(config, subject), params)
         return jax.vmap(lambda z: flows.integrate(field, z, ts).zs)(starts)
 
     zs = jax.jit(jax.vmap(paths))(params["potentials"])

@@ -39,7 +39,7 @@ def call(monkeypatch, capsys):
 
     def run(module, *argv):
         gc.collect()  # a run folder is held until the object of the last call is gone
-        presets = getattr(module, "PRESETS", None) or module.Drawing
+        presets = getattr(module, "PRESETS", None) or getattr(module, "Drawing", module.Config)
         code = command.main(module.run, presets, [str(word) for word in argv])
         captured = capsys.readouterr()
         return code, captured.out, captured.err

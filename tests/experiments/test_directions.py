@@ -12,16 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, direction_scores, directions, factors
-from experiments.direction_config import Config, Control, Subject, source
+from experiments import command, direction_scores, directions, export, factors
+from experiments.direction_config import (
+    Config,
+    Control,
+    Inversion,
+    Subject,
+    source,
+    supplied,
+    supplied_subject,
+)
 from experiments.folder import open_folder, read_config
+from experiments.source import Source
 from latent_flows.data import sprites
 from latent_flows.directions import transformation
 from latent_flows.directions.model import DirectionModel
+from latent_flows.generators.hoisting import hoist
 
 FLAGS = shlex.split(
     "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --vae-training.steps 3 "
-    "--vae-training.warmup 0 --vae-training.batch-size 16 --transformations zoom "
+    "--vae-training.warmup 0 --vae-training.batch-size 16 --vae-objective.augment "
+    # Of augmented data only sizes that they have would be asked, and a grey image has none.
+    "--vae-objective.augment-ts --transformations zoom "
     "--ts 0.2 --losses mse --inversion.count 5 --inversion.amounts 1 --inversion.steps 2 "
     "--fit.steps 3 --fit.width 4 --control.starts 3 --control.amounts 1 --control.candidates 1"
 )
@@ -87,9 +99,70 @@ def test_another_run_takes_the_generator_and_the_data(whole, tmp_path):
     assert settings.vae == first.vae
 
 
+OWN = """
+import jax.numpy as jnp
+
+
+def blob(z):
+    place = z / 8
+    y, x = jnp.mgrid[-0.5:0.5:16j, -0.5:0.5:16j]
+    square = (x - place[0]) ** 2 + (y - place[1]) ** 2
+    return jnp.exp(-square / 0.02)[..., None]
+
+
+blob.latent_dim = 2
+"""
+
+
+@pytest.mark.slow
+def test_a_generator_of_ones_own_learns_to_move(tmp_path, call):
+    (tmp_path / "own.py").write_text(OWN)
+    flags = shlex.split(
+        "gan --transformations translate_x --ts 0.05 --losses mse "
+        "--inversion.count 16 --inversion.amounts 1 --inversion.steps 40 --fit.steps 300 "
+        "--control.starts 8 --control.amounts 2 --control.candidates 1 --generator.prior uniform"
+    )
+    own = ["--generator.path", f"{tmp_path / 'own.py'}:blob", "--run", tmp_path / "run"]
+    code, _, err = call(directions, *flags, *own)
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["control"][0]["method"] == "linear"
+    assert metrics["control"][0]["r2"] > 0.95
+    # Nothing here meets the latent linearly.
+    assert "SeFa" not in {row["method"] for row in metrics["control"]}
+    assert (tmp_path / "run" / "inversions.png").exists()
+    # Its run stands for the generator in another one.
+    again = Config(generator=str(tmp_path / "run"), run=str(tmp_path / "again"))
+    assert supplied(again).name.endswith("own.py:blob")
+    # What was learnt can be taken out of it.
+    assert call(export, tmp_path / "run", "--npy", tmp_path / "ways.npy")[0] == 0
+    ways = np.load(tmp_path / "ways.npy")
+    np.testing.assert_allclose(ways, [[1, 0]], atol=0.1)
+
+
+def test_draws_take_the_place_of_codes(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    own = Source(path=f"{tmp_path / 'own.py'}:blob", prior="sphere")
+    config = Config(source=own, inversion=Inversion(count=8), control=Control(starts=4))
+    subject = supplied_subject(config, supplied(config))
+    assert (subject.starts.shape, subject.held_out.shape) == ((8, 2), (4, 2))
+    assert not (subject.starts[:4] == subject.held_out).any()
+    for zs in (subject.starts, subject.held_out):
+        np.testing.assert_allclose(jnp.linalg.norm(zs, axis=1), np.sqrt(2), rtol=1e-5)
+    assert subject.radius == pytest.approx(np.sqrt(2), rel=1e-5)
+    # The barycentre goes as far as the latent takes it.
+    reach = np.sqrt(2) / 8
+    for low, high in zip(subject.low[:2], subject.high[:2], strict=True):
+        assert 0.5 - 1.1 * reach < low < 0.5 - 0.8 * reach
+        assert 0.5 + 0.8 * reach < high < 0.5 + 1.1 * reach
+    assert not subject.bounded
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--generator.prior", "sphere"], "are for a generator without an encoder"),
+        (["--generator.path", "none.py:f"], "none.py does not exist"),
         (["--transformations", "hue", "--ts", "0.1"], "hue needs 3 channels (colour), got 1"),
         (["--transformations", "zom", "--ts", "0.1"], "did you mean 'zoom'?"),
         (["--losses", "msee"], "did you mean 'mse'?"),
@@ -138,18 +211,11 @@ def test_sharp_edges_are_sharper_than_blurred_ones_whatever_their_length():
     assert sharp(blurred) < 0.6 * sharp(large)
 
 
-class Blob:
-    """A decoder whose latent is the centre and the size of a Gaussian, hashable as flax's are."""
-
-    config = None
-
-    def decode(self, z):
-        ticks = (jnp.arange(32) + 0.5) / 32 - 0.5
-        square = (ticks[None, :] - z[0]) ** 2 + (ticks[:, None] - z[1]) ** 2
-        return jnp.exp(-square / (2 * (0.06 * jnp.exp2(z[2])) ** 2))[..., None]
-
-    def apply(self, params, z, method):
-        return method(z) if params is None else method(params @ z)
+def blob(z):
+    """A generator whose latent is the centre and the size of a Gaussian."""
+    ticks = (jnp.arange(32) + 0.5) / 32 - 0.5
+    square = (ticks[None, :] - z[0]) ** 2 + (ticks[:, None] - z[1]) ** 2
+    return jnp.exp(-square / (2 * (0.06 * jnp.exp2(z[2])) ** 2))[..., None]
 
 
 @pytest.fixture
@@ -157,7 +223,8 @@ def blobs(key):
     held_out = 0.05 * jax.random.normal(key, (6, 3))
     names = factors.measurable(("translate_x", "translate_y", "zoom"))
     low, high = np.full(3, -0.2), np.full(3, 0.2)
-    return Subject(Blob(), None, held_out, held_out, 1.0, "blobs", names, low, high, 0.0, False)
+    generator = hoist(blob, 3)
+    return Subject(generator, None, held_out, held_out, 1.0, "blobs", names, low, high, 0.0, False)
 
 
 def straight(direction, slope=1.0):

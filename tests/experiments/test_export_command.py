@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, export, flow_config
+from experiments import command, export, flow_config, geodesics
 from experiments.direction_config import Config, Fit, Inversion
 from experiments.flow_config import Flows, network
 from experiments.folder import Folder, open_folder
+from experiments.source import Source
 from latent_flows import export as files
 from latent_flows import frames, potentials
 from latent_flows.directions.trajectories import Trajectories
@@ -153,3 +154,10 @@ def test_a_run_of_another_kind_is_refused(run, call, tmp_path):
     config = other / "config.json"
     config.write_text(config.read_text().replace("direction_config", "train_gan"))
     refused(call(other, "--to", tmp_path / "file"), "experiments.train_gan", "nothing to export")
+
+
+def test_a_generator_without_an_encoder_has_no_metric_that_was_learnt(tmp_path, call):
+    config = geodesics.Config(run=str(tmp_path / "run"), source=Source(path="own.py:bowl"))
+    open_folder(config.run, config)
+    refused(call(config.run, "--to", tmp_path / "m.safetensors"), "nothing was learnt")
+    assert not (tmp_path / "m.safetensors").exists()

@@ -4,13 +4,14 @@ import json
 import os
 import pickle
 import zipfile
+from typing import get_type_hints
 
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from experiments import import_weights
+from experiments import command, import_weights
 from latent_flows.generators.stylegan2 import generator, key_names, mean_w
 from latent_flows.generators.weights import from_state_dict
 from tests.generators.recorded_arrays import PROGGAN, STYLEGAN2, Recorded
@@ -169,3 +170,15 @@ def test_a_folder_of_another_experiment_is_not_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"experiment": "experiments.train_vae", "config": {}}')
     with pytest.raises(import_weights.UsageError, match=r"holds a run of experiments\.train_vae"):
         import_weights.load(tmp_path)
+
+
+@pytest.mark.parametrize("preset", ["sngan-mnist", "biggan-128", "proggan-1024", "stylegan2-256"])
+def test_every_setting_of_a_network_is_explained(preset, capsys):
+    with pytest.raises(SystemExit):
+        command.main(import_weights.run, import_weights.PRESETS, [preset, "--help"])
+    shown = capsys.readouterr().out
+    settings = import_weights.PRESETS[preset][1].network
+    for name, hint in get_type_hints(type(settings), include_extras=True).items():
+        assert hint.__metadata__[0].help.endswith("."), name
+    assert "--network.latent-dim" in shown
+    assert "imensions" in shown.partition("--network.latent-dim")[2]

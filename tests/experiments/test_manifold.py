@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,11 +19,15 @@ from experiments import (
     judges,
     land,
     manifold,
+    prior_geodesics,
     random_walk,
     train_vae,
 )
-from experiments.folder import made_by, open_folder, read_config
+from experiments.folder import Folder, made_by, open_folder, read_config
+from experiments.paths import Geodesics
+from experiments.source import Supply
 from latent_flows import data
+from latent_flows.generators.hoisting import hoist
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.geometry.metrics import pullback
 
@@ -221,6 +226,75 @@ def test_a_run_of_something_else_is_no_generator(tmp_path, call):
     code, _, err = call(geodesics, "digits", "--generator", path, "--run", tmp_path / "run")
     assert code == 2
     assert "holds a run of experiments.potential_flows, not of experiments.train_vae" in err
+
+
+OWN = """
+import jax.numpy as jnp
+
+
+def bowl(z):
+    image = jnp.stack([z[0], z[1], (z @ z) / 2, jnp.ones(())])
+    return 0.5 + 0.1 * image.reshape(2, 2, 1)
+
+
+bowl.latent_dim = 2
+"""
+SUPPLIED = shlex.split(
+    "--geodesics.pairs 4 --geodesics.segments 8 --geodesics.shown 2 --geodesics.strips 1 "
+    "--generator.prior truncated --generator.truncation 2"
+)
+
+
+@pytest.mark.slow
+def test_draws_of_a_generator_of_ones_own_are_joined(tmp_path, call):
+    (tmp_path / "own.py").write_text(OWN)
+    flags = [*SUPPLIED, "--generator.path", f"{tmp_path / 'own.py'}:bowl", "--run", tmp_path / "a"]
+    code, out, err = call(geodesics, *flags)
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    ours, straight = metrics["paths"]
+    assert (ours["path"], straight["path"]) == ("geodesic", "straight line")
+    assert ours["converged"] == 1
+    assert 0.5 < ours["of_straight"] < 1 == straight["of_straight"]
+    assert ours["length"] < straight["length"]
+    for picture in ("latent", "strips"):
+        assert (tmp_path / "a" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    # The same command computes nothing again, and its run stands for the generator.
+    kept = (tmp_path / "a" / "metrics.json").stat().st_mtime_ns
+    assert call(geodesics, *flags)[:2] == (0, out)
+    assert (tmp_path / "a" / "metrics.json").stat().st_mtime_ns == kept
+    again = geodesics.Config(generator=str(tmp_path / "a"))
+    assert manifold.supplied(again).name.endswith("own.py:bowl")
+
+
+def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
+    plane = hoist(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
+    supply = Supply(
+        "plane", plane, 2, (2, 2, 1), lambda key: jax.random.normal(key, (2,)), None, None
+    )
+    settings = Geodesics(pairs=3, segments=4)
+    folder = Folder(tmp_path)
+    paths = prior_geodesics.find(folder, supply, settings, 0)
+    rows = prior_geodesics.measure(supply, settings, paths)["paths"]
+    np.testing.assert_allclose(paths["geodesic"].points, paths["straight line"].points, atol=1e-4)
+    ends = paths["geodesic"].points[:, [0, -1]]
+    wanted = np.sqrt(5) * np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+    assert rows[0]["length"] == pytest.approx(wanted.mean(), rel=1e-4)
+    assert rows[0]["of_straight"] == pytest.approx(1, abs=1e-4)
+    assert rows[0]["smallest_norm"] <= rows[0]["norm_of_ends"]
+
+
+def test_fewer_pairs_at_once_of_large_images():
+    small, large = (Supply("", None, 512, (side, side, 3), None, None, None) for side in (8, 1024))
+    assert prior_geodesics.at_once(small, 32) > prior_geodesics.at_once(large, 32) == 1
+
+
+@pytest.mark.parametrize("module", [clustering, land, random_walk])
+def test_what_is_about_codes_refuses_a_generator_without_an_encoder(module, tmp_path, call):
+    code, out, err = call(module, "--generator.path", "own.py:bowl", "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert f"{module.__name__} is about codes of data, and this generator has no encoder" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_names_of_kinds_are_names_of_metrics():

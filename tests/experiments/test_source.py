@@ -192,6 +192,39 @@ def test_a_path_that_does_not_import_says_why(path, message, tmp_path, monkeypat
         supply("", Source(path=path), 0)
 
 
+def test_a_function_computes_in_the_dtype_asked_for(own, tmp_path):
+    np.savez(tmp_path / "params.npz", **{"deep/gain": np.array(0.3, np.float32)})
+    given = {"path": f"{own}:scaled", "checkpoint": str(tmp_path / "params.npz"), "latent_dim": 2}
+    half = supply("", Source(**given, dtype="bfloat16"), 0).generator
+    image = half(jnp.zeros(2))
+    assert image.dtype == jnp.float32
+    # 0.3 has no exact form in eight bits.
+    assert float(image[0, 0, 0]) == float(jnp.bfloat16(0.3)) != float(jnp.float32(0.3))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_numbers_of_ones_own_are_not_narrowed_in_silence(own):
+    path = f"{own}:symmetric"
+    message = re.escape(f"{path} makes float32 of latents in bfloat16")
+    with pytest.raises(UsageError, match=message):
+        supply("", Source(path=path, latent_dim=1, range=(-1.0, 1.0), dtype="bfloat16"), 0)
+
+
+@pytest.mark.parametrize(
+    "net", [SNGAN((2, 2), latent_dim=3), pytest.param(STYLE, marks=pytest.mark.slow)]
+)
+def test_features_that_are_computed_again_give_the_same_images(net, key):
+    variables, z = filled(net), jnp.ones(3)
+    kept, again = (
+        published("net", net, variables, Source(recompute=on), 0).generator for on in (False, True)
+    )
+    push = lambda g: jax.jit(lambda z: jax.vjp(g, z))(z)[1](jnp.ones((8, 8, g(z).shape[2])))  # noqa: E731
+    np.testing.assert_allclose(again(z), kept(z), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(push(again)[0], push(kept)[0], rtol=1e-4, atol=1e-4)
+    assert "remat" in str(jax.make_jaxpr(again)(z))
+    assert "remat" not in str(jax.make_jaxpr(kept)(z))
+
+
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "orbax"])
 def test_every_kind_of_checkpoint_gives_the_same_images(kind, own, tmp_path):
     flat = {"deep/gain": np.array(0.25, np.float32), "latent_dim": np.array(2)}

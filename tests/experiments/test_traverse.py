@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import traverse
-from experiments.flow_config import Config, Flows, Subject, network, velocity
+from experiments.flow_config import Config, Flows, Subject, network
 from experiments.folder import open_folder
-from latent_flows import flows, frames, potentials
+from latent_flows import families, flows, frames, potentials
 
 CONFIG = Config(flows=Flows(count=2, horizon=3, width=4, depth=1))
 
@@ -49,10 +49,11 @@ def test_a_row_runs_from_the_reversed_flow_through_the_start_to_the_forward_one(
     np.testing.assert_allclose(times, np.linspace(-6.0, 6.0, length), atol=1e-6)
     np.testing.assert_array_equal(zs[:, middle], jnp.broadcast_to(z0, (2, 3)))
     np.testing.assert_array_equal(images[..., 0, :, 0], zs)
+    moving = families.climbing(net)
     for k in range(2):
         one = jax.tree.map(lambda leaf, k=k: leaf[k], params["potentials"])
         for sign, part in ((1.0, zs[k, middle:]), (-1.0, zs[k, middle::-1])):
-            field = lambda t, z, one=one, sign=sign: sign * velocity(net, one, t, z)  # noqa: E731
+            field = lambda t, z, one=one, sign=sign: sign * moving(one, t, z)  # noqa: E731
             expected = flows.integrate(field, z0, jnp.linspace(0.0, 6.0, middle + 1)).zs
             # Both are within the solver's tolerance of the flow.
             np.testing.assert_allclose(part, expected, atol=0.02)

@@ -1,0 +1,137 @@
+"""Flags of potential flows: what moves latents, what the loss is made of, what is measured."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from latent_flows.limits import at_least
+
+
+@dataclass(frozen=True)
+class Flows:
+    """The potentials and their flows."""
+
+    count: int = 4
+    """Number of potentials, K."""
+    horizon: int = 10
+    """Time steps of a traversal, T, each of unit time."""
+    pde: str = "wave"
+    """Equation of the potentials: wave, heat, hamilton_jacobi, fokker_planck or none."""
+    initial: Literal["exact", "free", "static"] = "exact"
+    """exact: at rest at time 0 by construction; free: encouraged by the loss; static: u has no
+    time."""
+    family: Literal["potential", "linear", "warp", "field"] = "potential"
+    """What moves latents: potentials; or, to compare with, constant directions, gradients of RBF
+    mixtures, or a vector field that no potential and no equation binds."""
+    gradient: Literal["plain", "natural"] = "plain"
+    """How potentials are climbed: along their gradient, or along the steepest way as the generator
+    measures length."""
+    laplacian: Literal["euclidean", "row-sum", "beltrami"] = "euclidean"
+    """The Laplacian of the wave and the heat equation: that of the flows' coordinates; the row sums
+    of the Hessian, as in published code; or that of the generator's manifold."""
+    orthogonal: bool = False
+    """Keep the directions of the linear family orthogonal to each other."""
+    supports: int = 16
+    """Pairs of kernels of a warp."""
+    solver: str = "euler"
+    """Solver of the training trajectories; euler takes unit steps, as published."""
+    width: int = 64
+    """Units of a potential's hidden layers."""
+    depth: int = 2
+    """Hidden layers of a potential."""
+    reverse: bool = True
+    """Follow half of the training trajectories backwards."""
+    frame: Literal["ica", "visible", "identity"] = "ica"
+    """Coordinates the flows live in: independent components of the codes (without an encoder:
+    whitened principal components of draws); directions that change the image most first; or the
+    latent's own."""
+    starts: Literal["posterior", "prior"] = "posterior"
+    """Where traversals start: codes of data, or draws from the prior (always, without an encoder).
+    """
+    codes: int = 4096
+    """Number of starting points, and of images encoded to find the frame."""
+    bank: int = 1024
+    """Latents at which the generator's metric is computed once, before training; 0: a
+    Jacobian-vector product at every step instead (for large latents)."""
+    pace: float = 1.0
+    """Data-space length per unit time that flows are drawn to (root mean square, pixels)."""
+    classifier: Literal["small", "lenet", "resnet18"] = "small"
+    """Network that names the potential from an image pair; lenet and resnet18 as published."""
+    at_once: int = 0
+    """Image pairs that the generator makes at once in a training step, to save memory; 0: all."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0, at_once=0)
+        at_least(self, "flows.", supports=1)
+        if self.bank > self.codes:
+            raise ValueError(f"flows.bank ({self.bank}) is more than flows.codes ({self.codes})")
+        if not self.pace > 0:
+            raise ValueError(f"flows.pace must be positive, got {self.pace}")
+        if self.family != "potential" and (self.gradient, self.laplacian) != ("plain", "euclidean"):
+            raise ValueError(
+                "flows.gradient and flows.laplacian are about potentials, and flows.family is "
+                f"{self.family}"
+            )
+        if self.laplacian != "euclidean" and self.pde not in ("wave", "heat"):
+            raise ValueError(
+                f"flows.laplacian {self.laplacian} is for flows.pde wave or heat, not {self.pde}"
+            )
+        if self.orthogonal and self.family != "linear":
+            raise ValueError(f"flows.orthogonal is for flows.family linear, not {self.family}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss terms, each of which is of order 1; 0 leaves a term out."""
+
+    classification: float = 1.0
+    """Cross-entropy of naming the potential from an image pair, in units of log K."""
+    residual: float = 1.0
+    """PDE residual, relative to the size of the equation's terms."""
+    initial: float = 1.0
+    """Squared velocity at time 0, relative to that along the flow (with --flows.initial free)."""
+    stillness: float = 1.0
+    """Lack of variation along the flow: bounded form of the published - E |J v|^2."""
+    pace: float = 0.0
+    """Squared log-ratio of each flow's speed in data space to flows.pace."""
+    outside: float = 0.0
+    """Squared distance that paths go beyond the range of the codes."""
+    sparsity: float = 0.0
+    """Entropy of a flow over the frame's axes, in the generator's metric."""
+    overlap: float = 0.0
+    """Share of axes that two flows have in common, in the generator's metric."""
+    inconsistency: float = 0.0
+    """Lack of a common direction of a flow over starting points and times."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "weights.", **dict.fromkeys(vars(self), 0))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is measured at the end."""
+
+    starts: int = 128
+    """Starting points of the measured traversals, of each traversal."""
+    pairs: int = 1024
+    """Image pairs per traversal for variation predictability (VP)."""
+    fractions: tuple[float, ...] = (0.01, 0.1)
+    """Shares of the pairs that the VP classifier learns from."""
+    length: float = 0.0
+    """Data-space length of the long displacement; 0: the median of the flows' own."""
+    short: float = 0.25
+    """Short displacement, as a share of the long one."""
+    test_images: int = 1000
+    """Held-out images that the generator's bounds are measured on."""
+    vp_steps: int = 150
+    """Training steps of a VP classifier."""
+    seeds: int = 3
+    """VP classifiers per score."""
+    others: bool = True
+    """Compare with directions that need no learning, and measure the generator."""
+    closed_form: bool = False
+    """Compare with SeFa (where a linear layer takes the latent) and GANSpace directions too."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "scores.", starts=2, pairs=2, test_images=1, vp_steps=1, seeds=1, length=0)
+        if not (0 < self.short <= 1 and all(0 < f < 1 for f in self.fractions)):
+            raise ValueError(f"scores.short and scores.fractions must lie in (0, 1), got {self}")

@@ -1,0 +1,149 @@
+"""Every family under the one loss, on a generator whose geometry is known."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import flow_families, flow_scores, potential_flows
+from experiments.flow_config import (
+    Config,
+    Flows,
+    Subject,
+    Weights,
+    initial,
+    unit_metric,
+    vector_field,
+)
+from experiments.training import Training
+from latent_flows import frames
+
+SMALL = Config(
+    flows=Flows(count=2, horizon=2, width=4, depth=1, codes=16, bank=4, frame="identity"),
+    weights=Weights(pace=1.0, outside=1.0, sparsity=1.0, overlap=1.0, inconsistency=1.0),
+    training=Training(batch_size=4),
+)
+STRETCH = jnp.array([1.0, 2.0, 4.0])
+
+
+def picture(z):
+    """An image of 2 x 3 pixels that changes at another rate along each axis."""
+    return jnp.tile(STRETCH * z, (2, 1))[..., None] / 8
+
+
+def setting(**flags):
+    config = replace(SMALL, flows=replace(SMALL.flows, **flags))
+    starts = jax.random.normal(jax.random.key(0), (16, 3))
+    subject = Subject(None, {}, frames.identity(3), picture, starts, starts.min(0), starts.max(0))
+    metric = unit_metric(picture, starts)
+    return config, subject._replace(
+        metric=metric if config.flows.gradient == "natural" else None,
+        manifold=metric if config.flows.laplacian == "beltrami" else None,
+    )
+
+
+def test_a_unit_metric_is_the_pullback_in_units_of_its_mean():
+    points = jax.random.normal(jax.random.key(0), (5, 3))
+    found = unit_metric(picture, points)(points[0])
+    wanted = jnp.diag(STRETCH**2) / jnp.mean(STRETCH**2) + 0.01 * jnp.eye(3)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_natural_gradient_climbs_less_where_the_generator_is_steep():
+    config, subject = setting(gradient="natural")
+    params = initial(config, subject, jax.random.key(1))["potentials"]
+    own = jax.tree.map(lambda leaf: leaf[0], params)
+    z = subject.starts[0]
+    plain = vector_field(*setting())(own, 1.0, z)
+    natural = vector_field(config, subject)(own, 1.0, z)
+    np.testing.assert_allclose(subject.metric(z) @ natural, plain, rtol=1e-3, atol=1e-6)
+
+
+QUICK = [
+    {"family": "linear"},
+    {"family": "field", "initial": "free"},
+    {"laplacian": "beltrami"},
+]
+SLOW = [
+    {"family": "linear", "orthogonal": True},
+    {"family": "warp", "supports": 2},
+    {"gradient": "natural"},
+    {"laplacian": "row-sum"},
+    {"laplacian": "beltrami", "bank": 0},
+]
+FLAGS = [*QUICK, *(pytest.param(flags, marks=pytest.mark.slow) for flags in SLOW)]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: " ".join(map(str, flags.values())))
+def test_every_family_has_a_loss_that_teaches_it(flags, compile_quickly):
+    config, subject = setting(**flags)
+    params = jax.jit(partial(initial, config, subject))(jax.random.key(1))
+    batch = potential_flows.latents(config, subject).examples(np.arange(4))
+    loss = partial(potential_flows.loss, config, subject)
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (total, terms), slopes = gradient(params, jax.random.key(2), 0, batch)
+    assert jnp.isfinite(total)
+    has_equation = config.flows.family == "potential"
+    assert (terms["residual"] > 0) == has_equation
+    # Only a potential that may move at time 0 has an initial condition to learn.
+    assert terms["initial"] == 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(slopes):
+        assert jnp.isfinite(leaf).all(), path
+    moved = [bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(slopes["potentials"])]
+    assert any(moved)
+
+
+def test_laplacians_differ_only_where_they_should():
+    """At the same parameters, the row sums and the manifold's Laplacian give other residuals."""
+    residuals = {}
+    for name in ("euclidean", "row-sum", "beltrami"):
+        config, subject = setting(laplacian=name)
+        params = initial(config, subject, jax.random.key(1))
+        batch = potential_flows.latents(config, subject).examples(np.arange(4))
+        found = jax.jit(partial(potential_flows.loss, config, subject))(
+            params, jax.random.key(2), 0, batch
+        )[1]
+        residuals[name] = float(found.pop("residual"))
+        rest = {key: float(value) for key, value in found.items()}
+        assert rest == pytest.approx(residuals.setdefault("rest", rest), rel=1e-4)
+    residuals.pop("rest")
+    assert len({round(value, 4) for value in residuals.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"family": "linear", "gradient": "natural"}, "are about potentials"),
+        ({"family": "field", "laplacian": "beltrami"}, "are about potentials"),
+        ({"laplacian": "beltrami", "pde": "hamilton_jacobi"}, "for flows.pde wave or heat"),
+        ({"orthogonal": True}, "flows.orthogonal is for flows.family linear, not potential"),
+        ({"supports": 0}, "flows.supports must be at least 1"),
+    ],
+)
+def test_flags_that_make_no_sense_together_are_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        Flows(**flags)
+
+
+def test_what_needs_potentials_says_so():
+    with pytest.raises(flow_families.UsageError, match="is warp: RBF warps"):
+        flow_families.potential_network(Flows(family="warp"))
+
+
+def test_what_is_learnt_is_measured_first_and_alone_if_asked():
+    config, subject = setting(family="linear", orthogonal=True)
+    params = initial(config, subject, jax.random.key(1))
+    found = flow_scores.methods(config, subject, params, None, jax.random.key(2))
+    assert [method.name for method in found] == [
+        "learnt lines",
+        "random directions",
+        "latent coordinates",
+    ]
+    # What is measured are the members, not what they are made of.
+    directions = found[0].params["params"]["direction"]
+    np.testing.assert_allclose(directions @ directions.T, jnp.eye(2), atol=1e-5)
+    alone = replace(config, scores=replace(config.scores, others=False))
+    assert len(flow_scores.methods(alone, subject, params, None, jax.random.key(2))) == 1
