@@ -243,12 +243,12 @@ class Step:
         ]
         self.learnt: list[dict[str, Any]] = [
             {
-                "potentials": _map(_leaf, _map(itemgetter(k), numbers.potentials)),
-                "coefficients": _leaf(numbers.coefficients[k]),
+                "potentials": map_layers(leaf_of, map_layers(itemgetter(k), numbers.potentials)),
+                "coefficients": leaf_of(numbers.coefficients[k]),
             }
             for k in groups
         ]
-        self.classifier = _map(_leaf, numbers.classifier)
+        self.classifier = map_layers(leaf_of, numbers.classifier)
         self.leaves = [*_leaves(self.learnt), *_leaves(self.classifier)]
         self.optimizer = torch.optim.Adam(self.leaves, lr=setting.learning_rate, fused=True)
 
@@ -269,11 +269,11 @@ class Step:
         return total.item(), norm.item()
 
 
-def _leaf(tensor: Tensor) -> Tensor:
+def leaf_of(tensor: Tensor) -> Tensor:
     return tensor.clone().requires_grad_()
 
 
-def _map(f: Callable[[Tensor], Tensor], params: Params) -> Params:
+def map_layers(f: Callable[[Tensor], Tensor], params: Params) -> Params:
     return {name: {key: f(leaf) for key, leaf in layer.items()} for name, layer in params.items()}
 
 

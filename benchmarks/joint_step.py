@@ -1,0 +1,272 @@
+"""One training step of a VAE trained with potentials: JAX against eager PyTorch, and its growth.
+
+Run as `python -m benchmarks.joint_step`. The step is the loss of `experiments.flow_vae` with known
+factors, its gradient and an update by Adam: both images of each pair encoded and decoded, the flow
+by the midpoint rule from one code to the other, the change of density along it, and the wave
+equation's residual, with exact Laplacians. Both sides hold the same parameters, images and draws;
+losses and gradients are compared before any clock starts, and the steps take turns.
+
+Rows of PyTorch: a loop over the K potentials, or all stacked as batched products; the Laplacian by
+one backward pass a coordinate, or as the trace of `vmap(hessian)`.
+"""
+
+import importlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.laplacian import compiled, medians
+from benchmarks.potential_flows import (
+    NO_TORCH,
+    TOLERANCE,
+    choose_threads,
+    difference,
+    prepare,
+    repeats,
+    torch_step,
+)
+from experiments import flow_vae_config, flow_vae_model, flow_vae_objective
+from experiments.flow_vae_config import Fields, Objective
+from experiments.flow_vae_model import Model
+from experiments.flow_vae_objective import Pairs
+from experiments.training import Training, optimizer
+from latent_flows.data import from_arrays
+from latent_flows.data.sequences import sequences
+from latent_flows.directions.transformations import TRANSFORMATIONS
+from latent_flows.generators.vae import VAEConfig
+
+IMAGE = (28, 28, 1)
+PEERS = {
+    "torch loop, columns": ("columns", False),
+    "torch loop, hessian": ("hessian", False),
+    "torch stacked, columns": ("columns", True),
+    "torch stacked, hessian": ("hessian", True),
+}
+"""PyTorch's ways, and the arguments of `torch_joint.Step` for each."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the step is."""
+
+    latent: int = 64
+    """Length of a latent."""
+    count: int = 16
+    """Number of potentials, K."""
+    batch: int = 64
+    """Pairs of images, over all potentials together."""
+    frames: int = 11
+    """Images of a sequence: the flow runs for up to one less units of time."""
+    steps: int = 3
+    """Steps of the midpoint rule."""
+    width: int = 64
+    """Units of a hidden layer of a potential; the VAE's have eight times half as many."""
+    prior: Literal["flowed", "standard"] = "flowed"
+    """Prior of the later code: with the change of density along the flow, or without a flow."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured."""
+
+    size: Size = Size()
+    """Size of a step, where nothing else is said."""
+    parts: tuple[Literal["peers", "growth"], ...] = ("peers", "growth")
+    """peers: against PyTorch; growth: JAX alone against K, at the same batch."""
+    counts: tuple[int, ...] = (1, 4, 16, 64)
+    """Numbers of potentials for growth."""
+    repeats: int = 21
+    """Timed steps of each, of which the median counts."""
+    patience: float = 40.0
+    """Seconds after which a comparison makes do with fewer repeats, but at least 3."""
+    json: str = ""
+    """File for the rows, as JSON."""
+
+
+class Problem(NamedTuple):
+    """One step to make, with all it needs."""
+
+    config: flow_vae_config.Config
+    model: Model
+    params: Any
+    key: jax.Array
+    pairs: Pairs
+
+
+def problem(size: Size) -> Problem:
+    """A step at random parameters, on random images."""
+    # More factors than transformations: the same ones again, since images come ready made.
+    names = [*TRANSFORMATIONS][: min(size.count, 2)]
+    config = flow_vae_config.Config(
+        factors=tuple(names),
+        frames=size.frames,
+        vae=VAEConfig(
+            latent_dim=size.latent, encoder="mlp", decoder="mlp", width=max(size.width // 2, 1)
+        ),
+        fields=Fields(width=size.width, steps=size.steps),
+        objective=Objective(kind="flow", prior=size.prior, warmup=0),
+        training=Training(batch_size=size.batch * len(names), learning_rate=1e-4, clip=0.0),
+    )
+    keys = jax.random.split(jax.random.key(0), 5)
+    share = size.batch // size.count
+    before, after = jax.random.uniform(keys[0], (2, share, size.count, *IMAGE))
+    t = jax.random.randint(keys[1], (share, size.count), 1, size.frames).astype(float)
+    images = sequences(from_arrays("noise", image=np.zeros((2, *IMAGE))), names, frames=size.frames)
+    model = flow_vae_model.build(config, images)._replace(members=size.count)
+    params = flow_vae_model.initial(model, keys[2])
+    return Problem(config, model, params, keys[3], Pairs(before, after, t))
+
+
+class Step:
+    """One compiled training step a call; returns the loss and gradient norm before it."""
+
+    def __init__(self, work: Problem):
+        optimiser = optimizer(work.config.training)
+
+        def value(params):
+            return flow_vae_objective.loss_of_pairs(
+                work.model, work.config, params, work.key, jnp.zeros((), int), work.pairs
+            )[0]
+
+        def update(params, state):
+            total, gradient = jax.value_and_grad(value)(params)
+            change, state = optimiser.update(gradient, state, params)
+            return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
+
+        self.params, self.state = work.params, jax.jit(optimiser.init)(work.params)
+        self.update, self.compile_seconds = compiled(update, self.params, self.state)
+
+    def __call__(self) -> tuple[float, float]:
+        self.params, self.state, *report = self.update(self.params, self.state)
+        total, norm = map(float, report)
+        return total, norm
+
+
+def peer(work: Problem, name: str) -> Any:
+    """The same step in PyTorch, from the same parameters, images and draws.
+
+    Args:
+        work: the step.
+        name: a key of `PEERS`.
+    """
+    torch_joint = importlib.import_module("benchmarks.torch_joint")
+    torch = torch_joint.torch
+
+    def tensors(tree):
+        return jax.tree.map(lambda leaf: torch.tensor(np.asarray(leaf)), tree)
+
+    def by_factor(leaf):
+        leaf = jnp.swapaxes(leaf, 0, 1)
+        return leaf.reshape(*leaf.shape[:2], -1) if leaf.ndim > 2 else leaf
+
+    shape = (*work.pairs.t.shape, work.config.vae.latent_dim)
+    draw_keys = jax.random.split(work.key, 3)[:2]
+    numbers = torch_joint.Numbers(
+        vae=tensors(work.params["vae"]["params"]),
+        potentials=tensors(work.params["potentials"]["params"]),
+        coefficients=tensors(work.params["coefficients"]),
+        before=tensors(by_factor(work.pairs.before)),
+        after=tensors(by_factor(work.pairs.after)),
+        t=tensors(by_factor(work.pairs.t)),
+        noise=tuple(tensors(by_factor(jax.random.normal(key, shape))) for key in draw_keys),
+    )
+    objective = work.config.objective
+    setting = torch_joint.Setting(
+        horizon=work.config.frames - 1,
+        steps=work.config.fields.steps,
+        flowed=objective.prior == "flowed",
+        weights={name: getattr(objective, name) for name in ("transport", "mismatch", "residual")},
+        learning_rate=work.config.training.learning_rate,
+    )
+    return torch_joint.Step(numbers, setting, *PEERS[name])
+
+
+def compare(config: Config, table: Table) -> list[dict[str, Any]]:
+    """JAX and every PyTorch variant, in turns.
+
+    Raises:
+        AssertionError: the first steps do not have the same loss and gradient.
+    """
+    work = problem(config.size)
+    step = Step(work)
+    names = [] if torch_step() is None else [*PEERS]
+    steps = {"JAX": step} | {name: peer(work, name) for name in names}
+    first = {name: step() for name, step in steps.items()}
+    differences = {name: difference(first["JAX"], found) for name, found in first.items()}
+    for name, found in differences.items():
+        if not found < TOLERANCE:
+            raise AssertionError(f"{name}: loss or gradient differs from JAX by {found:.1e}")
+    for name in names:
+        choose_threads(steps[name])
+    taken = medians(steps, (), repeats(steps, config))  # type: ignore[arg-type]
+    rows = []
+    for name, seconds in taken.items():
+        row = {"side": name, "seconds": seconds, "ratio": seconds / taken["JAX"]}
+        row |= {"difference": differences[name], "threads": getattr(steps[name], "threads", None)}
+        rows.append(row)
+        compiling = f"{step.compile_seconds:.1f}" if name == "JAX" else ""
+        table.add_row(
+            name,
+            f"{1e3 * seconds:.1f}",
+            f"{row['ratio']:.2f}",
+            str(row["threads"] or ""),
+            compiling,
+            f"{differences[name]:.0e}",
+        )
+    rows[0]["compile_seconds"] = step.compile_seconds
+    return rows
+
+
+def growth(config: Config, table: Table) -> list[dict[str, Any]]:
+    """JAX alone at several K, with the same batch shared out among the potentials, in turns."""
+    steps = {k: Step(problem(replace(config.size, count=k))) for k in config.counts}
+    named = {str(k): step for k, step in steps.items()}
+    taken = medians(named, (), repeats(named, config))  # type: ignore[arg-type]
+    first = config.counts[0]
+    rows = []
+    for k, step in steps.items():
+        seconds = taken[str(k)]
+        rows.append({"side": "JAX", "count": k, "seconds": seconds})
+        ratio = seconds / taken[str(first)]
+        table.add_row(str(k), f"{1e3 * seconds:.1f}", f"{ratio:.2f}", f"{step.compile_seconds:.1f}")
+    return rows
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    prepare()
+    console, rows = Console(), []
+    size = config.size
+    about = (
+        f"latent {size.latent}, batch {size.batch}, {size.prior} prior; "
+        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    )
+    if torch_step() is None:
+        console.print(NO_TORCH, markup=False)
+    if "peers" in config.parts:
+        table = Table(title=f"One joint training step: K = {size.count}, {about}")
+        for column in ("side", "ms", "times JAX", "threads", "compile s", "difference"):
+            table.add_column(column)
+        rows += compare(config, table)
+        console.print(table)
+    if "growth" in config.parts:
+        table = Table(title=f"One joint training step against K: {about}")
+        for column in ("K", "ms", "times the first", "compile s"):
+            table.add_column(column)
+        rows += growth(config, table)
+        console.print(table)
+    if config.json:
+        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,204 @@
+"""VAEs trained with flows: densities in closed form, what a run leaves, what is refused."""
+
+import json
+import shlex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import (
+    command,
+    flow_vae,
+    flow_vae_config,
+    flow_vae_model,
+    flow_vae_objective,
+    flow_vae_scores,
+)
+from experiments.flow_vae_config import KINDS, Config, Fields, Objective, Scores
+from experiments.training import Training
+from latent_flows.generators.vae import VAEConfig
+
+FLAGS = shlex.split(
+    "digits --factors rotation hue --frames 3 --vae.latent-dim 2 --vae.width 1 --vae.depth 1 "
+    "--fields.width 4 --fields.depth 1 --fields.steps 1 --training.steps 4 --training.warmup 0 "
+    "--training.batch-size 4 --training.log-every 1 --training.checkpoint-every 2 "
+    "--objective.warmup 2 --scores.images 3 --scores.sequences 2 --scores.samples 2 "
+    "--scores.steps 1"
+)
+
+
+def tiny(kind, **objective):
+    return Config(
+        data="digits",
+        factors=("rotation", "brightness"),
+        frames=3,
+        vae=VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=1, depth=1),
+        fields=Fields(width=4, depth=1, steps=1),
+        objective=Objective(kind=kind, warmup=0, **objective),
+        training=Training(batch_size=4),
+        scores=Scores(images=4, sequences=2, samples=2, steps=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return flow_vae_config.load(tiny("vae"), "test")
+
+
+# --- densities ---
+
+
+def test_a_linear_flow_stretches_the_prior_as_it_should():
+    rates, t = jnp.array([0.3, -0.5]), jnp.array(1.5)
+
+    def u(s, z):
+        return 0.5 * jnp.sum(rates * z**2)
+
+    z = jnp.array([0.4, -1.0])
+    end = flow_vae_model.forward(jax.grad(u, argnums=1), z, t, 20)
+    np.testing.assert_allclose(end, jnp.exp(rates * t) * z, rtol=1e-3)
+    found = flow_vae_model.origin(u, z, t, 20).log_prior
+    exact = jax.scipy.stats.norm.logpdf(z, 0, jnp.exp(rates * t)).sum()
+    assert float(found) == pytest.approx(float(exact), abs=2e-3)
+
+
+def test_the_density_of_a_curved_flow_integrates_to_one():
+    def u(s, z):
+        return jnp.sin(z[0]) * jnp.cos(0.7 * s) + 0.1 * z[0] ** 2
+
+    grid = jnp.linspace(-9, 9, 1801)[:, None]
+    log_density = jax.vmap(lambda z: flow_vae_model.origin(u, z, jnp.array(2.0), 40).log_prior)
+    assert float(jnp.trapezoid(jnp.exp(log_density(grid)), grid[:, 0])) == pytest.approx(
+        1, abs=3e-3
+    )
+
+
+def test_times_of_frames_are_hit_however_fine_the_steps():
+    zs = flow_vae_scores.path(lambda t, z: 2 * t + 0 * z, jnp.zeros(1), jnp.arange(4.0), 7)
+    np.testing.assert_allclose(zs[:, 0], [0, 1, 4, 9], atol=1e-5)
+
+
+def test_flows_that_stand_still_pay_only_for_the_time_that_must_be_guessed(digits, key):
+    config = tiny("flow")
+    model = flow_vae_model.build(config, digits)
+    params = flow_vae_model.initial(model, key)
+    params["potentials"] = jax.tree.map(jnp.zeros_like, params["potentials"])
+    found = flow_vae_scores.held_out(digits, 4)
+    result = flow_vae_scores.bounds(model, config, params, found)
+    standard = result["iwae_as_standard"]
+    assert result["iwae_transformed_given"] == pytest.approx(standard, abs=1e-2)
+    # Both factors are alike, so which it was costs nothing; of the 2 times each is as likely.
+    assert result["iwae_transformed"] == pytest.approx(standard - np.log(4), abs=1e-2)
+    assert result["iwae_plain"] == pytest.approx(result["iwae_plain_given"] - np.log(2), abs=1e-3)
+
+
+# --- losses ---
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["vae", "tc-vae", "factor-vae"]
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in flow_vae_config.WITH_FLOW],
+)
+def test_every_kind_sees_the_same_images_and_every_network_gets_a_gradient(kind, digits, key):
+    config = tiny(kind)
+    model = flow_vae_model.build(config, digits)
+    params = jax.jit(lambda key: flow_vae_model.initial(model, key))(key)
+    if "potentials" in params:
+        params["potentials"] = jax.tree.map(lambda leaf: leaf + 0.1, params["potentials"])
+    batch = {"example": jnp.asarray(digits.dataset.examples(np.arange(4))["example"])}
+
+    def loss(params, config):
+        step = jnp.array(9)
+        return flow_vae_objective.loss(model, config, digits, params, key, step, batch)
+
+    (value, terms), slope = jax.jit(
+        jax.value_and_grad(lambda params: loss(params, config), has_aux=True)
+    )(params)
+    norms = {
+        name: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(part)))
+        for name, part in slope.items()
+    }
+    assert np.isfinite(float(value))
+    if kind == "hamilton-jacobi":
+        assert norms.pop("coefficients") == 0  # its equation has none
+    assert all(np.isfinite(norm) and norm > 0 for norm in norms.values()), norms
+    # A Bernoulli's mean is fitted from the same images in each kind: the first codes are equal.
+    reference = flow_vae_model.build(tiny("vae"), digits)
+    own = {"vae": params["vae"]}
+    expected = jax.jit(
+        lambda params: flow_vae_objective.loss(
+            reference, tiny("vae"), digits, params, key, jnp.array(9), batch
+        )
+    )(own)
+    assert float(terms["reconstruction"]) == pytest.approx(
+        float(expected[1]["reconstruction"]), rel=1e-4
+    )
+
+
+def test_each_factor_gets_its_share_of_a_batch_and_a_time_after_the_first(digits, key):
+    examples = jnp.asarray(digits.dataset.examples(np.arange(6))["example"])
+    found = flow_vae_objective.pairs(digits, key, examples)
+    assert found.before.shape == found.after.shape == (3, 2, 8, 8, 1)
+    np.testing.assert_array_equal(found.before.reshape(examples.shape), examples)
+    assert set(np.unique(found.t)) <= {1.0, 2.0}
+    np.testing.assert_allclose(
+        found.after[1, 1], digits.frame(examples[3], 1, found.t[1, 1]), atol=1e-6
+    )
+
+
+# --- a run ---
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compile_quickly):
+    path = tmp_path_factory.mktemp("flow_vae") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "setup", lambda: None)
+        assert command.main(flow_vae.run, flow_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+    return path
+
+
+def test_a_run_leaves_its_numbers_and_pictures(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    objective = Objective()
+    for row in rows:
+        rise = min(1, (row["step"] + 1) / 2)
+        total = 0.5 * row["reconstruction"] + 0.5 * row["transport"] + rise * row["kl"]
+        total += objective.mismatch * row["mismatch"] + objective.residual * row["residual"]
+        assert row["loss"] == pytest.approx(total / 192, rel=1e-4)
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert metrics["test_images"] == 3
+    assert metrics["equivariance"] == metrics["equivariance_flow"] > 0
+    assert [row["factor"] for row in metrics["factors"]] == ["rotation", "hue"]
+    for name in ("plain", "transformed", "plain_given", "transformed_given", "sequence"):
+        assert metrics[f"iwae_{name}"] < 0
+    for picture in ("sequences.png", "losses_vae.png"):
+        assert (whole / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--objective.kind", "flows"], "unknown objective.kind 'flows' (did you mean 'flow'?)"),
+        (["--factors", "rotatoin"], "unknown factor of digits 'rotatoin' (did you mean 'rotation'"),
+        (["--training.batch-size", "49"], "must be a multiple of the 3 factors"),
+        (["--training.batch-size", "3000"], "a batch of 3000 is more than the 1437 examples"),
+        (["--train-images", "9000"], "train_images (9000) is more than the 1437 examples"),
+        (["--fields.pde", "wav"], "unknown fields.pde 'wav' (did you mean 'wave'?)"),
+        (["--fields.count", "2"], "fields.count must be 3, one a factor, got 2"),
+        (["--scores.samples", "0"], "scores.samples must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, call):
+    code, out, err = call(flow_vae, "digits", *flags, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_kinds_are_described():
+    assert set(flow_vae_config.WITH_FLOW) < set(KINDS)
