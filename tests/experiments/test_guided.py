@@ -1,0 +1,229 @@
+"""Guided flows: the sequences, the loss and the scores in closed form, and a small run."""
+
+import json
+import shlex
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import guided, guided_scores
+from experiments.guided_config import FACTORS, Config, Flows, Sequences, Subject, Weights
+from experiments.guided_sequences import Seen, Taught, held_out, measured, refined, see, teach
+from experiments.training import Training
+from latent_flows import frames
+from latent_flows.data import sprites
+from latent_flows.generators.vae import VAE, VAEConfig
+
+SIZE = 16
+CONFIG = Config(
+    sequences=Sequences(count=12, horizon=4, refine=0),
+    flows=Flows(width=4, depth=1),
+    training=Training(steps=3, batch_size=4),
+    starts=3,
+)
+RUN = shlex.split(
+    f"sprites --image-size {SIZE} --vae.latent-dim 3 --vae.width 4 --vae.depth 1 "
+    "--vae-training.steps 2 --vae-training.warmup 0 --vae-training.batch-size 8 "
+    "--sequences.count 6 --sequences.horizon 4 --sequences.refine 1 --flows.frame identity "
+    "--flows.width 4 "
+    "--flows.depth 1 --training.steps 3 --training.batch-size 4 --starts 3"
+)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    vae = VAE(VAEConfig(latent_dim=3, width=4, depth=1), (SIZE, SIZE, 1))
+    params = vae.init(jax.random.key(0), jnp.zeros(vae.image_shape))
+    return Subject(vae, params, frames.identity(3))
+
+
+def changed(**settings):
+    return replace(CONFIG, sequences=replace(CONFIG.sequences, **settings))
+
+
+def spans(config, name):
+    factor = FACTORS[name]
+    return factor.low, factor.low + factor.width
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"schedule": "swing"}, {"schedule": "swing", "offset": 1.0}, {"factors": ("elongation",)}],
+)
+def test_only_the_known_factor_changes_and_it_stays_in_its_range(subject, settings):
+    config = changed(**settings)
+    taught = teach(config, subject)
+    for k, name in enumerate(config.sequences.factors):
+        moved = FACTORS[name].field
+        low, high = spans(config, name)
+        for field, values in taught.factors._asdict().items():
+            rows = np.asarray(values[:, k])
+            if field == moved:
+                assert rows.min() >= low - 1e-5
+                assert rows.max() <= high + 1e-5
+                steps = np.diff(rows, axis=1) * np.asarray(taught.sign[:, k])[:, None]
+                assert (steps > 0).all()
+            else:
+                np.testing.assert_array_equal(rows, rows[:, :1] + 0 * rows)
+
+
+def test_the_factor_changes_by_the_known_amount(subject):
+    taught = held_out(changed(schedule="swing"), subject)
+    for k, name in enumerate(CONFIG.sequences.factors):
+        rows = np.asarray(getattr(taught.factors, FACTORS[name].field)[:, k])
+        share = (rows - rows[:, :1]) / FACTORS[name].width * np.asarray(taught.sign[:, k])[:, None]
+        # Trained time 4: as far again by the end, from rest to rest.
+        expected = 0.4 * (1 - np.cos(np.pi / 2 * np.arange(9) / 4))
+        np.testing.assert_allclose(share, np.broadcast_to(expected, share.shape), atol=1e-5)
+
+
+def test_sequences_that_start_later_go_on_with_the_schedule(subject):
+    config = changed(schedule="swing", offset=1.0, count=30)
+    taught = teach(config, subject)
+    assert 0 < float(taught.start.max()) <= 4
+    assert float(taught.start.std()) > 0.3
+    rows = taught.factors.x[:, 0] - taught.factors.x[:, 0, :1]
+    ends = taught.start[:, 0, None] + jnp.arange(5.0)
+    swung = -0.4 * jnp.cos(jnp.pi / 2 * ends / 4)
+    np.testing.assert_allclose(rows * taught.sign[:, :1], swung - swung[:, :1], atol=1e-5)
+
+
+def test_refining_brings_the_image_closer(subject):
+    image = sprites.render(sprites.Factors(0, 0.8, 0.3, 0.4, 0.6), size=SIZE)
+    code = subject.encode(image)
+    before, after = (
+        float(jnp.sum((subject.generator(z) - image) ** 2))
+        for z in (code, refined(subject.generator, image, code, 3))
+    )
+    assert after < before
+
+
+def straight(config, key, slopes=None):
+    """Sequences whose codes go straight, in any metric."""
+    n, k, t, m = 4, 3, config.sequences.horizon, 3
+    start_key, way_key, metric_key = jax.random.split(key, 3)
+    ways = jax.random.normal(way_key, (k, m))
+    starts = jax.random.normal(start_key, (n, k, m))
+    sign = jnp.where(jnp.arange(n * k).reshape(n, k) % 2, 1.0, -1.0)
+    passed = jnp.arange(t + 1.0) / t
+    codes = starts[:, :, None] + (sign[..., None, None] * passed[:, None] * ways[:, None])
+    half = jax.random.normal(metric_key, (n, k, m, m))
+    metric = half @ jnp.swapaxes(half, -1, -2) + jnp.eye(m)
+    taught = Taught(sprites.Factors(0, 0, 0, 0, 0), jnp.zeros((n, k)), sign, codes)
+    shape = (n, k, 3, 4, m)
+    return ways, taught, Seen(metric, jnp.zeros(shape) if slopes is None else slopes(shape))
+
+
+def test_the_constant_direction_is_the_way_of_straight_sequences(key):
+    config = replace(CONFIG, weights=Weights(leakage=0.0))
+    ways, taught, seen = straight(config, key)
+    np.testing.assert_allclose(
+        guided.constant_directions(config, taught, seen), ways, rtol=1e-3, atol=1e-4
+    )
+
+
+def going(config, ways, key):
+    """Potentials whose flow goes along given ways in the trained time."""
+    params = guided.initial(config, 3, key)
+    held = params["potentials"]["params"]
+    held["bend"] = jax.tree.map(jnp.zeros_like, held["bend"])
+    held["tilt"] = ways / config.sequences.horizon
+    return params
+
+
+def test_a_flow_along_the_sequences_lands_and_one_that_stands_still_misses_by_one(key):
+    ways, taught, seen = straight(CONFIG, key)
+    dataset = guided.lessons(CONFIG, taught, seen)
+    batch = dataset.examples(np.arange(4))
+    for scale, expected in ((1.0, 0.0), (0.0, 1.0), (2.0, 1.0)):
+        _, terms = guided.loss(CONFIG, going(CONFIG, scale * ways, key), key, jnp.array(0), batch)
+        assert float(terms["landing"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_leakage_is_the_squared_ratio_of_other_changes_to_the_own(key):
+    def slopes(shape):
+        # x by 2 a unit, y by 1, size and elongation not at all, whatever the way.
+        rows = jnp.array([2.0, 1.0, 0.0, 0.0])
+        return jnp.broadcast_to(rows[:, None] * jnp.array([1.0, 0.0, 0.0]), shape)
+
+    ways, taught, seen = straight(CONFIG, key, slopes)
+    batch = guided.lessons(CONFIG, taught, seen).examples(np.arange(4))
+    only_x = changed(factors=("x", "y", "scale"))
+    _, terms = guided.loss(only_x, going(only_x, ways, key), key, jnp.array(0), batch)
+    # x leaks 1/4 into y, y 4 into x, and scale moves only others: its share is beyond measure.
+    assert float(terms["leakage"]) > 1e3
+    found = jax.vmap(
+        lambda p, kept, b: guided.taught_by(CONFIG, p, jnp.array(0.5), key, kept, b)["leakage"],
+        in_axes=(0, 0, 1),
+    )(
+        going(only_x, ways, key)["potentials"],
+        jnp.asarray(guided.others(only_x)),
+        {name: jnp.asarray(value) for name, value in batch.items()},
+    )
+    np.testing.assert_allclose(found[:2], [0.25, 4.0], rtol=1e-4)
+
+
+def test_slopes_are_derivatives_of_what_is_measured(subject):
+    taught = teach(CONFIG, subject)
+    ranges = jnp.array([1.0, 2.0, 1.0, 1.0])
+    seen = see(CONFIG, subject, taught, ranges)
+    z, step = taught.codes[0, 0, 0], 1e-2 * jnp.array([1.0, 0.0, 0.0])
+    (after, _), (before, _) = (measured(subject, (z + s * step)[None]) for s in (1, -1))
+    expected = (after - before)[0] / ranges / 2e-2
+    np.testing.assert_allclose(seen.slopes[0, 0, 0, :, 0], expected, rtol=0.05, atol=1e-3)
+
+
+def test_the_codes_of_the_truth_keep_every_score_they_can():
+    asked = np.linspace(0, 0.4, 9)[None] * np.array([[1.0], [-1.0]])
+    leak = np.stack([asked, 0.2 * asked, 0 * asked, -0.5 * asked], axis=-1)
+    found = guided_scores.judge(asked, leak, np.ones_like(asked, bool), 0, 4)
+    assert found["r2"] == 1
+    assert found["error"] == found["far_error"] == 0
+    assert found["leakage"] == pytest.approx(0.5)
+    half = guided_scores.judge(asked, leak / 2, np.ones_like(asked, bool), 0, 4)
+    assert half["far_error"] == pytest.approx(0.2)
+    assert half["r2"] == pytest.approx(0.75)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(tmp_path, call, monkeypatch):
+    path = tmp_path / "run"
+    code, _, err = call(guided, *RUN, "--run", path)
+    assert code == 0, err
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert [(row["method"], row["factor"]) for row in metrics["control"]] == [
+        (method, factor)
+        for method in ("flow", "constant direction", "codes of the truth")
+        for factor in ("x", "y", "scale")
+    ]
+    for name in ("control", "strips", "losses_guided"):
+        assert (path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(guided, "load_subject", None)
+    code, out, err = call(guided, *RUN, "--run", path)
+    assert code == 0, err
+    assert "Control of known factors" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sequences.factors", "x", "yy"], "unknown factor 'yy' (did you mean 'y'?)"),
+        (["--sequences.factors", "x", "x"], "must name each factor once"),
+        (["--sequences.reach", "0.7"], "reach must lie in (0, 0.5]"),
+        (["--sequences.count", "2"], "sequences.count must be at least 3, got 2"),
+        (["--flows.pde", "wawe"], "unknown pde 'wawe' (did you mean 'wave'?)"),
+        (["--flows.solver", "hein"], "unknown solver 'hein' (did you mean 'heun'?)"),
+        (["--data", "digits"], "whose factors are known: sprites, not digits"),
+        (["--generator", "nowhere"], "nowhere/config.json does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(guided, "sprites", *flags, "--run", tmp_path / "run")
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
