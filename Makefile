@@ -23,8 +23,11 @@ lint: $(READY)
 bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
 	$(BIN)/python -m benchmarks.laplacian
 	$(BIN)/python -m benchmarks.potential_flows
+	$(BIN)/python -m benchmarks.joint_step
 	$(BIN)/python -m benchmarks.geodesics
 	$(BIN)/python -m benchmarks.trajectories
+	$(BIN)/python -m benchmarks.gan_step
+	$(BIN)/python -m benchmarks.input
 
 # Rebuilt whenever pyproject.toml is newer than the environment.
 $(READY): pyproject.toml

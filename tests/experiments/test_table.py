@@ -1,0 +1,179 @@
+"""The table: what is run, kept and shown, with an experiment that takes no time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import table, table_page
+from experiments.table_groups import GROUPS, Group, Measure, Row
+
+FAKE = """
+import json, pathlib, sys
+words = sys.argv[1:]
+flags = dict(zip(words[1::2], words[2::2]))
+print("started", flags["--seed"])
+with open("started.txt", "a") as file:
+    file.write(" ".join(words) + "\\n")
+if words[0] == "refused":
+    sys.exit(print("error: no such thing", file=sys.stderr) or 2)
+if words[0] == "diverging" and flags["--seed"] == "1":
+    sys.exit(print("error: flows: loss became non-finite at step 3", file=sys.stderr) or 1)
+if words[0] == "full":
+    sys.exit(print("error: no space left; the same command goes on from the last checkpoint",
+                   file=sys.stderr) or 1)
+folder = pathlib.Path(flags["--run"])
+folder.mkdir(parents=True)
+share = float(flags["--share"]) + int(flags["--seed"])
+lines = [{"method": "own", "share": share}, {"method": "other", "share": 2 * share}]
+metrics = {"comparison": lines, "alone": {"residual": [0.0, share]}, "loss": 0.5}
+(folder / "metrics.json").write_text(json.dumps(metrics))
+"""
+MEASURES = {
+    "share": Measure("share", "comparison"),
+    "residual": Measure("residual", "alone"),
+    "nothing": Measure("nothing"),
+}
+
+
+def group(*rows, **more):
+    return Group("A title", "fake_rows", tuple(rows), MEASURES, figure=("share",), **more)
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch, call):
+    """Calls the table in an empty folder with one group of the given rows."""
+    (tmp_path / "fake_rows.py").write_text(FAKE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def run(rows, *argv):
+        monkeypatch.setattr(table, "GROUPS", {"fake": rows})
+        monkeypatch.setattr(table_page, "GROUPS", {"fake": rows})
+        return call(table, *argv)
+
+    return run
+
+
+ROWS = group(
+    Row("first", "small --share 1.0", "own"),
+    Row("second: other", "diverging --share 3.0", "own"),
+    Row("beside", method="other", of="first"),
+)
+
+
+def started():
+    path = Path("started.txt")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def entries():
+    found = json.loads(Path("docs/results/fake.json").read_text())["entries"]
+    return {(entry["label"], entry["seed"]): entry for entry in found}
+
+
+def test_rows_are_run_kept_and_not_run_again(fake):
+    code, out, err = fake(ROWS, "run", "fake", "--seeds", 0, 1)
+    assert (code, err) == (0, "")
+    assert "fake, 4 of 4: second: other, seed 1: diverged" in out
+    kept = entries()
+    assert kept["first", 1]["values"] == {"share": 2.0, "residual": 1.0}
+    # What a run says of itself alone is not said of another method.
+    assert kept["beside", 0]["values"] == {"share": 2.0}
+    assert kept["second: other", 1]["status"] == "diverged"
+    assert kept["second: other", 1]["message"] == "flows: loss became non-finite at step 3"
+    assert kept["first", 0]["command"] == (
+        "python -m fake_rows small --share 1.0 --seed 0 --run runs/table/fake/first-0"
+    )
+    assert len(started()) == 4
+    assert fake(ROWS, "run", "fake", "--seeds", 0, 1)[:2] == (0, "")
+    assert len(started()) == 4
+    # What was run but not kept is read from its folder; what diverged is tried again if asked.
+    Path("docs/results/fake.json").unlink()
+    assert fake(ROWS, "run", "fake", "--seeds", 0)[0] == 0
+    assert len(started()) == 4
+    assert fake(ROWS, "run", "fake", "--seeds", 1, "--again")[0] == 0
+    assert len(started()) == 5
+    assert entries()["first", 1] == kept["first", 1]
+
+
+def test_a_divergence_stays_in_the_table_and_is_not_run_again(fake):
+    fake(ROWS, "run", "fake", "--seeds", 0, 1)
+    before = len(started())
+    fake(ROWS, "run", "fake", "--seeds", 1, "--rows", "second: other")
+    assert len(started()) == before
+    assert fake(ROWS, "render")[0] == 0
+    page = Path("docs/results/RESULTS.md").read_text()
+    assert "| first | 1.50 ± 0.71 | 0.75 ± 0.35 | 2 |" in page
+    assert "| second: other | 3 | 1.5 | 1 (and 1 diverged) |" in page
+    assert "| beside | 3.0 ± 1.4 | - | 2 |" in page
+    assert "seed 1 diverged: flows: loss became non-finite at step 3" in page
+    assert "nothing" not in page
+    assert Path("docs/results/fake.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        ("refused --share 1", 2, "row, seed 0: no such thing (see runs/table/fake/row-0.log)"),
+        ("full --share 1", 1, "row, seed 0: no space left"),
+    ],
+)
+def test_what_is_no_divergence_stops_the_table(flags, code, message, fake):
+    found, _, err = fake(group(Row("row", flags, "own")), "run", "fake", "--seeds", 0)
+    assert (found, err.count("\n")) == (code, 1)
+    assert message in err
+    assert not Path("docs/results/fake.json").exists()
+
+
+def test_a_generator_is_made_once_and_shared_unless_one_is_given(fake):
+    rows = group(
+        Row("row", "small --share 1.0", "own"),
+        generator="fake_rows small --share 0",
+        home="vae",
+    )
+    assert fake(rows, "run", "fake", "--seeds", 0, 1)[0] == 0
+    assert [line.split()[-1] for line in started()] == [
+        "runs/table/vae",
+        "runs/table/fake/row-0",
+        "runs/table/fake/row-1",
+    ]
+    assert "--generator runs/table/vae" in entries()["row", 1]["command"]
+    assert fake(rows, "run", "fake", "--seeds", 2, "--generator", "mine")[0] == 0
+    assert "--generator mine" in entries()["row", 2]["command"]
+    assert len(started()) == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["run"], "name at least one group"),
+        (["run", "fakes"], "unknown group 'fakes' (did you mean 'fake'?)"),
+        (["run", "fake", "--rows", "frist"], "unknown row of fake 'frist' (did you mean 'first'?)"),
+        (["render"], "has no numbers of any group"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_2(argv, message, fake):
+    code, _, err = fake(ROWS, *argv)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not started()
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_group_is_of_rows_with_names_and_folders_of_their_own(name):
+    found = GROUPS[name]
+    labels = [row.label for row in found.rows]
+    assert len(set(labels)) == len(labels)
+    own = {row.label for row in found.rows if not row.of}
+    assert {row.of for row in found.rows if row.of} <= own
+    assert {*found.figure} <= {*found.measures}
+    folders = [job.folder for job in table.jobs(table.Run(groups=(name,)), name)]
+    assert len(set(folders)) == len(folders) == 3 * len(own)
+
+
+def test_numbers_are_found_where_a_measure_says():
+    metrics = {"rows": [{"at": "a", "x": 1.0}, {"at": "a", "x": 3.0}, {"at": "b", "x": None}]}
+    assert table.find(metrics, Measure("x", "rows", {"at": "a"}), "") == 2.0
+    assert table.find(metrics, Measure("x", "rows", {"at": "b"}), "") is None
+    assert table.find(metrics, Measure("x", "nowhere"), "") is None
