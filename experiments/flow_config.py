@@ -36,8 +36,8 @@ VISIBLE_AT = 128
 """Latents at which the most visible axes are looked for."""
 DAMPING = 0.01
 """Added to a metric in units of its mean, for where nothing that is generated changes."""
-CLIMBING = 0.1
-"""The same for natural gradients: unit steps along a hundredth's inverse would explode."""
+CLIMBING = 0.3
+"""The same for natural gradients: with 0.01 and 0.1, unit steps along the inverse explode."""
 
 
 @dataclass(frozen=True)
