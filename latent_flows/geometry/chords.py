@@ -82,7 +82,7 @@ def _immersed(metric: Pullback, z0: Latent, z1: Latent, segments: int) -> tuple[
         upper = -n * products(jacobians[:-1], jacobians[1:])
         turned = products(jacobians, residual[:, None])[..., 0] - here.gradient
         second = jax.vmap(_nearest)(second, step, turned)
-        safe = _ridge(gauss_newton)
+        safe = ridge(gauss_newton)
         there = Model(
             value=n * (steps**2).sum() / 2,
             gradient=gradient,
@@ -126,7 +126,7 @@ def _middle(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Adva
         slope, matrix, bend, shear = jax.vmap(chord)((chain[:-1] + chain[1:]) / 2, steps)
         force = jnp.einsum("ide,ie->id", matrix, steps)
         both = (shear + shear.mT) / 2
-        safe = _ridge(matrix[:-1] + matrix[1:])
+        safe = ridge(matrix[:-1] + matrix[1:])
         inner = matrix[1:-1]
         there = Model(
             value=(force * steps).sum() / 2,
@@ -154,10 +154,15 @@ def _blank(z: Latent, m: int, memory) -> Model:
     return Model(zero, jnp.zeros((m, d), z.dtype), blocks, links, blocks, links, zero, memory)
 
 
-def _ridge(blocks: Float[Array, "m d d"]) -> Float[Array, "m d d"]:
-    """A little more on the diagonal, so that rounding does not make a block indefinite."""
+def ridge(blocks: Float[Array, "*m d d"]) -> Float[Array, "*m d d"]:
+    """A little more on the diagonal, so that rounding does not make a block indefinite.
+
+    In units of the axis that shows most: those that hardly show drown in its rounding. A GAN's
+    images may move ten thousand times further along one latent axis than along another.
+    """
     d = blocks.shape[-1]
-    return blocks * (1 + 16 * jnp.finfo(blocks.dtype).eps * jnp.eye(d, dtype=blocks.dtype))
+    largest = jnp.diagonal(blocks, axis1=-2, axis2=-1).max(-1)[..., None, None]
+    return blocks + 16 * jnp.finfo(blocks.dtype).eps * largest * jnp.eye(d, dtype=blocks.dtype)
 
 
 def _nearest(last: Float[Array, "d d"], step: Latent, image: Latent) -> Float[Array, "d d"]:

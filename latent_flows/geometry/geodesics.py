@@ -304,20 +304,44 @@ def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     places = np.linspace(0, 1, min(segments, 8) + 1)[1:-1]
     z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
     v, bend = (differentiate(points, places, order) for order in (1, 2))
-    turn = bend - jax.vmap(acceleration(metric))(z, v)
-    norm = jax.vmap(lambda z, v: metrics.squared_norm(metric, z, v))
-    squared, speed = norm(z, turn).mean(), norm(z, v).mean()
+    squared, speed = (each.mean() for each in jax.vmap(partial(_turn, metric))(z, v, bend))
     moves = speed > 0
     ratio = jnp.where(moves, squared / jnp.where(moves, speed, 1), 0)
-    positive = ratio > 0
+    positive = ~(ratio <= 0)  # NaN stays NaN
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, ratio, 1)), 0)
+
+
+def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, Scalar]:
+    """Squared lengths of a curve's covariant acceleration and of its velocity at one point.
+
+    Through an immersion the former is the part along the surface of how the image accelerates. It
+    needs no acceleration in the latent space, which axes that the image hardly shows would fill.
+    """
+    if not chords.is_immersed(metric):
+        turn = bend - acceleration(metric)(z, v)
+        return metrics.squared_norm(metric, z, turn), metrics.squared_norm(metric, z, v)
+
+    def velocity(s: Scalar) -> Array:
+        return jax.jvp(
+            lambda s: metric.flat(z + s * v + s**2 / 2 * bend), (s,), (jnp.ones_like(s),)
+        )[1]
+
+    here = jnp.zeros((), z.dtype)
+    speed, change = jax.jvp(velocity, (here,), (jnp.ones_like(here),))
+    _, rows = metric.push(z)
+    matrix, force = metrics.products(rows), metrics.products(rows, change[None])[:, 0]
+    # An axis that the image does not show at all is no matter of rounding.
+    shown = (jnp.diagonal(matrix) > 0).all()
+    factor = jax.scipy.linalg.cho_factor(chords.ridge(matrix), lower=True)
+    along = force @ jax.scipy.linalg.cho_solve(factor, force)
+    return jnp.where(shown, along, jnp.nan), speed @ speed
 
 
 def _is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, ""]:
     """Whether a metric is positive definite at the points.
 
-    What is pulled back from Euclidean space cannot be negative, and where it is singular the
-    residual is not finite.
+    What is pulled back from Euclidean space cannot be negative, and where it does not show an axis
+    at all the residual is not finite.
     """
     if chords.is_immersed(metric):
         return jnp.array(True)
