@@ -253,6 +253,7 @@ def subject_like(subject):
     return SimpleNamespace(starts=subject.starts, image_shape=(16, 16, 1))
 
 
+@pytest.mark.slow
 def test_flows_have_scores_of_their_own_beside_those_of_their_vae(flows_run, call):
     names = ["elbo", "mig", "vp", "share", "path_length", "correlation"]
     before = contents(flows_run)
@@ -275,6 +276,7 @@ def test_flows_have_scores_of_their_own_beside_those_of_their_vae(flows_run, cal
     assert "-1.00 (1.00)" in out
 
 
+@pytest.mark.slow
 def test_flows_that_were_not_measured_lack_only_what_needs_it(flows_run, call):
     (flows_run / "metrics.json").unlink()
     refused(call(flows_run, "--scores", "vp"), "no metrics.json; run it to its end first")
@@ -295,6 +297,7 @@ def test_a_gan_has_what_it_measured_and_no_codes(call, tmp_path):
     refused(call(path, "--scores", "iwae"), "iwae cannot be computed", "has no encoder")
 
 
+@pytest.mark.slow
 def test_a_vae_with_flows_is_a_vae_with_an_equivariance_error(call, tmp_path):
     config = flow_vae_config.Config(
         run=str(tmp_path / "run"),

@@ -62,12 +62,10 @@ def test_a_natural_gradient_climbs_less_where_the_generator_is_steep():
     np.testing.assert_allclose(subject.metric(z) @ natural, plain, rtol=1e-3, atol=1e-6)
 
 
-QUICK = [
-    {"family": "linear"},
+QUICK = [{"family": "linear"}]
+SLOW = [
     {"family": "field", "initial": "free"},
     {"laplacian": "beltrami"},
-]
-SLOW = [
     {"family": "linear", "orthogonal": True},
     {"family": "warp", "supports": 2},
     {"gradient": "natural"},

@@ -80,6 +80,7 @@ def test_times_of_frames_are_hit_however_fine_the_steps():
     np.testing.assert_allclose(zs[:, 0], [0, 1, 4, 9], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_flows_that_stand_still_pay_only_for_the_time_that_must_be_guessed(digits, key):
     config = tiny("flow")
     model = flow_vae_model.build(config, digits)
@@ -99,8 +100,13 @@ def test_flows_that_stand_still_pay_only_for_the_time_that_must_be_guessed(digit
 
 @pytest.mark.parametrize(
     "kind",
-    ["vae", "tc-vae", "factor-vae"]
-    + [pytest.param(kind, marks=pytest.mark.slow) for kind in flow_vae_config.WITH_FLOW],
+    [
+        "factor-vae",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("vae", "tc-vae", *flow_vae_config.WITH_FLOW)
+        ),
+    ],
 )
 def test_every_kind_sees_the_same_images_and_every_network_gets_a_gradient(kind, digits, key):
     config = tiny(kind)
@@ -161,6 +167,7 @@ def whole(tmp_path_factory, compile_quickly):
     return path
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_numbers_and_pictures(whole):
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]

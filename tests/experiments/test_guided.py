@@ -134,6 +134,7 @@ def going(config, ways, key):
     return params
 
 
+@pytest.mark.slow
 def test_a_flow_along_the_sequences_lands_and_one_that_stands_still_misses_by_one(key):
     ways, taught, seen = straight(CONFIG, key)
     dataset = guided.lessons(CONFIG, taught, seen)
