@@ -19,38 +19,34 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.laplacian import compiled, medians
+from benchmarks.laplacian import medians
 from benchmarks.potential_flows import (
     NO_TORCH,
     TOLERANCE,
+    Step,
     choose_threads,
     difference,
     prepare,
     repeats,
     torch_step,
 )
+from benchmarks.potential_flows import PEERS as ALL_PEERS
 from experiments import flow_vae_config, flow_vae_model, flow_vae_objective
 from experiments.flow_vae_config import Fields, Objective
 from experiments.flow_vae_model import Model
 from experiments.flow_vae_objective import Pairs
-from experiments.training import Training, optimizer
+from experiments.training import Training
 from latent_flows.data import from_arrays
 from latent_flows.data.sequences import sequences
 from latent_flows.directions.transformations import TRANSFORMATIONS
 from latent_flows.generators.vae import VAEConfig
 
 IMAGE = (28, 28, 1)
-PEERS = {
-    "torch loop, columns": ("columns", False),
-    "torch loop, hessian": ("hessian", False),
-    "torch stacked, columns": ("columns", True),
-    "torch stacked, hessian": ("hessian", True),
-}
+PEERS = {name: way for name, way in ALL_PEERS.items() if "row sums" not in way}
 """PyTorch's ways, and the arguments of `torch_joint.Step` for each."""
 
 
@@ -101,6 +97,12 @@ class Problem(NamedTuple):
     key: jax.Array
     pairs: Pairs
 
+    def value(self, params: Any) -> jax.Array:
+        """The loss."""
+        return flow_vae_objective.loss_of_pairs(
+            self.model, self.config, params, self.key, jnp.zeros((), int), self.pairs
+        )[0]
+
 
 def problem(size: Size) -> Problem:
     """A step at random parameters, on random images."""
@@ -124,31 +126,6 @@ def problem(size: Size) -> Problem:
     model = flow_vae_model.build(config, images)._replace(members=size.count)
     params = flow_vae_model.initial(model, keys[2])
     return Problem(config, model, params, keys[3], Pairs(before, after, t))
-
-
-class Step:
-    """One compiled training step a call; returns the loss and gradient norm before it."""
-
-    def __init__(self, work: Problem):
-        optimiser = optimizer(work.config.training)
-
-        def value(params):
-            return flow_vae_objective.loss_of_pairs(
-                work.model, work.config, params, work.key, jnp.zeros((), int), work.pairs
-            )[0]
-
-        def update(params, state):
-            total, gradient = jax.value_and_grad(value)(params)
-            change, state = optimiser.update(gradient, state, params)
-            return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
-
-        self.params, self.state = work.params, jax.jit(optimiser.init)(work.params)
-        self.update, self.compile_seconds = compiled(update, self.params, self.state)
-
-    def __call__(self) -> tuple[float, float]:
-        self.params, self.state, *report = self.update(self.params, self.state)
-        total, norm = map(float, report)
-        return total, norm
 
 
 def peer(work: Problem, name: str) -> Any:

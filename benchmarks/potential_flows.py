@@ -109,6 +109,13 @@ class Problem(NamedTuple):
     key: jax.Array
     batch: dict[str, jax.Array]
 
+    def value(self, params: Any) -> jax.Array:
+        """The loss."""
+        total, _ = potential_flows.loss(
+            self.config, self.subject, params, self.key, jnp.zeros((), int), self.batch
+        )
+        return total
+
 
 # --- JAX ---
 
@@ -148,19 +155,18 @@ def problem(size: Size) -> Problem:
 
 
 class Step:
-    """One compiled training step a call; returns the loss and gradient norm before it."""
+    """One compiled training step a call; returns the loss and gradient norm before it.
 
-    def __init__(self, work: Problem):
+    Args:
+        work: a problem with a loss `value(params)`, `params` to start from, and the `config` of an
+            experiment with its `training`.
+    """
+
+    def __init__(self, work: Any):
         optimiser = optimizer(work.config.training)
 
-        def value(params):
-            step = jnp.zeros((), int)
-            return potential_flows.loss(
-                work.config, work.subject, params, work.key, step, work.batch
-            )[0]
-
         def update(params, state):
-            total, gradient = jax.value_and_grad(value)(params)
+            total, gradient = jax.value_and_grad(work.value)(params)
             change, state = optimiser.update(gradient, state, params)
             return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
 

@@ -10,16 +10,13 @@ the equivariance error.
 from dataclasses import replace
 from functools import partial
 
-from jax.sharding import NamedSharding
-
 from experiments import flow_vae_scores, report
 from experiments.command import main
 from experiments.flow_vae_config import PHASE, Config, Fields, Scores, check, load
 from experiments.flow_vae_model import Model, build, initial
 from experiments.flow_vae_objective import loss
 from experiments.folder import Folder, open_folder
-from experiments.training import Params, Training, fit
-from latent_flows import data
+from experiments.training import Params, Training, fit, shuffled
 from latent_flows.data.sequences import Sequences
 from latent_flows.generators.vae import VAEConfig
 
@@ -56,22 +53,12 @@ PRESETS = {
 
 def train(folder: Folder, config: Config, model: Model, sequences: Sequences) -> Params:
     """Train, or go on training, all networks of a run folder."""
-
-    def batches(start: int, sharding: NamedSharding):
-        return data.batches(
-            sequences.dataset,
-            batch_size=config.training.batch_size,
-            seed=config.seed,
-            start=start,
-            sharding=sharding,
-        )
-
     return fit(
         folder,
         PHASE,
         init=partial(initial, model),
         loss=partial(loss, model, config, sequences),
-        batches=batches,
+        batches=shuffled(sequences.dataset, config.training, config.seed),
         config=config.training,
         seed=config.seed,
         describe=f"{model.kind} on {config.data}",

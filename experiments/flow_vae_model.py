@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from experiments.flow_families import EQUATIONS
 from experiments.flow_vae_config import WITH_FLOW, Config
@@ -156,10 +156,14 @@ def acting(model: Model, params: Params, weights: Array) -> VectorField:
     return flows.combine(both, jnp.ones(2))
 
 
+def path(field: VectorField, z: Latent, ts: Float[Array, "n"]) -> Float[Array, "n d"]:
+    """The codes on the way of the flow at the given times, a step of the midpoint rule each."""
+    return flows.integrate(field, z, ts, solver=flows.solver("midpoint")).zs
+
+
 def forward(field: VectorField, z: Latent, t: Number, steps: int) -> Latent:
     """Where the flow takes a code of time 0 by time `t`, in steps of the midpoint rule."""
-    ts = jnp.linspace(0, 1, steps + 1) * t
-    return flows.integrate(field, z, ts, solver=flows.solver("midpoint")).zs[-1]
+    return path(field, z, jnp.linspace(0, 1, steps + 1) * t)[-1]
 
 
 class Origin(NamedTuple):
@@ -180,15 +184,14 @@ def origin(u: Callable[[Any, Latent], Scalar], z: Latent, t: Number, steps: int)
     of the same order, for which all Laplacians are computed at once.
     """
     ts = (1 - jnp.linspace(0, 1, steps + 1)) * t
-    zs = flows.integrate(flows.gradient(u), z, ts, solver=flows.solver("midpoint")).zs
+    zs = path(flows.gradient(u), z, ts)
     gained = jax.vmap(lambda s, y: calculus.laplacian(partial(u, s))(y))(ts, zs)
     return Origin(zs[-1], log_normal(zs[-1]) - jnp.trapezoid(gained[::-1], ts[::-1]))
 
 
 def backward(field: VectorField, z: Latent, t: Number, steps: int) -> Latent:
     """Where a code of time `t` comes from, where its density is not asked for."""
-    ts = (1 - jnp.linspace(0, 1, steps + 1)) * t
-    return flows.integrate(field, z, ts, solver=flows.solver("midpoint")).zs[-1]
+    return path(field, z, (1 - jnp.linspace(0, 1, steps + 1)) * t)[-1]
 
 
 def log_normal(z: Latent) -> Scalar:

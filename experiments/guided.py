@@ -39,7 +39,7 @@ from experiments.guided_config import (
 )
 from experiments.guided_sequences import Seen, Taught, see, teach
 from experiments.train_vae import with_vae
-from experiments.training import Batch, Params, Training, fit
+from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import data, flows, pde
 from latent_flows.data import Dataset
 from latent_flows.families import climbing
@@ -208,13 +208,7 @@ def train(folder: Folder, config: Config, subject: Subject, taught: Taught, seen
         PHASE,
         init=partial(initial, config, subject.dim),
         loss=partial(loss, config),
-        batches=lambda start, sharding: data.batches(
-            dataset,
-            batch_size=config.training.batch_size,
-            seed=config.seed,
-            start=start,
-            sharding=sharding,
-        ),
+        batches=shuffled(dataset, config.training, config.seed),
         config=config.training,
         seed=config.seed,
         describe=f"{config.flows.initial} potentials of {names}",

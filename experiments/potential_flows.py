@@ -41,7 +41,7 @@ from experiments.flow_config import (
 from experiments.folder import Folder, open_folder
 from experiments.source import Source
 from experiments.train_vae import with_vae
-from experiments.training import Batch, Params, Training, fit
+from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import calculus, data, flows, objectives, pde
 from latent_flows.batches import in_batches
 from latent_flows.generators.hoisting import hoist
@@ -343,13 +343,7 @@ def train(folder: Folder, config: Config, subject: Subject) -> Params:
         PHASE,
         init=partial(initial, config, subject),
         loss=Partial(partial(loss_of, config, subject), generator),
-        batches=lambda start, sharding: data.batches(
-            dataset,
-            batch_size=config.training.batch_size,
-            seed=config.seed,
-            start=start,
-            sharding=sharding,
-        ),
+        batches=shuffled(dataset, config.training, config.seed),
         config=config.training,
         seed=config.seed,
         describe=f"{config.flows.count} {flow_families.describe(config.flows)}",

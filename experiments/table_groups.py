@@ -81,6 +81,7 @@ FACTORS = {
 }
 
 SCORES = "--scores.pairs 256 --scores.vp-steps 60 --scores.seeds 2 --scores.starts 64"
+ON_SPRITES = f"demo --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"
 PLAIN = "--weights.sparsity 0 --weights.overlap 0 --weights.inconsistency 0"
 """What leaves the alignment with axes out of the loss."""
 
@@ -210,7 +211,7 @@ GROUPS: Mapping[str, Group] = {
     "baselines-sprites": Group(
         title="Traversals of one VAE of sprites, at equal length in data space",
         module="experiments.potential_flows",
-        shared=(f"demo --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"),
+        shared=ON_SPRITES,
         rows=_baselines(
             (
                 "random directions",
@@ -257,7 +258,7 @@ GROUPS: Mapping[str, Group] = {
     "ablation-sprites": Group(
         title="Each term of the loss left out, on the VAE of sprites",
         module="experiments.potential_flows",
-        shared=(f"demo --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"),
+        shared=ON_SPRITES,
         rows=(
             Row("all terms", "", POTENTIALS),
             *(Row(f"no {name}", f"--weights.{name} 0", POTENTIALS) for name in ABLATED),

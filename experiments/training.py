@@ -26,6 +26,8 @@ from experiments import checkpoints, memory, processes
 from experiments.command import Failure, UsageError
 from experiments.folder import Folder
 from experiments.progress import progress
+from latent_flows import data
+from latent_flows.data import Dataset
 from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
 
@@ -112,6 +114,17 @@ def optimizer(
         rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     return optax.chain(clip, optax.adam(rate, b1=b1, b2=b2))
+
+
+def shuffled(dataset: Dataset, config: Training, seed: int) -> Batches:
+    """The batches of a data set, as `fit` and `advance` ask for them."""
+
+    def batches(start: int, sharding: NamedSharding) -> Iterator[dict[str, Any]]:
+        return data.batches(
+            dataset, batch_size=config.batch_size, seed=seed, start=start, sharding=sharding
+        )
+
+    return batches
 
 
 def fit(

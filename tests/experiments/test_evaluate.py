@@ -13,7 +13,6 @@ import pytest
 
 from experiments import (
     checkpoints,
-    command,
     evaluate,
     flow_config,
     flow_vae_config,
@@ -64,16 +63,9 @@ def digits_run(tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(call):
     """Calls the command: exit code, stdout, stderr."""
-    monkeypatch.setattr(command, "setup", lambda: None)
-
-    def call_(*argv):
-        code = command.main(evaluate.run, evaluate.Config, [str(word) for word in argv])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call_
+    return partial(call, evaluate)
 
 
 def refused(result, *words):

@@ -1,6 +1,7 @@
 """The command that takes what was learnt out of a run: what it writes, and what it refuses."""
 
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, export, flow_config, geodesics
+from experiments import export, flow_config, geodesics
 from experiments.direction_config import Config, Fit, Inversion
 from experiments.flow_config import Flows, network
 from experiments.folder import Folder, open_folder
@@ -57,16 +58,9 @@ def run(tmp_path, straight):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(call):
     """Calls the command: exit code, stdout, stderr."""
-    monkeypatch.setattr(command, "setup", lambda: None)
-
-    def call_(*argv):
-        code = command.main(export.run, export.Config, [str(word) for word in argv])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call_
+    return partial(call, export)
 
 
 def refused(result, *words):
