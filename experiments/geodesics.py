@@ -61,7 +61,17 @@ class Config(manifold.Config):
     """Paths, measurements and pictures."""
 
 
-PRESETS = manifold.presets(Config)
+PRESETS = {
+    **manifold.presets(Config),
+    "gan": (
+        "the generator of a run of train_gan, or your own; minutes on a CPU",
+        Config(
+            run="runs/geodesics-gan",
+            generator="runs/gan",
+            geodesics=Geodesics(pairs=10, segments=64),
+        ),
+    ),
+}
 
 
 def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
@@ -74,21 +84,21 @@ def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
 
 def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
     """The paths of every method, by its metric's name; straight lines are those of "euclidean"."""
-    pairs, segments = ends(config, subject), config.geodesics.segments
+    pairs, settings = ends(config, subject), config.geodesics
     found: dict[str, Paths] = {}
     for name in KINDS["both"]:
         metric = subject.metrics[name]
 
         def compute(name: str = name, metric: Metric = metric) -> Paths:
             # Only the RBF metric has holes, which a path can pass on either side.
-            neighbours = config.geodesics.neighbours if name == "rbf" else 0
+            neighbours = settings.neighbours if name == "rbf" else 0
             graph = None
             if neighbours:
                 graph = knn_graph(metric, subject.train.codes, neighbours=neighbours)
-            return joined(metric, pairs, segments, graph)
+            return joined(metric, pairs, settings, graph)
 
         found[name] = recalled(folder, f"paths_{name}", compute)
-    found[manifold.EUCLIDEAN] = straight(pairs, segments)
+    found[manifold.EUCLIDEAN] = straight(pairs, settings.segments)
     return found
 
 

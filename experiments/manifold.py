@@ -27,6 +27,7 @@ from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows.data import Dataset
 from latent_flows.generators import vae as vaes
+from latent_flows.generators.hoisting import hoist_at
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.geometry.metrics import pullback, stochastic_pullback
 from latent_flows.typing import Generator, Metric
@@ -246,5 +247,8 @@ def everywhere(
     function: Callable[[Array], Any], points: Array | np.ndarray, batch_size: int = 256
 ) -> np.ndarray:
     """A function of one point at many, in bounded memory."""
-    apply = jax.jit(partial(jax.lax.map, function, batch_size=batch_size))
-    return np.asarray(apply(jnp.asarray(points)))
+    points = jnp.asarray(points)
+    # What it closes over, a generator's parameters, is no constant of the program.
+    one = hoist_at(function, points[0])
+    apply = jax.jit(lambda one, points: jax.lax.map(one, points, batch_size=batch_size))
+    return np.asarray(apply(one, points))

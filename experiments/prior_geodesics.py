@@ -36,7 +36,9 @@ from latent_flows.geometry.metrics import log_volume, pullback
 
 GEODESIC = "geodesic"
 BUDGET = 2**28
-"""Numbers, about, that the Jacobians along all paths of a batch may have."""
+"""Numbers, about, that the Jacobians, or features, along all paths of a batch may have."""
+FEATURES = 1000
+"""Numbers of a generator's features a pixel, about, that are kept for a gradient."""
 REACH = 3.0
 """Deviations of the draws within which the volume of two latents is drawn."""
 
@@ -47,20 +49,23 @@ def ends(supply: Supply, settings: Geodesics, seed: int) -> Float[Array, "m 2 d"
     return found.reshape(settings.pairs, 2, -1)
 
 
-def at_once(supply: Supply, segments: int) -> int:
+def at_once(supply: Supply, settings: Geodesics) -> int:
     """Pairs that are joined at once: fewer where the images or the latents are large."""
-    each = 3 * segments * (supply.latent_dim + 2) * math.prod(supply.image_shape)
+    splines = settings.by_splines(supply.latent_dim)
+    if splines and jax.default_backend() == "cpu":
+        return 1  # which one pair keeps busy, and then easy ones do not wait for hard ones
+    kept = FEATURES if splines else 3 * (supply.latent_dim + 2)
+    each = kept * settings.segments * math.prod(supply.image_shape)
     return max(1, min(BATCH, BUDGET // each))
 
 
 def find(folder: Folder, supply: Supply, settings: Geodesics, seed: int) -> dict[str, Paths]:
     """Geodesics and straight lines between the same pairs."""
-    pairs, segments = ends(supply, settings, seed), settings.segments
-    solve = partial(joined, pullback(supply.generator), pairs, segments)
-    batch_size = at_once(supply, segments)
+    pairs, batch_size = ends(supply, settings, seed), at_once(supply, settings)
+    solve = partial(joined, pullback(supply.generator), pairs, settings, batch_size=batch_size)
     return {
-        GEODESIC: recalled(folder, "paths", lambda: solve(batch_size=batch_size)),
-        STRAIGHT: straight(pairs, segments),
+        GEODESIC: recalled(folder, "paths", solve),
+        STRAIGHT: straight(pairs, settings.segments),
     }
 
 
@@ -69,7 +74,7 @@ def measure(supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]) -> 
 
     The lengths are root sums of squares over pixels, as of the metric.
     """
-    metric, batch_size = pullback(supply.generator), at_once(supply, settings.segments)
+    metric, batch_size = pullback(supply.generator), at_once(supply, settings)
     lengths = {
         name: everywhere(length_of(metric), found.points, batch_size)
         for name, found in paths.items()
@@ -100,9 +105,7 @@ def show(metrics: Mapping[str, Any]) -> None:
 def draw(folder: Folder, supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]) -> None:
     """Save the pictures of a run."""
     metric = pullback(supply.generator)
-    lines = everywhere(
-        length_of(metric), paths[STRAIGHT].points, at_once(supply, settings.segments)
-    )
+    lines = everywhere(length_of(metric), paths[STRAIGHT].points, at_once(supply, settings))
     longest = np.argsort(-lines)
     figures = {"strips": draw_strips(supply, paths, longest[: settings.strips])}
     if supply.latent_dim == 2:

@@ -1,5 +1,6 @@
 """Generators as arguments of compiled programs, which then hold no copy of their parameters."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from latent_flows.typing import Generator, Latent
+from latent_flows.typing import Generator
 
 
 def hoist(generator: Generator, dim: int) -> Generator:
@@ -34,16 +35,44 @@ def hoist(generator: Generator, dim: int) -> Generator:
     >>> print(jax.jit(lambda generator, z: generator(z))(generator, jnp.ones(2)))
     [1. 5. 9.]
     """
-    latent = jax.ShapeDtypeStruct((dim,), jnp.result_type(float))
-    traced, made = jax.make_jaxpr(generator, return_shape=True)(latent)
-    call = partial(_call, latent, traced.jaxpr, jax.tree.structure(made))
+    return hoist_at(generator, jax.ShapeDtypeStruct((dim,), jnp.result_type(float)))
+
+
+def hoist_at(function: Callable[..., Any], *examples: Any) -> Partial:
+    """The same function of arrays as a pytree, whose leaves are the arrays that it closes over.
+
+    Args:
+        function: of arrays, to any pytree of arrays.
+        *examples: its arguments, or their shapes and dtypes; they are not computed with.
+
+    Returns:
+        The function, for arguments of these shapes; it raises a ValueError for any other.
+
+    >>> table = jnp.arange(4.0)
+    >>> look = hoist_at(lambda i: table[i], jax.ShapeDtypeStruct((2,), jnp.int32))
+    >>> print(look(jnp.array([3, 1])), len(jax.tree.leaves(look)))
+    [3. 1.] 1
+    """
+    shapes = [jax.ShapeDtypeStruct(jnp.shape(one), one.dtype) for one in examples]
+    traced, made = jax.make_jaxpr(function, return_shape=True)(*shapes)
+    call = partial(_call, shapes, traced.jaxpr, jax.tree.structure(made))
     return Partial(call, [jnp.asarray(leaf) for leaf in traced.consts])
 
 
 def _call(
-    latent: jax.ShapeDtypeStruct, jaxpr: Jaxpr, structure: Any, consts: list[Array], z: Latent
+    shapes: list[jax.ShapeDtypeStruct],
+    jaxpr: Jaxpr,
+    structure: Any,
+    consts: list[Array],
+    *arguments: Any,
 ) -> Any:
-    if jnp.shape(z) != latent.shape:
-        raise ValueError(f"z must have shape {latent.shape}, got {jnp.shape(z)}")
-    z = jnp.asarray(z, latent.dtype)
-    return jax.tree.unflatten(structure, jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(z))
+    found = [jnp.shape(one) for one in arguments]
+    wanted = [one.shape for one in shapes]
+    if found != wanted:
+        raise ValueError(f"expected {_spelt(wanted)}, got {_spelt(found)}")
+    cast = [jnp.asarray(one, like.dtype) for one, like in zip(arguments, shapes, strict=True)]
+    return jax.tree.unflatten(structure, jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*cast))
+
+
+def _spelt(shapes: list[tuple[int, ...]]) -> str:
+    return "shape " + ", ".join(str(shape) for shape in shapes)

@@ -37,6 +37,7 @@ from latent_flows.geometry.metrics import (
     volume,
 )
 from latent_flows.geometry.operators import laplace_beltrami
+from latent_flows.geometry.splines import spline_geodesic
 from latent_flows.geometry.transport import parallel_transport
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "sample_land",
     "scalar_curvature",
     "sectional_curvature",
+    "spline_geodesic",
     "squared_norm",
     "stochastic_pullback",
     "volume",

@@ -95,8 +95,8 @@ def geodesic(
     >>> print(jnp.allclose(jnp.linalg.norm(path(0.3)), jnp.sqrt(2.0), rtol=1e-3))  # a circle
     True
     """
-    z0, z1, dtype = _ends(metric, z0, z1)
-    start = _start(initial, z0, z1, segments)
+    z0, z1, dtype = end_points(metric, z0, z1)
+    start = start_points(initial, z0, z1, segments)
     if tolerance is None:
         tolerance = 1e-3 if jnp.finfo(dtype).bits <= 32 else 1e-6
     if not (segments >= 1 and max_iterations >= 1 and tolerance > 0):
@@ -111,10 +111,10 @@ def geodesic(
         inner, stationary = _inner(
             metric, z0, z1, line, start, tolerance=tolerance, max_iterations=max_iterations
         )
-        points = _join(z0, inner, z1)
+        points = join(z0, inner, z1)
         points = jnp.where(jnp.isfinite(points).all(), points, line)
     length, energy = measure(metric, points)
-    residual = _residual(metric, points)
+    residual = residual_of(metric, points)
     numbers = jnp.stack([length, energy, residual])
     finite = jnp.isfinite(numbers)
     # The line is no worse an answer where the metric breaks down, but its length may be missing.
@@ -252,7 +252,7 @@ def _inner(
     energy = chords.total(metric)
 
     def force(inner: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
-        return jax.grad(lambda inner: energy(_join(z0, inner, z1)))(inner)
+        return jax.grad(lambda inner: energy(join(z0, inner, z1)))(inner)
 
     def descend(points: Float[Array, "k+1 d"], tolerance: float):
         advance, blank = chords.model(metric, z0, z1, len(points) - 1)
@@ -261,11 +261,11 @@ def _inner(
         )
 
     def solve(_, inner: Float[Array, "n-1 d"]):
-        points = _join(z0, inner, z1)
+        points = join(z0, inner, z1)
         if start is None and chords.is_immersed(metric):
             for coarse in _levels(segments):
                 found = descend(resample(points, coarse), _ROUGH)
-                finer = resample(_join(z0, found.points, z1), segments)
+                finer = resample(join(z0, found.points, z1), segments)
                 points = jnp.where(found.converged, finer, points)
         found = descend(points, tolerance)
         # As a number, because custom_root differentiates whatever else it returns.
@@ -296,7 +296,7 @@ def _levels(segments: int) -> list[int]:
     return [] if segments < 16 else [*_levels(segments // 4), segments // 4]
 
 
-def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
+def residual_of(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     """The residual of the geodesic equation, as `Geodesic` describes it."""
     segments = len(points) - 1
     if segments == 1:
@@ -348,11 +348,12 @@ def _is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, "
     return jnp.isfinite(jnp.linalg.cholesky(jax.vmap(metric)(points))).all()
 
 
-def _join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
+def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
+    """A chain of points with its ends."""
     return jnp.concatenate([z0[None], inner, z1[None]])
 
 
-def _ends(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
+def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
     """The end points as floats of one dtype, once they are known to suit the metric."""
     ends = {name: jnp.asarray(z) for name, z in (("z0", z0), ("z1", z1))}
     for name, z in ends.items():
@@ -375,7 +376,7 @@ def _ends(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
     return start, end, dtype
 
 
-def _start(
+def start_points(
     initial: Float[ArrayLike, "k+1 d"] | Curve | None, z0: Latent, z1: Latent, segments: int
 ) -> Float[Array, "n+1 d"] | None:
     """The points to start from, ends included; None for the straight line."""

@@ -24,7 +24,7 @@ from experiments import (
     train_vae,
 )
 from experiments.folder import Folder, made_by, open_folder, read_config
-from experiments.paths import Geodesics
+from experiments.paths import Geodesics, joined, straight
 from experiments.source import Supply
 from latent_flows import data
 from latent_flows.generators.hoisting import hoist
@@ -143,7 +143,7 @@ def test_every_experiment_that_exists_has_the_shared_flags_and_presets():
             continue
         module = importlib.import_module(name)
         assert issubclass(module.Config, manifold.Config)
-        assert list(module.PRESETS) == list(manifold.GENERATORS)
+        assert [*module.PRESETS][: len(manifold.GENERATORS)] == [*manifold.GENERATORS]
         runs = [config.run for _, config in module.PRESETS.values()]
         assert len(set(runs)) == len(runs)
 
@@ -286,7 +286,17 @@ def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
 
 def test_fewer_pairs_at_once_of_large_images():
     small, large = (Supply("", None, 512, (side, side, 3), None, None, None) for side in (8, 1024))
-    assert prior_geodesics.at_once(small, 32) > prior_geodesics.at_once(large, 32) == 1
+    newton, spline = Geodesics(method="newton"), Geodesics(method="spline")
+    assert prior_geodesics.at_once(small, newton) > prior_geodesics.at_once(large, newton) == 1
+    assert prior_geodesics.at_once(large, spline) == 1
+
+
+def test_splines_join_latents_that_are_long():
+    assert [Geodesics().by_splines(dim) for dim in (2, 16, 17)] == [False, False, True]
+    pairs = jax.random.normal(jax.random.key(0), (3, 2, 20))
+    found = joined(lambda z: jnp.eye(20), pairs, Geodesics(segments=8, knots=4), batch_size=2)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.points, straight(pairs, 8).points, atol=1e-5)
 
 
 @pytest.mark.parametrize("module", [clustering, land, random_walk])

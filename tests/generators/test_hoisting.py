@@ -54,5 +54,5 @@ def test_a_program_that_takes_the_generator_is_compiled_once():
 
 
 def test_a_latent_of_another_length_is_refused():
-    with pytest.raises(ValueError, match=r"z must have shape \(2,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected shape \(2,\), got shape \(3,\)"):
         hoist(jnp.sum, 2)(jnp.ones(3))

@@ -1,0 +1,102 @@
+"""Shortest splines against closed forms, against geodesics by Newton's method, and bad input."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latent_flows.geometry.curves import measure, straight
+from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.metrics import conformal, pullback
+from latent_flows.geometry.splines import spline_geodesic
+
+HALF_PLANE = conformal(lambda z: 1 / z[1] ** 2)
+ENDS = jnp.array([[-0.7, 0.4], [0.9, -0.3]])
+
+
+def bowl(z):
+    return jnp.concatenate([z, jnp.exp(-(z**2).sum())[None]])
+
+
+def network(dim, size=40):
+    keys = jax.random.split(jax.random.key(1), 2)
+    first = jax.random.normal(keys[0], (dim, 64)) / jnp.sqrt(dim)
+    second = jax.random.normal(keys[1], (64, size)) / 8
+    return lambda z: jnp.tanh(2 * z @ first) @ second
+
+
+def test_in_the_half_plane_it_is_as_long_as_the_hyperbolic_distance(key):
+    z = (
+        jax.random.normal(key, (2, 10, 2))
+        .at[..., 1]
+        .set(jnp.exp(jax.random.normal(key, (2, 10)) / 2))
+    )
+    found = jax.jit(jax.vmap(partial(spline_geodesic, HALF_PLANE)))(*z)
+    assert found.converged.all()
+    assert (found.points[:, 0] == z[0]).all()
+    assert (found.points[:, -1] == z[1]).all()
+    squared = ((z[0] - z[1]) ** 2).sum(-1)
+    wanted = jnp.arccosh(1 + squared / (2 * z[0, :, 1] * z[1, :, 1]))
+    np.testing.assert_allclose(found.length, wanted, rtol=2e-3)
+
+
+def test_it_is_the_geodesic_that_newtons_method_finds():
+    metric = pullback(bowl)
+    newton = jax.jit(partial(geodesic, metric))(*ENDS)
+    spline = jax.jit(partial(spline_geodesic, metric))(*ENDS)
+    assert newton.converged
+    assert spline.converged
+    assert spline.length == pytest.approx(float(newton.length), rel=1e-3)
+    np.testing.assert_allclose(spline(0.5), newton(0.5), atol=0.03)
+
+
+def test_through_a_long_latent_it_is_shorter_than_the_line_by_about_as_much():
+    metric = pullback(network(32))
+    z0, z1 = jax.random.normal(jax.random.key(2), (2, 32))
+    line, _ = measure(metric, straight(z0, z1, 32))
+    newton = jax.jit(partial(geodesic, metric))(z0, z1)
+    spline = jax.jit(partial(spline_geodesic, metric))(z0, z1)
+    assert newton.converged
+    gained = (line - spline.length) / (line - newton.length)
+    assert 0.9 < gained < 1.01
+
+
+def test_the_scale_of_the_latents_is_of_no_account():
+    units = 1000.0
+    found = jax.jit(partial(spline_geodesic, pullback(bowl)))(*ENDS)
+    scaled = jax.jit(partial(spline_geodesic, pullback(lambda z: bowl(z / units))))(*(ENDS * units))
+    assert found.converged
+    assert scaled.converged
+    assert scaled.length == pytest.approx(float(found.length), rel=2e-3)
+
+
+def test_a_search_that_is_cut_short_says_so_and_is_no_worse_than_its_start():
+    metric = pullback(network(32))
+    z0, z1 = jax.random.normal(jax.random.key(2), (2, 32))
+    found = jax.jit(partial(spline_geodesic, metric, max_iterations=4))(z0, z1)
+    assert not found.converged
+    assert found.energy < measure(metric, straight(z0, z1, 8))[1]
+
+
+def test_a_metric_that_is_not_finite_leaves_the_line():
+    holed = conformal(lambda z: jnp.where(jnp.abs(z[0]) < 0.1, jnp.nan, 1.0))
+    found = spline_geodesic(holed, [-1.0, 0.0], [1.0, 0.0])
+    assert not found.converged
+    np.testing.assert_allclose(found.points, straight(*jnp.array([[-1.0, 0.0], [1.0, 0.0]]), 8))
+
+
+def test_one_knot_is_the_line_and_derivatives_are_zero():
+    metric = pullback(bowl)
+    assert spline_geodesic(metric, *ENDS, knots=1).points.shape == (2, 2)
+    gradient = jax.grad(lambda z: spline_geodesic(metric, z, ENDS[1], knots=2).length)(ENDS[0])
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"knots": 0}, {"knots": 65}, {"tolerance": 0.0}, {"max_iterations": 0}]
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match="knots must lie in"):
+        spline_geodesic(pullback(bowl), *ENDS, **wrong)
