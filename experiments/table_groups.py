@@ -245,7 +245,7 @@ GROUPS: Mapping[str, Group] = {
     "baselines-sngan": Group(
         title="Traversals of one SNGAN of MNIST, at equal length in data space",
         module="experiments.potential_flows",
-        shared=f"gan --training.steps 800 --scores.length 8 {SCORES} --scores.no-others",
+        shared=f"gan --training.steps 500 --scores.length 8 {SCORES} --scores.no-others",
         rows=_baselines(
             ("random directions", "latent coordinates", "SeFa", "GANSpace", "most visible axes")
         ),
