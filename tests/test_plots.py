@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from latent_flows import plots
+from latent_flows.plots import planes
 
 
 def steps_of_grey(flows, times, shape=(8, 8, 1)):
@@ -118,7 +119,7 @@ def test_landscape_coordinates_undo_a_slanted_basis():
         """Lowest at the point (0.3, -0.7) of the plane."""
         return t * jnp.sum((z - origin - point @ basis) ** 2)
 
-    values, fields = plots._evaluate([bowl], origin, basis, ticks, jnp.array([0.0, 2.0]))
+    values, fields = planes._evaluate([bowl], origin, basis, ticks, jnp.array([0.0, 2.0]))
     a, b = np.meshgrid(ticks, ticks)
     offset = np.stack([a, b], -1) - point
     np.testing.assert_allclose(values[0, 0], 0)
