@@ -44,7 +44,10 @@ def labelled(
     for j, column in enumerate(factors.T):
         values, ranks[:, j] = np.unique(column, return_inverse=True)
         if len(values) == 1:
-            raise ValueError(f"factors[:, {j}] is constant, {values[0]:g}: nothing can be told")
+            raise ValueError(
+                f"factors[:, {j}] is constant, {values[0]:g}, in all {len(column)} samples: a score "
+                "needs samples in which it changes; take more of them, or leave the factor out"
+            )
         if len(column) < 2 * len(values):
             raise ValueError(
                 f"factors[:, {j}] has {len(values)} values in {len(column)} samples, a score needs "

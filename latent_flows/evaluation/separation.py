@@ -59,7 +59,10 @@ def _explained(codes: ArrayLike, factors: ArrayLike) -> Float[np.ndarray, "d f"]
         raise ValueError(f"a line needs at least 3 samples, got {len(known)}")
     for j, column in enumerate(truth.T):
         if np.ptp(column) == 0:
-            raise ValueError(f"factors[:, {j}] is constant, {column[0]:g}: nothing can be told")
+            raise ValueError(
+                f"factors[:, {j}] is constant, {column[0]:g}, in all {len(column)} samples: a score "
+                "needs samples in which it changes; take more of them, or leave the factor out"
+            )
     unit = [_standard(values) for values in (known, truth)]
     return (unit[0].T @ unit[1] / len(known)) ** 2
 
