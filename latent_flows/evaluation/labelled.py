@@ -46,7 +46,7 @@ def labelled(
         if len(values) == 1:
             raise ValueError(
                 f"factors[:, {j}] is constant, {values[0]:g}, in all {len(column)} samples: a score "
-                "needs samples in which it changes; take more of them, or leave the factor out"
+                "needs samples where it changes; take more of them, or leave the factor out"
             )
         if len(column) < 2 * len(values):
             raise ValueError(

@@ -61,7 +61,7 @@ def _explained(codes: ArrayLike, factors: ArrayLike) -> Float[np.ndarray, "d f"]
         if np.ptp(column) == 0:
             raise ValueError(
                 f"factors[:, {j}] is constant, {column[0]:g}, in all {len(column)} samples: a score "
-                "needs samples in which it changes; take more of them, or leave the factor out"
+                "needs samples where it changes; take more of them, or leave the factor out"
             )
     unit = [_standard(values) for values in (known, truth)]
     return (unit[0].T @ unit[1] / len(known)) ** 2
