@@ -45,8 +45,8 @@ def labelled(
         values, ranks[:, j] = np.unique(column, return_inverse=True)
         if len(values) == 1:
             raise ValueError(
-                f"factors[:, {j}] is constant, {values[0]:g}, in all {len(column)} samples: a score "
-                "needs samples where it changes; take more of them, or leave the factor out"
+                f"factors[:, {j}] is constant, {values[0]:g}, in all {len(column)} samples: "
+                "a score needs samples where it changes; take more of them, or leave the factor out"
             )
         if len(column) < 2 * len(values):
             raise ValueError(

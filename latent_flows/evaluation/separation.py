@@ -60,8 +60,8 @@ def _explained(codes: ArrayLike, factors: ArrayLike) -> Float[np.ndarray, "d f"]
     for j, column in enumerate(truth.T):
         if np.ptp(column) == 0:
             raise ValueError(
-                f"factors[:, {j}] is constant, {column[0]:g}, in all {len(column)} samples: a score "
-                "needs samples where it changes; take more of them, or leave the factor out"
+                f"factors[:, {j}] is constant, {column[0]:g}, in all {len(column)} samples: "
+                "a score needs samples where it changes; take more of them, or leave the factor out"
             )
     unit = [_standard(values) for values in (known, truth)]
     return (unit[0].T @ unit[1] / len(known)) ** 2
