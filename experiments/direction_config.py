@@ -15,7 +15,7 @@ from experiments import factors, flow_config, manifold, train_vae
 from experiments import source as sources
 from experiments.command import module_name
 from experiments.folder import Folder, made_by, read_config
-from experiments.source import Flags, Source, Supply, draws
+from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows import directions

@@ -15,7 +15,7 @@ from experiments.command import UsageError, module_name
 from experiments.flow_families import EQUATIONS
 from experiments.flow_flags import Flows, Scores, Weights
 from experiments.folder import Folder, made_by, read_config
-from experiments.source import Flags, Source, Supply, draws
+from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows import flows, frames, potentials

@@ -22,7 +22,7 @@ from experiments import source as sources
 from experiments.command import Presets, UsageError, module_name
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, made_by, read_config
-from experiments.source import Flags, Source, Supply
+from experiments.supply import Flags, Source, Supply
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows.data import Dataset

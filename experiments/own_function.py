@@ -2,18 +2,120 @@
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import Array
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from experiments.command import UsageError
+from experiments.supply import Source, Supply, prior
+from latent_flows.generators.thrift import thrifty
+
+
+def own(source: Source) -> Supply:
+    """The generator that a user's function and its parameters make.
+
+    Raises:
+        UsageError: there is no such function or checkpoint, they do not fit, or what it gives is
+            no image.
+    """
+    function = import_function(source.path)
+    params = read_checkpoint(source.checkpoint) if source.checkpoint else None
+    dim = source.latent_dim or getattr(function, "latent_dim", None)
+    if isinstance(params, dict) and "latent_dim" in params:
+        stored = int(np.asarray(params.pop("latent_dim")))
+        dim = dim or stored
+    if dim is None:
+        raise UsageError(
+            f"--generator.path {source.path}: give --generator.latent-dim, or the function an "
+            "attribute latent_dim"
+        )
+    if source.space != "z" or source.label is not None:
+        raise UsageError("--generator.space and --generator.label are for published generators")
+    _check_arguments(source, function)
+    if params is None:
+        apply = lambda _, z: function(z)  # noqa: E731
+    else:
+        apply, params = function, jax.tree.map(jnp.asarray, params)
+    call = thrifty(apply, params, dtype=source.dtype, recompute=source.recompute)
+    low, high = source.range
+    shape = _image_shape(source, call, int(dim))
+    if params is None:
+        _check_dtype(source, function, int(dim))
+    return Supply(
+        source.path,
+        lambda z: (call(z) - low) / (high - low),
+        int(dim),
+        shape,
+        prior(source, int(dim)),
+        None,
+        None,
+    )
+
+
+def _check_arguments(source: Source, function: Callable[..., Any]) -> None:
+    """Whether the function takes what it will be given."""
+    given = ("params", "z") if source.checkpoint else ("z",)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some callables do not tell
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        hint = "" if source.checkpoint else "; with --generator.checkpoint it gets (params, z)"
+        raise UsageError(
+            f"--generator.path {source.path} cannot be called with ({', '.join(given)}): "
+            f"{error}{hint}"
+        ) from None
+
+
+def _image_shape(source: Source, call: Callable[[Array], Any], dim: int) -> tuple[int, int, int]:
+    """The shape of a user's image.
+
+    Raises:
+        UsageError: the function fails on a latent, or what it gives is no image.
+    """
+    told = f"--generator.path {source.path}"
+    try:
+        image = jax.eval_shape(call, jax.ShapeDtypeStruct((dim,), jnp.float32))
+    except Exception as error:
+        raise UsageError(f"{told} fails on a latent of shape ({dim},): {what(error)}") from None
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    if shape is None or dtype is None:
+        raise UsageError(f"{told} gives {type(image).__name__}, not an image [h, w, c]")
+    if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+        raise UsageError(
+            f"{told} gives shape {shape}, not an image [h, w, c] with one or three channels"
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise UsageError(f"{told} gives {dtype}, not floating-point pixels")
+    return shape
+
+
+def _check_dtype(source: Source, function: Callable[[Array], Any], dim: int) -> None:
+    """Whether a function without a checkpoint computes in a narrow dtype if its latent has that.
+
+    Raises:
+        UsageError: numbers of its own are wider.
+    """
+    made = jax.eval_shape(function, jax.ShapeDtypeStruct((dim,), source.dtype))
+    if made.dtype != jnp.dtype(source.dtype):
+        raise UsageError(
+            f"--generator.path {source.path} makes {made.dtype} of latents in {source.dtype}, so "
+            "numbers of its own are wider; pass them by --generator.checkpoint, or leave out "
+            "--generator.dtype"
+        )
 
 
 def import_function(path: str) -> Callable[..., Any]:

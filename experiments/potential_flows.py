@@ -39,7 +39,7 @@ from experiments.flow_config import (
     vector_field,
 )
 from experiments.folder import Folder, open_folder
-from experiments.source import Source
+from experiments.supply import Source
 from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import calculus, data, flows, objectives, pde

@@ -30,7 +30,7 @@ from experiments.paths import (
     recalled,
     straight,
 )
-from experiments.source import Supply, draws
+from experiments.supply import Supply, draws
 from latent_flows import plots
 from latent_flows.geometry.metrics import log_volume, pullback
 

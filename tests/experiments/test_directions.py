@@ -23,7 +23,7 @@ from experiments.direction_config import (
     supplied_subject,
 )
 from experiments.folder import open_folder, read_config
-from experiments.source import Source
+from experiments.supply import Source
 from latent_flows.data import sprites
 from latent_flows.directions import transformation
 from latent_flows.directions.model import DirectionModel

@@ -13,7 +13,7 @@ from experiments import export, flow_config, geodesics
 from experiments.direction_config import Config, Fit, Inversion
 from experiments.flow_config import Flows, network
 from experiments.folder import Folder, open_folder
-from experiments.source import Source
+from experiments.supply import Source
 from latent_flows import export as files
 from latent_flows import frames, potentials
 from latent_flows.directions.trajectories import Trajectories

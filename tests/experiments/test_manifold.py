@@ -25,7 +25,7 @@ from experiments import (
 )
 from experiments.folder import Folder, made_by, open_folder, read_config
 from experiments.paths import Geodesics, joined, straight
-from experiments.source import Supply
+from experiments.supply import Supply
 from latent_flows import data
 from latent_flows.generators.hoisting import hoist
 from latent_flows.generators.vae import VAE, VAEConfig

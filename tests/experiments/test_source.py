@@ -16,7 +16,9 @@ from safetensors.numpy import save_file
 from experiments import checkpoints, command, import_weights, potential_flows, train_gan, traverse
 from experiments.command import UsageError
 from experiments.folder import open_folder
-from experiments.source import Source, draws, first_weights, prior, published, supply
+from experiments.published import first_weights, published
+from experiments.source import supply
+from experiments.supply import Source, draws, prior
 from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.proggan import ProgGAN
 from latent_flows.generators.sngan import SNGAN
