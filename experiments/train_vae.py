@@ -6,7 +6,7 @@ also overlap, linear decodability of the factors and the share of valid samples)
 reconstructions, samples and losses.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -27,6 +27,7 @@ from latent_flows import data, objectives, plots
 from latent_flows.data import Dataset, sprites
 from latent_flows.directions import transformation
 from latent_flows.evaluation import elbo, iwae_bound
+from latent_flows.generators.hoisting import hoist_at
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
@@ -323,7 +324,17 @@ def initial(vae: VAE, key: Array) -> Params:
 
 def in_chunks(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.vmap` that takes a bounded number of points at a time, compiled."""
-    return jax.jit(lambda *args: jax.lax.map(lambda a: function(*a), args, batch_size=CHUNK))
+
+    @jax.jit
+    def chunked(one: Callable[..., Any], args: Sequence[Any]) -> Any:
+        return jax.lax.map(lambda arg: one(*arg), args, batch_size=CHUNK)
+
+    def apply(*args: Any) -> Any:
+        # What it closes over, a generator's parameters, is no constant of the program.
+        one = hoist_at(function, *jax.tree.map(lambda leaf: leaf[0], args))
+        return chunked(one, args)
+
+    return apply
 
 
 def measure(

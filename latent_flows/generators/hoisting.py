@@ -42,7 +42,7 @@ def hoist_at(function: Callable[..., Any], *examples: Any) -> Partial:
     """The same function of arrays as a pytree, whose leaves are the arrays that it closes over.
 
     Args:
-        function: of arrays, to any pytree of arrays.
+        function: of pytrees of arrays, to any such.
         *examples: its arguments, or their shapes and dtypes; they are not computed with.
 
     Returns:
@@ -53,26 +53,27 @@ def hoist_at(function: Callable[..., Any], *examples: Any) -> Partial:
     >>> print(look(jnp.array([3, 1])), len(jax.tree.leaves(look)))
     [3. 1.] 1
     """
-    shapes = [jax.ShapeDtypeStruct(jnp.shape(one), one.dtype) for one in examples]
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), examples)
     traced, made = jax.make_jaxpr(function, return_shape=True)(*shapes)
     call = partial(_call, shapes, traced.jaxpr, jax.tree.structure(made))
     return Partial(call, [jnp.asarray(leaf) for leaf in traced.consts])
 
 
 def _call(
-    shapes: list[jax.ShapeDtypeStruct],
-    jaxpr: Jaxpr,
-    structure: Any,
-    consts: list[Array],
-    *arguments: Any,
+    shapes: tuple[Any, ...], jaxpr: Jaxpr, structure: Any, consts: list[Array], *arguments: Any
 ) -> Any:
-    found = [jnp.shape(one) for one in arguments]
-    wanted = [one.shape for one in shapes]
-    if found != wanted:
-        raise ValueError(f"expected {_spelt(wanted)}, got {_spelt(found)}")
-    cast = [jnp.asarray(one, like.dtype) for one, like in zip(arguments, shapes, strict=True)]
+    given = jax.tree.leaves(arguments)
+    wanted = jax.tree.leaves(shapes)
+    if [jnp.shape(one) for one in given] != [like.shape for like in wanted]:
+        raise ValueError(f"expected {_spelt(wanted)}, got {_spelt(given)}")
+    cast = [_as(like.dtype, one) for one, like in zip(given, wanted, strict=True)]
     return jax.tree.unflatten(structure, jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*cast))
 
 
-def _spelt(shapes: list[tuple[int, ...]]) -> str:
-    return "shape " + ", ".join(str(shape) for shape in shapes)
+def _as(dtype: Any, one: Any) -> Array:
+    is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+    return one if is_key else jnp.asarray(one, dtype)
+
+
+def _spelt(arrays: list[Any]) -> str:
+    return "shape " + ", ".join(str(jnp.shape(one)) for one in arrays)

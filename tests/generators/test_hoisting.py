@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows.generators.hoisting import hoist
+from latent_flows.generators.hoisting import hoist, hoist_at
 from latent_flows.generators.sngan import SNGAN
 from latent_flows.geometry.metrics import pullback
 
@@ -56,3 +56,15 @@ def test_a_program_that_takes_the_generator_is_compiled_once():
 def test_a_latent_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"expected shape \(2,\), got shape \(3,\)"):
         hoist(jnp.sum, 2)(jnp.ones(3))
+
+
+def test_functions_of_keys_and_of_several_arrays():
+    offset = jnp.arange(3.0)
+
+    def noisy(key, parts):
+        return {"sum": jax.random.normal(key, (3,)) + offset + parts["a"] * parts["b"]}
+
+    parts = {"a": jnp.ones(3), "b": 2 * jnp.ones(())}
+    key = jax.random.key(3)
+    made = jax.jit(lambda one, *args: one(*args))(hoist_at(noisy, key, parts), key, parts)
+    np.testing.assert_allclose(made["sum"], noisy(key, parts)["sum"], rtol=1e-6)
