@@ -1,9 +1,7 @@
 """What a run of directions is made of: its flags, and the objects that they name."""
 
-import importlib
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments import factors, flow_config, manifold, train_vae
+from experiments import factors, train_vae, vae_runs
 from experiments import source as sources
-from experiments.command import module_name
-from experiments.folder import Folder, made_by, read_config
+from experiments.folder import Folder
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
-from experiments.training import Params, Training, restore
+from experiments.training import Params, Training
 from latent_flows import directions
 from latent_flows.data import Dataset
 from latent_flows.directions.losses import Loss, blurred_error
@@ -171,6 +168,10 @@ class Config:
                 f"are left after fit.drop ({self.fit.drop}); at least {FEWEST} are needed"
             )
 
+    def own_vae(self) -> train_vae.Config:
+        """The VAE that is trained where no run is named."""
+        return train_vae.embedded(self)
+
 
 class Subject(NamedTuple):
     """A frozen generator, where to start from, and what can be measured on its images."""
@@ -209,26 +210,6 @@ def supplied(config: Config) -> Supply | None:
     return sources.supplied(config.generator, config.source, config.seed)
 
 
-def source(config: Config) -> tuple[Path, train_vae.Config]:
-    """The run folder that holds the generator, this one or an earlier one, and its configuration.
-
-    Raises:
-        UsageError: the run named is of no experiment that holds a VAE.
-    """
-    if not config.generator:
-        return Path(config.run), train_vae.embedded(config)
-    maker = made_by(config.generator)
-    if maker == module_name(Config):
-        return source(read_config(config.generator, Config))
-    if maker == module_name(flow_config.Config):
-        flows = read_config(config.generator, flow_config.Config)
-        return flow_config.generator_run(flows), flow_config.vae_config(flows)
-    if maker in manifold.EXPERIMENTS:
-        kind = importlib.import_module(maker).Config
-        return manifold.source(read_config(config.generator, kind))
-    return Path(config.generator), read_config(config.generator, train_vae.Config)
-
-
 def check(config: Config, image_shape: tuple[int, ...]) -> None:
     """Reject what makes no sense for such images before anything is computed.
 
@@ -255,7 +236,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"inversion.count ({config.inversion.count}) is more than the {dataset.length} "
             f"examples of {dataset.name}"
         )
-    train_vae.check(source(config)[1], dataset)
+    train_vae.check(vae_runs.source(config)[1], dataset)
 
 
 def loss(config: Config, name: str) -> Loss:
@@ -273,12 +254,8 @@ def reach(config: Config) -> dict[str, float]:
 
 def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) -> Subject:
     """Train the VAE in the run's folder or take it from where it is; encode data."""
-    home, settings = source(config)
-    vae = train_vae.model(settings, train)
-    if config.generator:
-        params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
-    else:
-        params = train_vae.train(folder, settings, train)
+    _, settings = vae_runs.source(config)
+    vae, params = vae_runs.load_vae(folder, config, train)
     images = partial(some, config, settings)
     starts = codes(config, vae, params, images(train, config.inversion.count))
     held_out = codes(config, vae, params, images(test, config.control.starts))

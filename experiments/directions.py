@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from experiments import direction_pictures, direction_scores, factors, report, train_vae
+from experiments import direction_pictures, direction_scores, factors, report, train_vae, vae_runs
 from experiments.command import main
 from experiments.direction_config import (
     Config,
@@ -31,7 +31,6 @@ from experiments.direction_config import (
     load_subject,
     loss,
     reach,
-    source,
     supplied,
     supplied_subject,
 )
@@ -346,7 +345,7 @@ def run(config: Config) -> None:
     """Train the generator, unless there is one, find the directions, measure, draw."""
     given = supplied(config)
     if given is None:
-        _, settings = source(config)
+        _, settings = vae_runs.source(config)
         train_set, test_set = train_vae.load(settings, "train"), train_vae.load(settings, "test")
         check(config, train_set.image_shape)
         check_data(config, train_set)

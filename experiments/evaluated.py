@@ -21,6 +21,7 @@ from experiments import (
     flow_vae_model,
     train_gan,
     train_vae,
+    vae_runs,
 )
 from experiments.command import UsageError, module_name
 from experiments.folder import made_by, read_config, read_json
@@ -106,7 +107,8 @@ def _flows(found: Evaluated) -> Evaluated:
     found = found._replace(paths=partial(_paths, found.run))
     if flow_config.supplied(config) is not None:
         return found
-    return _with_vae(found, flow_config.vae_config(config), flow_config.generator_run(config))
+    home, settings = vae_runs.source(config)
+    return _with_vae(found, settings, home)
 
 
 def _gan(found: Evaluated) -> Evaluated:

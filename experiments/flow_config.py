@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments import flow_families, source, train_vae
-from experiments.command import UsageError, module_name
+from experiments import flow_families, source, train_vae, vae_runs
 from experiments.flow_families import EQUATIONS
 from experiments.flow_flags import Flows, Scores, Weights
-from experiments.folder import Folder, made_by, read_config
+from experiments.folder import read_config
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
@@ -85,6 +84,10 @@ class Config:
                 "and flows.codes"
             )
 
+    def own_vae(self) -> train_vae.Config:
+        """The VAE that is trained where no run is named."""
+        return replace(train_vae.embedded(self), test_images=self.scores.test_images)
+
 
 def check(config: Config) -> None:
     """Reject unknown names before anything is computed.
@@ -96,15 +99,6 @@ def check(config: Config) -> None:
     flows.solver(config.flows.solver)
 
 
-def generator_run(config: Config) -> Path:
-    """The run folder that holds the generator: this one, or that of an earlier run."""
-    if not config.generator or config.source.path:
-        return Path(config.run)
-    if made_by(config.generator) == module_name(Config):
-        return generator_run(read_config(config.generator, Config))
-    return Path(config.generator)
-
-
 def supplied(config: Config) -> Supply | None:
     """The generator that the flags name, or None where it is that of a VAE.
 
@@ -112,25 +106,6 @@ def supplied(config: Config) -> Supply | None:
         UsageError: there is no such generator.
     """
     return source.supplied(config.generator, config.source, config.seed)
-
-
-def vae_config(config: Config) -> train_vae.Config:
-    """The VAE's own configuration: that of the run named, or of the fields given here.
-
-    Raises:
-        UsageError: the generator is no VAE's.
-    """
-    if config.source.path:
-        raise UsageError(
-            f"{config.run} is about the generator {config.source.path}, which is no VAE's; "
-            "an encoder is needed here"
-        )
-    if config.generator:
-        folder = generator_run(config)
-        if made_by(folder) == module_name(Config):
-            return vae_config(read_config(folder, Config))
-        return read_config(folder, train_vae.Config)
-    return replace(train_vae.embedded(config), test_images=config.scores.test_images)
 
 
 class Subject(NamedTuple):
@@ -164,9 +139,8 @@ class Subject(NamedTuple):
         return jax.eval_shape(self.generator, self.starts[0]).shape
 
 
-def load_subject(config: Config, dataset: Dataset, params: Params) -> Subject:
+def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> Subject:
     """Build the frame and the starting points on a trained VAE."""
-    vae = train_vae.model(vae_config(config), dataset)
     key = jax.random.key(config.seed)
     count = min(config.flows.codes, dataset.length)
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
@@ -272,15 +246,6 @@ def vector_field(config: Config, subject: Subject) -> Field:
     return flow_families.field(config.flows, subject.metric)
 
 
-def load_vae(folder: Folder, config: Config, dataset: Dataset) -> Params:
-    """The VAE's parameters: trained here, or taken from the run named by `generator`."""
-    settings = vae_config(config)
-    if not config.generator:
-        return train_vae.train(folder, settings, dataset)
-    vae = train_vae.model(settings, dataset)
-    return restore(generator_run(config), train_vae.PHASE, partial(train_vae.initial, vae))
-
-
 def initial(config: Config, subject: Subject, key: Array) -> Params:
     """Fresh parameters of the potentials, the PDE's coefficients and the pair classifier."""
     potential_key, classifier_key = jax.random.split(key)
@@ -318,10 +283,9 @@ def load_run(path: str | Path) -> tuple[Config, Dataset | None, Subject, Params]
     if (found := supplied(config)) is not None:
         subject = supplied_subject(config, found)
     else:
-        settings = vae_config(config)
+        home, settings = vae_runs.source(config)
         dataset = train_vae.load(settings, "train")
         vae = train_vae.model(settings, dataset)
-        home = generator_run(config)
         vae_params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
-        subject = load_subject(config, dataset, vae_params)
+        subject = load_subject(config, dataset, vae, vae_params)
     return config, dataset, subject, restore(path, PHASE, partial(initial, config, subject))

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from experiments import flow_families, report, train_vae
+from experiments import flow_families, report, train_vae, vae_runs
 from experiments.flow_config import (
     FACTORS,
     Config,
     Subject,
     initial,
-    vae_config,
     vector_field,
 )
 from experiments.folder import Folder
@@ -350,7 +349,7 @@ def measure(
             rows.append({"displacement": name, **row})
     summary = {"potentials": alone, "comparison": rows}
     if (vae := subject.vae) is not None and config.scores.others:
-        settings = vae_config(config)
+        _, settings = vae_runs.source(config)
         test = train_vae.load(settings, "test")
         generator = folder.remember(
             "scores/generator", lambda: train_vae.measure(vae, subject.params, test, settings)

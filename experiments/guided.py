@@ -35,7 +35,7 @@ from experiments.guided_config import (
     network,
     progress,
     residual_is_on,
-    source,
+    vae_config,
 )
 from experiments.guided_sequences import Seen, Taught, see, teach
 from experiments.train_vae import with_vae
@@ -217,7 +217,7 @@ def train(folder: Folder, config: Config, subject: Subject, taught: Taught, seen
 
 def load(config: Config) -> Dataset:
     """The images that the VAE was, or is to be, trained on."""
-    _, settings = source(config)
+    settings = vae_config(config)
     dataset = train_vae.load(settings, "train")
     train_vae.check(settings, dataset)
     return dataset

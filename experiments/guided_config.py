@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from experiments import flow_config, train_vae
-from experiments.command import UsageError, module_name
+from experiments import train_vae, vae_runs
+from experiments.command import UsageError
 from experiments.flow_families import EQUATIONS
-from experiments.folder import Folder, made_by, read_config
+from experiments.folder import Folder
 from experiments.train_vae import Objective, in_chunks
-from experiments.training import Params, Training, restore
+from experiments.training import Params, Training
 from latent_flows import flows, frames
 from latent_flows.choices import choose
 from latent_flows.data import Dataset
@@ -173,29 +172,23 @@ class Config:
     def __post_init__(self) -> None:
         at_least(self, seed=0, starts=2)
 
+    def own_vae(self) -> train_vae.Config:
+        """The VAE that is trained where no run is named."""
+        return train_vae.embedded(self)
 
-def source(config: Config) -> tuple[Path, train_vae.Config]:
-    """The run folder that holds the VAE, this one or an earlier one, and its configuration.
+
+def vae_config(config: Config) -> train_vae.Config:
+    """The configuration of the VAE.
 
     Raises:
         UsageError: the run named holds no VAE, or one of other images than sprites.
     """
-    home, settings = Path(config.run), train_vae.embedded(config)
-    if config.generator:
-        maker = made_by(config.generator)
-        if maker == module_name(Config):
-            return source(read_config(config.generator, Config))
-        home = Path(config.generator)
-        if maker == module_name(flow_config.Config):
-            flow_run = read_config(home, flow_config.Config)
-            home, settings = flow_config.generator_run(flow_run), flow_config.vae_config(flow_run)
-        else:
-            settings = read_config(home, train_vae.Config)
+    _, settings = vae_runs.source(config)
     if settings.data != "sprites":
         raise UsageError(
             f"guided flows need images whose factors are known: sprites, not {settings.data}"
         )
-    return home, settings
+    return settings
 
 
 def check(config: Config) -> None:
@@ -203,11 +196,11 @@ def check(config: Config) -> None:
 
     Raises:
         ValueError: naming the nearest valid ones.
-        UsageError: as `source` does.
+        UsageError: as `vae_config` does.
     """
     choose("pde", config.flows.pde, EQUATIONS)
     flows.solver(config.flows.solver)
-    source(config)
+    vae_config(config)
 
 
 class Subject(NamedTuple):
@@ -236,12 +229,7 @@ class Subject(NamedTuple):
 
 def load_subject(folder: Folder, config: Config, dataset: Dataset) -> Subject:
     """Train the VAE in the run's folder or take it from where it is; find the frame."""
-    home, settings = source(config)
-    vae = train_vae.model(settings, dataset)
-    if config.generator:
-        params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
-    else:
-        params = train_vae.train(folder, settings, dataset)
+    vae, params = vae_runs.load_vae(folder, config, dataset)
     if config.flows.frame == "identity":
         return Subject(vae, params, frames.identity(vae.config.latent_dim))
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]

@@ -5,11 +5,9 @@ network and once by an ordinary network: two metrics, to be compared with each o
 straight lines.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -17,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments import deviation, train_vae
+from experiments import deviation, train_vae, vae_runs
 from experiments import source as sources
 from experiments.command import Presets, UsageError, module_name
 from experiments.deviation import KINDS, Deviation, Kind
-from experiments.folder import Folder, made_by, read_config
+from experiments.folder import Folder
 from experiments.supply import Flags, Source, Supply
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
@@ -85,6 +83,11 @@ class Config:
         if self.codes < 16:
             raise ValueError(f"codes must be at least 16, got {self.codes}")
 
+    def own_vae(self) -> train_vae.Config:
+        """The VAE that is trained where no run is named."""
+        more: Any = {"labels": self.labels, "deviation": self.deviation, "variance": "both"}
+        return replace(train_vae.embedded(self), **more)
+
 
 Kinds = TypeVar("Kinds", bound=Config)
 
@@ -126,22 +129,6 @@ def supplied(config: Config) -> Supply | None:
     return sources.supplied(config.generator, config.source, config.seed)
 
 
-def source(config: Config) -> tuple[Path, train_vae.Config]:
-    """The run folder that holds the generator, this one or an earlier one, and its configuration.
-
-    Raises:
-        UsageError: the run named is of no experiment that trains such a generator.
-    """
-    if not config.generator:
-        more: Any = {"labels": config.labels, "deviation": config.deviation, "variance": "both"}
-        return Path(config.run), replace(train_vae.embedded(config), **more)
-    maker = made_by(config.generator)
-    if maker in EXPERIMENTS:
-        kind = importlib.import_module(maker).Config
-        return source(read_config(config.generator, kind))
-    return Path(config.generator), read_config(config.generator, train_vae.Config)
-
-
 class Sample(NamedTuple):
     """Examples, and where the encoder puts them."""
 
@@ -181,7 +168,7 @@ def datasets(config: Config) -> tuple[Dataset, Dataset]:
             f"{module_name(type(config))} is about codes of data, and this generator has no "
             "encoder: only a VAE will do (experiments.geodesics takes any generator)"
         )
-    _, settings = source(config)
+    _, settings = vae_runs.source(config)
     train = train_vae.load(settings, "train")
     train_vae.check(replace(settings, deviation=config.deviation), train)
     if config.classifier.batch_size > train.length:
@@ -194,12 +181,8 @@ def datasets(config: Config) -> tuple[Dataset, Dataset]:
 
 def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) -> Subject:
     """Train the generator in the run's folder, or take it from where it is."""
-    home, settings = source(config)
-    vae = train_vae.model(settings, train)
-    if config.generator:
-        params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
-    else:
-        params = train_vae.train(folder, settings, train)
+    home, settings = vae_runs.source(config)
+    vae, params = vae_runs.load_vae(folder, config, train)
     finished = KINDS[settings.variance] if config.generator else ()
     stds = {}
     for kind in KINDS["both"]:

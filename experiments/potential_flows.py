@@ -17,7 +17,7 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from experiments import flow_families, flow_scores, report, train_vae, traverse
+from experiments import flow_families, flow_scores, report, train_vae, traverse, vae_runs
 from experiments.command import main
 from experiments.flow_config import (
     PHASE,
@@ -30,12 +30,10 @@ from experiments.flow_config import (
     classifier,
     initial,
     load_subject,
-    load_vae,
     pullback_metrics,
     seen,
     supplied,
     supplied_subject,
-    vae_config,
     vector_field,
 )
 from experiments.folder import Folder, open_folder
@@ -373,8 +371,9 @@ def run(config: Config) -> None:
     found = supplied(config)
     dataset: data.Dataset | None = None
     if found is None:
-        dataset = train_vae.load(vae_config(config), "train")
-        train_vae.check(vae_config(config), dataset)
+        _, settings = vae_runs.source(config)
+        dataset = train_vae.load(settings, "train")
+        train_vae.check(settings, dataset)
     folder = open_folder(config.run, config)
     if (folder.path / traverse.LAST).exists():
         # Nothing is left to do: the last picture is drawn after everything else.
@@ -383,7 +382,7 @@ def run(config: Config) -> None:
         return
     if found is None:
         assert dataset is not None
-        subject = load_subject(config, dataset, load_vae(folder, config, dataset))
+        subject = load_subject(config, dataset, *vae_runs.load_vae(folder, config, dataset))
     else:
         subject = supplied_subject(config, found)
         dataset = found.data

@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, direction_scores, directions, export, factors
+from experiments import command, direction_scores, directions, export, factors, vae_runs
 from experiments.direction_config import (
     Config,
     Control,
     Inversion,
     Subject,
-    source,
     supplied,
     supplied_subject,
 )
@@ -93,7 +92,7 @@ def test_a_run_that_was_killed_goes_on_with_what_it_has(whole, tmp_path, call, m
 def test_another_run_takes_the_generator_and_the_data(whole, tmp_path):
     first = read_config(whole, Config)
     config = Config(generator=str(whole), run=str(tmp_path / "run"))
-    home, settings = source(config)
+    home, settings = vae_runs.source(config)
     assert home == whole
     assert settings.data == first.data == "digits"
     assert settings.vae == first.vae

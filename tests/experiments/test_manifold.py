@@ -22,6 +22,7 @@ from experiments import (
     prior_geodesics,
     random_walk,
     train_vae,
+    vae_runs,
 )
 from experiments.folder import Folder, made_by, open_folder, read_config
 from experiments.paths import Geodesics, joined, straight
@@ -112,7 +113,7 @@ def test_another_run_takes_the_generator_and_its_deviations(whole, tmp_path):
     np.testing.assert_allclose(geodesics.ends(config, subject)[:, 0], np.array(paths)[:, 0])
     # A chain of runs ends at the one that trained the generator.
     last = dataclasses.replace(config, generator=config.run)
-    home, settings = manifold.source(last)
+    home, settings = vae_runs.source(last)
     assert home == whole
     assert settings.variance == "both"
 
@@ -120,9 +121,9 @@ def test_another_run_takes_the_generator_and_its_deviations(whole, tmp_path):
 @pytest.mark.slow
 def test_a_generator_without_deviations_gets_them_here(whole, tmp_path, monkeypatch):
     first = read_config(whole, geodesics.Config)
-    _, settings = manifold.source(first)
+    _, settings = vae_runs.source(first)
     bare = dataclasses.replace(settings, variance="none")
-    monkeypatch.setattr(manifold, "source", lambda _: (whole, bare))
+    monkeypatch.setattr(vae_runs, "source", lambda _: (whole, bare))
     config = dataclasses.replace(first, generator=str(whole), run=str(tmp_path / "run"))
     train, test = manifold.datasets(config)
     folder = open_folder(config.run, config)
@@ -222,7 +223,7 @@ def test_a_run_of_something_else_is_no_generator(tmp_path, call):
     path.mkdir()
     content = {"experiment": "experiments.potential_flows", "config": {}}
     (path / "config.json").write_text(json.dumps(content))
-    assert made_by(path) not in manifold.EXPERIMENTS
+    assert made_by(path) not in vae_runs.STUDIES
     code, _, err = call(geodesics, "digits", "--generator", path, "--run", tmp_path / "run")
     assert code == 2
     assert "holds a run of experiments.potential_flows, not of experiments.train_vae" in err

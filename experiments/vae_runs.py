@@ -1,0 +1,78 @@
+"""Where the VAE is that an experiment is about: in its own run folder, or in an earlier run's."""
+
+import importlib
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from experiments import train_vae
+from experiments.command import UsageError
+from experiments.folder import Folder, made_by, read_config
+from experiments.training import Params, restore
+from latent_flows.data import Dataset
+from latent_flows.generators.vae import VAE
+
+STUDIES = tuple(
+    f"experiments.{name}"
+    for name in (
+        "flow_config",
+        "direction_config",
+        "guided_config",
+        "geodesics",
+        "clustering",
+        "land",
+        "random_walk",
+    )
+)
+"""Modules of configurations whose runs are about a VAE: one that they train, or another run's."""
+
+
+class Study(Protocol):
+    """The configuration of an experiment on a VAE."""
+
+    @property
+    def run(self) -> str:
+        """The run folder."""
+
+    @property
+    def generator(self) -> str:
+        """A run folder whose VAE is used; empty: a VAE is trained."""
+
+    def own_vae(self) -> train_vae.Config:
+        """The VAE that is trained."""
+
+
+def source(config: Study) -> tuple[Path, train_vae.Config]:
+    """The run folder that holds the VAE, and the VAE's configuration.
+
+    Raises:
+        UsageError: the run named is about no VAE.
+    """
+    own = getattr(config, "source", None)
+    if own is not None and own.path:
+        raise UsageError(
+            f"{config.run} is about the generator {own.path}, which is no VAE's; "
+            "an encoder is needed here"
+        )
+    if not config.generator:
+        return Path(config.run), config.own_vae()
+    maker = made_by(config.generator)
+    if maker in STUDIES:
+        earlier: Any = read_config(config.generator, importlib.import_module(maker).Config)
+        return source(earlier)
+    return Path(config.generator), read_config(config.generator, train_vae.Config)
+
+
+def load_vae(folder: Folder, config: Study, dataset: Dataset) -> tuple[VAE, Params]:
+    """The VAE, trained in the run's folder or taken from where it is.
+
+    Args:
+        folder: of the run.
+        config: of the experiment.
+        dataset: the training images.
+    """
+    home, settings = source(config)
+    vae = train_vae.model(settings, dataset)
+    if config.generator:
+        return vae, restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+    return vae, train_vae.train(folder, settings, dataset)
