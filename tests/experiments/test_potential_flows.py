@@ -235,12 +235,12 @@ SMALL = Config(
 
 @pytest.fixture(scope="module")
 def untrained(compile_quickly):
-    """Digits, and a VAE whose codes are narrow enough for components to be found."""
+    """Digits, a VAE of codes so narrow that components are found, and its parameters."""
     vae, dataset = VAE(SMALL.vae, (8, 8, 1)), data.load("digits")
     params = jax.jit(vae.init)(jax.random.key(0), jnp.zeros((8, 8, 1)))
     narrow = jnp.array([0.0, 0.0, 0.0, -2.0, -2.0, -2.0])
     params["params"]["posterior"]["bias"] = narrow
-    return dataset, params
+    return dataset, vae, params
 
 
 def test_principal_axes_whiten_and_drop_what_does_not_vary(key):
