@@ -36,6 +36,7 @@ from experiments.direction_config import (
 )
 from experiments.direction_pictures import LINEAR, NONLINEAR, ONE_SHOT
 from experiments.folder import Folder, open_folder
+from experiments.progress import in_parts
 from experiments.train_vae import Objective, with_vae
 from experiments.training import Training
 from latent_flows import directions
@@ -108,9 +109,14 @@ PRESETS = {
 Tree = TypeVar("Tree")
 
 
-def remembered(folder: Folder, name: str, compute: Callable[[], Tree]) -> Tree:
-    """The arrays that a traceable function makes, computed once and kept in the run's folder."""
-    leaves, structure = jax.tree.flatten(jax.eval_shape(compute))
+def remembered(
+    folder: Folder, name: str, compute: Callable[[], Tree], traced: Callable[[], Tree] | None = None
+) -> Tree:
+    """The arrays that a function makes, computed once and kept in the run's folder.
+
+    Of their shapes `traced` can tell where `compute` cannot be traced.
+    """
+    leaves, structure = jax.tree.flatten(jax.eval_shape(traced or compute))
     kept = folder.remember(name, lambda: [np.asarray(leaf) for leaf in jax.tree.leaves(compute())])
     # A number that was not finite is null in the file.
     arrays = [np.array(value, float) for value in kept]
@@ -143,10 +149,28 @@ def follow(
             batch_size=config.inversion.batch,
         )
 
+    def parts(starts: Array) -> tuple[Array, ...]:
+        found = find(subject.generator, starts)
+        return tuple(leaf.swapaxes(0, 1) for leaf in (found.z0, found.zs, found.errors))
+
+    def compute() -> Trajectories:
+        z0, zs, errors = (
+            jnp.asarray(leaf.swapaxes(0, 1))
+            for leaf in in_parts(
+                f"trajectories, {name if sequential else ONE_SHOT}",
+                parts,
+                (subject.starts,),
+                max(1, config.inversion.batch // len(rows)),
+                lambda found: f"error {found[2].mean():.3g}",
+            )
+        )
+        return Trajectories(z0, zs, jnp.asarray(rows, zs.dtype), errors)
+
     found = remembered(
         folder,
         f"trajectories/{name}{'' if sequential else '_one_shot'}",
-        lambda: find(subject.generator, subject.starts),
+        compute,
+        partial(find, subject.generator, subject.starts),
     )
     return {
         kind: jax.tree.map(lambda leaf, k=k: leaf[k], found)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from experiments.folder import Folder
-from experiments.progress import progress
+from experiments.progress import in_parts
 from latent_flows.generators.hoisting import hoist_at
 from latent_flows.geometry import curves
 from latent_flows.geometry.curves import Geodesic
@@ -118,24 +118,23 @@ def joined(
     starts = () if graph is None else (over_graph(graph, pairs, segments),)
     # Those of like length together, so that easy ones do not wait for hard ones.
     order = np.argsort(np.asarray(reach(pairs)), kind="stable")
-    batches = np.array_split(order, -(-len(order) // batch_size))
-    first = [array[batches[0]] for array in (pairs, *starts)]
+    given = tuple(array[order] for array in (pairs, *starts))
     searched = time.monotonic()
-    one_batch = hoist_at(jax.vmap(path), *first)
-    solve = jax.jit(lambda one_batch, *parts: one_batch(*parts)).lower(one_batch, *first).compile()
+    size = -(-len(pairs) // -(-len(pairs) // batch_size))
+    first = [array[:size] for array in given]
+    batch = hoist_at(jax.vmap(path), *first)
+    solve = jax.jit(lambda batch, *parts: batch(*parts)).lower(batch, *first).compile()
     compiled = time.monotonic()
-    points = np.zeros((len(pairs), segments + 1, pairs.shape[-1]), np.float32)
-    converged = np.zeros(len(pairs), bool)
-    with progress("geodesics", 0, len(pairs)) as report:
-        done = 0
-        for rows in batches:
-            # One size of batch is compiled: the last ones are filled up.
-            parts = [array[np.resize(rows, len(batches[0]))] for array in (pairs, *starts)]
-            found, ended = map(np.asarray, solve(one_batch, *parts))
-            points[rows], converged[rows] = found[: len(rows)], ended[: len(rows)]
-            done += len(rows)
-            report(done, f"{converged.sum()} converged")
+    points, converged = in_parts(
+        "geodesics",
+        partial(solve, batch),
+        given,
+        size,
+        lambda found: f"{found[1].mean():.0%} converged",
+    )
     seconds = time.monotonic() - compiled
+    back = np.argsort(order)
+    points, converged = points[back], converged[back]
     return Paths(points, converged, seconds, compiled - searched, searched - begun)
 
 

@@ -3,7 +3,10 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,6 +32,44 @@ def progress(name: str, start: int, total: int) -> Iterator[Report]:
         else _lines(name, start, total) as report
     ):
         yield report
+
+
+def in_parts(
+    name: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    size: int,
+    told: Callable[[Any], str],
+) -> Any:
+    """A function of arrays, some rows at a time, with its progress.
+
+    All parts have one number of rows, so that one program is compiled: the last are filled up.
+
+    Args:
+        name: what is done.
+        function: of arrays with a common first axis, to a pytree of such.
+        args: the arrays.
+        size: the most rows of a part.
+        told: from what it gives for a part to what is shown.
+
+    Returns:
+        What it gives, of all rows.
+
+    >>> in_parts("halves", lambda x: x / 2, (np.arange(5.0),), 2, lambda x: f"sum {x.sum()}")
+    halves: step 2 of 5, sum 0.5, 0 s left
+    halves: step 5 of 5, sum 2.0
+    array([0. , 0.5, 1. , 1.5, 2. ])
+    """
+    count = len(args[0])
+    parts = np.array_split(np.arange(count), -(-count // size))
+    found = []
+    with progress(name, 0, count) as report:
+        for part in parts:
+            filled, number = np.resize(part, len(parts[0])), len(part)
+            made = function(*(arg[filled] for arg in args))
+            found.append(jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[:n], made))
+            report(int(part[-1]) + 1, told(found[-1]))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
 
 @contextlib.contextmanager
