@@ -1,5 +1,6 @@
 """Measure what learnt flows do, beside directions that need no learning, at equal length."""
 
+import itertools
 import zlib
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from experiments.flow_config import (
     vector_field,
 )
 from experiments.folder import Folder
+from experiments.progress import progress
 from experiments.train_vae import in_chunks
 from experiments.training import Params
 from latent_flows import calculus, directions, pde
@@ -339,14 +341,16 @@ def measure(
         "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
     )
     target = config.scores.length or float(np.median(alone["length"]))
-    rows = []
-    for method in families:
-        for name, length in {"long": target, "short": target * config.scores.short}.items():
+    lengths = {"long": target, "short": target * config.scores.short}
+    rows: list[dict[str, Any]] = []
+    with progress("scores", 0, len(families) * len(lengths)) as told:
+        for method, (name, length) in itertools.product(families, lengths.items()):
             part = f"scores/{method.name.replace(' ', '_')}_{name}"
             row = folder.remember(
                 part, partial(measure_method, config, method, length, ranges, key)
             )
             rows.append({"displacement": name, **row})
+            told(len(rows), f"{method.name}, {name}")
     summary = {"potentials": alone, "comparison": rows}
     if (vae := subject.vae) is not None and config.scores.others:
         _, settings = vae_runs.source(config)
