@@ -28,6 +28,7 @@ def slowed(seconds):
     return replace(digits, examples=examples)
 
 
+@pytest.mark.slow
 def test_a_step_starves_where_a_batch_takes_longer_than_it():
     # Two threads fetch ahead of time, so a batch is there every half of that.
     found = measure(TINY, slowed(0.2), steps=6, warmup=2)

@@ -82,6 +82,7 @@ def test_climbing_in_a_metric_is_the_natural_gradient(key):
     assert_allclose(families.climbing(net, climb)(params, 2.0, Z), plain / scale, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_motion_is_the_path_of_its_field_and_backward_undoes_forward(key):
     net = potentials.PotentialNet(width=8, initial="static")
     params = potentials.init_stack(net, key, 2, 3)

@@ -48,12 +48,11 @@ def test_the_reversed_flow_goes_back():
     assert float(back.length) == pytest.approx(float(there.length), rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "generator",
     [
-        pytest.param(
-            lambda z: jnp.array([[2.0, 0.0], [1.0, 3.0], [0.0, 1.0]]) @ z, marks=pytest.mark.slow
-        ),
+        lambda z: jnp.array([[2.0, 0.0], [1.0, 3.0], [0.0, 1.0]]) @ z,
         lambda z: jnp.stack([jnp.exp(0.5 * z[0]), jnp.sin(z[1]), z[0] * z[1]]),
     ],
     ids=["linear", "nonlinear"],

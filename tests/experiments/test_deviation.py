@@ -86,6 +86,7 @@ def test_only_the_weights_of_the_kernels_learn(key):
     assert terms["deviation"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_fits_and_measures_both(whole):
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     for phase in ("rbf", "network"):

@@ -234,6 +234,7 @@ def straight(direction, slope=1.0):
 CONFIG = Config(ts=(0.1, 0.1, 0.2), control=Control(amounts=4))
 
 
+@pytest.mark.slow
 def test_a_true_direction_has_perfect_control(blobs):
     for name, axis in zip(CONFIG.transformations, np.eye(3), strict=True):
         row = direction_scores.control(CONFIG, blobs, name, straight(axis)).row

@@ -84,6 +84,7 @@ def stored(path):
     return json.loads((path / evaluate.RESULT).read_text())
 
 
+@pytest.mark.slow
 def test_a_vae_of_sprites_has_all_scores_of_codes_and_nothing_else_changes(
     sprites_run, call, monkeypatch
 ):
@@ -122,6 +123,7 @@ def test_a_vae_of_sprites_has_all_scores_of_codes_and_nothing_else_changes(
         call(sprites_run, *SMALL, "--seed", 1)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_interrupted_goes_on(sprites_run, call, tmp_path, monkeypatch):
     run = shutil.copytree(sprites_run, tmp_path / "run")
     (run / evaluate.RESULT).unlink(missing_ok=True)
@@ -151,6 +153,7 @@ def test_labels_are_no_factors(digits_run, call):
     refused(call(digits_run, "--scores", "elbo", "mig"), "mig cannot be computed", "digits has no")
 
 
+@pytest.mark.slow
 def test_more_samples_than_there_are_and_fewer_than_it_takes_are_refused(
     digits_run, sprites_run, call
 ):

@@ -85,6 +85,7 @@ def test_the_directions_of_a_run(run, call, tmp_path, straight):
     np.testing.assert_array_equal(np.load(vectors), np.float32([straight[0]] * 2))
 
 
+@pytest.mark.slow
 def test_potentials_move_in_the_frame_of_their_run(call, tmp_path, monkeypatch):
     config = flow_config.Config(flows=Flows(count=2, width=2, depth=1, horizon=2))
     params = {

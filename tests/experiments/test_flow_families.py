@@ -52,6 +52,7 @@ def test_a_unit_metric_is_the_pullback_in_units_of_its_mean():
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_natural_gradient_climbs_less_where_the_generator_is_steep():
     config, subject = setting(gradient="natural")
     params = initial(config, subject, jax.random.key(1))["potentials"]
@@ -94,6 +95,7 @@ def test_every_family_has_a_loss_that_teaches_it(flags, compile_quickly):
     assert any(moved)
 
 
+@pytest.mark.slow
 def test_laplacians_differ_only_where_they_should():
     """At the same parameters, the row sums and the manifold's Laplacian give other residuals."""
     residuals = {}

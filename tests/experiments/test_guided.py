@@ -144,6 +144,7 @@ def test_a_flow_along_the_sequences_lands_and_one_that_stands_still_misses_by_on
         assert float(terms["landing"]) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_leakage_is_the_squared_ratio_of_other_changes_to_the_own(key):
     def slopes(shape):
         # x by 2 a unit, y by 1, size and elongation not at all, whatever the way.

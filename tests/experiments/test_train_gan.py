@@ -73,6 +73,7 @@ def test_the_averaged_generator_can_be_restored_and_makes_images(whole):
     assert all(jax.tree.leaves(moved["batch_stats"]))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_checkpoint_to_the_same_bytes(whole, tmp_path, call):
     path = tmp_path / "run"
     shutil.copytree(whole, path)

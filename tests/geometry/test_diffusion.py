@@ -51,6 +51,7 @@ def test_the_mean_place_on_the_sphere_decays_with_the_first_eigenvalue(key, monk
     assert (off[1:] > 5 * error[1:] + 1e-3).any(1).all()
 
 
+@pytest.mark.slow
 def test_the_distance_in_three_dimensions_spreads_as_its_curvature_says(key):
     """E cos r = exp(-3t/2) on the sphere, and E cosh r = exp(3t/2) in hyperbolic space."""
     keys = jax.random.split(key, COUNT)
@@ -90,6 +91,7 @@ def test_a_walk_off_the_manifold_is_flagged_and_finite(key):
     assert jnp.isfinite(walk.zs).all()
 
 
+@pytest.mark.slow
 def test_a_step_factors_the_metric_once(key):
     """Two batched factorisations at a time can wait for each other for ever, on two threads."""
     metric = conformal(lambda z: 4 / (1 + z @ z) ** 2)

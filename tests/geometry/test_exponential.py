@@ -59,6 +59,7 @@ def test_geodesics_of_the_half_plane_are_half_circles_of_constant_speed(x64):
     assert_allclose(speed, 1, rtol=tolerance(dtype))
 
 
+@pytest.mark.slow
 def test_a_geodesic_that_leaves_in_finite_time_is_flagged_and_finite():
     edge = lambda z: jnp.exp(-2 * z)[:, None]  # noqa: E731  (of finite length to infinity)
     z, v = jnp.zeros(1), jnp.full(1, 2.0)  # gone at t = 1/2
@@ -76,7 +77,7 @@ def test_a_geodesic_that_leaves_in_finite_time_is_flagged_and_finite():
     ("space", "dtype"),
     [
         pytest.param("sphere", "float32", marks=pytest.mark.slow),
-        ("network", "float64"),
+        pytest.param("network", "float64", marks=pytest.mark.slow),
     ],
     indirect=["dtype"],
 )

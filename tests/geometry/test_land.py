@@ -144,6 +144,7 @@ def test_on_the_sphere_the_constant_is_that_of_the_polar_integral(dtype, key):
     assert abs(found.log_constants[0] - np.log(exact)) < 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["volume", "lebesgue"])
 def test_the_density_integrates_to_one(on_arc, grid, key, measure):
     land = normalise(key, RING, replace(on_arc, measure=measure))
@@ -154,6 +155,7 @@ def test_the_density_integrates_to_one(on_arc, grid, key, measure):
     assert abs(total - 1) < 4 * error
 
 
+@pytest.mark.slow
 def test_the_two_densities_differ_by_the_volume(on_arc, ellipse):
     lebesgue = log_prob(RING, on_arc, ellipse)
     volume = log_prob(RING, on_arc, ellipse, measure="volume")

@@ -87,6 +87,7 @@ def test_a_metric_that_is_not_finite_leaves_the_line():
     np.testing.assert_allclose(found.points, straight(*jnp.array([[-1.0, 0.0], [1.0, 0.0]]), 8))
 
 
+@pytest.mark.slow
 def test_one_knot_is_the_line_and_derivatives_are_zero():
     metric = pullback(bowl)
     assert spline_geodesic(metric, *ENDS, knots=1).points.shape == (2, 2)
