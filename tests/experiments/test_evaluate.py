@@ -175,6 +175,7 @@ def test_more_samples_than_there_are_and_fewer_than_it_takes_are_refused(
     refused(call(sprites_run, "--sizes.trees", 0), "sizes.trees must be at least 1, got 0")
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_evaluated_are_refused(sprites_run, call, tmp_path):
     refused(call(tmp_path / "nowhere"), "nowhere", "does not exist")
     refused(call(sprites_run, "--scores", "migg"), "unknown score 'migg' (did you mean 'mig'?)")
@@ -278,6 +279,7 @@ def test_flows_that_were_not_measured_lack_only_what_needs_it(flows_run, call):
     assert call(flows_run, *SMALL, "--scores", "correlation")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_gan_has_what_it_measured_and_no_codes(call, tmp_path):
     path = open_folder(tmp_path / "gan", train_gan.Config(run=str(tmp_path / "gan"))).path
     (path / "metrics.json").write_text(

@@ -111,6 +111,7 @@ def test_potentials_move_in_the_frame_of_their_run(call, tmp_path, monkeypatch):
     assert got[2] == z[2]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_refused_in_one_line(run, call, tmp_path, straight):
     file = tmp_path / "file"
     refused(call(tmp_path / "nowhere", "--to", file), "nowhere", "does not exist")

@@ -24,6 +24,7 @@ def sphere(z):
     return jnp.stack([ring * jnp.cos(phi), ring * jnp.sin(phi), jnp.cos(theta)])
 
 
+@pytest.mark.slow
 def test_the_mean_place_on_the_sphere_decays_with_the_first_eigenvalue(key, monkeypatch):
     """E x(t) = exp(-t) x(0) with the right drift, and with no other."""
     right = diffusion.frame_and_bend

@@ -52,6 +52,7 @@ def test_it_is_the_geodesic_that_newtons_method_finds():
     np.testing.assert_allclose(spline(0.5), newton(0.5), atol=0.03)
 
 
+@pytest.mark.slow
 def test_through_a_long_latent_it_is_shorter_than_the_line_by_about_as_much():
     metric = pullback(network(32))
     z0, z1 = jax.random.normal(jax.random.key(2), (2, 32))
