@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -25,7 +24,6 @@ from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
 from latent_flows.data import Dataset
 from latent_flows.generators import vae as vaes
-from latent_flows.generators.hoisting import hoist_at
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.geometry.metrics import pullback, stochastic_pullback
 from latent_flows.typing import Generator, Metric
@@ -230,8 +228,4 @@ def everywhere(
     function: Callable[[Array], Any], points: Array | np.ndarray, batch_size: int = 256
 ) -> np.ndarray:
     """A function of one point at many, in bounded memory."""
-    points = jnp.asarray(points)
-    # What it closes over, a generator's parameters, is no constant of the program.
-    one = hoist_at(function, points[0])
-    apply = jax.jit(lambda one, points: jax.lax.map(one, points, batch_size=batch_size))
-    return np.asarray(apply(one, points))
+    return np.asarray(in_chunks(function, batch_size)(jnp.asarray(points)))

@@ -8,7 +8,7 @@ reconstructions, samples and losses.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -322,17 +322,24 @@ def initial(vae: VAE, key: Array) -> Params:
     return vae.init(key, jnp.zeros(vae.image_shape))
 
 
-def in_chunks(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.vmap` that takes a bounded number of points at a time, compiled."""
+def in_chunks(function: Callable[..., Any], size: int = CHUNK) -> Callable[..., Any]:
+    """`jax.vmap` that takes at most `size` points at a time, compiled once for each shape.
+
+    What the function closes over, a generator's parameters, is no constant of the program.
+    """
 
     @jax.jit
     def chunked(one: Callable[..., Any], args: Sequence[Any]) -> Any:
-        return jax.lax.map(lambda arg: one(*arg), args, batch_size=CHUNK)
+        return jax.lax.map(lambda arg: one(*arg), args, batch_size=size)
+
+    @cache
+    def hoisted(structure: Any, *leaves: jax.ShapeDtypeStruct) -> Callable[..., Any]:
+        return hoist_at(function, *jax.tree.unflatten(structure, leaves))
 
     def apply(*args: Any) -> Any:
-        # What it closes over, a generator's parameters, is no constant of the program.
-        one = hoist_at(function, *jax.tree.map(lambda leaf: leaf[0], args))
-        return chunked(one, args)
+        leaves, structure = jax.tree.flatten(args)
+        points = (jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
+        return chunked(hoisted(structure, *points), args)
 
     return apply
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -153,3 +154,16 @@ def test_ground_truth_is_measured_where_there_is_one(key):
     # A decoder that was never trained paints everything grey.
     assert 0 < found["iou"] < 0.5
     assert found["valid_prior"] == 0
+
+
+def test_a_function_of_many_points_is_compiled_once_for_each_shape():
+    weights, traced = jnp.arange(3.0), []
+
+    def scaled(x):
+        traced.append(x.shape)
+        return weights * x
+
+    in_chunks = train_vae.in_chunks(scaled, size=2)
+    for points in (jnp.ones((5, 3)), jnp.zeros((5, 3)), jnp.ones((7, 3)), jnp.ones((2, 1))):
+        np.testing.assert_array_equal(in_chunks(points), weights * points)
+    assert traced == [(3,), (1,)]
