@@ -113,19 +113,7 @@ def geodesic(
         )
         points = join(z0, inner, z1)
         points = jnp.where(jnp.isfinite(points).all(), points, line)
-    length, energy = measure(metric, points)
-    residual = residual_of(metric, points)
-    numbers = jnp.stack([length, energy, residual])
-    finite = jnp.isfinite(numbers)
-    # The line is no worse an answer where the metric breaks down, but its length may be missing.
-    length, energy, residual = jnp.where(finite, numbers, 0)
-    return Geodesic(
-        points=points,
-        length=length,
-        energy=energy,
-        residual=residual,
-        converged=stationary & finite.all() & _is_definite(metric, points),
-    )
+    return described(metric, points, stationary & _is_definite(metric, points))
 
 
 def geodesic_batch(
@@ -296,7 +284,20 @@ def _levels(segments: int) -> list[int]:
     return [] if segments < 16 else [*_levels(segments // 4), segments // 4]
 
 
-def residual_of(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
+def described(
+    metric: Metric, points: Float[Array, "n+1 d"], converged: Bool[Array, ""]
+) -> Geodesic:
+    """The spline through points with its measures, each of which has to be finite to converge."""
+    length, energy = measure(metric, points)
+    residual = _residual(metric, points)
+    numbers = jnp.stack([length, energy, residual])
+    finite = jnp.isfinite(numbers)
+    # The line is no worse an answer where the metric breaks down, but its length may be missing.
+    length, energy, residual = jnp.where(finite, numbers, 0)
+    return Geodesic(points, length, energy, residual, converged & finite.all())
+
+
+def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     """The residual of the geodesic equation, as `Geodesic` describes it."""
     segments = len(points) - 1
     if segments == 1:

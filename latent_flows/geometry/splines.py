@@ -9,8 +9,8 @@ import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows.geometry import chords
-from latent_flows.geometry.curves import Geodesic, measure, spline_weights, straight
-from latent_flows.geometry.geodesics import end_points, join, residual_of, start_points
+from latent_flows.geometry.curves import Geodesic, spline_weights, straight
+from latent_flows.geometry.geodesics import described, end_points, join, start_points
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
 _PLACES = 5
@@ -90,12 +90,7 @@ def spline_geodesic(
     points, stopped = jax.lax.stop_gradient((start, jnp.array(True)))
     if knots > 1:
         points, stopped = _shorten(metric, points, segments, tolerance, max_iterations)
-    length, energy = measure(metric, points)
-    residual = residual_of(metric, points)
-    numbers = jnp.stack([length, energy, residual])
-    finite = jnp.isfinite(numbers)
-    length, energy, residual = jax.lax.stop_gradient(jnp.where(finite, numbers, 0))
-    return Geodesic(points, length, energy, residual, converged=stopped & finite.all())
+    return jax.lax.stop_gradient(described(metric, points, stopped))
 
 
 def _shorten(
