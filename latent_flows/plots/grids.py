@@ -48,14 +48,11 @@ def traversal_grid(
     pixels = rgb(images, "images [K, T, H, W, C]", 5)
     times = np.asarray(times, dtype=float)
     same_length("times", times, "columns of images", pixels.shape[1])
-    same_length("row_labels", row_labels, "rows of images", pixels.shape[0])
-    figure, axes, centres_x, centres_y = _picture(pixels, cell=0.85)
+    figure, axes, centres_x = _rows(pixels, row_labels, axis, cell=0.85)
     start = int(np.argmin(np.abs(times)))
     _outline_column(axes, pixels, start)
     axes.set_xticks(centres_x, [number(t) for t in times])
     axes.get_xticklabels()[start].set(color=VERMILION, fontweight="bold")
-    axes.set_yticks(centres_y, [textwrap.fill(label, 24) for label in row_labels])
-    axes.set_xlabel(axis, fontsize=MEDIUM)
     write_caption(figure, caption)
     return figure
 
@@ -145,11 +142,8 @@ def strips(
     >>> figure = strips(np.zeros((1, 3, 8, 8, 1)), row_labels=["a"], caption="One row.")
     """
     pixels = rgb(images, "images [K, T, H, W, C]", 5)
-    same_length("row_labels", row_labels, "rows of images", pixels.shape[0])
-    figure, axes, _, centres_y = _picture(pixels, cell=0.75)
+    figure, axes, _ = _rows(pixels, row_labels, axis, cell=0.75)
     axes.set_xticks([])
-    axes.set_yticks(centres_y, [textwrap.fill(label, 24) for label in row_labels])
-    axes.set_xlabel(axis, fontsize=MEDIUM)
     write_caption(figure, caption)
     return figure
 
@@ -272,6 +266,17 @@ def _picture(images: np.ndarray, *, cell: float) -> tuple[Figure, Axes, np.ndarr
     centres_x = np.arange(columns) * (width + gap) + (width - 1) / 2
     centres_y = np.arange(rows) * (height + gap) + (height - 1) / 2
     return figure, axes, centres_x, centres_y
+
+
+def _rows(
+    images: np.ndarray, row_labels: Sequence[str], axis: str, *, cell: float
+) -> tuple[Figure, Axes, np.ndarray]:
+    """A picture of rows with a name each, and the centres of its columns."""
+    same_length("row_labels", row_labels, "rows of images", images.shape[0])
+    figure, axes, centres_x, centres_y = _picture(images, cell=cell)
+    axes.set_yticks(centres_y, [textwrap.fill(label, 24) for label in row_labels])
+    axes.set_xlabel(axis, fontsize=MEDIUM)
+    return figure, axes, centres_x
 
 
 def _outline_column(axes: Axes, images: np.ndarray, column: int) -> None:

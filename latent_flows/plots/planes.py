@@ -123,7 +123,7 @@ def landscape(
         lowest = grid[(count * moments - 1 - j) // columns, j]
         lowest.set_xlabel("first direction", fontsize=SMALL)
         lowest.tick_params(labelbottom=True)
-    _legend(figure, data is not None, trajectories is not None)
+    _write_legend(figure, _landscape_lines(data is not None, trajectories is not None))
     write_caption(figure, caption)
     return figure
 
@@ -215,13 +215,7 @@ def latent_maps(
         handles = [
             Line2D([], [], label=name, **style) for name, style in zip(names, LINES, strict=False)
         ]
-        figure.legend(
-            handles=handles,
-            loc="outside upper center",
-            ncols=3,
-            fontsize=SMALL,
-            facecolor="#9A9A9A",
-        )
+        _write_legend(figure, handles)
     write_caption(figure, caption)
     return figure
 
@@ -289,7 +283,7 @@ def _points(axes: Axes, points: np.ndarray, labels: Any | None) -> None:
     axes.scatter(points[:, 0], points[:, 1], c=colours, s=6, alpha=0.8, linewidths=0)
 
 
-def _legend(figure: Figure, has_data: bool, has_trajectories: bool) -> None:
+def _landscape_lines(has_data: bool, has_trajectories: bool) -> list[Line2D]:
     def line(**style: Any) -> Line2D:
         return Line2D([], [], **style)
 
@@ -300,11 +294,14 @@ def _legend(figure: Figure, has_data: bool, has_trajectories: bool) -> None:
         handles.append(
             line(color=VERMILION, marker="o", linewidth=1.8, label="trajectories, from the dot")
         )
+    return handles
+
+
+def _write_legend(figure: Figure, handles: list[Line2D]) -> None:
     figure.legend(
         handles=handles,
         loc="outside upper center",
         ncols=3,
         fontsize=SMALL,
-        facecolor="#9A9A9A",
-        labelcolor="black",
+        facecolor="#9A9A9A",  # white lines show on it as black ones do
     )
