@@ -109,21 +109,21 @@ PRESETS = {
 Tree = TypeVar("Tree")
 
 
-def remembered(
-    folder: Folder, name: str, compute: Callable[[], Tree], traced: Callable[[], Tree] | None = None
-) -> Tree:
-    """The arrays that a function makes, computed once and kept in the run's folder.
-
-    Of their shapes `traced` can tell where `compute` cannot be traced.
-    """
-    leaves, structure = jax.tree.flatten(jax.eval_shape(traced or compute))
-    kept = folder.remember(name, lambda: [np.asarray(leaf) for leaf in jax.tree.leaves(compute())])
-    # A number that was not finite is null in the file.
-    arrays = [np.array(value, float) for value in kept]
+def remembered(folder: Folder, name: str, compute: Callable[[], Tree]) -> Tree:
+    """The arrays that a traceable function makes, computed once and kept in the run's folder."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(compute))
+    kept = arrays(folder, name, compute)
     return jax.tree.unflatten(
         structure,
-        [jnp.asarray(value, leaf.dtype) for value, leaf in zip(arrays, leaves, strict=True)],
+        [jnp.asarray(value, leaf.dtype) for value, leaf in zip(kept, leaves, strict=True)],
     )
+
+
+def arrays(folder: Folder, name: str, compute: Callable[[], Any]) -> list[np.ndarray]:
+    """The leaves of what a function makes, computed once and kept in the run's folder."""
+    kept = folder.remember(name, lambda: [np.asarray(leaf) for leaf in jax.tree.leaves(compute())])
+    # A number that was not finite is null in the file.
+    return [np.array(value, float) for value in kept]
 
 
 def follow(
@@ -154,24 +154,18 @@ def follow(
         return tuple(leaf.swapaxes(0, 1) for leaf in (found.z0, found.zs, found.errors))
 
     def compute() -> Trajectories:
-        z0, zs, errors = (
-            jnp.asarray(leaf.swapaxes(0, 1))
-            for leaf in in_parts(
-                f"trajectories, {name if sequential else ONE_SHOT}",
-                parts,
-                (subject.starts,),
-                max(1, config.inversion.batch // len(rows)),
-                lambda found: f"error {found[2].mean():.3g}",
-            )
+        by_start = in_parts(
+            f"trajectories, {name if sequential else ONE_SHOT}",
+            parts,
+            (subject.starts,),
+            max(1, config.inversion.batch // len(rows)),
+            lambda found: f"error {found[2].mean():.3g}",
         )
+        z0, zs, errors = (leaf.swapaxes(0, 1) for leaf in by_start)
         return Trajectories(z0, zs, jnp.asarray(rows, zs.dtype), errors)
 
-    found = remembered(
-        folder,
-        f"trajectories/{name}{'' if sequential else '_one_shot'}",
-        compute,
-        partial(find, subject.generator, subject.starts),
-    )
+    kept = arrays(folder, f"trajectories/{name}{'' if sequential else '_one_shot'}", compute)
+    found = Trajectories(*(jnp.asarray(leaf, subject.starts.dtype) for leaf in kept))
     return {
         kind: jax.tree.map(lambda leaf, k=k: leaf[k], found)
         for k, kind in enumerate(config.transformations)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from experiments.folder import Folder
 from experiments.progress import in_parts
+from latent_flows.batches import even_size
 from latent_flows.generators.hoisting import hoist_at
 from latent_flows.geometry import curves
 from latent_flows.geometry.curves import Geodesic
@@ -120,7 +121,7 @@ def joined(
     order = np.argsort(np.asarray(reach(pairs)), kind="stable")
     given = tuple(array[order] for array in (pairs, *starts))
     searched = time.monotonic()
-    size = -(-len(pairs) // -(-len(pairs) // batch_size))
+    size = even_size(len(pairs), batch_size)
     first = [array[:size] for array in given]
     batch = hoist_at(jax.vmap(path), *first)
     solve = jax.jit(lambda batch, *parts: batch(*parts)).lower(batch, *first).compile()

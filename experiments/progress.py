@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from latent_flows.batches import even_size
+
 Report = Callable[[int, str], None]
 """`(steps done, text)`: shows where the phase is."""
 
@@ -61,14 +63,15 @@ def in_parts(
     array([0. , 0.5, 1. , 1.5, 2. ])
     """
     count = len(args[0])
-    parts = np.array_split(np.arange(count), -(-count // size))
+    size = even_size(count, size)
     found = []
     with progress(name, 0, count) as report:
-        for part in parts:
-            filled, number = np.resize(part, len(parts[0])), len(part)
+        for first in range(0, count, size):
+            number = min(size, count - first)
+            filled = np.resize(np.arange(first, first + number), size)
             made = function(*(arg[filled] for arg in args))
             found.append(jax.tree.map(lambda leaf, n=number: np.asarray(leaf)[:n], made))
-            report(int(part[-1]) + 1, told(found[-1]))
+            report(first + number, told(found[-1]))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
 

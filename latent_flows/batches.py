@@ -8,6 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def even_size(count: int, most: int) -> int:
+    """The size of as few batches as there must be, all about as large.
+
+    >>> even_size(5, 4), even_size(8, 4), even_size(3, 4)
+    (3, 4, 3)
+    """
+    return -(-count // -(-count // most))
+
+
 def in_batches(
     function: Callable[..., Any],
     batch_size: int,
@@ -45,8 +54,8 @@ def in_batches(
         n = len(jax.tree.leaves(args)[0])
         if n <= batch_size:
             return batched(*args)
-        count = -(-n // batch_size)
-        even = -(-n // count)
+        even = even_size(n, batch_size)
+        count = -(-n // even)
         order = jnp.arange(n) if effort is None else jnp.argsort(effort(*args))
         # The last batch is filled up with elements of the one before.
         order = jnp.concatenate([order, order[2 * n - count * even :]])
