@@ -57,6 +57,20 @@ def solve(
     return jax.lax.scan(backward, last, (factors, following, reduced), reverse=True)[1]
 
 
+def times(
+    diagonal: Float[Array, "m d d"], upper: Float[Array, "m-1 d d"], x: Float[Array, "m d"]
+) -> Float[Array, "m d"]:
+    """The product of a matrix, as `solve` takes it, with a vector.
+
+    >>> import jax.numpy as jnp
+    >>> print(times(2 * jnp.ones((2, 1, 1)), -jnp.ones((1, 1, 1)), jnp.array([[1.0], [0.0]]))[:, 0])
+    [ 2. -1.]
+    """
+    product = jnp.einsum("mde,me->md", diagonal, x)
+    product = product.at[:-1].add(jnp.einsum("mde,me->md", upper, x[1:]))
+    return product.at[1:].add(jnp.einsum("med,me->md", upper, x[:-1]))
+
+
 def from_product(
     product: Callable[[Float[Array, "m d"]], Float[Array, "m d"]], m: int, d: int, dtype: jnp.dtype
 ) -> tuple[Float[Array, "m d d"], Float[Array, "m-1 d d"]]:

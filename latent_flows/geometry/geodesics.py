@@ -13,18 +13,25 @@ from latent_flows.batches import in_batches
 from latent_flows.geometry import block_tridiagonal, chords, metrics
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import (
+    SIMPSON,
     Geodesic,
+    Measures,
     differentiate,
     measure,
     resample,
     spline_weights,
     straight,
 )
-from latent_flows.geometry.descent import minimise
+from latent_flows.geometry.descent import minimise, minimum
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
 _ROUGH = 0.1
 """Tolerance for a chain of few points, which is only where a longer one starts."""
+_UNEVEN = 1.1
+"""How much longer the square root of twice the energy may be, squared, than the curve: speeds that
+vary more are those of a chain whose few points miss what lies between them."""
+_DOUBT = 0.02
+"""Relative difference of two rules for the length of a curve that is known well enough."""
 
 
 def geodesic(
@@ -105,15 +112,15 @@ def geodesic(
             f"{segments}, {max_iterations} and {tolerance}"
         )
     line = straight(z0, z1, segments)
-    stationary = jnp.array(True)
+    begun = line if start is None else start
+    minimal = jnp.array(True)
     points = line
     if segments > 1:
-        inner, stationary = _inner(
+        inner, minimal = _inner(
             metric, z0, z1, line, start, tolerance=tolerance, max_iterations=max_iterations
         )
         points = join(z0, inner, z1)
-        points = jnp.where(jnp.isfinite(points).all(), points, line)
-    return described(metric, points, stationary & _is_definite(metric, points))
+    return described(metric, points, begun, minimal)
 
 
 def geodesic_batch(
@@ -242,20 +249,27 @@ def _inner(
     def force(inner: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
         return jax.grad(lambda inner: energy(join(z0, inner, z1)))(inner)
 
-    def descend(points: Float[Array, "k+1 d"], tolerance: float):
-        advance, blank = chords.model(metric, z0, z1, len(points) - 1)
-        return minimise(
-            advance, blank, points[1:-1], tolerance=tolerance, max_iterations=max_iterations
-        )
-
     def solve(_, inner: Float[Array, "n-1 d"]):
         points = join(z0, inner, z1)
         if start is None and chords.is_immersed(metric):
             for coarse in _levels(segments):
-                found = descend(resample(points, coarse), _ROUGH)
+                # So few points need to be told what lies between them.
+                problem = chords.halved(metric, z0, z1, coarse)
+                found = minimise(
+                    problem.advance,
+                    problem.blank,
+                    resample(points, coarse)[1:-1],
+                    tolerance=_ROUGH,
+                    max_iterations=max_iterations,
+                )
                 finer = resample(join(z0, found.points, z1), segments)
                 points = jnp.where(found.converged, finer, points)
-        found = descend(points, tolerance)
+        found = minimum(
+            chords.model(metric, z0, z1, segments),
+            points[1:-1],
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
         # As a number, because custom_root differentiates whatever else it returns.
         return found.points, found.converged.astype(inner.dtype)
 
@@ -285,16 +299,44 @@ def _levels(segments: int) -> list[int]:
 
 
 def described(
-    metric: Metric, points: Float[Array, "n+1 d"], converged: Bool[Array, ""]
+    metric: Metric,
+    points: Float[Array, "n+1 d"],
+    start: Float[Array, "n+1 d"],
+    minimal: Bool[Array, ""],
 ) -> Geodesic:
-    """The spline through points with its measures, each of which has to be finite to converge."""
-    length, energy = measure(metric, points)
-    residual = _residual(metric, points)
-    numbers = jnp.stack([length, energy, residual])
+    """The better of where a search ended and where it started, as a spline with its measures.
+
+    A chain of few points may be short only because it misses what lies between them. Its spline is
+    then longer than where the search started, or unevenly fast, or not known well enough.
+    """
+    found, begun = measure(metric, points), measure(metric, start, SIMPSON)
+    rounding = _rounding(metric, points)
+
+    def known(measures: Measures) -> Bool[Array, ""]:
+        return measures.doubt * measures.length <= _DOUBT * measures.length + rounding
+
+    # A start that is a geodesic is a little shorter than the best that is known by points.
+    longer = known(begun) & (found.length > 1.001 * begun.length + rounding)
+    good = jnp.isfinite(points).all() & known(found) & ~longer
+    even = 2 * found.energy <= _UNEVEN * found.length**2 + rounding**2
+    points = jnp.where(good, points, start)
+    # More rather than less, where the rules differ.
+    length = jnp.where(good, found.length, begun.length * (1 + begun.doubt))
+    energy = jnp.where(good, found.energy, begun.energy)
+    # Where the metric breaks down nothing is known of the length. The line is no worse an answer.
+    numbers = jnp.stack([length, energy, _residual(metric, points)])
     finite = jnp.isfinite(numbers)
-    # The line is no worse an answer where the metric breaks down, but its length may be missing.
-    length, energy, residual = jnp.where(finite, numbers, 0)
-    return Geodesic(points, length, energy, residual, converged & finite.all())
+    length, energy, residual = jnp.where(finite, numbers, jnp.inf)
+    converged = minimal & good & even & finite.all() & is_definite(metric, points)
+    return Geodesic(points, length, energy, residual, converged)
+
+
+def _rounding(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
+    """The length that rounding of the points can make of nothing."""
+    start = points[0]
+    # Rounding is never differentiated.
+    size = metrics.squared_norm(metric, *jax.lax.stop_gradient((start, start)))
+    return 64 * jnp.finfo(start.dtype).eps * jnp.sqrt(jnp.maximum(size, 0))
 
 
 def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
@@ -306,6 +348,7 @@ def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
     v, bend = (differentiate(points, places, order) for order in (1, 2))
     squared, speed = (each.mean() for each in jax.vmap(partial(_turn, metric))(z, v, bend))
+    squared = jnp.maximum(squared - (segments**2 * _rounding(metric, points)) ** 2, 0)
     moves = speed > 0
     ratio = jnp.where(moves, squared / jnp.where(moves, speed, 1), 0)
     positive = ~(ratio <= 0)  # NaN stays NaN
@@ -338,7 +381,7 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     return jnp.where(shown, along, jnp.nan), speed @ speed
 
 
-def _is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, ""]:
+def is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, ""]:
     """Whether a metric is positive definite at the points.
 
     What is pulled back from Euclidean space cannot be negative, and where it does not show an axis
