@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from latent_flows.norms import root
 from latent_flows.typing import Scalar
 
 
@@ -75,7 +76,8 @@ def control_score(
     >>> [round(float(part), 3) for part in (*score.spread, score.r2)]
     [0.1, 0.1, 0.1, 0.985]
     """
-    asked, measured = jnp.asarray(asked), jnp.asarray(measured)
+    # Whole numbers are measurements too, of which differences must not wrap.
+    asked, measured = 1.0 * jnp.asarray(asked), 1.0 * jnp.asarray(measured)
     if asked.ndim != 1 or measured.ndim != 2 or measured.shape[1:] != asked.shape:
         raise ValueError(
             f"expected values asked for [a] and measurements [n, a], got shapes {asked.shape} and "
@@ -83,7 +85,7 @@ def control_score(
         )
     if others is None:
         others = jnp.zeros((*measured.shape, 0), measured.dtype)
-    others = jnp.asarray(others)
+    others = 1.0 * jnp.asarray(others)
     if others.ndim != 3 or others.shape[:2] != measured.shape:
         raise ValueError(
             f"others must have shape [{measured.shape[0]}, {measured.shape[1]}, k], "
@@ -104,7 +106,7 @@ def control_score(
         return jnp.mean(jnp.where(where, a, 0), axis, where=where)
 
     mean = average(measured, 0)
-    spread = jnp.sqrt(average((measured - mean) ** 2, 0))
+    spread = root(average((measured - mean) ** 2, 0))
     error = measured - asked
     constant = average(error) if up_to_constant else jnp.zeros((), error.dtype)
     deviation, wanted = measured - average(measured), asked - average(asked + 0 * measured)
@@ -137,7 +139,7 @@ def control_score(
         jnp.stack([jnp.nanmin(mean), jnp.nanmax(mean)]),
         1 - average((error - constant) ** 2) / jnp.maximum(variance, tiny),
         correlation,
-        jnp.sqrt(squares) / scale,
+        root(squares) / scale,
         span / scale,
         counts.mean(),
     )

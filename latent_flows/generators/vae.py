@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from latent_flows.generators import likelihoods
-from latent_flows.limits import at_least
+from latent_flows.limits import at_least, floats
 from latent_flows.typing import Generator, Latent, Scalar
 
 Image = Float[Array, "height width channels"]
@@ -204,6 +204,7 @@ class VAE(nn.Module):
         """Mean and standard deviation of the posterior `q(z | x)`, a diagonal Gaussian."""
         if x.shape != self.image_shape:
             raise ValueError(f"the VAE encodes images of shape {self.image_shape}, got {x.shape}")
+        floats("the VAE", x=x)
         mean, raw = jnp.split(self.posterior(self.encoder(x)), 2)
         # Bounded, so that no log-variance can overflow early in training.
         return mean, jnp.exp(5.0 * jnp.tanh(raw / 5.0))
