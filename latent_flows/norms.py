@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["norm", "root"]
+__all__ = ["safe_norm", "safe_sqrt"]
 
 
-def root(x: Array) -> Array:
+def safe_sqrt(x: Array) -> Array:
     r"""$\sqrt x$, and 0 where `x` is not positive, with the derivative 0 there.
 
     Args:
@@ -23,7 +23,7 @@ def root(x: Array) -> Array:
         An array of the same shape.
 
     >>> import jax
-    >>> print(root(jnp.array([4.0, 0.0])), jax.grad(root)(0.0))
+    >>> print(safe_sqrt(jnp.array([4.0, 0.0])), jax.grad(safe_sqrt)(0.0))
     [2. 0.] 0.0
     """
     x = jnp.asarray(x)
@@ -32,7 +32,7 @@ def root(x: Array) -> Array:
     return jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, x)))
 
 
-def norm(
+def safe_norm(
     x: Float[Array, "..."], axis: int | Sequence[int] | None = None, *, keepdims: bool = False
 ) -> Float[Array, "..."]:
     r"""The Euclidean length $\bigl(\sum_i x_i^2\bigr)^{1/2}$, with the derivative 0 at 0.
@@ -46,8 +46,8 @@ def norm(
         The lengths.
 
     >>> import jax
-    >>> print(norm(jnp.array([3.0, 4.0])), jax.grad(norm)(jnp.zeros(2)))
+    >>> print(safe_norm(jnp.array([3.0, 4.0])), jax.grad(safe_norm)(jnp.zeros(2)))
     5.0 [0. 0.]
     """
     axes = tuple(axis) if isinstance(axis, Sequence) else axis
-    return root(jnp.sum(jnp.square(x), axis=axes, keepdims=keepdims))
+    return safe_sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=keepdims))

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from latent_flows.data.dataset import Dataset, Examples
 from latent_flows.limits import floats
-from latent_flows.norms import root
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Scalar
 
 SHAPES = ("square", "ellipse", "heart")
@@ -244,9 +244,9 @@ def moments(image: Float[Array, "height width 1"] | Float[Array, "height width"]
     return Moments(
         x=0.5 + mean_x / width,
         y=0.5 + mean_y / height,
-        size=root(mass / (height * width)),
+        size=safe_sqrt(mass / (height * width)),
         # log((1 + r) / (1 - r)) with r = (l1 - l2) / (l1 + l2).
-        elongation=2 * jnp.arctanh(root((var_x - var_y) ** 2 + 4 * cov**2) / (var_x + var_y)),
+        elongation=2 * jnp.arctanh(safe_sqrt((var_x - var_y) ** 2 + 4 * cov**2) / (var_x + var_y)),
         mass=mass,
     )
 

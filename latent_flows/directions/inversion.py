@@ -13,7 +13,7 @@ from latent_flows.directions import losses
 from latent_flows.directions.losses import Loss
 from latent_flows.directions.transformations import Mask
 from latent_flows.limits import floats
-from latent_flows.norms import norm
+from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar
 
 Projection: TypeAlias = Callable[[Latent], Latent]
@@ -48,7 +48,7 @@ def to_ball(z: Latent, radius: ArrayLike | None = None) -> Latent:
     [0.6 0.8]
     """
     radius = jnp.sqrt(float(z.shape[0])) if radius is None else jnp.asarray(radius)
-    length, radius = norm(z), radius.astype(z.dtype)
+    length, radius = safe_norm(z), radius.astype(z.dtype)
     outside = length > radius
     return z * jnp.where(outside, radius / jnp.where(outside, length, 1), 1)
 

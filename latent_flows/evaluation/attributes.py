@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from latent_flows.choices import choose
-from latent_flows.norms import root
+from latent_flows.norms import safe_sqrt
 
 
 class Correlation(NamedTuple):
@@ -101,8 +101,9 @@ def _correlation(
     count = jnp.maximum(counts.sum(), 1)
     centred = [jnp.where(counts, v - jnp.sum(jnp.where(counts, v, 0)) / count, 0) for v in pair]
     # Scaled first, so that squares of small numbers are no zeros.
-    x, y = (v / jnp.maximum(jnp.max(jnp.abs(v)), jnp.finfo(v.dtype).tiny) for v in centred)
-    norm = root(jnp.sum(x**2) * jnp.sum(y**2))
+    largest = (jnp.max(jnp.abs(v)) for v in centred)
+    x, y = (v / jnp.where(top > 0, top, 1) for v, top in zip(centred, largest, strict=True))
+    norm = safe_sqrt(jnp.sum(x**2) * jnp.sum(y**2))
     return jnp.where(moves & (norm > 0), jnp.sum(x * y) / jnp.where(norm > 0, norm, 1), 0)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import flows
 from latent_flows.limits import floats
-from latent_flows.norms import norm
+from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar
 
 
@@ -45,7 +45,7 @@ def path_length(samples: Float[Array, "t ..."]) -> Scalar:
     """
     floats("path_length", samples=samples)
     steps = jnp.diff(samples, axis=0)
-    return jnp.sum(norm(steps, axis=range(1, steps.ndim)))
+    return jnp.sum(safe_norm(steps, axis=range(1, steps.ndim)))
 
 
 def traverse(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from latent_flows.norms import norm
+from latent_flows.norms import safe_norm
 from latent_flows.typing import Scalar
 
 
@@ -91,7 +91,7 @@ def _normalise(weight: Array, u: Array) -> tuple[Array, Array]:
 
 
 def _unit(x: Array) -> Array:
-    return x / jnp.maximum(norm(x), 1e-12)
+    return x / jnp.maximum(safe_norm(x), 1e-12)
 
 
 def average(mean: PyTree, value: PyTree, step: ArrayLike, decay: float) -> Any:

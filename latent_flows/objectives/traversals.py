@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_flows.norms import root
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Latent, Scalar
 
 
@@ -27,7 +27,7 @@ def unit_contributions(velocity: Latent, metric: Float[Array, "d d"]) -> Latent:
         [0.6..., 0.8...]
     """
     # An axis that the generator ignores has no length, and must not make gradients NaN.
-    steps = velocity * root(jnp.diagonal(metric))
+    steps = velocity * safe_sqrt(jnp.diagonal(metric))
     square = jnp.sum(steps**2)
     return steps * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
 
