@@ -205,8 +205,9 @@ def check(config: Config, dataset: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: a batch larger than the data set, or a negative seed.
+        ValueError: a batch larger than the data set, a negative seed, or images that nobody draws.
     """
+    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
         raise ValueError(
@@ -416,7 +417,8 @@ def measure_sprites(
 
 def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
     """Save the pictures of a VAE."""
-    images = jnp.asarray(test.examples(np.arange(0, test.length, test.length // 16)[:16])["image"])
+    chosen = np.arange(0, test.length, max(test.length // 16, 1))[:16]
+    images = jnp.asarray(test.examples(chosen)["image"])
     encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
     decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
     mean, _ = encode(images)
