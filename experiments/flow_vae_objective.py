@@ -138,7 +138,7 @@ def regulariser(
         for both in (codes.z, codes.mean, codes.std)
     )
     # Either estimate may be far off; this one is exact of Gaussian codes.
-    measured = {"gaussian_total_correlation": objectives.gaussian_total_correlation(mean, std)}
+    measured = {"total_correlation_gaussian": objectives.gaussian_total_correlation(mean, std)}
     if kind == "tc-vae":
         correlation = objectives.total_correlation(z, mean, std)
         return 1.0, (beta - 1) * correlation, {"total_correlation": correlation, **measured}

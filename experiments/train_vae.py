@@ -44,7 +44,7 @@ class Objective:
     """Weight of the KL divergence of the posterior from the prior."""
     total_correlation: float = 0.0
     """Extra weight of the total correlation of the codes (beta-TC-VAE's beta, minus 1). Its
-    estimate on a batch is far too large where posteriors are narrow: gaussian_total_correlation,
+    estimate on a batch is far too large where posteriors are narrow: total_correlation_gaussian,
     reported beside it, is the number to trust."""
     warmup: int = 50
     """Steps over which both weights rise from 0."""
@@ -250,7 +250,7 @@ def loss(
         "reconstruction": reconstruction,
         "kl": kl,
         "total_correlation": correlation,
-        "gaussian_total_correlation": objectives.gaussian_total_correlation(mean, std),
+        "total_correlation_gaussian": objectives.gaussian_total_correlation(mean, std),
     }
     return total / images[0].size, terms
 

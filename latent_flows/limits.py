@@ -42,11 +42,13 @@ def floats(name: str, /, **arrays: Any) -> None:
     >>> floats("mse", x=jnp.zeros((2, 2, 1), jnp.uint8))
     Traceback (most recent call last):
     ...
-    ValueError: mse takes floats, got x of dtype uint8: divide 8-bit images by 255 first
+    ValueError: mse takes floating-point images, got uint8 for x: divide 8-bit images by 255 first
     """
     for argument, array in arrays.items():
         dtype = jnp.result_type(array)
         if not jnp.issubdtype(dtype, jnp.floating):
             eight_bits = dtype == jnp.uint8
             remedy = "divide 8-bit images by 255 first" if eight_bits else "convert it first"
-            raise ValueError(f"{name} takes floats, got {argument} of dtype {dtype}: {remedy}")
+            raise ValueError(
+                f"{name} takes floating-point images, got {dtype} for {argument}: {remedy}"
+            )

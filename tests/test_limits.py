@@ -11,6 +11,7 @@ from latent_flows.directions import losses, transformations
 from latent_flows.evaluation import control_score, correlation, equivariance_error, path_length
 from latent_flows.evaluation import vp_score as vp
 from latent_flows.evaluation.frechet import frechet_distance
+from latent_flows.evaluation.traversals import dominance
 from latent_flows.generators import likelihoods
 from latent_flows.generators.vae import VAE, VAEConfig
 
@@ -86,12 +87,12 @@ TAKES_IMAGES = {
 @pytest.mark.parametrize("kind", [np.uint8, np.int32])
 @pytest.mark.parametrize("name", TAKES_IMAGES)
 def test_images_of_whole_numbers_are_refused(name, kind):
-    with pytest.raises(ValueError, match=rf"floats.*{np.dtype(kind)}"):
+    with pytest.raises(ValueError, match=rf"float.*{np.dtype(kind)}"):
         TAKES_IMAGES[name](GREY.astype(kind))
 
 
 def test_the_message_says_what_to_do_with_8_bits():
-    with pytest.raises(ValueError, match="got x of dtype uint8: divide 8-bit images by 255 first"):
+    with pytest.raises(ValueError, match="got uint8 for x: divide 8-bit images by 255 first"):
         losses.blurred_error(BLACK, GREY, MASK)
 
 
@@ -102,6 +103,8 @@ def test_measurements_may_be_whole_numbers():
     jax.tree.map(np.testing.assert_allclose, got, expected)
     falling = np.array([5, 3, 1], np.uint8)[None, None, :, None]
     np.testing.assert_allclose(correlation(np.arange(3), falling)[0], -1, rtol=1e-5)
+    fell = dominance(falling[:, :, 0], falling[:, :, 2], np.ones((1, 1), bool), np.ones(1))
+    np.testing.assert_allclose(fell.change, 4)
     apart = frechet_distance(np.uint8([[0], [2]]), np.uint8([[200], [202]]))
     assert apart == pytest.approx(200**2)
 

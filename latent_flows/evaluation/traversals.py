@@ -146,7 +146,8 @@ def dominance(
         >>> result.share.round(2).tolist(), result.winner.tolist()
         ([0.75], [0])
     """
-    moved = (after - before) / ranges
+    # Whole numbers are attributes too, of which differences must not wrap.
+    moved = (1.0 * jnp.asarray(after) - 1.0 * jnp.asarray(before)) / ranges
     weight = valid[..., None] / jnp.maximum(valid.sum(-1)[:, None, None], 1)
     change = jnp.sum(jnp.abs(moved) * weight, axis=1)
     winner = jnp.argmax(change, -1)

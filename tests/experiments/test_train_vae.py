@@ -51,6 +51,8 @@ def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
         rise = (row["step"] + 1) / 50
         total = row["reconstruction"] + rise * (row["kl"] + row["total_correlation"])
         assert row["loss"] == pytest.approx(total / pixels, rel=1e-4)
+        # Fresh codes hardly depend on each other, whatever the estimate for training says.
+        assert 0 <= row["total_correlation_gaussian"] < 2
     metrics = json.loads((whole / "metrics.json").read_text())
     assert metrics["test_images"] == 20
     # At its start a VAE knows little more than that a pixel is a coin.
