@@ -18,7 +18,8 @@ PHASE = "vae"
 KINDS = {
     "vae": "the bound alone",
     "beta-vae": "a weight on the divergence from the prior",
-    "tc-vae": "a penalty on total correlation, estimated on the batch",
+    "tc-vae": "a penalty on total correlation, estimated on the batch (far too large where "
+    "posteriors are narrow: trust total_correlation_gaussian beside it)",
     "factor-vae": "a penalty on total correlation, by a discriminator",
     "flow": "one potential for each known factor",
     "hamilton-jacobi": "optimal-transport potentials, the factor inferred from two images",

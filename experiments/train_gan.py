@@ -255,12 +255,18 @@ def to_canvas(images: Float[Array, "n h w c"], size: int) -> Float[Array, "n siz
     return 2 * jnp.pad(images, [(0, 0), *margins, (0, 0)]) - 1
 
 
-def check(config: Config, net: SNGAN, dataset: Dataset) -> None:
+def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: images larger than the generator's, or fewer than a batch.
+        ValueError: images larger than the generator's, or that nobody draws; fewer than a batch,
+            or fewer than two that are held out.
     """
+    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
+    if test.length < 2:
+        raise ValueError(
+            f"{test.name} holds out {test.length} example, samples are compared with at least 2"
+        )
     if max(dataset.image_shape[:2]) > net.resolution:
         raise ValueError(
             f"{dataset.name} has images of {dataset.image_shape[:2]} pixels, networks.generator "
@@ -355,7 +361,7 @@ def run(config: Config) -> None:
         for split in ("train", "test")
     }
     net = model(config, sets["train"])
-    check(config, net, sets["train"])
+    check(config, net, sets["train"], sets["test"])
     folder = open_folder(config.run, config)
     variables = train(folder, config, sets["train"])
     draw(folder, net, variables, sets["train"])

@@ -43,7 +43,9 @@ class Objective:
     beta: float = 1.0
     """Weight of the KL divergence of the posterior from the prior."""
     total_correlation: float = 0.0
-    """Extra weight of the total correlation of the codes (beta-TC-VAE's beta, minus 1)."""
+    """Extra weight of the total correlation of the codes (beta-TC-VAE's beta, minus 1). Its
+    estimate on a batch is far too large where posteriors are narrow: total_correlation_gaussian,
+    reported beside it, is the number to trust."""
     warmup: int = 50
     """Steps over which both weights rise from 0."""
     decoded: int = 0
@@ -203,8 +205,9 @@ def check(config: Config, dataset: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: a batch larger than the data set, or a negative seed.
+        ValueError: a batch larger than the data set, a negative seed, or images that nobody draws.
     """
+    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
         raise ValueError(
@@ -243,7 +246,12 @@ def loss(
     total = reconstruction + rise * (
         objective.beta * kl + objective.total_correlation * correlation
     )
-    terms = {"reconstruction": reconstruction, "kl": kl, "total_correlation": correlation}
+    terms = {
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "total_correlation": correlation,
+        "total_correlation_gaussian": objectives.gaussian_total_correlation(mean, std),
+    }
     return total / images[0].size, terms
 
 
@@ -409,7 +417,8 @@ def measure_sprites(
 
 def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
     """Save the pictures of a VAE."""
-    images = jnp.asarray(test.examples(np.arange(0, test.length, test.length // 16)[:16])["image"])
+    chosen = np.arange(0, test.length, max(test.length // 16, 1))[:16]
+    images = jnp.asarray(test.examples(chosen)["image"])
     encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
     decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
     mean, _ = encode(images)

@@ -30,6 +30,32 @@ def frames(gif):
         yield np.asarray(image.convert("L")).astype(int)
 
 
+@pytest.mark.parametrize("sides", [(32, 28), (28, 32), (64, 36), (33, 17)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_any_sides_and_with_alpha_are_drawn(sides, channels):
+    images = np.random.default_rng(0).random((2, 3, *sides, channels))
+    grid = plots.traversal_grid(images, times=[0, 1, 2], row_labels="ab", caption="")
+    samples = plots.samples_grid(images[0], caption="")
+    pairs = plots.reconstructions(images[0], images[0], "")
+    strips = plots.strips(images, row_labels="ab", caption="")
+    for figure, rows, columns in ((grid, 2, 3), (samples, 2, 2), (pairs, 2, 3), (strips, 2, 3)):
+        drawn = figure.axes[0].images[0].get_array()
+        gap = round(max(sides) / 16)
+        expected = (rows * (sides[0] + gap) - gap, columns * (sides[1] + gap) - gap, 3)
+        assert drawn.shape == expected
+    with Image.open(io.BytesIO(plots.traversal_gif(images))) as film:
+        scale = max(1, round(144 / max(sides)))
+        assert film.size[0] == 2 * (sides[1] * scale + 8) + 8
+
+
+def test_what_is_transparent_shows_the_white_behind_it():
+    red = np.broadcast_to([1.0, 0.0, 0.0, 0.25], (1, 2, 2, 4))
+    drawn = plots.samples_grid(red).axes[0].images[0].get_array()
+    np.testing.assert_allclose(drawn[0, 0], [1, 0.75, 0.75])
+    with pytest.raises(ValueError, match=r"1 or 3 channels, last, or 4 with alpha.*\(8, 8, 5\)"):
+        plots.check_drawable((8, 8, 5))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_traversal_grid_puts_flows_in_rows_and_times_in_columns(channels):
     images = steps_of_grey(2, 3, (8, 8, channels))
