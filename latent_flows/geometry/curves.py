@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from scipy.interpolate import CubicSpline
 
 from latent_flows.geometry.metrics import squared_norm
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
 _PANELS = 16
@@ -209,9 +210,7 @@ def _roots(squares: Float[Array, "q"]) -> Float[Array, "q"]:
     What rounding may make of zero counts as zero.
     """
     rounding = jnp.sqrt(jnp.finfo(squares.dtype).eps) * jnp.abs(squares).max()
-    positive = squares > 0
-    roots = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
-    return jnp.where(squares >= -rounding, roots, jnp.nan)
+    return jnp.where(squares < -rounding, jnp.nan, safe_sqrt(jnp.maximum(squares, 0)))
 
 
 @lru_cache

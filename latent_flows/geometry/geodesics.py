@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows.batches import in_batches
-from latent_flows.geometry import block_tridiagonal, chords, metrics
+from latent_flows.choices import choose
+from latent_flows.geometry import block_tridiagonal, chords, metrics, solving
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import (
     SIMPSON,
@@ -23,6 +24,7 @@ from latent_flows.geometry.curves import (
     straight,
 )
 from latent_flows.geometry.descent import minimise, minimum
+from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
 _ROUGH = 0.1
@@ -184,7 +186,7 @@ def geodesic_batch(
 
 def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
     """How long chains of points are in latent space: geodesics take the more iterations for it."""
-    return jnp.linalg.norm(jnp.diff(chains, axis=1), axis=2).sum(1)
+    return safe_norm(jnp.diff(chains, axis=1), axis=2).sum(1)
 
 
 def distance(
@@ -196,11 +198,13 @@ def distance(
     initial: Float[ArrayLike, "k+1 d"] | Curve | None = None,
     tolerance: float | None = None,
     max_iterations: int = 100,
+    unknown: Literal["bound", "nan"] = "bound",
 ) -> Scalar:
     """The length of the shortest path between two latents that `geodesic` finds.
 
-    Whether it found one is said by `geodesic` alone. The derivative at `z0 = z1`, where the
-    distance has none, is zero.
+    Where it finds none, the distance is not known, but the length of the best path is a bound: it
+    is no less than the distance and no more than the length of the straight line. The derivative at
+    `z0 = z1`, where the distance has none, is zero.
 
     Args:
         metric: any metric.
@@ -210,18 +214,22 @@ def distance(
         initial: where the search starts.
         tolerance: when it ends.
         max_iterations: when it gives up.
+        unknown: what stands for a distance that is not known, where `geodesic` has not converged:
+            the `"bound"`, or `"nan"`.
 
     Returns:
-        The distance.
+        The distance. Infinite, or NaN, where an end or the metric on the way is not finite, or the
+        metric is negative.
 
     Raises:
-        ValueError: as `geodesic` does.
+        ValueError: as `geodesic` does; another word for `unknown`.
 
     >>> import jax.numpy as jnp
     >>> print(distance(lambda z: 4 * jnp.eye(2), jnp.zeros(2), jnp.array([3.0, 4.0])))
     10.0
     """
-    return geodesic(
+    choose("unknown", unknown, {"bound": 0, "nan": 0})
+    found = geodesic(
         metric,
         z0,
         z1,
@@ -229,7 +237,10 @@ def distance(
         initial=initial,
         tolerance=tolerance,
         max_iterations=max_iterations,
-    ).length
+    )
+    if unknown == "bound":
+        return found.length
+    return jnp.where(found.converged, found.length, jnp.nan)
 
 
 def _inner(
@@ -284,9 +295,27 @@ def _inner(
             symmetric=True,
         )
 
-    guess = jax.lax.stop_gradient(line if start is None else start)
+    guess = jax.lax.stop_gradient(_evenly(metric, line) if start is None else start)
     inner, converged = jax.lax.custom_root(force, guess[1:-1], solve, solve_linear, has_aux=True)
     return inner, converged > 0
+
+
+def _evenly(metric: Metric, line: Float[Array, "n+1 d"]) -> Float[Array, "n+1 d"]:
+    """A straight line with points at equal distances in the metric; left as it is where the metric
+    breaks down.
+
+    Points that are far apart where the metric is large could step over it.
+    """
+    count = 4 * (len(line) - 1)
+    s = jnp.linspace(0, 1, count + 1, dtype=line.dtype)
+    across = line[-1] - line[0]
+    squares = jax.vmap(lambda s: metrics.squared_norm(metric, line[0] + s * across, across))(s)
+    speeds = jnp.sqrt(squares)
+    gone = jnp.cumulative_sum((speeds[:-1] + speeds[1:]) / 2, include_initial=True)
+    shares = jnp.interp(jnp.linspace(0, 1, len(line), dtype=line.dtype), gone / gone[-1], s)
+    usable = jnp.isfinite(shares).all() & (gone[-1] > 0)
+    even = line[0] + shares[:, None] * across
+    return jnp.where(usable, even.at[0].set(line[0]).at[-1].set(line[-1]), line)
 
 
 def _levels(segments: int) -> list[int]:
@@ -327,7 +356,7 @@ def described(
     numbers = jnp.stack([length, energy, _residual(metric, points)])
     finite = jnp.isfinite(numbers)
     length, energy, residual = jnp.where(finite, numbers, jnp.inf)
-    converged = minimal & good & even & finite.all() & is_definite(metric, points)
+    converged = minimal & good & even & finite.all() & is_definite(metric, points).all()
     return Geodesic(points, length, energy, residual, converged)
 
 
@@ -350,9 +379,7 @@ def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     squared, speed = (each.mean() for each in jax.vmap(partial(_turn, metric))(z, v, bend))
     squared = jnp.maximum(squared - (segments**2 * _rounding(metric, points)) ** 2, 0)
     moves = speed > 0
-    ratio = jnp.where(moves, squared / jnp.where(moves, speed, 1), 0)
-    positive = ~(ratio <= 0)  # NaN stays NaN
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, ratio, 1)), 0)
+    return safe_sqrt(jnp.where(moves, squared / jnp.where(moves, speed, 1), 0))
 
 
 def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, Scalar]:
@@ -381,15 +408,15 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     return jnp.where(shown, along, jnp.nan), speed @ speed
 
 
-def is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, ""]:
-    """Whether a metric is positive definite at the points.
+def is_definite(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]:
+    """At which points a metric is positive definite.
 
     What is pulled back from Euclidean space cannot be negative, and where it does not show an axis
     at all the residual is not finite.
     """
     if chords.is_immersed(metric):
-        return jnp.array(True)
-    return jnp.isfinite(jnp.linalg.cholesky(jax.vmap(metric)(points))).all()
+        return jnp.ones(len(points), bool)
+    return jnp.isfinite(jnp.linalg.cholesky(jax.vmap(metric)(points))).all((1, 2))
 
 
 def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
@@ -399,7 +426,7 @@ def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "
 
 def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
     """The end points as floats of one dtype, once they are known to suit the metric."""
-    ends = {name: jnp.asarray(z) for name, z in (("z0", z0), ("z1", z1))}
+    ends = {name: solving.floats(z) for name, z in (("z0", z0), ("z1", z1))}
     for name, z in ends.items():
         if z.ndim != 1 or z.size == 0 or not jnp.issubdtype(z.dtype, jnp.number):
             raise ValueError(
@@ -413,8 +440,6 @@ def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
             f"z1 must have the shape of z0, {ends['z0'].shape}, got {ends['z1'].shape}"
         )
     dtype = jnp.result_type(*ends.values())
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
     start, end = (z.astype(dtype) for z in ends.values())
     jax.eval_shape(partial(metrics.matrix, metric), start)
     return start, end, dtype
