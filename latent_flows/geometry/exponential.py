@@ -16,7 +16,7 @@ from latent_flows import flows
 from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import spline_weights
-from latent_flows.geometry.geodesics import geodesic, is_definite
+from latent_flows.geometry.geodesics import geodesic, is_positive
 from latent_flows.geometry.shooting import State, multiple_shooting
 from latent_flows.typing import Latent, Metric, Scalar
 
@@ -324,7 +324,7 @@ def _is_geodesic(
     squares = jax.vmap(partial(metrics.squared_norm, metric))(zs, velocities)
     # Of the start, which is taken as it is, nothing is asked.
     kept = jnp.abs(squares - squares[0]) <= _DRIFT * squares[0]
-    good = (kept & is_definite(metric, zs)).at[0].set(True)
+    good = (kept & is_positive(metric, zs)).at[0].set(True)
     return jax.lax.cummin(good.astype(int)) > 0
 
 

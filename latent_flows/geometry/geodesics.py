@@ -50,20 +50,24 @@ def geodesic(
 
     $$\min_c \; \tfrac12 \int_0^1 |c'(s)|_{M(c(s))}^2\,ds, \qquad c(0) = z_0,\; c(1) = z_1$$
 
-    It is a local minimum: the one downhill from where the search starts. The curve is known at
-    `segments + 1` points. Where the metric is a `pullback` without an ambient metric, the energy
-    is a sum of squares of chords in data space, minimised by damped Gauss-Newton steps that learn
-    the rest of the Hessian on the way; a step costs one evaluation of the immersion and of its
-    Jacobian at the points. For any other metric it is minimised by Newton's method, with the
-    metric taken in the middle of each segment; a step costs its first and second derivatives.
-    For an immersion, from 16 segments and without `initial`, a curve of a quarter of the segments
-    comes first; other metrics can look too small between few points.
+    It is a local minimum: the one downhill from where the search starts, past saddles such as a
+    curve beyond a conjugate point. The curve is known at `segments + 1` points. Where the metric is
+    a `pullback` without an ambient metric, the energy is a sum of squares of chords in data space,
+    minimised by damped Gauss-Newton steps that learn the rest of the Hessian on the way; a step
+    costs one evaluation of the immersion and of its Jacobian at the points. For any other metric it
+    is minimised by Newton's method, with the metric averaged over each segment by Simpson's rule; a
+    step costs its first and second derivatives at twice as many places. For an immersion, from 16
+    segments and without `initial`, a curve of a quarter of the segments comes first.
+
+    Points that are few can miss what lies between them. No step is taken to where they do, and in
+    the end the curve through them is measured: where it is longer than the start, or its speed is
+    uneven, or two rules of quadrature differ, it is not called a geodesic; more segments may help.
 
     Derivatives in `z0`, `z1` and anything that the metric closes over are those of the minimum, by
     the implicit function theorem, in forward and reverse mode.
 
-    Call it under `jax.jit`: it compiles in seconds, and outside does so at every call. It can be
-    mapped by `jax.vmap`; for many pairs `geodesic_batch` is faster and bounds the memory.
+    It compiles in seconds, once for a metric and shapes of its arguments. It can be mapped by
+    `jax.vmap`; for many pairs `geodesic_batch` is faster and bounds the memory.
 
     Args:
         metric: any metric, positive definite along the way.
@@ -81,8 +85,9 @@ def geodesic(
 
     Returns:
         A `Geodesic`. Where the metric is not finite or not positive definite on the way, or the
-        search did not end, `converged` is False; the points are then the best that were found, or
-        the straight line, but always finite if the end points are.
+        search did not end at a minimum that the points can show, `converged` is False; the points
+        are then the best that were found, or where the search started, always finite if the end
+        points are, and the length is an upper bound of the distance.
 
     Raises:
         ValueError: end points that are not two vectors of the same length, or not numbers; fewer
@@ -225,7 +230,7 @@ def distance(
         ValueError: as `geodesic` does; another word for `unknown`.
 
     >>> import jax.numpy as jnp
-    >>> print(distance(lambda z: 4 * jnp.eye(2), jnp.zeros(2), jnp.array([3.0, 4.0])))
+    >>> print(distance(lambda z: 4 * jnp.eye(2), jnp.zeros(2), jnp.array([3.0, 4.0])).round(4))
     10.0
     """
     choose("unknown", unknown, {"bound": 0, "nan": 0})
@@ -355,8 +360,9 @@ def described(
     # Where the metric breaks down nothing is known of the length. The line is no worse an answer.
     numbers = jnp.stack([length, energy, _residual(metric, points)])
     finite = jnp.isfinite(numbers)
-    length, energy, residual = jnp.where(finite, numbers, jnp.inf)
-    converged = minimal & good & even & finite.all() & is_definite(metric, points).all()
+    sound = finite[0] & is_positive(metric, points).all()
+    length, energy, residual = jnp.where(finite & sound, numbers, jnp.inf)
+    converged = minimal & good & even & finite.all() & sound
     return Geodesic(points, length, energy, residual, converged)
 
 
@@ -378,8 +384,8 @@ def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     v, bend = (differentiate(points, places, order) for order in (1, 2))
     squared, speed = (each.mean() for each in jax.vmap(partial(_turn, metric))(z, v, bend))
     squared = jnp.maximum(squared - (segments**2 * _rounding(metric, points)) ** 2, 0)
-    moves = speed > 0
-    return safe_sqrt(jnp.where(moves, squared / jnp.where(moves, speed, 1), 0))
+    still = speed == 0
+    return safe_sqrt(jnp.where(still, 0, squared / jnp.where(still, 1, speed)))
 
 
 def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, Scalar]:
@@ -408,15 +414,16 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     return jnp.where(shown, along, jnp.nan), speed @ speed
 
 
-def is_definite(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]:
-    """At which points a metric is positive definite.
+def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]:
+    """At which points a metric is positive semidefinite, to rounding.
 
-    What is pulled back from Euclidean space cannot be negative, and where it does not show an axis
-    at all the residual is not finite.
+    What is pulled back from Euclidean space cannot be negative, and where a metric does not show an
+    axis at all the residual is not finite.
     """
     if chords.is_immersed(metric):
         return jnp.ones(len(points), bool)
-    return jnp.isfinite(jnp.linalg.cholesky(jax.vmap(metric)(points))).all((1, 2))
+    matrices = chords.ridge(jax.vmap(metric)(points))
+    return jnp.isfinite(jnp.linalg.cholesky(matrices)).all((1, 2))
 
 
 def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
