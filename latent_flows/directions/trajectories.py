@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
 from latent_flows.directions import losses, transformations
 from latent_flows.directions.inversion import Projection, invert, projection, shape_made, to_ball
@@ -33,6 +34,7 @@ class Trajectories(NamedTuple):
     """The loss between the image of each latent and the transformed image of its start."""
 
 
+@keep_compiled(arrays=["key", "starts"], known=["ts"])
 def trajectories(
     key: PRNGKeyArray,
     generator: Generator,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.operators import frame_and_bend
 from latent_flows.typing import Latent, Metric
@@ -24,6 +25,7 @@ class Walk(NamedTuple):
     """Whether it stayed finite to the end."""
 
 
+@keep_compiled(arrays=["key", "z0", "ts"], check=lambda z0, ts, **_: _times(ts, z0.dtype))
 def brownian_motion(
     key: Key[Array, ""],
     metric: Metric,

@@ -14,6 +14,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
 from latent_flows.choices import choose
 from latent_flows.geometry import metrics
@@ -79,6 +80,7 @@ class Land:
     """Of the geodesics that distances are measured along."""
 
 
+@keep_compiled(arrays=["key", "points", "initial"])
 def fit_land(
     key: PRNGKeyArray,
     metric: Metric,
@@ -225,6 +227,7 @@ def fit_land(
     return replace(land, log_likelihood=jnp.mean(_log_mixture(land, exponents) + base))
 
 
+@keep_compiled(arrays=["key", "land"])
 def normalise_land(
     key: PRNGKeyArray,
     land: Land,
@@ -267,6 +270,7 @@ def normalise_land(
     return replace(land, log_constants=constants, log_constant_errors=errors)
 
 
+@keep_compiled(arrays=["land", "z"])
 def land_log_prob(land: Land, metric: Metric, z: Latent, *, measure: str = "lebesgue") -> Scalar:
     r"""The log-density of a LAND at one point.
 
@@ -300,6 +304,7 @@ def land_log_prob(land: Land, metric: Metric, z: Latent, *, measure: str = "lebe
     return jnp.where(jnp.isnan(other), -jnp.inf, other)
 
 
+@keep_compiled(arrays=["key", "land"])
 def sample_land(
     key: PRNGKeyArray,
     land: Land,

@@ -8,6 +8,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.geometry import chords
 from latent_flows.geometry.curves import Geodesic, spline_weights, straight
 from latent_flows.geometry.geodesics import described, end_points, join, start_points
@@ -22,6 +23,7 @@ _HISTORY = 20
 """Steps that the estimate of the Hessian is made of."""
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def spline_geodesic(
     metric: Metric,
     z0: ArrayLike | Sequence[float],
