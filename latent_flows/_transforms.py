@@ -109,6 +109,24 @@ def keep_compiled(
     return decorate
 
 
+def unjitted(function: T) -> T:
+    """A solver of Equinox's family without its own `jit`, for use within a program of ours.
+
+    Theirs keeps all that it was ever called with, and so the memory of every new function.
+
+    Args:
+        function: what `equinox.filter_jit` made, or any other, which stays as it is.
+
+    Returns:
+        The function.
+
+    >>> import equinox as eqx
+    >>> unjitted(eqx.filter_jit(max)) is max
+    True
+    """
+    return getattr(function, "__wrapped__", function)
+
+
 def _run(function: Callable[..., T], bound: inspect.BoundArguments) -> T:
     """The result of the program that is kept, or of a new one."""
     key, captured = _key(function, bound)

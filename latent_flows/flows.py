@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import calculus
-from latent_flows._transforms import keep_compiled
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.calculus import Number
 from latent_flows.choices import choose
 from latent_flows.typing import Latent, Metric, Potential, Scalar, VectorField
@@ -413,7 +413,7 @@ def _solve(
             stepsize_controller = diffrax.PIDController(rtol=1e-3, atol=1e-6)
     if adjoint is None:
         adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints)
-    return diffrax.diffeqsolve(
+    return unjitted(diffrax.diffeqsolve)(
         diffrax.ODETerm(field),
         solver,
         ts[0],

@@ -60,7 +60,7 @@ def trajectories(
     from `z_0` itself the loss of a large change is flat, or the minimum that is found another one.
 
     All starts and transformations are one program: a map over batches of `batch_size`
-    trajectories, which bounds the memory. Write `jax.jit` around the call to compile it once.
+    trajectories, which bounds the memory. Outside of `jax.jit` too it is compiled once.
 
     Args:
         key: randomness of the starts.

@@ -8,7 +8,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from latent_flows._transforms import keep_compiled
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.geometry import chords
 from latent_flows.geometry.curves import Geodesic, spline_weights, straight
 from latent_flows.geometry.geodesics import described, end_points, join, start_points
@@ -49,7 +49,8 @@ def spline_geodesic(
     Steps are measured in the mean of the metric along the straight line, and by their slope along
     the curve; the scale of the latents is of no account.
 
-    Call it under `jax.jit`; it can be mapped by `jax.vmap`. Derivatives through it are zero.
+    Outside of `jax.jit` it compiles once for a metric; it can be mapped by `jax.vmap`. Derivatives
+    through it are zero.
 
     Args:
         metric: any metric.
@@ -110,7 +111,7 @@ def _shorten(
     def energy(by: Float[Array, "k-1 d"], _) -> Scalar:
         return total(weights @ moved(by))
 
-    found: optimistix.Solution = optimistix.minimise(
+    found: optimistix.Solution = unjitted(optimistix.minimise)(
         energy,
         optimistix.LBFGS(
             rtol=tolerance, atol=tolerance, norm=optimistix.rms_norm, history_length=_HISTORY
