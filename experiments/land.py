@@ -142,9 +142,9 @@ class _Compiling:
         self.total = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._add)
 
-    def _add(self, event: str, seconds: float, **_: Any) -> None:
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
-            self.total += seconds
+            self.total += duration_secs
 
 
 _compiling = _Compiling()

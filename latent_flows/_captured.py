@@ -223,7 +223,7 @@ class Captured:
             return self._class(type(x)), tuple(map(self.key, parts))
         if isinstance(x, _COMPILED | _CACHED):
             # What else they were told is not to be seen.
-            return self._identity(x), self.key(x.__wrapped__)
+            return self._identity(x), self.key(vars(x)["__wrapped__"])
         if isinstance(x, set | frozenset):
             if not all(type(one) in _CONSTANTS for one in x):
                 raise UnknownError("a set of objects")
