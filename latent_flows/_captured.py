@@ -91,6 +91,7 @@ _FORGOTTEN = {
 }
 """Attributes of a class that no computation depends on."""
 _LARGEST = 1 << 26  # bytes of a NumPy array that is compared by content
+_SMALL = 1 << 16  # bytes of an array of JAX that is
 _MOST = 50_000  # objects that are looked at
 _HEAP_TYPE = 1 << 9  # the flag of classes that are not C's own
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
@@ -174,7 +175,7 @@ class Captured:
         if isinstance(x, jax.Array):
             if isinstance(x, jax.core.Tracer) or x.is_deleted():
                 raise UnknownError("an array that cannot be kept")
-            return self._identity(x)
+            return self._array(x)
         if isinstance(x, np.ndarray | np.generic):
             return self._numbers(x)
         if isinstance(x, np.dtype):
@@ -240,13 +241,25 @@ class Captured:
         self.held.append(x)
         return "identity", id(x)
 
+    def _array(self, x: jax.Array) -> Hashable:
+        """Small arrays are what they hold, for they are often made anew, such as slices of others.
+
+        They cannot change; JAX copies their numbers to the host once.
+        """
+        ordinary = not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
+        if not ordinary or x.nbytes > _SMALL or not x.is_fully_addressable:
+            return self._identity(x)
+        place = x.sharding, getattr(x, "committed", True)
+        numbers = np.asarray(x).tobytes()
+        return "values", x.dtype, x.shape, x.aval.weak_type, place, _digest(numbers)
+
     def _numbers(self, x: np.ndarray | np.generic) -> Hashable:
         """Arrays of NumPy can be changed in place: they are what they hold."""
         if x.dtype.hasobject or x.nbytes > _LARGEST:
             raise UnknownError("an array of objects, or a very large one")
         if type(x) is not np.ndarray and not isinstance(x, np.generic):
             raise UnknownError("an array of a special kind")
-        content = hashlib.blake2b(np.ascontiguousarray(x).tobytes(), digest_size=16).digest()
+        content = _digest(np.ascontiguousarray(x).tobytes())
         if isinstance(x, np.ndarray):
             self.contents[id(x)] = x, content
         return type(x).__name__, x.dtype.str, x.shape, content
@@ -385,6 +398,10 @@ def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _with_inner(constant)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _is_trusted(module: str | None) -> bool:

@@ -53,10 +53,10 @@ def keep_compiled(
 
     Called again with functions that do the same, and arrays of the same shapes, it runs the program
     that it has. Functions do the same if their code is equal and so is all that they capture, in
-    closures, globals, attributes and arguments of `partial`: arrays of JAX are compared by
-    identity, as they cannot change; those of NumPy by content. A function that captures what cannot
-    be compared is compiled at every call. The oldest programs are given up, with their memory,
-    where there are many, or where they hold large arrays.
+    closures, globals, attributes and arguments of `partial`: large arrays of JAX are compared by
+    identity, as they cannot change; small ones and those of NumPy by content. A function that
+    captures what cannot be compared is compiled at every call. The oldest programs are given up,
+    with their memory, where there are many, or where they hold large arrays.
 
     Within a trace (`jax.jit`, `jax.grad`, `jax.vmap`) nothing is done at all. Where the program
     cannot be made or fails, the plain function is called, and says what is wrong.

@@ -287,10 +287,11 @@ def test_the_solvers_follow_a_metric_that_is_trained_again():
 
 
 def test_a_function_that_is_defined_again_compiles_nothing():
-    weights = jnp.ones(2)
+    table = jnp.ones((3, 2))
     with compilations() as made:
-        for _ in range(3):
-            total(lambda x: weights * x, A)
+        for row in range(3):
+            weights = table[row]  # another array with the same numbers
+            total(lambda x: weights * x, A)  # noqa: B023
     assert sum("total" in name for name in made) == 1
 
 
@@ -425,8 +426,8 @@ def test_programs_are_few_and_given_up_with_what_they_hold(monkeypatch):
 
 
 def test_large_arrays_are_not_held_by_many_programs(monkeypatch):
-    monkeypatch.setattr(_transforms, "_WEIGHT", 1000)
+    monkeypatch.setattr(_transforms, "_WEIGHT", 200_000)
     for _ in range(3):
-        weights = jnp.ones((2, 100))
+        weights = jnp.ones((2, 20_000))
         total(lambda x, w=weights: x @ w, A)
-    assert _transforms._weight() <= 1000
+    assert _transforms._weight() <= 200_000
