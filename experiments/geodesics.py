@@ -29,7 +29,6 @@ from experiments.manifold import Subject, everywhere
 from experiments.paths import (
     BATCH,
     STRAIGHT,
-    TIMES,
     Geodesics,
     Paths,
     evenly,
@@ -47,7 +46,7 @@ MARGIN = 0.1
 """Of the range of the codes, added on each side of it where points off the data are drawn."""
 BORDER = 0.5
 """In standard deviations of the codes: how far from the nearest code the border of data ends."""
-UNSHOWN = ("length_network", *TIMES[1:])
+UNSHOWN = ("length_network",)
 """Measures that the table leaves out."""
 TITLES = {"rbf": "RBF deviation", "network": "ordinary deviation"}
 NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", manifold.EUCLIDEAN: STRAIGHT}
@@ -140,7 +139,7 @@ def measure_paths(
                 row[f"lowest_{key}"] = float(along[key][i].min(1).mean())
         row["gap"] = float(along["gap"][i].max(1).mean())
         row["converged"] = float(found.converged.mean())
-        rows.append(row | {key: getattr(found, key) for key in TIMES})
+        rows.append(row)
     return rows
 
 
@@ -206,9 +205,10 @@ def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str,
     }
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
     """Print the numbers of a run."""
-    rows = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
+    shown = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
+    rows = report.with_times(shown, [found.times for found in paths.values()])
     report.show("Paths between held-out codes, means over pairs", rows)
     report.show("Log volume of the metric, medians", metrics["volume"])
 
@@ -316,7 +316,8 @@ def run(config: Config) -> None:
     paths = find(folder, config, subject)
     metrics = folder.remember("metrics", lambda: measure(config, subject, judge, paths))
     draw(folder, config, subject, paths)
-    show(metrics)
+    with folder.understood("metrics"):
+        show(metrics, paths)
     report.where(folder)
 
 

@@ -236,7 +236,8 @@ def run(config: Config) -> None:
         params = train(folder, config, subject, taught, seen)
         directions = constant_directions(config, taught, seen)
         guided_scores.measure(folder, config, subject, params, directions, ranges)
-    guided_scores.show(folder.read_json(guided_scores.METRICS))
+    with folder.understood(guided_scores.METRICS):
+        guided_scores.show(folder.read_object(guided_scores.METRICS))
     report.where(folder)
 
 

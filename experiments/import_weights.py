@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from experiments import checkpoints, report
 from experiments.command import UsageError, main, module_name
-from experiments.folder import CONFIG, Folder, made_by, open_folder, read_json
+from experiments.folder import CONFIG, Folder, made_by, open_folder, read_header, understood
 from experiments.progress import progress
 from experiments.training import Params, restore
 from latent_flows import plots
@@ -129,9 +129,10 @@ def load(run: str | Path) -> tuple[Any, Params]:
     """
     if (maker := made_by(run)) != module_name(Config):
         raise UsageError(f"{run} holds a run of {maker}, not of imported weights")
-    config = read_json(Path(run).expanduser() / CONFIG)["config"]
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-    net = type(choose("architecture", config["architecture"], NETS))(**settings)
+    config = read_header(run)["config"]
+    with understood(Path(run).expanduser() / CONFIG):
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
+        net = type(choose("architecture", config["architecture"], NETS))(**settings)
     return net, restore(run, PHASE, lambda key: net.init(key, *example_inputs(net)))
 
 

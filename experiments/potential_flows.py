@@ -377,7 +377,8 @@ def run(config: Config) -> None:
     folder = open_folder(config.run, config)
     if (folder.path / traverse.LAST).exists():
         # Nothing is left to do: the last picture is drawn after everything else.
-        flow_scores.show(folder.read_json(traverse.METRICS))
+        with folder.understood(traverse.METRICS):
+            flow_scores.show(folder.read_object(traverse.METRICS))
         report.where(folder)
         return
     if found is None:

@@ -10,7 +10,7 @@ import tyro
 
 from experiments import report
 from experiments.command import UsageError, main
-from experiments.folder import made_by, read_json
+from experiments.folder import made_by, read_object
 from latent_flows.choices import choose
 
 METRICS = "metrics.json"
@@ -103,7 +103,7 @@ def load(config: Config) -> list[dict[str, list[Row]]]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path.parent} has no {METRICS}; run it to its end first")
-    return [tables(read_json(path)) for path in paths]
+    return [tables(read_object(path)) for path in paths]
 
 
 def chosen(row: Row, measures: Sequence[str]) -> dict[str, Any]:

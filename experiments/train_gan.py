@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from experiments import classifier, realism, report
+from experiments import budget, classifier, realism, report
 from experiments.command import main
 from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
@@ -259,7 +259,8 @@ def check(config: Config, net: SNGAN, dataset: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: images larger than the generator's, or fewer than a batch.
+        ValueError: images larger than the generator's, fewer than a batch, or networks larger than
+            the memory.
     """
     if max(dataset.image_shape[:2]) > net.resolution:
         raise ValueError(
@@ -271,6 +272,13 @@ def check(config: Config, net: SNGAN, dataset: Dataset) -> None:
             f"a batch of {largest} is more than the {dataset.length} examples of {dataset.name}; "
             "lower the batch size"
         )
+    critic = Discriminator(config.networks.discriminator)
+    budget.check_init(
+        partial(begin, net, critic, config),
+        0,
+        f"an SNGAN of {net.latent_dim} latents",
+        "lower --networks.latent-dim, --networks.generator or --networks.discriminator",
+    )
 
 
 def train(folder: Folder, config: Config, dataset: Dataset) -> Params:
@@ -360,7 +368,8 @@ def run(config: Config) -> None:
     variables = train(folder, config, sets["train"])
     draw(folder, net, variables, sets["train"])
     metrics = folder.remember("metrics", lambda: measure(folder, config, net, variables, sets))
-    report.show(f"SNGAN on {sets['train'].name}", [metrics])
+    with folder.understood("metrics"):
+        report.show(f"SNGAN on {sets['train'].name}", [metrics])
     report.where(folder)
 
 

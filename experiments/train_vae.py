@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
 from sklearn.linear_model import LinearRegression
 
-from experiments import deviation, report
+from experiments import budget, deviation, report
 from experiments.command import main
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
@@ -203,7 +203,7 @@ def check(config: Config, dataset: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: a batch larger than the data set, or a negative seed.
+        ValueError: a batch larger than the data set, a negative seed, or more than the memory.
     """
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
@@ -213,6 +213,7 @@ def check(config: Config, dataset: Dataset) -> None:
         )
     if config.seed < 0:
         raise ValueError(f"seed must not be negative, got {config.seed}")
+    budget.check_vae(config.vae, dataset.image_shape, largest)
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
     jax.eval_shape(partial(augmented, config.objective), jax.random.key(0), image)
 
@@ -443,7 +444,8 @@ def run(config: Config) -> None:
     }
     metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
     draw(folder, vae, params, test_set)
-    report.show(f"VAE on {train_set.name}, held out", [metrics])
+    with folder.understood("metrics"):
+        report.show(f"VAE on {train_set.name}, held out", [metrics])
     report.where(folder)
 
 
