@@ -48,7 +48,12 @@ def checked_needs(step: Any, phase: str) -> dict[str, float]:
     return found
 
 
-def check_images(count: int, shape: tuple[int, ...], what: str) -> None:
+def check_images(
+    count: int,
+    shape: tuple[int, ...],
+    what: str,
+    remedy: str = "lower --image-size or the batch size",
+) -> None:
     """Rejects so many images at once, in float32.
 
     Raises:
@@ -58,7 +63,7 @@ def check_images(count: int, shape: tuple[int, ...], what: str) -> None:
     memory.require(
         4 * count * math.prod(shape),
         f"{what} ({count} of {sides})",
-        "lower --image-size or their number",
+        remedy,
     )
 
 
@@ -74,7 +79,7 @@ def check_vae(config: VAEConfig, shape: tuple[int, ...], batch_size: int) -> Non
         ValueError: there is less memory than the images, or the parameters with their gradient and
             the optimiser's memory, take.
     """
-    check_images(2 * batch_size, shape, "a batch of images and their reconstructions")
+    check_images(2 * batch_size, shape, "a batch of images with their reconstructions")
     height, width, channels = shape
     check_init(
         lambda key: VAE(config, (height, width, channels)).init(key, jnp.zeros(shape)),

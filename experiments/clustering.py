@@ -27,6 +27,7 @@ from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject
+from experiments.source import resolved
 from latent_flows import plots
 from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
@@ -236,6 +237,7 @@ def draw(
 
 def run(config: Config) -> None:
     """Train the generator, find clusters, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)

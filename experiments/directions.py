@@ -37,6 +37,8 @@ from experiments.direction_config import (
 from experiments.direction_pictures import LINEAR, NONLINEAR, ONE_SHOT
 from experiments.folder import Folder, open_folder
 from experiments.progress import in_parts
+from experiments.source import resolved
+from experiments.supply import Usual
 from experiments.train_vae import Objective, with_vae
 from experiments.training import Training
 from latent_flows import directions
@@ -94,7 +96,7 @@ BETA = with_vae(
 )
 GAN = Config(
     run="runs/directions-gan",
-    generator="runs/gan",
+    generator=Usual("runs/gan"),
     ts=(0.1, 0.1, 0.25),
     inversion=Inversion(sigma=1.5),
 )
@@ -365,6 +367,7 @@ def show(config: Config, metrics: Mapping[str, Any]) -> None:
 
 def run(config: Config) -> None:
     """Train the generator, unless there is one, find the directions, measure, draw."""
+    config = resolved(config)
     given = supplied(config)
     if given is None:
         _, settings = vae_runs.source(config)

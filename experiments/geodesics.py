@@ -37,6 +37,8 @@ from experiments.paths import (
     recalled,
     straight,
 )
+from experiments.source import resolved
+from experiments.supply import Usual
 from latent_flows import plots
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
@@ -66,7 +68,7 @@ PRESETS = {
         "the generator of a run of train_gan, or your own; minutes on a CPU",
         Config(
             run="runs/geodesics-gan",
-            generator="runs/gan",
+            generator=Usual("runs/gan"),
             geodesics=Geodesics(pairs=10, segments=64),
         ),
     ),
@@ -304,6 +306,7 @@ def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> 
 
 def run(config: Config) -> None:
     """Train the generator, unless there is one, join pairs, measure, draw."""
+    config = resolved(config)
     given = manifold.supplied(config)
     if given is not None:
         folder = open_folder(config.run, config)

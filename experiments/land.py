@@ -26,6 +26,7 @@ from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject, everywhere
+from experiments.source import resolved
 from latent_flows import plots
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
@@ -272,6 +273,7 @@ def draw(
 
 def run(config: Config) -> None:
     """Train the generator, fit mixtures, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)

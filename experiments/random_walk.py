@@ -26,6 +26,7 @@ from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.judges import Judges
 from experiments.manifold import Subject, everywhere
+from experiments.source import resolved
 from latent_flows import plots
 from latent_flows.batches import in_batches
 from latent_flows.geometry.diffusion import brownian_motion
@@ -247,6 +248,7 @@ def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> dict[s
 
 def run(config: Config) -> None:
     """Train the generator, walk, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)

@@ -7,12 +7,24 @@ from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from experiments.command import UsageError
 from latent_flows.data import Dataset
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent
+
+SAME = 1e-6
+"""Up to which pixels in [0, 1] are the same."""
+
+
+class Usual(str):
+    """A preset's run folder of a generator, which one that is named by its path takes the place of.
+
+    A folder that was given as a flag is a plain string.
+    """
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,21 @@ class Supply(NamedTuple):
     """Of the layers that take the latent, stacked; None where it meets no linear layer."""
     data: Dataset | None
     """The data it was trained on, where their factors can be measured."""
+
+
+def check_changes(name: str, images: Float[np.ndarray, "n h w c"]) -> None:
+    """Whether images of different latents differ at all.
+
+    Raises:
+        UsageError: they are the same.
+
+    >>> check_changes("a bowl", np.stack([np.zeros((2, 2, 1)), np.ones((2, 2, 1))]))
+    """
+    if np.ptp(images, axis=0).max() <= SAME:
+        raise UsageError(
+            f"{name} makes the same image of every latent: there is nothing to move through or "
+            "to measure"
+        )
 
 
 def prior(source: Source, dim: int) -> Callable[[PRNGKeyArray], Latent]:
