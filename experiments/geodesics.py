@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae
+from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae, vae_runs
 from experiments.command import main
 from experiments.deviation import KINDS
 from experiments.folder import Folder, open_folder
@@ -309,9 +309,11 @@ def run(config: Config) -> None:
     config = resolved(config)
     given = manifold.supplied(config)
     if given is not None:
+        config.geodesics.check_memory(given.latent_dim)
         folder = open_folder(config.run, config)
         prior_geodesics.run(folder, given, config.geodesics, config.seed)
         return
+    config.geodesics.check_memory(vae_runs.source(config)[1].vae.latent_dim)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_SHORT = "RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory|array is too big|Unable to allocate"
+"""What XLA and NumPy say when there is too little memory."""
+
 
 def needs(program: Any) -> dict[str, float]:
     """What a compiled program needs by the compiler's account, in GiB; nothing where it has none.
@@ -44,6 +47,8 @@ def text(found: Mapping[str, float]) -> str:
 def shortage(error: BaseException) -> str | None:
     """How much memory was asked for and what to do, when an error says that it ran out, else None.
 
+    >>> shortage(MemoryError("Unable to allocate 1.5 TiB for an array with shape (3,)"))
+    'out of memory: 1.5 TiB asked for; lower what is large: ...'
     >>> shortage(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes."))
     'out of memory: 4 GiB asked for; lower what is large: ...'
     >>> shortage(RuntimeError("no memory of that"))
@@ -51,7 +56,7 @@ def shortage(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         text = str(cause)
-        if isinstance(cause, MemoryError) or re.search("RESOURCE_EXHAUSTED|bad_alloc", text):
+        if isinstance(cause, MemoryError) or re.search(_SHORT, text):
             return (
                 f"out of memory{_asked(text)}; lower what is large: batches, --image-size, "
                 "latents, or what is measured and drawn at once"
@@ -62,10 +67,12 @@ def shortage(error: BaseException) -> str | None:
 
 def _asked(text: str) -> str:
     """The number of bytes in the words of XLA or NumPy."""
+    if found := re.search(r"allocat\w+ ([\d.]+) ?([KMGTPEZY]i?B)", text):
+        return f": {float(found[1]):g} {found[2]} asked for"
     if found := re.search(r"allocat\w+ (\d+)(?: bytes)?", text):
-        return f": {int(found[1]) / 2**30:.3g} GiB asked for"
-    if found := re.search(r"allocat\w+ ([\d.]+ ?[KMGTPEZY]?i?B)", text):
-        return f": {found[1]} asked for"
+        from latent_flows import memory  # noqa: PLC0415 (JAX starts threads, see `keep_freed`)
+
+        return f": {memory.text(int(found[1]))} asked for"
     return ""
 
 

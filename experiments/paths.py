@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from experiments.folder import Folder
 from experiments.progress import in_parts
+from latent_flows import memory
 from latent_flows.batches import even_size
 from latent_flows.generators.hoisting import hoist_at
 from latent_flows.geometry import curves
@@ -65,6 +66,18 @@ class Geodesics:
     def by_splines(self, dim: int) -> bool:
         """Whether paths between latents of `dim` numbers are splines."""
         return self.method == "spline" or (self.method == "auto" and dim > SHORT)
+
+    def check_memory(self, dim: int) -> None:
+        """Reject paths that do not fit into memory, before any is looked for.
+
+        Raises:
+            ValueError: there is less memory than their points take.
+        """
+        memory.require(
+            4 * self.pairs * (self.segments + 1) * dim,
+            f"{self.pairs} paths of {self.segments} segments between latents of {dim} numbers",
+            "lower --geodesics.pairs or --geodesics.segments",
+        )
 
 
 class Paths(NamedTuple):

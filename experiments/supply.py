@@ -12,6 +12,7 @@ import tyro
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from experiments.command import UsageError
+from latent_flows import memory
 from latent_flows.data import Dataset
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent
@@ -128,5 +129,15 @@ def prior(source: Source, dim: int) -> Callable[[PRNGKeyArray], Latent]:
 def draws(
     prior: Callable[[PRNGKeyArray], Latent], key: PRNGKeyArray, count: int
 ) -> Float[Array, "n d"]:
-    """Independent latents."""
+    """Independent latents.
+
+    Raises:
+        ValueError: there is too little memory for so many.
+    """
+    one = jax.eval_shape(prior, jax.random.key(0))
+    memory.require(
+        count * (8 + memory.size_of(one)),
+        f"drawing {count} latents of {one.shape[0]} numbers",
+        "lower --flows.codes, --inversion.count, --geodesics.pairs or the latent dimensions",
+    )
     return jax.jit(jax.vmap(prior))(jax.random.split(key, count))

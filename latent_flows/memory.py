@@ -66,7 +66,7 @@ def require(size: float, what: str, remedy: str) -> None:
     >>> require(2**80, "a batch", "lower its size")
     Traceback (most recent call last):
     ...
-    ValueError: a batch takes at least 1.13e+15 GiB of memory, and ... are free; lower its size
+    ValueError: a batch takes at least 1.07e+09 PiB of memory, and ... are free; lower its size
     """
     if size > (free := available()):
         raise ValueError(
@@ -77,10 +77,12 @@ def require(size: float, what: str, remedy: str) -> None:
 def text(size: float) -> str:
     """A number of bytes in words.
 
-    >>> text(5 * 2**29), text(300)
-    ('2.5 GiB', '2.79e-07 GiB')
+    >>> text(5 * 2**29), text(300), text(2**52), text(2**80)
+    ('2.5 GiB', '300 B', '4 PiB', '1.07e+09 PiB')
     """
-    return f"{size / 2**30:.3g} GiB"
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+    power = min((max(int(size), 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{size / 2 ** (10 * power):.3g} {units[power]}"
 
 
 def _stored(dtype: Any) -> Any:
