@@ -201,6 +201,8 @@ def _check_whole_numbers(config: Any) -> None:
     for flag, value in settings(config):
         low, high = (0, 2**32 - 1) if flag in ("--seed", "--seeds") else (-(2**31), 2**31 - 1)
         for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number < low == 0:
+                raise UsageError(f"{flag}: a seed must not be negative, got {number}")
             if isinstance(number, int) and not low <= number <= high:
                 raise UsageError(f"{flag} must lie in [{low}, {high}], got {number}")
 

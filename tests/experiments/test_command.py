@@ -131,7 +131,7 @@ def test_a_full_disk_is_recognised_inside_other_errors(capsys):
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        (["--seed", "-1"], "--seed must lie in [0, 4294967295], got -1"),
+        (["--seed", "-1"], "--seed: a seed must not be negative, got -1"),
         (["--seed", str(2**32)], "--seed must lie in [0, 4294967295], got 4294967296"),
         (["--seed", str(2**63)], f"--seed must lie in [0, 4294967295], got {2**63}"),
         (["--seed", "9" * 20], f"--seed must lie in [0, 4294967295], got {'9' * 20}"),
@@ -152,7 +152,7 @@ def test_whole_numbers_that_no_array_holds_are_refused_with_their_flag(capsys, a
 def test_each_of_several_seeds_is_looked_at(capsys):
     code = command.main(lambda config: None, table.PRESETS, ["run", "x", "--seeds", "0", "-3"])
     assert code == 2
-    assert capsys.readouterr().err == "error: --seeds must lie in [0, 4294967295], got -3\n"
+    assert capsys.readouterr().err == "error: --seeds: a seed must not be negative, got -3\n"
 
 
 @pytest.mark.parametrize(
