@@ -160,6 +160,8 @@ def find(
         kept, times = folder.remember_timed(f"clusters_{name}", compute)
         with folder.understood(f"clusters_{name}"):
             found[name] = {**kept, "times": times}
+            if np.shape(kept["labels"]) != (len(codes),):
+                raise ValueError(f"labels are not one for each of the {len(codes)} codes")
     return {name: found[name] for name in (*KINDS["both"], manifold.EUCLIDEAN)}
 
 
