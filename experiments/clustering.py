@@ -24,9 +24,10 @@ from sklearn.metrics.cluster import contingency_matrix, pair_confusion_matrix
 from experiments import manifold, report, tables
 from experiments.command import main
 from experiments.deviation import KINDS
-from experiments.folder import Folder, open_folder
+from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject
+from experiments.source import resolved
 from latent_flows import plots
 from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
@@ -108,24 +109,23 @@ def count(config: Config, labels: Int[np.ndarray, "n"]) -> int:
     return config.clustering.clusters or len(np.unique(labels))
 
 
-def euclidean(config: Config, codes: Float[Array, "n d"], k: int) -> dict[str, Any]:
+def euclidean(config: Config, codes: Float[Array, "n d"], k: int) -> Timed:
     """Clusters by straight distances."""
     begun = time.monotonic()
     found = cluster.KMeans(k, n_init=10, random_state=config.seed).fit(np.asarray(codes))
-    return {
+    clusters = {
         "labels": found.labels_,
         "centres": found.cluster_centers_,
         "inertia": float(found.inertia_),
         "converged": True,
         "solved": 1.0,
-        "seconds": time.monotonic() - begun,
-        "compiling": 0.0,
     }
+    return clusters, {"seconds": time.monotonic() - begun, "compiling": 0.0}
 
 
 def geodesic(
     config: Config, metric: Metric, codes: Float[Array, "n d"], start: Float[Array, "k d"]
-) -> dict[str, Any]:
+) -> Timed:
     """Clusters by the distances of a metric, of least inertia over all starts."""
     settings, k = config.clustering, len(start)
     solve = partial(kmeans, segments=settings.segments, max_iterations=settings.iterations)
@@ -139,17 +139,14 @@ def geodesic(
     runs = [from_start(first, codes, start)]
     runs += [from_random(key, codes) for key in keys if from_random is not None]
     best = min(runs, key=lambda found: float(found.inertia))
-    return {
-        **best._asdict(),
-        "seconds": time.monotonic() - compiled,
-        "compiling": compiled - begun,
-    }
+    times = {"seconds": time.monotonic() - compiled, "compiling": compiled - begun}
+    return best._asdict(), times
 
 
 def find(
     folder: Folder, config: Config, subject: Subject, codes: Float[Array, "n d"], k: int
 ) -> dict[str, Any]:
-    """The clusters of every method, by its metric's name."""
+    """The clusters of every method, by its metric's name, and the seconds that they took."""
     names = (manifold.EUCLIDEAN, *KINDS["both"])
     found: dict[str, Any] = {}
     metrics = tables.metrics(subject, config.clustering.table)
@@ -157,9 +154,14 @@ def find(
         if name == manifold.EUCLIDEAN:
             compute = partial(euclidean, config, codes, k)
         else:
-            start = jnp.asarray(found[manifold.EUCLIDEAN]["centres"], codes.dtype)
+            with folder.understood(f"clusters_{manifold.EUCLIDEAN}"):
+                start = jnp.asarray(found[manifold.EUCLIDEAN]["centres"], codes.dtype)
             compute = partial(geodesic, config, metrics[name], codes, start)
-        found[name] = folder.remember(f"clusters_{name}", compute)
+        kept, times = folder.remember_timed(f"clusters_{name}", compute)
+        with folder.understood(f"clusters_{name}"):
+            found[name] = {**kept, "times": times}
+            if np.shape(kept["labels"]) != (len(codes),):
+                raise ValueError(f"labels are not one for each of the {len(codes)} codes")
     return {name: found[name] for name in (*KINDS["both"], manifold.EUCLIDEAN)}
 
 
@@ -171,17 +173,18 @@ def measure(found: Mapping[str, Any], labels: Int[np.ndarray, "n"], k: int) -> d
             "f_measure": f_measure(labels, np.asarray(clusters["labels"])),
             "adjusted_rand": float(adjusted_rand_score(labels, clusters["labels"])),
             "converged": float(clusters["converged"]),
-            **{what: clusters[what] for what in ("solved", "seconds", "compiling")},
+            "solved": clusters["solved"],
         }
         for name, clusters in found.items()
     ]
     return {"points": len(labels), "clusters": k, "methods": rows}
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Print the numbers of a run."""
+    rows = report.with_times(metrics["methods"], [of["times"] for of in found.values()])
     title = f"{metrics['clusters']} clusters of {metrics['points']} held-out codes"
-    report.show(f"{title}: agreement with labels (F-measure over pairs)", metrics["methods"])
+    report.show(f"{title}: agreement with labels (F-measure over pairs)", rows)
 
 
 def matched(labels: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -236,6 +239,7 @@ def draw(
 
 def run(config: Config) -> None:
     """Train the generator, find clusters, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
@@ -243,9 +247,10 @@ def run(config: Config) -> None:
     k = count(config, labels)
     found = find(folder, config, subject, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
-    if codes.shape[1] == 2:
-        report.save_figures(folder, draw(subject, codes, labels, found, metrics))
-    show(metrics)
+    with folder.understood("metrics"):
+        if codes.shape[1] == 2:
+            report.save_figures(folder, draw(subject, codes, labels, found, metrics))
+        show(metrics, found)
     report.where(folder)
 
 

@@ -28,7 +28,7 @@ import jax
 import platformdirs
 import tyro
 
-from experiments import processes
+from experiments import memory, processes
 from latent_flows.choices import choose
 
 Config = TypeVar("Config")
@@ -96,8 +96,8 @@ def main(
     except (UsageError, Failure) as error:
         return _say(f"error: {error}", error.exit_code)
     except Exception as error:
-        if disk := disk_trouble(error):
-            return _say(f"error: {disk}; the same command goes on from the last checkpoint", 1)
+        if trouble := _trouble(error):
+            return _say(f"error: {trouble}", 1)
         if isinstance(error, ValueError) and _is_validation(error.__traceback__, module):
             return _say(f"error: {error}", 2)
         raise
@@ -142,6 +142,7 @@ def parse(presets: Presets | type, arguments: Sequence[str], module: str, doc: s
         raise UsageError(
             _unknown(unknown[0], list(flags(kind if isinstance(presets, type) else default)))
         )
+    _check_whole_numbers(config)
     return config
 
 
@@ -170,6 +171,14 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
     >>> list(flags(Config()))
     ['--batch-size', '--shuffle', '--no-shuffle']
     """
+    for name, value in settings(config, prefix):
+        yield name
+        if isinstance(value, bool):
+            yield re.sub(r"([^.-][^.]*)$", r"no-\1", name)
+
+
+def settings(config: Any, prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    """Every flag of a nested dataclass, and its value there."""
     types = get_type_hints(
         config if isinstance(config, type) else type(config), include_extras=True
     )
@@ -178,11 +187,24 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
         given = [getattr(extra, "name", None) for extra in get_args(types[field.name])[1:]]
         name = next(filter(None, given), field.name).replace("_", "-")
         if dataclasses.is_dataclass(value):
-            yield from flags(value, f"{prefix}{name}.")
-            continue
-        yield f"{prefix}{name}"
-        if isinstance(value, bool):
-            yield re.sub(r"([^.-][^.]*)$", r"no-\1", f"{prefix}{name}")
+            yield from settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _check_whole_numbers(config: Any) -> None:
+    """Whether whole numbers are what arrays and random keys can hold.
+
+    Raises:
+        UsageError: one is not. Keys of seeds that differ by a multiple of 2**32 would be the same.
+    """
+    for flag, value in settings(config):
+        low, high = (0, 2**32 - 1) if flag in ("--seed", "--seeds") else (-(2**31), 2**31 - 1)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number < low == 0:
+                raise UsageError(f"{flag}: a seed must not be negative, got {number}")
+            if isinstance(number, int) and not low <= number <= high:
+                raise UsageError(f"{flag} must lie in [{low}, {high}], got {number}")
 
 
 def setup() -> None:
@@ -263,6 +285,21 @@ def disk_trouble(error: BaseException) -> str | None:
                 return _DISK[code] + (f": {path[1]}" if path else "")
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _trouble(error: BaseException) -> str | None:
+    """What the machine lacks, when that is what the error is about, else None."""
+    if disk := disk_trouble(error):
+        return f"{disk}; the same command goes on from the last checkpoint"
+    return memory.shortage(error) or file_trouble(error)
+
+
+def file_trouble(error: BaseException) -> str | None:
+    """Which file cannot be used and why, when that is what the error is about, else None."""
+    if not isinstance(error, OSError) or not error.filename:
+        return None
+    names = [str(name) for name in (error.filename, error.filename2) if name]
+    return f"{' -> '.join(names)} cannot be used: {error.strerror}"
 
 
 def _unknown(token: str, valid: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from experiments.folder import read_config
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
-from latent_flows import flows, frames, potentials
+from latent_flows import flows, frames, memory, potentials
 from latent_flows.choices import choose
 from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
 from latent_flows.data import Dataset
@@ -97,6 +97,24 @@ def check(config: Config) -> None:
     """
     choose("pde", config.flows.pde, EQUATIONS)
     flows.solver(config.flows.solver)
+
+
+def check_memory(config: Config, dim: int) -> None:
+    """Reject latents so long, or so many, that their arrays alone do not fit into memory.
+
+    Args:
+        config: the run's.
+        dim: numbers of a latent.
+
+    Raises:
+        ValueError: there is less memory than that.
+    """
+    matrices = max(config.flows.bank, VISIBLE_AT if config.flows.frame == "visible" else 1)
+    memory.require(
+        4 * (2 * config.flows.codes * dim + matrices * dim**2),
+        f"{config.flows.codes} latents of {dim} numbers with {matrices} matrices of their size",
+        "lower --generator.latent-dim or --vae.latent-dim, --flows.codes or --flows.bank",
+    )
 
 
 def supplied(config: Config) -> Supply | None:

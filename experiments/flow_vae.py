@@ -77,9 +77,10 @@ def run(config: Config) -> None:
         "metrics",
         lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
     )
-    factors = metrics.pop("factors")
-    report.show(f"{model.kind} on {config.data}, held out", [metrics])
-    report.show("Error in pixels a frame", factors)
+    with folder.understood("metrics"):
+        factors = metrics.pop("factors")
+        report.show(f"{model.kind} on {config.data}, held out", [metrics])
+        report.show("Error in pixels a frame", factors)
     report.where(folder)
 
 

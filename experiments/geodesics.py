@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae
+from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae, vae_runs
 from experiments.command import main
 from experiments.deviation import KINDS
 from experiments.folder import Folder, open_folder
@@ -29,7 +29,6 @@ from experiments.manifold import Subject, everywhere
 from experiments.paths import (
     BATCH,
     STRAIGHT,
-    TIMES,
     Geodesics,
     Paths,
     evenly,
@@ -38,6 +37,8 @@ from experiments.paths import (
     recalled,
     straight,
 )
+from experiments.source import resolved
+from experiments.supply import Usual
 from latent_flows import plots
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
@@ -47,7 +48,7 @@ MARGIN = 0.1
 """Of the range of the codes, added on each side of it where points off the data are drawn."""
 BORDER = 0.5
 """In standard deviations of the codes: how far from the nearest code the border of data ends."""
-UNSHOWN = ("length_network", *TIMES[1:])
+UNSHOWN = ("length_network",)
 """Measures that the table leaves out."""
 TITLES = {"rbf": "RBF deviation", "network": "ordinary deviation"}
 NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", manifold.EUCLIDEAN: STRAIGHT}
@@ -67,7 +68,7 @@ PRESETS = {
         "the generator of a run of train_gan, or your own; minutes on a CPU",
         Config(
             run="runs/geodesics-gan",
-            generator="runs/gan",
+            generator=Usual("runs/gan"),
             geodesics=Geodesics(pairs=10, segments=64),
         ),
     ),
@@ -140,7 +141,7 @@ def measure_paths(
                 row[f"lowest_{key}"] = float(along[key][i].min(1).mean())
         row["gap"] = float(along["gap"][i].max(1).mean())
         row["converged"] = float(found.converged.mean())
-        rows.append(row | {key: getattr(found, key) for key in TIMES})
+        rows.append(row)
     return rows
 
 
@@ -206,9 +207,10 @@ def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str,
     }
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
     """Print the numbers of a run."""
-    rows = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
+    shown = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
+    rows = report.with_times(shown, [found.times for found in paths.values()])
     report.show("Paths between held-out codes, means over pairs", rows)
     report.show("Log volume of the metric, medians", metrics["volume"])
 
@@ -304,11 +306,14 @@ def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> 
 
 def run(config: Config) -> None:
     """Train the generator, unless there is one, join pairs, measure, draw."""
+    config = resolved(config)
     given = manifold.supplied(config)
     if given is not None:
+        config.geodesics.check_memory(given.latent_dim)
         folder = open_folder(config.run, config)
         prior_geodesics.run(folder, given, config.geodesics, config.seed)
         return
+    config.geodesics.check_memory(vae_runs.source(config)[1].vae.latent_dim)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
@@ -316,7 +321,8 @@ def run(config: Config) -> None:
     paths = find(folder, config, subject)
     metrics = folder.remember("metrics", lambda: measure(config, subject, judge, paths))
     draw(folder, config, subject, paths)
-    show(metrics)
+    with folder.understood("metrics"):
+        show(metrics, paths)
     report.where(folder)
 
 

@@ -38,6 +38,7 @@ from experiments.guided_config import (
     vae_config,
 )
 from experiments.guided_sequences import Seen, Taught, see, teach
+from experiments.source import resolved
 from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import data, flows, pde
@@ -226,6 +227,7 @@ def load(config: Config) -> Dataset:
 def run(config: Config) -> None:
     """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
+    config = resolved(config)
     dataset = load(config)
     folder = open_folder(config.run, config)
     if not (folder.path / guided_scores.LAST).exists():
@@ -236,7 +238,8 @@ def run(config: Config) -> None:
         params = train(folder, config, subject, taught, seen)
         directions = constant_directions(config, taught, seen)
         guided_scores.measure(folder, config, subject, params, directions, ranges)
-    guided_scores.show(folder.read_json(guided_scores.METRICS))
+    with folder.understood(guided_scores.METRICS):
+        guided_scores.show(folder.read_object(guided_scores.METRICS))
     report.where(folder)
 
 

@@ -6,6 +6,7 @@ a Gaussian mixture of the same size. All densities are with respect to Lebesgue 
 space, so they can be compared. Trains the generator first unless --generator names a finished one.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,9 +23,10 @@ from sklearn.mixture import GaussianMixture
 from experiments import manifold, report, tables
 from experiments.command import main
 from experiments.deviation import KINDS
-from experiments.folder import Folder, open_folder
+from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject, everywhere
+from experiments.source import resolved
 from latent_flows import plots
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
@@ -112,7 +114,7 @@ def fit(
     measure: str,
     codes: Float[Array, "n d"],
     start: Float[Array, "k d"],
-) -> dict[str, Any]:
+) -> Timed:
     """The mixture of LANDs under one metric, from the means of the Gaussian mixture."""
     settings = config.fit
     begun, before = time.monotonic(), _compiling.total
@@ -132,7 +134,7 @@ def fit(
     jax.block_until_ready(found)
     compiling = _compiling.total - before
     times = {"seconds": time.monotonic() - begun - compiling, "compiling": compiling}
-    return {**vars(found), **times}
+    return vars(found), times
 
 
 class _Compiling:
@@ -173,16 +175,17 @@ def find(
     known: Mapping[str, Metric],
     start: Float[Array, "k d"],
 ) -> Any:
-    """The mixtures of LANDs of each metric and measure, by name."""
+    """The mixtures of LANDs of each metric and measure, by name, and the seconds they took."""
     codes, _ = points(config, subject)
-    return {
-        f"{kind}_{measure}": folder.remember(
-            f"land_{kind}_{measure}",
-            partial(fit, config, known[kind], measure, codes, start),
-        )
-        for kind in KINDS["both"]
-        for measure in land.MEASURES
-    }
+    found = {}
+    for kind, measure in itertools.product(KINDS["both"], land.MEASURES):
+        name = f"land_{kind}_{measure}"
+        compute = partial(fit, config, known[kind], measure, codes, start)
+        kept, times = folder.remember_timed(name, compute)
+        with folder.understood(name):
+            revive(kept)
+            found[f"{kind}_{measure}"] = {**kept, "times": times}
+    return found
 
 
 def log_density(
@@ -221,8 +224,6 @@ def measure(
                 "fitted": saved["log_likelihood"],
                 "constant_error": float(np.dot(saved["weights"], saved["log_constant_errors"])),
                 "converged": float(saved["converged"]),
-                "seconds": saved["seconds"],
-                "compiling": saved["compiling"],
             }
         )
     values = mixture.score_samples(np.asarray(test))
@@ -234,17 +235,17 @@ def measure(
             "fitted": float(mixture.score(np.asarray(train))),
             "constant_error": 0.0,
             "converged": float(mixture.converged_),
-            "seconds": 0.0,
-            "compiling": 0.0,
         }
     )
     return {"components": mixture.n_components, "points": len(train), "methods": rows}
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Print the numbers of a run."""
+    times = [*(of["times"] for of in found.values()), {"seconds": 0.0, "compiling": 0.0}]
+    rows = report.with_times(metrics["methods"], times)
     title = f"{metrics['components']} components fitted to {metrics['points']} codes"
-    report.show(f"{title}: log-density, nats a code", metrics["methods"])
+    report.show(f"{title}: log-density, nats a code", rows)
 
 
 def above(floor: float, function: Callable[[Latent], Scalar], z: Latent) -> Scalar:
@@ -282,6 +283,7 @@ def draw(
 
 def run(config: Config) -> None:
     """Train the generator, fit mixtures, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
@@ -293,7 +295,8 @@ def run(config: Config) -> None:
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     if codes.shape[1] == 2:
         report.save_figures(folder, {"densities": draw(config, subject, known, mixture, found)})
-    show(metrics)
+    with folder.understood("metrics"):
+        show(metrics, found)
     report.where(folder)
 
 

@@ -27,6 +27,7 @@ from experiments.flow_config import (
     Subject,
     Weights,
     check,
+    check_memory,
     classifier,
     initial,
     load_subject,
@@ -37,7 +38,8 @@ from experiments.flow_config import (
     vector_field,
 )
 from experiments.folder import Folder, open_folder
-from experiments.supply import Source
+from experiments.source import resolved
+from experiments.supply import Source, Usual
 from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import calculus, data, flows, objectives, pde
@@ -99,7 +101,7 @@ MNIST_PAPER = with_vae(
 
 GAN = Config(
     run="runs/flows-gan",
-    generator="runs/gan",
+    generator=Usual("runs/gan"),
     flows=Flows(count=8, pace=1.0, frame="visible", starts="prior", codes=4096, bank=1024),
     weights=replace(ALIGNED, overlap=4.0),
     training=Training(steps=1500, batch_size=64, learning_rate=3e-3, decay="cosine"),
@@ -117,7 +119,7 @@ def published(
     """The published setting for a GAN, as a preset: 32 potentials, 20 steps, truncated latents."""
     config = Config(
         run=f"runs/flows-{name}",
-        generator=f"runs/{name}",
+        generator=Usual(f"runs/{name}"),
         source=Source(**flags),
         flows=Flows(
             count=32,
@@ -368,16 +370,19 @@ def latents(config: Config, subject: Subject) -> data.Dataset:
 def run(config: Config) -> None:
     """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
+    config = resolved(config)
     found = supplied(config)
     dataset: data.Dataset | None = None
     if found is None:
         _, settings = vae_runs.source(config)
         dataset = train_vae.load(settings, "train")
         train_vae.check(settings, dataset)
+    check_memory(config, settings.vae.latent_dim if found is None else found.latent_dim)
     folder = open_folder(config.run, config)
     if (folder.path / traverse.LAST).exists():
         # Nothing is left to do: the last picture is drawn after everything else.
-        flow_scores.show(folder.read_json(traverse.METRICS))
+        with folder.understood(traverse.METRICS):
+            flow_scores.show(folder.read_object(traverse.METRICS))
         report.where(folder)
         return
     if found is None:

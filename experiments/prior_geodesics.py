@@ -21,7 +21,6 @@ from experiments.manifold import everywhere
 from experiments.paths import (
     BATCH,
     STRAIGHT,
-    TIMES,
     Geodesics,
     Paths,
     evenly,
@@ -90,15 +89,14 @@ def measure(supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]) -> 
                 "norm_of_ends": float(norms[:, [0, -1]].mean()),
                 "smallest_norm": float(norms.min(1).mean()),
                 "converged": float(found.converged.mean()),
-                **{key: getattr(found, key) for key in TIMES},
             }
         )
     return {"pairs": settings.pairs, "paths": rows}
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
     """Print the numbers of a run."""
-    rows = [{k: v for k, v in row.items() if k not in TIMES[1:]} for row in metrics["paths"]]
+    rows = report.with_times(metrics["paths"], [found.times for found in paths.values()])
     report.show("Paths between draws from the prior, means over pairs", rows)
 
 
@@ -155,5 +153,6 @@ def run(folder: Folder, supply: Supply, settings: Geodesics, seed: int) -> None:
     paths = find(folder, supply, settings, seed)
     metrics = folder.remember("metrics", partial(measure, supply, settings, paths))
     draw(folder, supply, settings, paths)
-    show(metrics)
+    with folder.understood("metrics"):
+        show(metrics, paths)
     report.where(folder)

@@ -22,10 +22,11 @@ from matplotlib.figure import Figure
 from experiments import judges, manifold, report
 from experiments.command import main
 from experiments.deviation import KINDS
-from experiments.folder import Folder, open_folder
+from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.judges import Judges
 from experiments.manifold import Subject, everywhere
+from experiments.source import resolved
 from latent_flows import plots
 from latent_flows.batches import in_batches
 from latent_flows.geometry.diffusion import brownian_motion
@@ -90,8 +91,8 @@ class Paths(NamedTuple):
     """Whether a walk stayed finite."""
     time_step: float
     """Time of a step, in squared lengths of the metric."""
-    seconds: float
-    compiling: float
+    times: Mapping[str, float]
+    """Seconds that walking and compiling took, where that is known."""
 
 
 def spread(subject: Subject, codes: Float[Array, "n d"]) -> float:
@@ -117,9 +118,7 @@ def time_step(
     return float(length**2 / np.median(everywhere(rate, codes)))
 
 
-def walk(
-    config: Config, metric: Metric, starts: Float[Array, "n d"], step: float
-) -> dict[str, Any]:
+def walk(config: Config, metric: Metric, starts: Float[Array, "n d"], step: float) -> Timed:
     """Walks from each start."""
     settings = config.walks
     ts = step * np.arange(settings.steps + 1.0)
@@ -132,7 +131,8 @@ def walk(
     compiled = jax.jit(in_batches(follow, BATCH)).lower(keys, starts).compile()
     ready = time.monotonic()
     found = jax.block_until_ready(compiled(keys, starts))
-    return Paths(found.zs, found.ok, step, time.monotonic() - ready, ready - begun)._asdict()
+    times = {"seconds": time.monotonic() - ready, "compiling": ready - begun}
+    return {"zs": found.zs, "ok": found.ok, "time_step": step}, times
 
 
 def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
@@ -142,14 +142,14 @@ def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
     for name in (*KINDS["both"], manifold.EUCLIDEAN):
         metric = subject.metrics[name]
 
-        def compute(metric: Metric = metric) -> dict[str, Any]:
+        def compute(metric: Metric = metric) -> Timed:
             step = time_step(config, subject, metric, subject.train.codes[:500])
             return walk(config, metric, starts, step)
 
-        saved = folder.remember(f"walks_{name}", compute)
-        found[name] = Paths(
-            **{**saved, "zs": jnp.asarray(saved["zs"]), "ok": jnp.asarray(saved["ok"])}
-        )
+        saved, times = folder.remember_timed(f"walks_{name}", compute)
+        with folder.understood(f"walks_{name}"):
+            zs, ok = jnp.asarray(saved["zs"]), jnp.asarray(saved["ok"])
+            found[name] = Paths(zs, ok, saved["time_step"], times)
     return found
 
 
@@ -178,8 +178,6 @@ def measure_walks(
         "latent_step": float(np.median(lengths)),
         "reach": float(np.median(np.linalg.norm(zs[:, -1] - paths.zs[:, 0], axis=-1))),
         "ok": float(np.mean(paths.ok)),
-        "seconds": paths.seconds,
-        "compiling": paths.compiling,
     }
 
 
@@ -201,10 +199,11 @@ def measure(
     }
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], found: Mapping[str, Paths]) -> None:
     """Print the numbers of a run."""
+    rows = report.with_times(metrics["methods"], [paths.times for paths in found.values()])
     title = f"{metrics['walks']} walks of {metrics['steps']} steps from training codes"
-    report.show(f"{title}: shares of plausible samples", metrics["methods"])
+    report.show(f"{title}: shares of plausible samples", rows)
 
 
 def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> dict[str, Figure]:
@@ -249,6 +248,7 @@ def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> dict[s
 
 def run(config: Config) -> None:
     """Train the generator, walk, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
@@ -256,7 +256,8 @@ def run(config: Config) -> None:
     found = find(folder, config, subject)
     metrics = folder.remember("metrics", partial(measure, config, subject, judge, found))
     report.save_figures(folder, draw(config, subject, found))
-    show(metrics)
+    with folder.understood("metrics"):
+        show(metrics, found)
     report.where(folder)
 
 

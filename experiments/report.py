@@ -51,6 +51,18 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def with_times(
+    rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """Rows with the seconds that each took: they are shown, and are no part of the metrics.
+
+    >>> with_times([{"method": "a"}, {"method": "b"}], [{"seconds": 2.0}, {}])
+    [{'method': 'a', 'seconds': 2.0}, {'method': 'b', 'seconds': None}]
+    """
+    pairs = zip(rows, times, strict=True)
+    return [{**row, "seconds": taken.get("seconds")} for row, taken in pairs]
+
+
 def save_figures(folder: Folder, figures: Mapping[str, Figure]) -> None:
     """Write each figure as NAME.png, whole or not at all."""
     for name, figure in figures.items():

@@ -19,7 +19,7 @@ import tyro
 
 from experiments import table_page
 from experiments.command import Failure, UsageError, main
-from experiments.folder import Folder, read_json
+from experiments.folder import Folder, read_object, run_around, understood
 from experiments.table_groups import GROUPS, Group, Measure, Row
 from latent_flows.choices import choose
 
@@ -183,14 +183,30 @@ def run_job(job: Job) -> tuple[str, str]:
     raise kind(f"{job.label}, seed {job.seed}: {last.removeprefix('error: ')} (see {log})")
 
 
+def results_in(results: str) -> Path:
+    """The folder for numbers and pages, if it is no run's and no file.
+
+    Raises:
+        UsageError: it is.
+    """
+    path = Path(results).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--results {results} is a file, not a folder")
+    if (outer := run_around(path / "any")) is not None:
+        raise UsageError(f"--results {results} lies in the run folder {outer}; choose another")
+    return path
+
+
 class Store:
     """The numbers of a group, in a file that is whole at any moment."""
 
     def __init__(self, results: str, name: str):
-        self._folder, self._file = Folder(Path(results).expanduser().absolute()), f"{name}.json"
+        self._folder, self._file = Folder(results_in(results)), f"{name}.json"
         path = self._folder.path / self._file
-        kept = read_json(path)["entries"] if path.exists() else []
-        self.entries: dict[tuple[str, int], Entry] = {(e["label"], e["seed"]): e for e in kept}
+        self.entries: dict[tuple[str, int], Entry] = {}
+        if path.exists():
+            with understood(path):
+                self.entries = {(e["label"], e["seed"]): e for e in read_object(path)["entries"]}
 
     def put(self, entry: Entry) -> None:
         """Keep an entry, in place of an older one of the same row and seed."""
@@ -207,7 +223,7 @@ def keep(store: Store, name: str, job: Job, status: str, message: str) -> None:
     """Put what came of a run into the store: its own row, and those that are taken from it."""
     group = GROUPS[name]
     path = job.folder / METRICS
-    metrics = read_json(path) if status == "done" else {}
+    metrics = read_object(path) if status == "done" else {}
     for row in group.rows:
         if job.label not in (row.label, row.of):
             continue
@@ -272,7 +288,7 @@ def run_groups(config: Run) -> None:
 def run(config: Run | Render) -> None:
     """Run rows, or render what was run."""
     if isinstance(config, Render):
-        for path in table_page.render(config.results):
+        for path in table_page.render(str(results_in(config.results))):
             print(path)
     else:
         run_groups(config)

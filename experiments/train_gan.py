@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from experiments import classifier, realism, report
+from experiments import budget, classifier, realism, report
 from experiments.command import main
 from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
@@ -260,7 +260,7 @@ def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
 
     Raises:
         ValueError: images larger than the generator's, or that nobody draws; fewer than a batch,
-            or fewer than two that are held out.
+            or fewer than two that are held out; networks larger than the memory.
     """
     plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
     if test.length < 2:
@@ -277,6 +277,13 @@ def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
             f"a batch of {largest} is more than the {dataset.length} examples of {dataset.name}; "
             "lower the batch size"
         )
+    critic = Discriminator(config.networks.discriminator)
+    budget.check_init(
+        partial(begin, net, critic, config),
+        0,
+        f"an SNGAN of {net.latent_dim} latents",
+        "lower --networks.latent-dim, --networks.generator or --networks.discriminator",
+    )
 
 
 def train(folder: Folder, config: Config, dataset: Dataset) -> Params:
@@ -366,7 +373,8 @@ def run(config: Config) -> None:
     variables = train(folder, config, sets["train"])
     draw(folder, net, variables, sets["train"])
     metrics = folder.remember("metrics", lambda: measure(folder, config, net, variables, sets))
-    report.show(f"SNGAN on {sets['train'].name}", [metrics])
+    with folder.understood("metrics"):
+        report.show(f"SNGAN on {sets['train'].name}", [metrics])
     report.where(folder)
 
 

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
 from sklearn.linear_model import LinearRegression
 
-from experiments import deviation, report
+from experiments import budget, deviation, report
 from experiments.command import main
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
@@ -205,7 +205,8 @@ def check(config: Config, dataset: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: a batch larger than the data set, a negative seed, or images that nobody draws.
+        ValueError: a batch larger than the data set, a negative seed, images that nobody draws, or
+            more than the memory.
     """
     plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
@@ -216,6 +217,7 @@ def check(config: Config, dataset: Dataset) -> None:
         )
     if config.seed < 0:
         raise ValueError(f"seed must not be negative, got {config.seed}")
+    budget.check_vae(config.vae, dataset.image_shape, largest)
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
     jax.eval_shape(partial(augmented, config.objective), jax.random.key(0), image)
 
@@ -452,7 +454,8 @@ def run(config: Config) -> None:
     }
     metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
     draw(folder, vae, params, test_set)
-    report.show(f"VAE on {train_set.name}, held out", [metrics])
+    with folder.understood("metrics"):
+        report.show(f"VAE on {train_set.name}, held out", [metrics])
     report.where(folder)
 
 

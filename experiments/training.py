@@ -22,7 +22,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from tensorboardX import SummaryWriter
 
-from experiments import checkpoints, memory, processes
+from experiments import budget, checkpoints, memory, processes
 from experiments.command import Failure, UsageError
 from experiments.folder import Folder
 from experiments.progress import progress
@@ -243,7 +243,7 @@ def advance(
         return jax.tree.map(_strong, begin(key))
 
     path = folder.path / "checkpoints" / phase
-    like = jax.eval_shape(strong, init_key)
+    like = budget.checked_state(jax.eval_shape(strong, init_key), phase)
     found = _newest(path, like)
     if found is not None:
         state = processes.place(found, whole)
@@ -283,7 +283,7 @@ def advance(
         report(
             start,
             f"compiled in {time.monotonic() - begun:.1f} s, a step takes "
-            f"{memory.text(memory.needs(step))}",
+            f"{memory.text(budget.checked_needs(step, phase))}",
         )
 
         watch = _Watch(

@@ -117,9 +117,10 @@ def row_labels(folder: Folder, config: Config) -> list[str]:
     numbers = [str(k) for k in range(config.flows.count)]
     if not (folder.path / METRICS).exists():
         return numbers
-    rows = folder.read_json(METRICS)["comparison"]
-    own = next(row for row in rows if row["method"] in flow_families.NAMES.values())
-    winners = own.get("winners")
+    with folder.understood(METRICS):
+        rows = folder.read_object(METRICS)["comparison"]
+        own = next(row for row in rows if row["method"] in flow_families.NAMES.values())
+        winners = own.get("winners")
     return [f"{k}: {winner}" for k, winner in zip(numbers, winners or (), strict=False)] or numbers
 
 

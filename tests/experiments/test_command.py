@@ -1,10 +1,14 @@
 import dataclasses
 import errno
+import re
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments import command
+from experiments import command, table
 from experiments.command import Failure, UsageError
 from experiments.training import Training
 from latent_flows import calculus
@@ -122,6 +126,72 @@ def test_a_full_disk_is_recognised_inside_other_errors(capsys):
     code, _, err = call(capsys, run=run)
     assert code == 1
     assert err.startswith("error: no space left on the device: /runs/a/d; ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--seed", "-1"], "--seed: a seed must not be negative, got -1"),
+        (["--seed", str(2**32)], "--seed must lie in [0, 4294967295], got 4294967296"),
+        (["--seed", str(2**63)], f"--seed must lie in [0, 4294967295], got {2**63}"),
+        (["--seed", "9" * 20], f"--seed must lie in [0, 4294967295], got {'9' * 20}"),
+        (["--dim", str(2**31)], "--dim must lie in [-2147483648, 2147483647], got 2147483648"),
+        (
+            ["--training.batch-size", "1" + 30 * "0"],
+            "--training.batch-size must lie in [-2147483648, 2147483647], got 1" + 30 * "0",
+        ),
+    ],
+)
+def test_whole_numbers_that_no_array_holds_are_refused_with_their_flag(capsys, argv, line):
+    assert call(capsys, *argv, run=raising(AssertionError)) == (2, "", f"error: {line}\n")
+    seen = []
+    assert call(capsys, "--seed", str(2**32 - 1), run=seen.append)[0] == 0
+    assert seen[0].seed == 2**32 - 1
+
+
+def test_each_of_several_seeds_is_looked_at(capsys):
+    code = command.main(lambda config: None, table.PRESETS, ["run", "x", "--seeds", "0", "-3"])
+    assert code == 2
+    assert capsys.readouterr().err == "error: --seeds: a seed must not be negative, got -3\n"
+
+
+@pytest.mark.parametrize(
+    ("allocate", "asked"),
+    [
+        (lambda: np.zeros(2**50), "8 PiB"),
+        (lambda: jax.block_until_ready(jnp.zeros((2**46,), jnp.uint8) + 1), "64 TiB"),
+        (lambda: bytearray(2**62), None),
+        (lambda: np.zeros((2**40, 2**40)), None),
+    ],
+    ids=["numpy", "jax", "python", "beyond any index"],
+)
+def test_memory_that_is_not_there_is_one_line_and_code_1(capsys, allocate, asked):
+    code, out, err = call(capsys, run=lambda config: allocate())
+    assert (code, out, err.count("\n")) == (1, "", 1), err
+    assert err.startswith("error: out of memory")
+    assert "lower what is large" in err
+    if asked:
+        assert re.search(f": ({asked}) asked for", err), err
+
+
+def test_a_shortage_of_memory_is_recognised_inside_other_errors(capsys):
+    def run(config):
+        try:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 3221225472 bytes.")
+        except RuntimeError as error:
+            raise ValueError("could not solve") from error
+
+    code, _, err = call(capsys, run=run)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: out of memory: 3 GiB asked for; lower what is large")
+
+
+def test_a_file_of_the_wrong_kind_is_one_line(capsys, tmp_path):
+    for act in (lambda config: tmp_path.read_text(), lambda config: (tmp_path / "a").read_text()):
+        code, out, err = call(capsys, run=act)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert f"error: {tmp_path}" in err
+        assert "cannot be used: " in err
 
 
 def test_a_value_that_the_library_rejects_is_one_line_and_code_2(capsys):
