@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import signal
 import threading
 import time
 import zlib
@@ -22,7 +21,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from tensorboardX import SummaryWriter
 
-from experiments import checkpoints, memory, processes
+from experiments import checkpoints, interrupts, memory, processes
 from experiments.command import Failure, UsageError
 from experiments.folder import Folder
 from experiments.progress import progress
@@ -224,8 +223,8 @@ def advance(
     Raises:
         Failure: a metric was not finite, or the batches ended.
         UsageError: the batch cannot be split evenly, or the checkpoints hold another model.
-        KeyboardInterrupt: on Ctrl-C, after a checkpoint of the step just done. Of several
-            processes each stops at once.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint of the step just done.
+            Of several processes each stops at once.
     """
     mesh = Mesh(np.array(jax.devices()), ("data",))
     if config.batch_size % mesh.size:
@@ -311,7 +310,7 @@ def advance(
             if manager is not None and (halt or done == config.steps):
                 manager.wait_until_finished()
             if halt:
-                raise KeyboardInterrupt
+                raise interrupts.Interrupted
     return processes.own(state)
 
 
@@ -495,18 +494,8 @@ def _strong(leaf: Any) -> Array:
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets, so that no step is torn apart; a second Ctrl-C stops at once."""
-    asked = threading.Event()
-    # Several processes would each stop after another step.
-    if processes.several() or threading.current_thread() is not threading.main_thread():
-        yield asked
+    if processes.several():
+        yield threading.Event()  # each would stop after another step
         return
-
-    def ask(*_: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
+    with interrupts.deferred() as asked:
         yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -362,7 +362,10 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
     assert rows(path) == rows(whole[0]), moments
 
 
-def test_ctrl_c_saves_the_step_just_done(whole, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number, expected):
     path = tmp_path / "run"
     process = subprocess.Popen(
         command(path, "--sleep", "0.06"),
@@ -373,9 +376,9 @@ def test_ctrl_c_saves_the_step_just_done(whole, tmp_path):
     )
     process.stdout.readline()
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == expected
     assert err.decode() == (
         "interrupted: progress is saved; to go on, run: python -m tests.experiments.toy "
         f"--run {path} --sleep 0.06\n"
