@@ -6,7 +6,7 @@ deviation grows away from data. Trains the generator first unless --generator na
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -205,7 +205,7 @@ def draw(
     labels: Int[np.ndarray, "n"],
     found: Mapping[str, Any],
     metrics: Mapping[str, Any],
-) -> dict[str, Figure]:
+) -> dict[str, Callable[[], Figure]]:
     """The labels, and the clusters of each method, over the log volume that is trusted."""
     low, high = box(np.asarray(codes))
     volume = log_volume(subject.metrics["rbf"])
@@ -224,17 +224,19 @@ def draw(
         )
 
     over = "over the log volume of the metric with RBF deviation"
-    figures = {"labels": picture("labels", labels, f"Held-out codes and their labels, {over}.")}
+    figures: dict[str, Callable[[], Figure]] = {
+        "labels": partial(picture, "labels", labels, f"Held-out codes and their labels, {over}.")
+    }
     for (name, clusters), row in zip(found.items(), metrics["methods"], strict=True):
         groups = matched(labels, np.asarray(clusters["labels"]))
         title = f"{TITLES[name]}: F = {row['f_measure']:.2f}"
-        figures[f"clusters_{name}"] = picture(
-            title, groups, f"Held-out codes, coloured by cluster, {over}."
+        figures[f"clusters_{name}"] = partial(
+            picture, title, groups, f"Held-out codes, coloured by cluster, {over}."
         )
     return figures
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, find clusters, measure, draw."""
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
@@ -243,10 +245,11 @@ def run(config: Config) -> None:
     k = count(config, labels)
     found = find(folder, config, subject, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
-    if codes.shape[1] == 2:
-        report.save_figures(folder, draw(subject, codes, labels, found, metrics))
+    failed = []
+    if codes.shape[1] <= 2:
+        failed = report.save_figures(folder, draw(subject, codes, labels, found, metrics))
     show(metrics)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments import flow_families, source, train_vae, vae_runs
+from experiments.command import Failure
 from experiments.flow_families import EQUATIONS
 from experiments.flow_flags import Flows, Scores, Weights
 from experiments.folder import read_config
@@ -150,6 +151,12 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
     latents = mean + std * noise if config.flows.starts == "posterior" else noise
     decode = vaes.generator(vae, params)
     if config.flows.frame == "ica":
+        if not frames.active(std).any():
+            raise Failure(
+                "the VAE says nothing of its data: no latent dimension is active, so there are no "
+                "components to find; give it more --vae-training.steps or a smaller "
+                "--vae-objective.beta in a new --run, or take --flows.frame identity"
+            )
         frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     else:
         frame = frame_of(config, decode, latents)
@@ -177,7 +184,7 @@ def frame_of(config: Config, generator: Generator, latents: Float[Array, "n d"])
 def principal_axes(latents: Float[Array, "n d"]) -> Frame:
     """Coordinates in which latents have mean 0 and covariance 1, by decreasing variance."""
     mean = latents.mean(0)
-    variances, axes = jnp.linalg.eigh(jnp.cov(latents.T))
+    variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(latents.T)))
     kept = np.asarray(variances > 1e-6 * variances[-1])
     return Frame(mean, (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept][:, ::-1])
 

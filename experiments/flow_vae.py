@@ -65,14 +65,14 @@ def train(folder: Folder, config: Config, model: Model, sequences: Sequences) ->
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train, measure, draw."""
     train_set, test_set = load(config, "train"), load(config, "test")
     check(config, train_set)
     model = build(config, train_set)
     folder = open_folder(config.run, config)
     params = train(folder, config, model, train_set)
-    flow_vae_scores.draw(folder, model, config, params, test_set)
+    failed = flow_vae_scores.draw(folder, model, config, params, test_set)
     metrics = folder.remember(
         "metrics",
         lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
@@ -80,7 +80,7 @@ def run(config: Config) -> None:
     factors = metrics.pop("factors")
     report.show(f"{model.kind} on {config.data}, held out", [metrics])
     report.show("Error in pixels a frame", factors)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ generator without an encoder (a GAN's run, or --generator.path) pairs of draws f
 joined instead, by its pull-back metric.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -213,22 +214,22 @@ def show(metrics: Mapping[str, Any]) -> None:
     report.show("Log volume of the metric, medians", metrics["volume"])
 
 
-def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths]) -> None:
-    """Save the pictures of a run."""
-    figures = {
-        f"losses_{phase}": plots.loss_curves(
-            rows, caption=f"Loss of the phase '{phase}' and its terms."
+def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths]) -> list[str]:
+    """Save the pictures of a run; gives the files of those that could not be drawn."""
+    figures: dict[str, Callable[[], Figure]] = {
+        f"losses_{phase}": partial(
+            plots.loss_curves, rows, caption=f"Loss of the phase '{phase}' and its terms."
         )
         for phase in (train_vae.PHASE, *KINDS["both"], classifier.PHASE)
         if (rows := folder.rows(phase))
     }
-    if subject.vae.config.latent_dim == 2:
-        figures["latent"] = draw_latent(config, subject, paths)
+    if subject.vae.config.latent_dim <= 2:
+        figures["latent"] = partial(draw_latent, config, subject, paths)
     if subject.vae.image_shape == (1, 1, 3):
-        figures["space"] = draw_space(config, subject, paths)
+        figures["space"] = partial(draw_space, config, subject, paths)
     else:
-        figures["strips"] = draw_strips(config, subject, paths)
-    report.save_figures(folder, figures)
+        figures["strips"] = partial(draw_strips, config, subject, paths)
+    return report.save_figures(folder, figures)
 
 
 def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
@@ -252,7 +253,7 @@ def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) ->
             for kind in KINDS["both"]
         ],
         caption=(
-            "Latent space coloured by the log volume of the expected metric, with held-out codes "
+            "The log volume of the expected metric over the latent space, with held-out codes "
             "(one colour a label): geodesics and straight lines between pairs of them, from "
             "the one whose straight line is longest in the RBF metric to the one whose is shortest."
         ),
@@ -302,22 +303,21 @@ def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> 
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, join pairs, measure, draw."""
     given = manifold.supplied(config)
     if given is not None:
         folder = open_folder(config.run, config)
-        prior_geodesics.run(folder, given, config.geodesics, config.seed)
-        return
+        return prior_geodesics.run(folder, given, config.geodesics, config.seed)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     judge = judges.appoint(folder, config, subject, train_set)
     paths = find(folder, config, subject)
     metrics = folder.remember("metrics", lambda: measure(config, subject, judge, paths))
-    draw(folder, config, subject, paths)
+    failed = draw(folder, config, subject, paths)
     show(metrics)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

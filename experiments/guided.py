@@ -223,21 +223,22 @@ def load(config: Config) -> Dataset:
     return dataset
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
     dataset = load(config)
     folder = open_folder(config.run, config)
-    if not (folder.path / guided_scores.LAST).exists():
+    failed: list[str] = []
+    if not guided_scores.is_drawn(folder):
         subject = load_subject(folder, config, dataset)
         ranges = attribute_ranges(dataset, config.seed)
         taught = teach(config, subject)
         seen = see(config, subject, taught, ranges)
         params = train(folder, config, subject, taught, seen)
         directions = constant_directions(config, taught, seen)
-        guided_scores.measure(folder, config, subject, params, directions, ranges)
+        failed = guided_scores.measure(folder, config, subject, params, directions, ranges)
     guided_scores.show(folder.read_json(guided_scores.METRICS))
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

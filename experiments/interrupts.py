@@ -238,7 +238,7 @@ def _install() -> _Run:
 
 
 def _restore() -> None:
-    global _run, _is_lent  # noqa: PLW0603
+    global _run, _is_lent
     if _run is not None:
         _run.restore()
     _run, _is_lent = None, False

@@ -143,17 +143,22 @@ def fit(
 def revive(saved: Mapping[str, Any]) -> Land:
     """A LAND from the numbers that `fit` saved."""
     arrays = {
-        name: jnp.asarray(saved[name])
+        name: _array(saved[name])
         for name in ("means", "precisions", "weights", "log_constants", "log_constant_errors")
     }
     return Land(
         **arrays,
-        log_likelihood=jnp.asarray(saved["log_likelihood"]),
+        log_likelihood=_array(saved["log_likelihood"]),
         converged=jnp.asarray(saved["converged"]),
-        proposal=Proposal(**{name: jnp.asarray(v) for name, v in saved["proposal"].items()}),
+        proposal=Proposal(**{name: _array(v) for name, v in saved["proposal"].items()}),
         measure=saved["measure"],
         segments=saved["segments"],
     )
+
+
+def _array(saved: Any) -> Array:
+    """Numbers as they were saved, where one that is not finite is null."""
+    return jnp.asarray(np.array(saved, np.float32))
 
 
 def find(
@@ -209,7 +214,9 @@ def measure(
                 "held_out": float(np.mean(values)),
                 "median": float(np.median(values)),
                 "fitted": saved["log_likelihood"],
-                "constant_error": float(np.dot(saved["weights"], saved["log_constant_errors"])),
+                "constant_error": float(
+                    np.dot(_array(saved["weights"]), _array(saved["log_constant_errors"]))
+                ),
                 "converged": float(saved["converged"]),
                 "seconds": saved["seconds"],
                 "compiling": saved["compiling"],
@@ -270,7 +277,7 @@ def draw(
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, fit mixtures, measure, draw."""
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
@@ -281,10 +288,12 @@ def run(config: Config) -> None:
     known = tables.metrics(subject, config.fit.table)
     found = find(folder, config, subject, known, start)
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
-    if codes.shape[1] == 2:
-        report.save_figures(folder, {"densities": draw(config, subject, known, mixture, found)})
+    failed = []
+    if codes.shape[1] <= 2:
+        densities = partial(draw, config, subject, known, mixture, found)
+        failed = report.save_figures(folder, {"densities": densities})
     show(metrics)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -365,7 +365,7 @@ def latents(config: Config, subject: Subject) -> data.Dataset:
     return data.from_arrays("latents", **arrays)
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
     found = supplied(config)
@@ -375,11 +375,9 @@ def run(config: Config) -> None:
         dataset = train_vae.load(settings, "train")
         train_vae.check(settings, dataset)
     folder = open_folder(config.run, config)
-    if (folder.path / traverse.LAST).exists():
-        # Nothing is left to do: the last picture is drawn after everything else.
+    if traverse.is_drawn(folder, config):
         flow_scores.show(folder.read_json(traverse.METRICS))
-        report.where(folder)
-        return
+        return report.where(folder)
     if found is None:
         assert dataset is not None
         subject = load_subject(config, dataset, *vae_runs.load_vae(folder, config, dataset))
@@ -388,9 +386,9 @@ def run(config: Config) -> None:
         dataset = found.data
     params = train(folder, config, subject)
     summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
-    traverse.draw(folder, config, subject, params)
+    failed = traverse.draw(folder, config, subject, params)
     flow_scores.show(summary)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -332,21 +332,21 @@ def _on_canvas(dataset: Dataset, size: int) -> Dataset:
     return replace(dataset, image_shape=shape, examples=examples)
 
 
-def draw(folder: Folder, net: SNGAN, variables: Params, dataset: Dataset) -> None:
-    """Save the pictures of a GAN."""
-    made = sample(net, variables, jax.random.key(0), SHOWN)
+def draw(folder: Folder, net: SNGAN, variables: Params, dataset: Dataset) -> list[str]:
+    """Save the pictures of a GAN; gives the files of those that could not be drawn."""
     figures = {
-        "samples": plots.samples_grid(
-            np.asarray(made), caption=f"Samples of an SNGAN trained on {dataset.name}."
+        "samples": lambda: plots.samples_grid(
+            np.asarray(sample(net, variables, jax.random.key(0), SHOWN)),
+            caption=f"Samples of an SNGAN trained on {dataset.name}.",
         ),
-        f"losses_{PHASE}": plots.loss_curves(
+        f"losses_{PHASE}": lambda: plots.loss_curves(
             folder.rows(PHASE), caption="Hinge loss of the discriminator, and what goes with it."
         ),
     }
-    report.save_figures(folder, figures)
+    return report.save_figures(folder, figures)
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train, measure, draw."""
     sets = {
         split: data.with_labels(
@@ -358,10 +358,10 @@ def run(config: Config) -> None:
     check(config, net, sets["train"])
     folder = open_folder(config.run, config)
     variables = train(folder, config, sets["train"])
-    draw(folder, net, variables, sets["train"])
+    failed = draw(folder, net, variables, sets["train"])
     metrics = folder.remember("metrics", lambda: measure(folder, config, net, variables, sets))
     report.show(f"SNGAN on {sets['train'].name}", [metrics])
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
+from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
 from experiments import deviation, report
@@ -407,30 +408,30 @@ def measure_sprites(
     }
 
 
-def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
-    """Save the pictures of a VAE."""
+def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> list[str]:
+    """Save the pictures of a VAE; gives the files of those that could not be drawn."""
+    figures = {"reconstructions": partial(reconstructions, vae, params, test)}
+    for phase in (PHASE, *KINDS["both"]):
+        if rows := folder.rows(phase):
+            caption = f"Loss per pixel of the phase '{phase}', and its terms."
+            figures[f"losses_{phase}"] = partial(plots.loss_curves, rows, caption=caption)
+    return report.save_figures(folder, figures)
+
+
+def reconstructions(vae: VAE, params: Params, test: Dataset) -> Figure:
+    """Held-out images and what becomes of them."""
     images = jnp.asarray(test.examples(np.arange(0, test.length, test.length // 16)[:16])["image"])
     encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
     decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
     mean, _ = encode(images)
-    phases = [phase for phase in (PHASE, *KINDS["both"]) if folder.rows(phase)]
-    figures = {
-        "reconstructions": plots.reconstructions(
-            np.asarray(images),
-            np.asarray(decode(mean)),
-            f"Held-out images of {test.name} and their reconstructions.",
-        ),
-        **{
-            f"losses_{phase}": plots.loss_curves(
-                folder.rows(phase), caption=f"Loss per pixel of the phase '{phase}', and its terms."
-            )
-            for phase in phases
-        },
-    }
-    report.save_figures(folder, figures)
+    return plots.reconstructions(
+        np.asarray(images),
+        np.asarray(decode(mean)),
+        f"Held-out images of {test.name} and their reconstructions.",
+    )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train, measure, draw."""
     train_set, test_set = load(config, "train"), load(config, "test")
     check(config, train_set)
@@ -442,9 +443,9 @@ def run(config: Config) -> None:
         for kind in KINDS[config.variance]
     }
     metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
-    draw(folder, vae, params, test_set)
+    failed = draw(folder, vae, params, test_set)
     report.show(f"VAE on {train_set.name}, held out", [metrics])
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":
