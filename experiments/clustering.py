@@ -28,6 +28,7 @@ from experiments.folder import Folder, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
 from latent_flows.limits import at_least
@@ -101,6 +102,23 @@ def data(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Int[np.
         raise ValueError(f"clusters are compared with labels, and {config.data} has none")
     chosen = slice(config.clustering.points)
     return subject.test.codes[chosen], subject.test.labels[chosen]
+
+
+def check(config: Config, test: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: data without labels, or more clusters than points.
+    """
+    known = manifold.labels(config, test)
+    if known is None:
+        raise ValueError(f"clusters are compared with labels, and {test.name} has none")
+    labels = known[: config.clustering.points]
+    if (clusters := count(config, labels)) > len(labels):
+        raise ValueError(
+            f"clustering.clusters ({clusters}) is more than the {len(labels)} points that are put "
+            "into them, the least of clustering.points, codes and what the data hold"
+        )
 
 
 def count(config: Config, labels: Int[np.ndarray, "n"]) -> int:
@@ -239,6 +257,7 @@ def draw(
 def run(config: Config) -> int | None:
     """Train the generator, find clusters, measure, draw."""
     train_set, test_set = manifold.datasets(config)
+    check(config, test_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, labels = data(config, subject)

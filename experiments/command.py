@@ -231,6 +231,9 @@ def setup() -> None:
     absl.logging.set_verbosity(absl.logging.FATAL)
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"warning: {' '.join(str(message).split())}\n"
+    )
     # An entry that a killed process left half written is compiled again; nothing to report.
     warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     sys.unraisablehook = _report_unraisable
@@ -317,7 +320,10 @@ def _unknown(token: str, valid: Sequence[str]) -> str:
     flag = "--" + given.lstrip("-").replace("_", "-")
     # A bare name finds its nested flag: --steps, --training.steps.
     tails = [name for name in valid if name.rpartition(".")[2] == flag.removeprefix("--")]
-    near = tails or difflib.get_close_matches(flag, valid, n=1, cutoff=0.5)
+    # Hyphens and dots, which all flags have, make none like another.
+    bare = {name.strip("-").replace(".", " "): name for name in reversed(valid)}
+    close = difflib.get_close_matches(flag.strip("-").replace(".", " "), bare, n=1, cutoff=0.5)
+    near = tails or [bare[name] for name in close]
     hint = f"did you mean {' or '.join(near)}?" if near else "--help lists the flags"
     return f"unknown flag {given}; {hint}"
 

@@ -40,6 +40,7 @@ from experiments.paths import (
     straight,
 )
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
 from latent_flows.typing import Metric
@@ -73,6 +74,20 @@ PRESETS = {
         ),
     ),
 }
+
+
+def check(config: Config, train: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: more neighbours than codes.
+    """
+    neighbours, codes = config.geodesics.neighbours, manifold.count(config, train)
+    if neighbours >= codes:
+        raise ValueError(
+            f"geodesics.neighbours ({neighbours}) must be less than the {codes} training codes, "
+            "the least of codes and what the data hold"
+        )
 
 
 def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
@@ -310,6 +325,7 @@ def run(config: Config) -> int | None:
         folder = open_folder(config.run, config)
         return prior_geodesics.run(folder, given, config.geodesics, config.seed)
     train_set, test_set = manifold.datasets(config)
+    check(config, train_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     judge = judges.appoint(folder, config, subject, train_set)

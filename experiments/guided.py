@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from experiments import guided_scores, report, train_vae
+from experiments import guided_scores, report, train_vae, vae_runs
 from experiments.command import main
 from experiments.flow_config import FACTORS as ATTRIBUTES
 from experiments.flow_families import EQUATIONS, coefficient
@@ -220,6 +220,7 @@ def load(config: Config) -> Dataset:
     settings = vae_config(config)
     dataset = train_vae.load(settings, "train")
     train_vae.check(settings, dataset)
+    vae_runs.check(config, dataset)
     return dataset
 
 

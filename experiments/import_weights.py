@@ -90,7 +90,7 @@ class Config:
     """Source of the samples."""
 
     def __post_init__(self) -> None:
-        at_least(self, samples=1, mean_samples=1)
+        at_least(self, samples=1, mean_samples=1, seed=0)
 
 
 def _describe(net: Any) -> str:

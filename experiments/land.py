@@ -26,6 +26,7 @@ from experiments.folder import Folder, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject, everywhere
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
 from latent_flows.limits import at_least
@@ -87,6 +88,24 @@ PRESETS = {
     name: (about, replace(config, fit=SHORT) if name in ("digits", "mnist") else config)
     for name, (about, config) in manifold.presets(Config).items()
 }
+
+
+def check(config: Config, train: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: more components than points.
+    """
+    points = min(config.fit.points, manifold.count(config, train))
+    wanted = config.fit.components
+    if not wanted:
+        labels = manifold.labels(config, train)
+        wanted = 3 if labels is None else len(np.unique(labels))
+    if wanted > points:
+        raise ValueError(
+            f"fit.components: {wanted} are more than the {points} codes that they are fitted to, "
+            "the least of fit.points, codes and what the data hold"
+        )
 
 
 def components(config: Config, subject: Subject) -> int:
@@ -280,6 +299,7 @@ def draw(
 def run(config: Config) -> int | None:
     """Train the generator, fit mixtures, measure, draw."""
     train_set, test_set = manifold.datasets(config)
+    check(config, train_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, _ = points(config, subject)

@@ -27,6 +27,8 @@ from experiments.flow_config import (
     Subject,
     Weights,
     check,
+    check_data,
+    check_images,
     classifier,
     initial,
     load_subject,
@@ -374,6 +376,11 @@ def run(config: Config) -> int | None:
         _, settings = vae_runs.source(config)
         dataset = train_vae.load(settings, "train")
         train_vae.check(settings, dataset)
+        check_images(config, dataset.image_shape)
+        check_data(config, dataset, settings.vae.latent_dim)
+        vae_runs.check(config, dataset)
+    else:
+        check_images(config, found.image_shape)
     folder = open_folder(config.run, config)
     if traverse.is_drawn(folder, config):
         flow_scores.show(folder.read_json(traverse.METRICS))

@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments import classifier, realism, report
+from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
@@ -348,14 +349,18 @@ def draw(folder: Folder, net: SNGAN, variables: Params, dataset: Dataset) -> lis
 
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    check_image_size(config.image_size)
+    check_devices(training=config.training, classifier=config.classifier)
     sets = {
-        split: data.with_labels(
-            data.load(config.data, split=split, size=config.image_size), config.labels
+        part: data.with_labels(
+            data.load_part(config.data, part, size=config.image_size), config.labels
         )
-        for split in ("train", "test")
+        for part in ("train", "test")
     }
     net = model(config, sets["train"])
     check(config, net, sets["train"])
+    critic = Discriminator(config.networks.discriminator)
+    jax.eval_shape(partial(begin, net, critic, config), jax.random.key(0))
     folder = open_folder(config.run, config)
     variables = train(folder, config, sets["train"])
     failed = draw(folder, net, variables, sets["train"])

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
 from experiments import deviation, report
+from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
@@ -101,6 +102,8 @@ class Config:
         for name in ("test_images", "iwae_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.objective.decoded > self.training.batch_size:
             raise ValueError(
                 f"objective.decoded ({self.objective.decoded}) is more than "
@@ -194,9 +197,9 @@ PRESETS = {
 }
 
 
-def load(config: Config, split: str) -> Dataset:
-    """The data set that a configuration names."""
-    dataset = data.load(config.data, split=split, size=config.image_size)
+def load(config: Config, part: str) -> Dataset:
+    """A part of the data set that a configuration names."""
+    dataset = data.load_part(config.data, part, size=config.image_size)
     return data.with_labels(dataset, config.labels)
 
 
@@ -204,7 +207,7 @@ def check(config: Config, dataset: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: a batch larger than the data set, or a negative seed.
+        ValueError: a batch larger than the data set, or images that make no sense.
     """
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
@@ -212,8 +215,6 @@ def check(config: Config, dataset: Dataset) -> None:
             f"a batch of {largest} is more than the {dataset.length} examples "
             f"of {dataset.name}; lower the batch size"
         )
-    if config.seed < 0:
-        raise ValueError(f"seed must not be negative, got {config.seed}")
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
     jax.eval_shape(partial(augmented, config.objective), jax.random.key(0), image)
 
@@ -433,8 +434,12 @@ def reconstructions(vae: VAE, params: Params, test: Dataset) -> Figure:
 
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    check_image_size(config.image_size)
+    fitted = {"deviation.training": config.deviation.training} if KINDS[config.variance] else {}
+    check_devices(training=config.training, **fitted)
     train_set, test_set = load(config, "train"), load(config, "test")
     check(config, train_set)
+    jax.eval_shape(partial(initial, model(config, train_set)), jax.random.key(0))
     folder = open_folder(config.run, config)
     params = train(folder, config, train_set)
     vae = model(config, train_set)

@@ -227,11 +227,7 @@ def advance(
             Of several processes each stops at once.
     """
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    if config.batch_size % mesh.size:
-        raise UsageError(
-            f"a batch of {config.batch_size} cannot be split evenly over {mesh.size} devices; "
-            f"choose a multiple of {mesh.size} as --training.batch-size"
-        )
+    check_shares(config.batch_size, mesh.size, "--training.batch-size")
     whole = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("data"))
     # Two phases of one seed must not share their randomness.
@@ -314,6 +310,19 @@ def advance(
     return processes.own(state)
 
 
+def check_shares(size: int, devices: int, flag: str) -> None:
+    """Rejects a batch that cannot be shared out evenly.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if size % devices:
+        raise UsageError(
+            f"a batch of {size} cannot be split evenly over {devices} devices; "
+            f"choose a multiple of {devices} as {flag}"
+        )
+
+
 def _newest(path: Path, like: State) -> State | None:
     """The state of the newest whole checkpoint, as the first process finds it."""
 
@@ -347,9 +356,22 @@ def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
 def _finished(root: Path, phase: str, like: Params) -> Params:
     path = root / "checkpoints" / phase
     found = checkpoints.newest(path, tidy=False)
+    steps = [int(child.name) for child in path.glob("*") if child.name.isdigit()]
+    if found is None and steps:
+        raise UsageError(
+            f"{path}: every checkpoint of {phase!r} is damaged (step "
+            f"{', '.join(map(str, sorted(steps)))}); what is left of the phase is to be trained "
+            "again: run the command that made the folder"
+        )
     if found is None:
         raise UsageError(f"{root} holds no checkpoint of {phase!r}; train it there first")
     step, flat = found
+    if step < max(steps):
+        raise UsageError(
+            f"{path}: the checkpoint of {phase!r} at step {max(steps)} is damaged, the last good "
+            f"one is at step {step} of {int(flat['total'])}; run the command that made the folder "
+            "to go on from there"
+        )
     if step < (total := int(flat["total"])):
         raise UsageError(
             f"{phase!r} in {root} is at step {step} of {total}; run it to its end first"

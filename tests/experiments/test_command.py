@@ -67,6 +67,7 @@ def test_help_of_a_preset_shows_every_flag_with_its_default(capsys):
             "unknown preset 'smal' (did you mean 'small'?); expected one of 'long', 'small'",
         ),
         (["--steps", "3"], "unknown flag --steps; did you mean --training.steps?"),
+        (["--file", "x"], "unknown flag --file; --help lists the flags"),
         (
             ["--training.lerning_rate=3"],
             "unknown flag --training.lerning_rate; did you mean --training.learning-rate?",

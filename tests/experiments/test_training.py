@@ -457,3 +457,22 @@ def test_the_loop_looks_at_every_step(tmp_path):
     assert training.LAG > 1
     with pytest.raises(Failure, match="at step 37: term 'fit' is nan; there is no checkpoint"):
         train(tmp_path / "run", config)
+
+
+def test_a_phase_whose_checkpoints_are_damaged_is_said_to_be_so(whole, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(whole[0], path)
+    kept = steps(path)
+    newest, *others = sorted((path / "checkpoints" / "line").iterdir(), key=lambda p: -int(p.name))
+    shutil.rmtree(newest / "default")
+    with pytest.raises(UsageError) as error:
+        restore(path, "line", toy.init(3))
+    good = f"at step 40 is damaged, the last good one is at step {kept[-2]} of 40"
+    assert good in str(error.value)
+    for folder in others:
+        shutil.rmtree(folder / "default")
+    with pytest.raises(UsageError) as error:
+        restore(path, "line", toy.init(3))
+    assert "every checkpoint of 'line' is damaged (step 28, 35, 40)" in str(error.value)
+    assert "train it there first" not in str(error.value)
+    assert "run the command that made the folder" in str(error.value)
