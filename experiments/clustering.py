@@ -6,7 +6,7 @@ deviation grows away from data. Trains the generator first unless --generator na
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from experiments.geodesics import box
 from experiments.manifold import Subject
 from experiments.source import resolved
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
 from latent_flows.limits import at_least
@@ -102,6 +103,23 @@ def data(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Int[np.
         raise ValueError(f"clusters are compared with labels, and {config.data} has none")
     chosen = slice(config.clustering.points)
     return subject.test.codes[chosen], subject.test.labels[chosen]
+
+
+def check(config: Config, test: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: data without labels, or more clusters than points.
+    """
+    known = manifold.labels(config, test)
+    if known is None:
+        raise ValueError(f"clusters are compared with labels, and {test.name} has none")
+    labels = known[: config.clustering.points]
+    if (clusters := count(config, labels)) > len(labels):
+        raise ValueError(
+            f"clustering.clusters ({clusters}) is more than the {len(labels)} points that are put "
+            "into them, the least of clustering.points, codes and what the data hold"
+        )
 
 
 def count(config: Config, labels: Int[np.ndarray, "n"]) -> int:
@@ -208,7 +226,7 @@ def draw(
     labels: Int[np.ndarray, "n"],
     found: Mapping[str, Any],
     metrics: Mapping[str, Any],
-) -> dict[str, Figure]:
+) -> dict[str, Callable[[], Figure]]:
     """The labels, and the clusters of each method, over the log volume that is trusted."""
     low, high = box(np.asarray(codes))
     volume = log_volume(subject.metrics["rbf"])
@@ -227,31 +245,35 @@ def draw(
         )
 
     over = "over the log volume of the metric with RBF deviation"
-    figures = {"labels": picture("labels", labels, f"Held-out codes and their labels, {over}.")}
+    figures: dict[str, Callable[[], Figure]] = {
+        "labels": partial(picture, "labels", labels, f"Held-out codes and their labels, {over}.")
+    }
     for (name, clusters), row in zip(found.items(), metrics["methods"], strict=True):
         groups = matched(labels, np.asarray(clusters["labels"]))
         title = f"{TITLES[name]}: F = {row['f_measure']:.2f}"
-        figures[f"clusters_{name}"] = picture(
-            title, groups, f"Held-out codes, coloured by cluster, {over}."
+        figures[f"clusters_{name}"] = partial(
+            picture, title, groups, f"Held-out codes, coloured by cluster, {over}."
         )
     return figures
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, find clusters, measure, draw."""
     config = resolved(config)
     train_set, test_set = manifold.datasets(config)
+    check(config, test_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, labels = data(config, subject)
     k = count(config, labels)
     found = find(folder, config, subject, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
+    failed = []
     with folder.understood("metrics"):
-        if codes.shape[1] == 2:
-            report.save_figures(folder, draw(subject, codes, labels, found, metrics))
+        if codes.shape[1] <= 2:
+            failed = report.save_figures(folder, draw(subject, codes, labels, found, metrics))
         show(metrics, found)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -365,7 +365,7 @@ def show(config: Config, metrics: Mapping[str, Any]) -> None:
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, find the directions, measure, draw."""
     config = resolved(config)
     given = supplied(config)
@@ -377,21 +377,19 @@ def run(config: Config) -> None:
     else:
         check(config, given.image_shape)
     folder = open_folder(config.run, config)
-    if (folder.path / direction_pictures.LAST).exists():
-        # Nothing is left to do: this picture is drawn after everything else.
+    if direction_pictures.is_drawn(folder, config):
         with folder.understood(METRICS):
             show(config, folder.read_object(METRICS))
-        report.where(folder)
-        return
+        return report.where(folder)
     if given is None:
         subject = load_subject(folder, config, train_set, test_set)
     else:
         subject = supplied_subject(config, given)
     found, models = learn(folder, config, subject)
     metrics, asked = measure(folder, config, subject, found, models)
-    direction_pictures.draw(folder, config, subject, found, models, asked)
+    failed = direction_pictures.draw(folder, config, subject, found, models, asked)
     show(config, metrics)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

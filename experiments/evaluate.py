@@ -43,6 +43,10 @@ class Config:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
+    def is_kept(self) -> bool:
+        """Whether scores were computed that need not be computed again."""
+        return (Path(self.run).expanduser() / RESULT).exists()
+
 
 def wanted(config: Config, found: Evaluated) -> tuple[list[str], dict[str, str]]:
     """The scores to compute, and why those that do not apply do not.

@@ -7,6 +7,7 @@ checkpoint, config.json, metrics.json (what of the file was used) and a picture 
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -90,7 +91,7 @@ class Config:
     """Source of the samples."""
 
     def __post_init__(self) -> None:
-        at_least(self, samples=1, mean_samples=1)
+        at_least(self, samples=1, mean_samples=1, seed=0)
 
 
 def _describe(net: Any) -> str:
@@ -255,12 +256,12 @@ def run(config: Config) -> int | None:
         save(folder, variables)
         advance("saved")
     caption = f"Samples of {config.architecture} with the imported weights."
-    report.save_figures(folder, {"samples": plots.samples_grid(images, caption=caption)})
+    grid = partial(plots.samples_grid, images, caption=caption)
+    failed = report.save_figures(folder, {"samples": grid})
     rows = used(net, table, state)
     folder.write_json("metrics.json", {"parts": rows})
     report.show(f"{_describe(net)}: every key has its place", rows)
-    report.where(folder)
-    return None
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from experiments.geodesics import box
 from experiments.manifold import Subject, everywhere
 from experiments.source import resolved
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
 from latent_flows.limits import at_least
@@ -89,6 +90,24 @@ PRESETS = {
     name: (about, replace(config, fit=SHORT) if name in ("digits", "mnist") else config)
     for name, (about, config) in manifold.presets(Config).items()
 }
+
+
+def check(config: Config, train: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: more components than points.
+    """
+    points = min(config.fit.points, manifold.count(config, train))
+    wanted = config.fit.components
+    if not wanted:
+        labels = manifold.labels(config, train)
+        wanted = 3 if labels is None else len(np.unique(labels))
+    if wanted > points:
+        raise ValueError(
+            f"fit.components: {wanted} are more than the {points} codes that they are fitted to, "
+            "the least of fit.points, codes and what the data hold"
+        )
 
 
 def components(config: Config, subject: Subject) -> int:
@@ -155,17 +174,22 @@ _compiling = _Compiling()
 def revive(saved: Mapping[str, Any]) -> Land:
     """A LAND from the numbers that `fit` saved."""
     arrays = {
-        name: jnp.asarray(saved[name])
+        name: _array(saved[name])
         for name in ("means", "precisions", "weights", "log_constants", "log_constant_errors")
     }
     return Land(
         **arrays,
-        log_likelihood=jnp.asarray(saved["log_likelihood"]),
+        log_likelihood=_array(saved["log_likelihood"]),
         converged=jnp.asarray(saved["converged"]),
-        proposal=Proposal(**{name: jnp.asarray(v) for name, v in saved["proposal"].items()}),
+        proposal=Proposal(**{name: _array(v) for name, v in saved["proposal"].items()}),
         measure=saved["measure"],
         segments=saved["segments"],
     )
+
+
+def _array(saved: Any) -> Array:
+    """Numbers as they were saved, where one that is not finite is null."""
+    return jnp.asarray(np.array(saved, np.float32))
 
 
 def find(
@@ -222,7 +246,9 @@ def measure(
                 "held_out": float(np.mean(values)),
                 "median": float(np.median(values)),
                 "fitted": saved["log_likelihood"],
-                "constant_error": float(np.dot(saved["weights"], saved["log_constant_errors"])),
+                "constant_error": float(
+                    np.dot(_array(saved["weights"]), _array(saved["log_constant_errors"]))
+                ),
                 "converged": float(saved["converged"]),
             }
         )
@@ -281,10 +307,11 @@ def draw(
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, fit mixtures, measure, draw."""
     config = resolved(config)
     train_set, test_set = manifold.datasets(config)
+    check(config, train_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, _ = points(config, subject)
@@ -293,11 +320,13 @@ def run(config: Config) -> None:
     known = tables.metrics(subject, config.fit.table)
     found = find(folder, config, subject, known, start)
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
-    if codes.shape[1] == 2:
-        report.save_figures(folder, {"densities": draw(config, subject, known, mixture, found)})
+    failed = []
+    if codes.shape[1] <= 2:
+        densities = partial(draw, config, subject, known, mixture, found)
+        failed = report.save_figures(folder, {"densities": densities})
     with folder.understood("metrics"):
         show(metrics, found)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A user's function and its parameters, found by the names on the command line."""
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -51,6 +52,7 @@ def own(source: Source) -> Supply:
     if source.space != "z" or source.label is not None:
         raise UsageError("--generator.space and --generator.label are for published generators")
     _check_arguments(source, function)
+    function = _contained(function)
     if params is None:
         apply = lambda _, z: function(z)  # noqa: E731
     else:
@@ -84,6 +86,19 @@ def _dimensions(who: str, said: Any) -> int:
     if np.ndim(said) or np.asarray(said).dtype == bool or not 1 <= number < 2**31:
         raise UsageError(f"{who}: latent_dim must be a whole number from 1 on, got {said!r}")
     return number
+
+
+def _contained(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, but one that does not end the program without a word."""
+
+    @functools.wraps(function, updated=())
+    def contained(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except SystemExit as error:
+            raise RuntimeError(f"it calls SystemExit({error.code})") from None
+
+    return contained
 
 
 def _check_arguments(source: Source, function: Callable[..., Any]) -> None:

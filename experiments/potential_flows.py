@@ -27,6 +27,8 @@ from experiments.flow_config import (
     Subject,
     Weights,
     check,
+    check_data,
+    check_images,
     check_memory,
     classifier,
     initial,
@@ -367,7 +369,7 @@ def latents(config: Config, subject: Subject) -> data.Dataset:
     return data.from_arrays("latents", **arrays)
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
     config = resolved(config)
@@ -377,14 +379,17 @@ def run(config: Config) -> None:
         _, settings = vae_runs.source(config)
         dataset = train_vae.load(settings, "train")
         train_vae.check(settings, dataset)
+        check_images(config, dataset.image_shape)
+        check_data(config, dataset, settings.vae.latent_dim)
+        vae_runs.check(config, dataset)
+    else:
+        check_images(config, found.image_shape)
     check_memory(config, settings.vae.latent_dim if found is None else found.latent_dim)
     folder = open_folder(config.run, config)
-    if (folder.path / traverse.LAST).exists():
-        # Nothing is left to do: the last picture is drawn after everything else.
+    if traverse.is_drawn(folder, config):
         with folder.understood(traverse.METRICS):
             flow_scores.show(folder.read_object(traverse.METRICS))
-        report.where(folder)
-        return
+        return report.where(folder)
     if found is None:
         assert dataset is not None
         subject = load_subject(config, dataset, *vae_runs.load_vae(folder, config, dataset))
@@ -393,9 +398,9 @@ def run(config: Config) -> None:
         dataset = found.data
     params = train(folder, config, subject)
     summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
-    traverse.draw(folder, config, subject, params)
+    failed = traverse.draw(folder, config, subject, params)
     flow_scores.show(summary)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

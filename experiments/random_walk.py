@@ -8,7 +8,7 @@ first unless --generator names a finished one.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -148,8 +148,8 @@ def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
 
         saved, times = folder.remember_timed(f"walks_{name}", compute)
         with folder.understood(f"walks_{name}"):
-            zs, ok = jnp.asarray(saved["zs"]), jnp.asarray(saved["ok"])
-            found[name] = Paths(zs, ok, saved["time_step"], times)
+            zs = jnp.asarray(np.array(saved["zs"], np.float32))
+            found[name] = Paths(zs, jnp.asarray(saved["ok"]), saved["time_step"], times)
     return found
 
 
@@ -206,47 +206,59 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Paths]) -> None:
     report.show(f"{title}: shares of plausible samples", rows)
 
 
-def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> dict[str, Figure]:
+def draw(
+    config: Config, subject: Subject, found: Mapping[str, Paths]
+) -> dict[str, Callable[[], Figure]]:
     """Walks over the log volume, and what they decode to."""
-    drawn = config.walks.drawn
-    figures = {}
-    if subject.vae.config.latent_dim == 2:
-        codes = np.asarray(subject.train.codes[:1000])
-        walks = [np.asarray(paths.zs[:drawn]).reshape(-1, 2) for paths in found.values()]
-        low, high = box(codes)
-        # A walk that runs away leaves the picture, which it would else make too coarse to see.
-        seen = np.clip(np.concatenate(walks), low - (high - low) / 2, high + (high - low) / 2)
-        low, high = box(np.concatenate([codes, seen]))
-        behind = [name if name in KINDS["both"] else "rbf" for name in found]
-        figures["walks"] = plots.latent_maps(
-            [log_volume(subject.metrics[name]) for name in behind],
-            low=low,
-            high=high,
-            titles=[TITLES[name] for name in found],
-            value="log volume",
-            data=codes,
-            labels=None if subject.train.labels is None else subject.train.labels[:1000],
-            curves=[{"walk": np.asarray(paths.zs[:drawn])} for paths in found.values()],
-            resolution=61,
-            caption=(
-                "Random walks from training codes over the log volume of the walk's own metric "
-                "(for Euclidean walks that with RBF deviation), with training codes."
-            ),
-        )
+    figures: dict[str, Callable[[], Figure]] = {}
+    if subject.vae.config.latent_dim <= 2:
+        figures["walks"] = partial(draw_walks, config, subject, found)
     if subject.vae.image_shape != (1, 1, 3):
-        places = np.linspace(0, config.walks.steps, 12).astype(int)
-        decode = jax.vmap(jax.vmap(subject.mean))
-        rows = {name: decode(paths.zs[:drawn, places]) for name, paths in found.items()}
-        figures["samples"] = plots.strips(
-            np.concatenate([np.asarray(images) for images in rows.values()]),
-            row_labels=[TITLES[name] for name, images in rows.items() for _ in images],
-            axis="along the walk",
-            caption="Decoded points of random walks that start from the same training codes.",
-        )
+        figures["samples"] = partial(draw_samples, config, subject, found)
     return figures
 
 
-def run(config: Config) -> None:
+def draw_walks(config: Config, subject: Subject, found: Mapping[str, Paths]) -> Figure:
+    """Some walks over the log volume."""
+    drawn, dim = config.walks.drawn, subject.vae.config.latent_dim
+    codes = np.asarray(subject.train.codes[:1000])
+    walks = [np.asarray(paths.zs[:drawn]).reshape(-1, dim) for paths in found.values()]
+    low, high = box(codes)
+    # A walk that runs away leaves the picture, which it would else make too coarse to see.
+    seen = np.clip(np.concatenate(walks), low - (high - low) / 2, high + (high - low) / 2)
+    low, high = box(np.concatenate([codes, seen]))
+    behind = [name if name in KINDS["both"] else "rbf" for name in found]
+    return plots.latent_maps(
+        [log_volume(subject.metrics[name]) for name in behind],
+        low=low,
+        high=high,
+        titles=[TITLES[name] for name in found],
+        value="log volume",
+        data=codes,
+        labels=None if subject.train.labels is None else subject.train.labels[:1000],
+        curves=[{"walk": np.asarray(paths.zs[:drawn])} for paths in found.values()],
+        resolution=61,
+        caption=(
+            "Random walks from training codes over the log volume of the walk's own metric "
+            "(for Euclidean walks that with RBF deviation), with training codes."
+        ),
+    )
+
+
+def draw_samples(config: Config, subject: Subject, found: Mapping[str, Paths]) -> Figure:
+    """What some walks decode to."""
+    places = np.linspace(0, config.walks.steps, 12).astype(int)
+    decode = jax.vmap(jax.vmap(subject.mean))
+    rows = {name: decode(paths.zs[: config.walks.drawn, places]) for name, paths in found.items()}
+    return plots.strips(
+        np.concatenate([np.asarray(images) for images in rows.values()]),
+        row_labels=[TITLES[name] for name, images in rows.items() for _ in images],
+        axis="along the walk",
+        caption="Decoded points of random walks that start from the same training codes.",
+    )
+
+
+def run(config: Config) -> int | None:
     """Train the generator, walk, measure, draw."""
     config = resolved(config)
     train_set, test_set = manifold.datasets(config)
@@ -255,10 +267,10 @@ def run(config: Config) -> None:
     judge = judges.appoint(folder, config, subject, train_set)
     found = find(folder, config, subject)
     metrics = folder.remember("metrics", partial(measure, config, subject, judge, found))
-    report.save_figures(folder, draw(config, subject, found))
+    failed = report.save_figures(folder, draw(config, subject, found))
     with folder.understood("metrics"):
         show(metrics, found)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,12 @@ import numpy as np
 import tyro
 
 from experiments import table_page
-from experiments.command import Failure, UsageError, main
+from experiments.command import Failure, UsageError, is_of_the_disk, main
 from experiments.folder import Folder, read_object, run_around, understood
 from experiments.table_groups import GROUPS, Group, Measure, Row
 from latent_flows.choices import choose
 
 METRICS = "metrics.json"
-DISK = "goes on from the last checkpoint"
-"""What a run says that stopped for want of disk: it did not fail."""
 Entry = dict[str, Any]
 """Of one row and seed: label, seed, command, status, values by column, message."""
 
@@ -49,6 +47,14 @@ class Run:
     """Folder for the numbers."""
     again: bool = False
     """Run again what has diverged."""
+
+    def is_kept(self) -> bool:
+        """Whether a row is finished, or has a checkpoint to go on from."""
+        return any(
+            (Path(self.results) / f"{name}.json").exists()
+            or any((Path(self.root) / name).glob("*/checkpoints/*/[0-9]*"))
+            for name in self.groups
+        )
 
 
 @dataclass(frozen=True)
@@ -171,15 +177,15 @@ def run_job(job: Job) -> tuple[str, str]:
     log = job.folder.with_suffix(".log")
     words = [sys.executable, *job.command[1:]]
     with open(log, "ab") as file:
-        result = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, check=False)
-        file.write(result.stderr)
-    lines = result.stderr.decode(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else f"exit code {result.returncode}"
-    if result.returncode == 0:
+        code, stderr = _finish(subprocess.Popen(words, stdout=file, stderr=subprocess.PIPE))
+        file.write(stderr)
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else f"exit code {code}"
+    if code == 0:
         return "done", ""
-    if result.returncode == 1 and last.startswith("error: ") and DISK not in last:
+    if code == 1 and last.startswith("error: ") and not is_of_the_disk(last):
         return "diverged", last.removeprefix("error: ")
-    kind = UsageError if result.returncode == 2 else Failure
+    kind = UsageError if code == 2 else Failure
     raise kind(f"{job.label}, seed {job.seed}: {last.removeprefix('error: ')} (see {log})")
 
 
@@ -195,6 +201,18 @@ def results_in(results: str) -> Path:
     if (outer := run_around(path / "any")) is not None:
         raise UsageError(f"--results {results} lies in the run folder {outer}; choose another")
     return path
+
+
+def _finish(process: "subprocess.Popen[bytes]") -> tuple[int, bytes]:
+    """Waits for a run; one that this process is stopped in is stopped, and saves its last step."""
+    try:
+        _, stderr = process.communicate()
+    except KeyboardInterrupt:
+        # It may have had Ctrl-C itself, of which a second one would stop it before it has saved.
+        process.terminate()
+        process.wait()
+        raise
+    return process.returncode, stderr
 
 
 class Store:

@@ -71,6 +71,18 @@ def source(config: Study) -> tuple[Path, train_vae.Config]:
     return Path(config.generator), read_config(config.generator, train_vae.Config)
 
 
+def check(config: Study, dataset: Dataset) -> None:
+    """Rejects a run whose VAE is not there to be taken, before anything is computed.
+
+    Raises:
+        UsageError: it is not trained to its end, or damaged.
+    """
+    if config.generator:
+        home, settings = source(config)
+        vae = train_vae.model(settings, dataset)
+        restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+
+
 def load_vae(folder: Folder, config: Study, dataset: Dataset) -> tuple[VAE, Params]:
     """The VAE, trained in the run's folder or taken from where it is.
 

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import json
 import re
 import sys
 
@@ -70,6 +71,7 @@ def test_help_of_a_preset_shows_every_flag_with_its_default(capsys):
             "unknown preset 'smal' (did you mean 'small'?); expected one of 'long', 'small'",
         ),
         (["--steps", "3"], "unknown flag --steps; did you mean --training.steps?"),
+        (["--file", "x"], "unknown flag --file; --help lists the flags"),
         (
             ["--training.lerning_rate=3"],
             "unknown flag --training.lerning_rate; did you mean --training.learning-rate?",
@@ -101,14 +103,12 @@ def test_a_wrong_command_line_is_one_line_and_code_2(capsys, argv, line):
         (
             OSError(errno.ENOSPC, "No space left on device", "/runs/a"),
             1,
-            "error: no space left on the device: /runs/a; "
-            "the same command goes on from the last checkpoint",
+            "error: no space left on the device: /runs/a",
         ),
         (
             OSError(errno.EROFS, "Read-only file system", "/runs/a"),
             1,
-            "error: the file system is read-only: /runs/a; "
-            "the same command goes on from the last checkpoint",
+            "error: the file system is read-only: /runs/a",
         ),
     ],
 )
@@ -125,7 +125,48 @@ def test_a_full_disk_is_recognised_inside_other_errors(capsys):
 
     code, _, err = call(capsys, run=run)
     assert code == 1
-    assert err.startswith("error: no space left on the device: /runs/a/d; ")
+    assert err == "error: no space left on the device: /runs/a/d\n"
+
+
+def begun(path, *files):
+    """The folder of a toy's run, with some files in it."""
+    for name in files:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).touch()
+    (path / "config.json").write_text(json.dumps({"experiment": MODULE}))
+    return "--run", str(path)
+
+
+@pytest.mark.parametrize("file", ["checkpoints/line/7/default", "scores/a.json", "result.json"])
+def test_where_something_is_saved_a_full_disk_and_ctrl_c_say_so(capsys, tmp_path, file):
+    argv = begun(tmp_path / "run", file)
+    full = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+    assert call(capsys, *argv, run=raising(full))[2] == (
+        "error: no space left on the device: /runs/a; "
+        "the same command goes on from the last checkpoint\n"
+    )
+    assert call(capsys, *argv, run=raising(KeyboardInterrupt())) == (
+        130,
+        "",
+        "interrupted: progress is saved; to go on, run: "
+        f"python -m {MODULE} --run {tmp_path / 'run'}\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "file", ["metrics.jsonl", ".lock", "tensorboard/line/events", "checkpoints/line/7.tmp/default"]
+)
+def test_what_a_run_writes_before_it_gets_anywhere_is_nothing_saved(capsys, tmp_path, file):
+    argv = begun(tmp_path / "run", file)
+    _, _, err = call(capsys, *argv, run=raising(KeyboardInterrupt()))
+    assert err.startswith("interrupted: nothing was saved yet; to start again, run: ")
+
+
+def test_the_progress_of_another_experiment_is_not_what_is_saved(capsys, tmp_path):
+    argv = begun(tmp_path / "run", "result.json")
+    (tmp_path / "run" / "config.json").write_text('{"experiment": "experiments.train_vae"}')
+    _, _, err = call(capsys, *argv, run=raising(KeyboardInterrupt()))
+    assert err.startswith("interrupted: nothing was saved yet; ")
 
 
 @pytest.mark.parametrize(
@@ -211,12 +252,12 @@ def test_a_mistake_in_the_code_keeps_its_traceback(capsys):
         call(capsys, run=lambda config: {}["a"])
 
 
-def test_ctrl_c_tells_how_to_go_on(capsys):
+def test_ctrl_c_tells_how_to_start_again(capsys):
     argv = ["small", "--run", "runs/my run"]
     assert call(capsys, *argv, run=raising(KeyboardInterrupt())) == (
         130,
         "",
-        "interrupted: progress is saved; to go on, run: "
+        "interrupted: nothing was saved yet; to start again, run: "
         f"python -m {MODULE} small --run 'runs/my run'\n",
     )
 
