@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from experiments import budget
 from experiments.flow_families import EQUATIONS
 from experiments.training import Training
 from latent_flows.choices import choose
@@ -183,3 +184,4 @@ def check(config: Config, sequences: Sequences) -> None:
             f"a batch of {config.training.batch_size} is more than the "
             f"{sequences.dataset.length} examples of {config.data}; lower the batch size"
         )
+    budget.check_vae(config.vae, sequences.image_shape, config.training.batch_size)

@@ -341,3 +341,47 @@ def test_space_curves_are_seen_from_two_sides():
             np.testing.assert_array_equal(np.transpose(line.get_data_3d()), curve[0])
     with pytest.raises(ValueError, match=r"data must be \[n, 3\], got \(20, 2\)"):
         plots.space_curves(points[:, :2], {}, caption="")
+
+
+def test_a_potential_of_one_number_is_a_curve_with_the_way_of_its_flow():
+    valley = lambda t, z: t * z[0] ** 2  # noqa: E731
+    path = jnp.linspace(0.5, 1.5, 4)[None, :, None]
+    figure = plots.landscape(
+        [valley],
+        origin=jnp.zeros(1),
+        basis=2 * jnp.eye(1),
+        extent=1.0,
+        times=[1.0, 2.0],
+        trajectories=[path],
+        resolution=41,
+        caption="A valley.",
+    )
+    for time, axes in zip((1.0, 2.0), figure.axes, strict=True):
+        curve, *lines = axes.get_lines()
+        a, u = curve.get_data()
+        np.testing.assert_allclose(u, time * (2 * a) ** 2, rtol=1e-5)
+        up = next(line for line in lines if line.get_marker() == ">").get_xdata()
+        down = next(line for line in lines if line.get_marker() == "<").get_xdata()
+        assert (up > 0).all()
+        assert (down < 0).all()
+        assert len(up) == len(down) == 6
+    plots.png_bytes(figure)
+
+
+def test_a_map_of_a_latent_of_one_number_is_a_curve_on_which_paths_lie():
+    walk = np.linspace(-0.5, 0.5, 5)[None, :, None]
+    figure = plots.latent_maps(
+        [lambda z: 3 * z[0]],
+        low=[-1.0],
+        high=[1.0],
+        titles=["slope"],
+        value="height",
+        data=np.linspace(-1, 1, 6)[:, None],
+        labels=[7, 7, 9, 9, 9, 7],
+        curves=[{"walk": walk}],
+        caption="A slope.",
+    )
+    curve, path = figure.axes[0].get_lines()
+    np.testing.assert_allclose(curve.get_ydata(), 3 * np.asarray(curve.get_xdata()), atol=1e-6)
+    np.testing.assert_allclose(path.get_ydata(), 3 * walk[0, :, 0], atol=1e-6)
+    plots.png_bytes(figure)

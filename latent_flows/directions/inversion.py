@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.directions import losses
 from latent_flows.directions.losses import Loss
 from latent_flows.directions.transformations import Mask
@@ -53,6 +54,7 @@ def to_ball(z: Latent, radius: ArrayLike | None = None) -> Latent:
     return z * jnp.where(outside, radius / jnp.where(outside, length, 1), 1)
 
 
+@keep_compiled(arrays=["target", "z0", "mask"])
 def invert(
     generator: Generator,
     target: Array,

@@ -82,6 +82,8 @@ def open_tensors(path: Path) -> Iterator[tuple[Any, Callable[[Tensor], np.ndarra
                 yield tree, lambda tensor: _array(tensor, read)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise ValueError(f"{path} is no file") from None
     except Refused as error:
         raise ValueError(f"{path} is refused: {error}") from None
     # A damaged pickle or archive can fail in any way at all, and it means one thing here.

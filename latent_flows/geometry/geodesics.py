@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
 from latent_flows.choices import choose
 from latent_flows.geometry import block_tridiagonal, chords, metrics, solving
@@ -36,6 +37,7 @@ _DOUBT = 0.02
 """Relative difference of two rules for the length of a curve that is known well enough."""
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def geodesic(
     metric: Metric,
     z0: ArrayLike | Sequence[float],
@@ -130,6 +132,7 @@ def geodesic(
     return described(metric, points, begun, minimal)
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def geodesic_batch(
     metric: Metric,
     z0: Float[ArrayLike, "p d"],
@@ -194,6 +197,7 @@ def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
     return safe_norm(jnp.diff(chains, axis=1), axis=2).sum(1)
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def distance(
     metric: Metric,
     z0: ArrayLike | Sequence[float],

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
 from latent_flows.geometry import curves, metrics, solving
 from latent_flows.geometry.geodesics import geodesic, reach
@@ -245,6 +246,7 @@ def _descend(
     )
 
 
+@keep_compiled(arrays=["points", "weights", "initial"])
 def frechet_mean(
     metric: Metric,
     points: Float[Array, "n d"],
@@ -318,6 +320,7 @@ def frechet_mean(
     )
 
 
+@keep_compiled(arrays=["key", "points", "initial"])
 def kmeans(
     key: PRNGKeyArray,
     metric: Metric,

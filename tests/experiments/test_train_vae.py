@@ -136,7 +136,7 @@ def held(monkeypatch, shape, **lengths):
         )
         for split, length in lengths.items()
     }
-    monkeypatch.setattr(data, "load", lambda name, *, split, size: sets[split])
+    monkeypatch.setattr(data, "load_part", lambda name, part, *, size: sets[part])
 
 
 @pytest.mark.parametrize(
