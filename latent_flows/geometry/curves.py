@@ -130,7 +130,8 @@ def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 
 def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:
     """The straight line; its first and last points are the given ones, exactly."""
     s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
-    return ((1 - s) * z0 + s * z1).at[-1].set(z1)
+    # Points between ends that are one are that one, exactly.
+    return (z0 + s * (z1 - z0)).at[-1].set(z1)
 
 
 def gauss_places(segments: int) -> Float[np.ndarray, "q"]:

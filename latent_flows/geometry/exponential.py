@@ -13,7 +13,7 @@ import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows import flows
-from latent_flows._transforms import keep_compiled
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import spline_weights
@@ -238,7 +238,7 @@ def logarithm(
         def aim(v: Latent, _: None) -> Latent:
             return v - jnp.linalg.solve(slope, flow(z0, v, [0.0, 1.0]).zs[-1] - z1)
 
-        vector = optimistix.fixed_point(
+        vector = unjitted(optimistix.fixed_point)(
             aim,
             optimistix.FixedPointIteration(rtol=tolerance, atol=tolerance),
             vector,

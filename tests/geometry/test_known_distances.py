@@ -152,6 +152,14 @@ def test_a_logarithm_past_a_conjugate_point_claims_no_detour(x64):
 EUCLIDEAN = conformal(lambda z: jnp.ones(()))
 
 
+def test_a_distance_is_the_length_or_says_that_it_is_not_known():
+    nowhere = jnp.array([jnp.nan, 0.0])
+    assert not jnp.isfinite(distance(EUCLIDEAN, nowhere, jnp.ones(2), segments=2))
+    assert jnp.isnan(distance(EUCLIDEAN, nowhere, jnp.ones(2), segments=2, unknown="nan"))
+    with pytest.raises(ValueError, match="unknown 'Nan'"):
+        distance(EUCLIDEAN, jnp.zeros(2), jnp.ones(2), unknown="Nan")
+
+
 @pytest.mark.parametrize(
     ("metric", "z0"),
     [
@@ -164,14 +172,6 @@ EUCLIDEAN = conformal(lambda z: jnp.ones(()))
         (pullback(lambda z: z / 0), [0, 0]),
     ],
 )
-def test_a_distance_is_the_length_or_says_that_it_is_not_known():
-    nowhere = jnp.array([jnp.nan, 0.0])
-    assert not jnp.isfinite(distance(EUCLIDEAN, nowhere, jnp.ones(2), segments=2))
-    assert jnp.isnan(distance(EUCLIDEAN, nowhere, jnp.ones(2), segments=2, unknown="nan"))
-    with pytest.raises(ValueError, match="unknown 'Nan'"):
-        distance(EUCLIDEAN, jnp.zeros(2), jnp.ones(2), unknown="Nan")
-
-
 def test_a_distance_of_what_is_not_finite_is_not_finite(metric, z0):
     z0, z1 = jnp.array(z0, float), jnp.array([1.0, 1.5])
     path = jax.jit(lambda z0: geodesic(metric, z0, z1, segments=4))(z0)
