@@ -56,8 +56,10 @@ def total(metric: Metric) -> Total:
 
 def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
     """The energy between two ends, as a Newton method sees it."""
-    build = _immersed if is_immersed(metric) else _simpson
-    advance, blank, exact = build(metric, z0, z1, segments)
+    if is_immersed(metric):
+        advance, blank, exact = _immersed(metric, z0, z1, segments)
+    else:
+        advance, blank, exact = _simpson(metric, z0, z1, segments)
     energy = total(metric)
 
     def value(inner: Float[Array, "m d"]) -> Scalar:

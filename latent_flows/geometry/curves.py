@@ -124,7 +124,8 @@ def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 
     if segments == points.shape[0] - 1:
         return points
     places = np.linspace(0, 1, segments + 1)
-    return jnp.asarray(spline_weights(points.shape[0] - 1, places), points.dtype) @ points
+    weights = jnp.asarray(spline_weights(points.shape[0] - 1, places), points.dtype)
+    return points[0] + weights @ (points - points[0])
 
 
 def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:

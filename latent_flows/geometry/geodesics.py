@@ -357,10 +357,13 @@ def described(
     longer = known(begun) & (found.length > 1.001 * begun.length + rounding)
     good = jnp.isfinite(points).all() & known(found) & ~longer
     even = 2 * found.energy <= _UNEVEN * found.length**2 + rounding**2
-    points = jnp.where(good, points, start)
+    # Between ends that are one to rounding, nothing is shorter than the straight line.
+    is_point = known(begun) & (begun.length <= found.length) & (found.length <= rounding)
+    better = good & ~is_point
+    points = jnp.where(better, points, start)
     # More rather than less, where the rules differ.
-    length = jnp.where(good, found.length, begun.length * (1 + begun.doubt))
-    energy = jnp.where(good, found.energy, begun.energy)
+    length = jnp.where(better, found.length, begun.length * (1 + begun.doubt))
+    energy = jnp.where(better, found.energy, begun.energy)
     # Where the metric breaks down nothing is known of the length. The line is no worse an answer.
     numbers = jnp.stack([length, energy, _residual(metric, points)])
     finite = jnp.isfinite(numbers)
