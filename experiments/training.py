@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
-from tensorboardX import SummaryWriter
 
 from experiments import budget, checkpoints, interrupts, memory, processes
 from experiments.command import Failure, UsageError
@@ -29,6 +28,9 @@ from latent_flows import data
 from latent_flows.data import Dataset
 from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 Params: TypeAlias = PyTree
 Batch: TypeAlias = Mapping[str, Array]
@@ -247,6 +249,8 @@ def advance(
         return processes.own(state)
     folder.truncate_rows(phase, start)
 
+    from tensorboardX import SummaryWriter
+
     with contextlib.ExitStack() as stack:
         manager = None
         if processes.is_first():
@@ -421,7 +425,7 @@ class _Watch:
         phase: str,
         config: Training,
         *,
-        events: SummaryWriter,
+        events: "SummaryWriter",
         path: Path,
         last_good: Callable[[], int | None],
         start: int,

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from sklearn.decomposition import FastICA
-from sklearn.exceptions import ConvergenceWarning
 
 from latent_flows.typing import Generator, Latent
 
@@ -85,6 +83,10 @@ def independent_components(
 
     Source: Hyvarinen and Oja, *Independent component analysis: algorithms and applications*, 2000.
     """
+
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     points = np.asarray(codes, np.float64)
     keep = np.ones(points.shape[1], bool) if keep is None else np.asarray(keep)
     count = int(keep.sum())

@@ -34,7 +34,7 @@ def available() -> int:
         with contextlib.suppress(OSError, ValueError):
             free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
     with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # noqa: PLC0415 (not on Windows)
+        import resource
 
         limit_as, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit_as != resource.RLIM_INFINITY:

@@ -24,7 +24,7 @@ def double_precision(on: bool):
     """A context in which 64-bit numbers are kept, or not."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(on)
-    from jax.experimental import enable_x64  # noqa: PLC0415
+    from jax.experimental import enable_x64
 
     return enable_x64(on)
 

@@ -27,8 +27,8 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
     >>> dataset("test").length, dataset("test", size=16).image_shape
     (360, (16, 16, 1))
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow to import)
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     if split not in SPLITS:
         raise ValueError(f"digits has the splits {', '.join(SPLITS)}, got {split!r}")

@@ -106,7 +106,7 @@ def names(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
     >>> "mnist" in names()
     True
     """
-    import tensorflow_datasets  # noqa: PLC0415 (slow to import)
+    import tensorflow_datasets
 
     folder = _folder(data_dir)
     prepared = [path.parts[len(folder.parts)] for path in folder.glob("*/**/dataset_info.json")]
@@ -120,8 +120,8 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path:
 
 def _builder(name: str, folder: Path) -> Any:
     """What reads a prepared set."""
-    import tensorflow_datasets  # noqa: PLC0415
-    from tensorflow_datasets.core.read_only_builder import builder_from_files  # noqa: PLC0415
+    import tensorflow_datasets
+    from tensorflow_datasets.core.read_only_builder import builder_from_files
 
     # The registry of TFDS, and so `tfds.data_source`, asks the network about a set that is absent.
     set_name, _, version = name.partition(":")
@@ -139,7 +139,7 @@ def _builder(name: str, folder: Path) -> Any:
 
 def _open(name: str, split: str, folder: Path) -> tuple[Any, Any]:
     """A sequence of undecoded records with `__getitems__`, and the features of one."""
-    import tensorflow_datasets  # noqa: PLC0415
+    import tensorflow_datasets
 
     builder = _builder(name, folder)
     features = builder.info.features
@@ -190,7 +190,7 @@ def _records(
 
 
 def _decode(encoded: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "height width c"]:
-    from PIL import Image, ImageOps  # noqa: PLC0415
+    from PIL import Image, ImageOps
 
     height, width, channels = shape
     image: Image.Image = Image.open(io.BytesIO(encoded))

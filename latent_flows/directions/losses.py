@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, Float
 
 from latent_flows.choices import choose
@@ -126,6 +125,9 @@ def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:
     >>> print(dssim(x, x, jnp.ones((8, 8))) < 1e-6, dssim(x, 1 - x, jnp.ones((8, 8))) > 0.5)
     True True
     """
+
+    import scipy.linalg
+
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma} pixels")
     mask = _check(x, y, mask)
@@ -220,6 +222,9 @@ def _blur_root(side: int, sigma: float) -> Float[np.ndarray, "rank side"]:
 
     The autocorrelation of the kernel is that quadratic form; the wider the blur the lower its rank.
     """
+
+    import scipy.linalg
+
     half = _kernel(max(side, int(np.ceil(8 * sigma)) + 1), sigma)
     kernel = np.concatenate([half[:0:-1], half])
     autocorrelation = np.convolve(kernel, kernel)[len(kernel) - 1 :][:side]

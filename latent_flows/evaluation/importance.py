@@ -4,8 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from sklearn.base import clone
-from sklearn.ensemble import GradientBoostingClassifier
 
 from latent_flows.evaluation.labelled import labelled, split
 
@@ -66,6 +64,10 @@ def dci(
     >>> [round(value, 3) for value in score[:3]]
     [1.0, 1.0, 1.0]
     """
+
+    from sklearn.base import clone
+    from sklearn.ensemble import GradientBoostingClassifier
+
     both = labelled(codes, factors, least_codes=2, least_factors=2)
     train, test = split(both, held_out, seed)
     model = GradientBoostingClassifier(random_state=seed) if model is None else model

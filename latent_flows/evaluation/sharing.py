@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
-from sklearn.linear_model import LogisticRegression
 
 from latent_flows.batches import in_batches
 from latent_flows.evaluation.labelled import labelled
@@ -146,6 +145,9 @@ def beta_vae_score(
     >>> beta_vae_score(jax.random.key(0), same, train=100, test=50).accuracy
     1.0
     """
+
+    from sklearn.linear_model import LogisticRegression
+
     _check(sampler, batch_size=(batch_size, 1), train=(train, sampler.factors), test=(test, 1))
     labels, points = _groups(_difference, sampler, batch_size, key, train + test)
     if len(np.unique(labels[:train])) < sampler.factors:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
-from sklearn.cluster import KMeans
 
 from latent_flows.typing import Latent, Scalar
 
@@ -75,6 +74,9 @@ def init_rbf(
     >>> bool(near[0] < 0.5), far.round(3).tolist()
     (True, [10.0, 10.0, 10.0])
     """
+
+    from sklearn.cluster import KMeans
+
     points = np.asarray(codes)
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"codes must be finite and of shape [n, d], got shape {points.shape}")

@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy.interpolate import CubicSpline
 
 from latent_flows.geometry.metrics import squared_norm
 from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 _PANELS = 16
 """Parts, at least, in which the length of a spline is measured."""
@@ -216,8 +218,10 @@ def _roots(squares: Float[Array, "q"]) -> Float[Array, "q"]:
 
 
 @lru_cache
-def _unit_splines(segments: int) -> CubicSpline:
+def _unit_splines(segments: int) -> "CubicSpline":
     """One spline a point: 1 there and 0 at the others. Splines are linear in their points."""
+    from scipy.interpolate import CubicSpline
+
     return CubicSpline(np.linspace(0, 1, segments + 1), np.eye(segments + 1))
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageDraw, ImageFont
 
 from latent_flows.plots.style import MEDIUM, VERMILION, Images, number, same_length, write_caption
 
@@ -174,6 +173,9 @@ def traversal_gif(
     >>> traversal_gif(np.zeros((2, 3, 8, 8, 1)))[:6]
     b'GIF89a'
     """
+
+    from PIL import Image, ImageDraw, ImageFont
+
     pixels = rgb(images, "images [K, T, H, W, C]", 5)
     count, length, height, width, _ = pixels.shape
     labels = [""] * count if row_labels is None else list(row_labels)

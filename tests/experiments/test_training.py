@@ -96,7 +96,7 @@ def test_rows_hold_the_values_that_a_step_saw(whole):
 
 
 def _crc(text):
-    import zlib  # noqa: PLC0415
+    import zlib
 
     return zlib.crc32(text.encode())
 
