@@ -1,5 +1,6 @@
 """What the tests share: checked shapes, both precisions, a random key."""
 
+import gc
 from contextlib import ExitStack
 
 import jax
@@ -43,6 +44,14 @@ def x64():
     with ExitStack() as stack:
         stack.enter_context(double_precision(True))
         yield jnp.dtype("float64")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Compiled programs of one file are of no use to the next, and would fill the memory."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
