@@ -6,7 +6,7 @@ deviation grows away from data. Trains the generator first unless --generator na
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,10 +24,12 @@ from sklearn.metrics.cluster import contingency_matrix, pair_confusion_matrix
 from experiments import manifold, report, tables
 from experiments.command import main
 from experiments.deviation import KINDS
-from experiments.folder import Folder, open_folder
+from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject
+from experiments.source import resolved
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
 from latent_flows.limits import at_least
@@ -103,29 +105,45 @@ def data(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Int[np.
     return subject.test.codes[chosen], subject.test.labels[chosen]
 
 
+def check(config: Config, test: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: data without labels, or more clusters than points.
+    """
+    known = manifold.labels(config, test)
+    if known is None:
+        raise ValueError(f"clusters are compared with labels, and {test.name} has none")
+    labels = known[: config.clustering.points]
+    if (clusters := count(config, labels)) > len(labels):
+        raise ValueError(
+            f"clustering.clusters ({clusters}) is more than the {len(labels)} points that are put "
+            "into them, the least of clustering.points, codes and what the data hold"
+        )
+
+
 def count(config: Config, labels: Int[np.ndarray, "n"]) -> int:
     """The number of clusters."""
     return config.clustering.clusters or len(np.unique(labels))
 
 
-def euclidean(config: Config, codes: Float[Array, "n d"], k: int) -> dict[str, Any]:
+def euclidean(config: Config, codes: Float[Array, "n d"], k: int) -> Timed:
     """Clusters by straight distances."""
     begun = time.monotonic()
     found = cluster.KMeans(k, n_init=10, random_state=config.seed).fit(np.asarray(codes))
-    return {
+    clusters = {
         "labels": found.labels_,
         "centres": found.cluster_centers_,
         "inertia": float(found.inertia_),
         "converged": True,
         "solved": 1.0,
-        "seconds": time.monotonic() - begun,
-        "compiling": 0.0,
     }
+    return clusters, {"seconds": time.monotonic() - begun, "compiling": 0.0}
 
 
 def geodesic(
     config: Config, metric: Metric, codes: Float[Array, "n d"], start: Float[Array, "k d"]
-) -> dict[str, Any]:
+) -> Timed:
     """Clusters by the distances of a metric, of least inertia over all starts."""
     settings, k = config.clustering, len(start)
     solve = partial(kmeans, segments=settings.segments, max_iterations=settings.iterations)
@@ -139,17 +157,14 @@ def geodesic(
     runs = [from_start(first, codes, start)]
     runs += [from_random(key, codes) for key in keys if from_random is not None]
     best = min(runs, key=lambda found: float(found.inertia))
-    return {
-        **best._asdict(),
-        "seconds": time.monotonic() - compiled,
-        "compiling": compiled - begun,
-    }
+    times = {"seconds": time.monotonic() - compiled, "compiling": compiled - begun}
+    return best._asdict(), times
 
 
 def find(
     folder: Folder, config: Config, subject: Subject, codes: Float[Array, "n d"], k: int
 ) -> dict[str, Any]:
-    """The clusters of every method, by its metric's name."""
+    """The clusters of every method, by its metric's name, and the seconds that they took."""
     names = (manifold.EUCLIDEAN, *KINDS["both"])
     found: dict[str, Any] = {}
     metrics = tables.metrics(subject, config.clustering.table)
@@ -157,9 +172,14 @@ def find(
         if name == manifold.EUCLIDEAN:
             compute = partial(euclidean, config, codes, k)
         else:
-            start = jnp.asarray(found[manifold.EUCLIDEAN]["centres"], codes.dtype)
+            with folder.understood(f"clusters_{manifold.EUCLIDEAN}"):
+                start = jnp.asarray(found[manifold.EUCLIDEAN]["centres"], codes.dtype)
             compute = partial(geodesic, config, metrics[name], codes, start)
-        found[name] = folder.remember(f"clusters_{name}", compute)
+        kept, times = folder.remember_timed(f"clusters_{name}", compute)
+        with folder.understood(f"clusters_{name}"):
+            found[name] = {**kept, "times": times}
+            if np.shape(kept["labels"]) != (len(codes),):
+                raise ValueError(f"labels are not one for each of the {len(codes)} codes")
     return {name: found[name] for name in (*KINDS["both"], manifold.EUCLIDEAN)}
 
 
@@ -171,17 +191,18 @@ def measure(found: Mapping[str, Any], labels: Int[np.ndarray, "n"], k: int) -> d
             "f_measure": f_measure(labels, np.asarray(clusters["labels"])),
             "adjusted_rand": float(adjusted_rand_score(labels, clusters["labels"])),
             "converged": float(clusters["converged"]),
-            **{what: clusters[what] for what in ("solved", "seconds", "compiling")},
+            "solved": clusters["solved"],
         }
         for name, clusters in found.items()
     ]
     return {"points": len(labels), "clusters": k, "methods": rows}
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Print the numbers of a run."""
+    rows = report.with_times(metrics["methods"], [of["times"] for of in found.values()])
     title = f"{metrics['clusters']} clusters of {metrics['points']} held-out codes"
-    report.show(f"{title}: agreement with labels (F-measure over pairs)", metrics["methods"])
+    report.show(f"{title}: agreement with labels (F-measure over pairs)", rows)
 
 
 def matched(labels: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -205,7 +226,7 @@ def draw(
     labels: Int[np.ndarray, "n"],
     found: Mapping[str, Any],
     metrics: Mapping[str, Any],
-) -> dict[str, Figure]:
+) -> dict[str, Callable[[], Figure]]:
     """The labels, and the clusters of each method, over the log volume that is trusted."""
     low, high = box(np.asarray(codes))
     volume = log_volume(subject.metrics["rbf"])
@@ -224,29 +245,35 @@ def draw(
         )
 
     over = "over the log volume of the metric with RBF deviation"
-    figures = {"labels": picture("labels", labels, f"Held-out codes and their labels, {over}.")}
+    figures: dict[str, Callable[[], Figure]] = {
+        "labels": partial(picture, "labels", labels, f"Held-out codes and their labels, {over}.")
+    }
     for (name, clusters), row in zip(found.items(), metrics["methods"], strict=True):
         groups = matched(labels, np.asarray(clusters["labels"]))
         title = f"{TITLES[name]}: F = {row['f_measure']:.2f}"
-        figures[f"clusters_{name}"] = picture(
-            title, groups, f"Held-out codes, coloured by cluster, {over}."
+        figures[f"clusters_{name}"] = partial(
+            picture, title, groups, f"Held-out codes, coloured by cluster, {over}."
         )
     return figures
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, find clusters, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
+    check(config, test_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, labels = data(config, subject)
     k = count(config, labels)
     found = find(folder, config, subject, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
-    if codes.shape[1] == 2:
-        report.save_figures(folder, draw(subject, codes, labels, found, metrics))
-    show(metrics)
-    report.where(folder)
+    failed = []
+    with folder.understood("metrics"):
+        if codes.shape[1] <= 2:
+            failed = report.save_figures(folder, draw(subject, codes, labels, found, metrics))
+        show(metrics, found)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

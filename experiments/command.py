@@ -28,7 +28,7 @@ import jax
 import platformdirs
 import tyro
 
-from experiments import processes
+from experiments import interrupts, kept, memory, processes
 from latent_flows.choices import choose
 
 Config = TypeVar("Config")
@@ -42,6 +42,7 @@ _DISK = {
     errno.EACCES: "no permission to write or read",
     errno.EPERM: "no permission to write or read",
 }
+_GOES_ON = "goes on from the last checkpoint"
 # What the C++ libraries below orbax say when they wrap one of the errors above.
 _DISK_TEXTS = {
     "No space left on device": errno.ENOSPC,
@@ -79,28 +80,62 @@ def main(
 
     Returns:
         The exit code: 0; 1 for a `Failure` or a disk that is full or read-only; 2 for a
-        `UsageError`, a wrong flag, or a value that the library rejects; 130 after Ctrl-C.
+        `UsageError`, a wrong flag, or a value that the library rejects; after Ctrl-C 130, after
+        SIGTERM 143, after SIGHUP 129.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     module = module_name(run)
+    config: Any = None
     try:
+        interrupts.enter(lambda: _interrupted(config, module, arguments))
         config = parse(presets, arguments, module, sys.modules[run.__module__].__doc__)
         if config is None:
             return 0
         setup()
         processes.join()
-        return run(config) or 0
+        return _unless_interrupted(run, config) or 0
     except KeyboardInterrupt:
-        command = shlex.join(["python", "-m", module, *arguments])
-        return _say(f"interrupted: progress is saved; to go on, run: {command}", 130)
+        code = interrupts.arrived()
+        return _say(_interrupted(config, module, arguments), code)
     except (UsageError, Failure) as error:
         return _say(f"error: {error}", error.exit_code)
     except Exception as error:
-        if disk := disk_trouble(error):
-            return _say(f"error: {disk}; the same command goes on from the last checkpoint", 1)
+        if trouble := _trouble(error, config):
+            return _say(f"error: {trouble}", 1)
         if isinstance(error, ValueError) and _is_validation(error.__traceback__, module):
             return _say(f"error: {error}", 2)
         raise
+    finally:
+        interrupts.leave()
+
+
+def _unless_interrupted(run: Callable[[Config], int | None], config: Config) -> int | None:
+    try:
+        return run(config)
+    except Exception:
+        if interrupts.is_asked():
+            # What some library has made of the exception that a signal raised in it.
+            raise interrupts.Interrupted from None
+        raise
+
+
+def _interrupted(config: Any, module: str, arguments: Sequence[str]) -> str:
+    """The last line of a run that was stopped."""
+    command = shlex.join(["python", "-m", module, *arguments])
+    if is_kept(config):
+        return f"interrupted: progress is saved; to go on, run: {command}"
+    return f"interrupted: nothing was saved yet; to start again, run: {command}"
+
+
+def is_kept(config: Any) -> bool:
+    """Whether the same command would go on from something that is on the disk.
+
+    A configuration may have a method `is_kept` that says so; others have a run folder, or nothing.
+    """
+    if hasattr(config, "is_kept"):
+        return config.is_kept()
+    run = getattr(config, "run", None)
+    return isinstance(run, str) and kept.is_kept(run, module_name(type(config)))
 
 
 def parse(presets: Presets | type, arguments: Sequence[str], module: str, doc: str | None) -> Any:
@@ -142,6 +177,7 @@ def parse(presets: Presets | type, arguments: Sequence[str], module: str, doc: s
         raise UsageError(
             _unknown(unknown[0], list(flags(kind if isinstance(presets, type) else default)))
         )
+    _check_whole_numbers(config)
     return config
 
 
@@ -170,6 +206,14 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
     >>> list(flags(Config()))
     ['--batch-size', '--shuffle', '--no-shuffle']
     """
+    for name, value in settings(config, prefix):
+        yield name
+        if isinstance(value, bool):
+            yield re.sub(r"([^.-][^.]*)$", r"no-\1", name)
+
+
+def settings(config: Any, prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    """Every flag of a nested dataclass, and its value there."""
     types = get_type_hints(
         config if isinstance(config, type) else type(config), include_extras=True
     )
@@ -178,11 +222,24 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
         given = [getattr(extra, "name", None) for extra in get_args(types[field.name])[1:]]
         name = next(filter(None, given), field.name).replace("_", "-")
         if dataclasses.is_dataclass(value):
-            yield from flags(value, f"{prefix}{name}.")
-            continue
-        yield f"{prefix}{name}"
-        if isinstance(value, bool):
-            yield re.sub(r"([^.-][^.]*)$", r"no-\1", f"{prefix}{name}")
+            yield from settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _check_whole_numbers(config: Any) -> None:
+    """Whether whole numbers are what arrays and random keys can hold.
+
+    Raises:
+        UsageError: one is not. Keys of seeds that differ by a multiple of 2**32 would be the same.
+    """
+    for flag, value in settings(config):
+        low, high = (0, 2**32 - 1) if flag in ("--seed", "--seeds") else (-(2**31), 2**31 - 1)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number < low == 0:
+                raise UsageError(f"{flag}: a seed must not be negative, got {number}")
+            if isinstance(number, int) and not low <= number <= high:
+                raise UsageError(f"{flag} must lie in [{low}, {high}], got {number}")
 
 
 def setup() -> None:
@@ -195,6 +252,9 @@ def setup() -> None:
     absl.logging.set_verbosity(absl.logging.FATAL)
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"warning: {' '.join(str(message).split())}\n"
+    )
     # An entry that a killed process left half written is compiled again; nothing to report.
     warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     sys.unraisablehook = _report_unraisable
@@ -265,6 +325,30 @@ def disk_trouble(error: BaseException) -> str | None:
     return None
 
 
+def _trouble(error: BaseException, config: Any) -> str | None:
+    """What the machine lacks, when that is what the error is about, else None."""
+    if disk := disk_trouble(error):
+        return disk + (f"; the same command {_GOES_ON}" if is_kept(config) else "")
+    return memory.shortage(error) or file_trouble(error)
+
+
+def file_trouble(error: BaseException) -> str | None:
+    """Which file cannot be used and why, when that is what the error is about, else None."""
+    if not isinstance(error, OSError) or not error.filename:
+        return None
+    names = [str(name) for name in (error.filename, error.filename2) if name]
+    return f"{' -> '.join(names)} cannot be used: {error.strerror}"
+
+
+def is_of_the_disk(line: str) -> bool:
+    """Whether the last line of a run says that it stopped for want of disk: it did not fail.
+
+    >>> is_of_the_disk("error: no space left on the device: runs/a"), is_of_the_disk("error: NaN")
+    (True, False)
+    """
+    return any(text in line for text in (*_DISK.values(), _GOES_ON))
+
+
 def _unknown(token: str, valid: Sequence[str]) -> str:
     if not token.startswith("-"):
         return f"unexpected argument {token!r} (a preset comes before the flags)"
@@ -272,7 +356,10 @@ def _unknown(token: str, valid: Sequence[str]) -> str:
     flag = "--" + given.lstrip("-").replace("_", "-")
     # A bare name finds its nested flag: --steps, --training.steps.
     tails = [name for name in valid if name.rpartition(".")[2] == flag.removeprefix("--")]
-    near = tails or difflib.get_close_matches(flag, valid, n=1, cutoff=0.5)
+    # Hyphens and dots, which all flags have, make none like another.
+    bare = {name.strip("-").replace(".", " "): name for name in reversed(valid)}
+    close = difflib.get_close_matches(flag.strip("-").replace(".", " "), bare, n=1, cutoff=0.5)
+    near = tails or [bare[name] for name in close]
     hint = f"did you mean {' or '.join(near)}?" if near else "--help lists the flags"
     return f"unknown flag {given}; {hint}"
 
@@ -293,8 +380,10 @@ def _package(module: str) -> str:
 
 
 def _report_unraisable(args: "sys.UnraisableHookArgs") -> None:
-    # When orbax gives up on a write, its writers still report to an event loop that is gone.
-    if str(args.exc_value) != "Event loop is closed":
+    # When orbax gives up on a write, its writers still report to an event loop that is gone. What
+    # a signal raised in a callback is raised again elsewhere.
+    lost = isinstance(args.exc_value, interrupts.Interrupted)
+    if not lost and str(args.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(args)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from experiments import factors, train_vae, vae_runs
 from experiments import source as sources
+from experiments.checks import check_devices, check_image_size
 from experiments.folder import Folder
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
@@ -218,11 +219,15 @@ def check(config: Config, image_shape: tuple[int, ...]) -> None:
             none.
     """
     image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    mask = jax.ShapeDtypeStruct(image_shape[:2], jnp.float32)
     amount = jax.ShapeDtypeStruct((), jnp.float32)
     for name in config.transformations:
         jax.eval_shape(directions.transformation(name), image, amount)
     for name in config.losses:
-        directions.loss(name)
+        jax.eval_shape(loss(config, name), image, image, mask)
+    check_image_size(config.image_size)
+    if not config.generator and not config.source.path:
+        check_devices(vae_training=config.vae_training)
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
@@ -237,6 +242,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"examples of {dataset.name}"
         )
     train_vae.check(vae_runs.source(config)[1], dataset)
+    vae_runs.check(config, dataset)
 
 
 def loss(config: Config, name: str) -> Loss:

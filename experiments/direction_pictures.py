@@ -1,6 +1,6 @@
 """The pictures of directions: traversals, asked against measured change, ways of inversion."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from latent_flows.typing import Generator
 
 LINEAR, NONLINEAR, ONE_SHOT = "linear", "nonlinear", "one shot"
 LAST = "inversions.png"
-"""The file that is written last: where it is, the run is finished."""
+"""The file that is written last."""
 COLUMNS = 9
 """Images of a row of a traversal."""
 EXAMPLES = 2
@@ -34,14 +34,14 @@ def draw(
     found: Mapping[str, Mapping[str, Trajectories]],
     models: Mapping[str, Mapping[str, Direction]],
     asked: Mapping[str, Mapping[str, Any]],
-) -> None:
-    """Save every picture of a run."""
-    figures = {
-        f"traversals_{kind}": traversals(config, subject, kind, models)
+) -> list[str]:
+    """Save every picture of a run; gives the files of those that could not be drawn."""
+    figures: dict[str, Callable[[], Figure]] = {
+        f"traversals_{kind}": partial(traversals, config, subject, kind, models)
         for kind in config.transformations
     }
     if asked:
-        figures["control"] = plots.asked_against_measured(
+        figures["control"] = lambda: plots.asked_against_measured(
             [{name: curves[name] for name in (LINEAR, NONLINEAR)} for curves in asked.values()],
             titles=[*asked],
             units=[factors.UNITS[factors.NAMES[kind]] for kind in asked],
@@ -53,27 +53,37 @@ def draw(
             ),
         )
     if rows := folder.rows("vae"):
-        figures["losses_vae"] = plots.loss_curves(
-            rows, caption="Loss per pixel of the generator, and its terms."
+        figures["losses_vae"] = partial(
+            plots.loss_curves, rows, caption="Loss per pixel of the generator, and its terms."
         )
     first = config.losses[0]
     if len(config.losses) > 1:
-        figures["losses"] = inversions(
+        figures["losses"] = partial(
+            inversions,
             config,
             subject,
             {name: found[name] for name in config.losses},
             "End images of trajectories, at the largest |t| on either side, for each loss.",
         )
     ways = {"in small steps": found[first], ONE_SHOT: found[ONE_SHOT]}
-    report.save_figures(folder, figures)
-    last = inversions(
+    figures[LAST.removesuffix(".png")] = partial(
+        inversions,
         config,
         subject,
         ways,
         "End images of trajectories, at the largest |t| on either side: each descent started from "
         f"the result of the one before, or from the first image ({first} loss).",
     )
-    report.save_figures(folder, {LAST.removesuffix(".png"): last})
+    return report.save_figures(folder, figures)
+
+
+def is_drawn(folder: Folder, config: Config) -> bool:
+    """Whether nothing is left to do in a run: the last picture is drawn after everything else."""
+    names = [LAST, *(f"traversals_{kind}.png" for kind in config.transformations)]
+    visible = [kind for kind in config.transformations if kind in factors.NAMES]
+    names += ["control.png"] if visible else []
+    names += ["losses.png"] if len(config.losses) > 1 else []
+    return all((folder.path / name).exists() for name in names)
 
 
 def traversals(

@@ -37,6 +37,8 @@ from experiments.direction_config import (
 from experiments.direction_pictures import LINEAR, NONLINEAR, ONE_SHOT
 from experiments.folder import Folder, open_folder
 from experiments.progress import in_parts
+from experiments.source import resolved
+from experiments.supply import Usual
 from experiments.train_vae import Objective, with_vae
 from experiments.training import Training
 from latent_flows import directions
@@ -94,7 +96,7 @@ BETA = with_vae(
 )
 GAN = Config(
     run="runs/directions-gan",
-    generator="runs/gan",
+    generator=Usual("runs/gan"),
     ts=(0.1, 0.1, 0.25),
     inversion=Inversion(sigma=1.5),
 )
@@ -113,17 +115,21 @@ def remembered(folder: Folder, name: str, compute: Callable[[], Tree]) -> Tree:
     """The arrays that a traceable function makes, computed once and kept in the run's folder."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(compute))
     kept = arrays(folder, name, compute)
-    return jax.tree.unflatten(
-        structure,
-        [jnp.asarray(value, leaf.dtype) for value, leaf in zip(kept, leaves, strict=True)],
-    )
+    with folder.understood(name):
+        if any(value.shape != leaf.shape for value, leaf in zip(kept, leaves, strict=True)):
+            raise ValueError(f"its arrays are not of shapes {[leaf.shape for leaf in leaves]}")
+        return jax.tree.unflatten(
+            structure,
+            [jnp.asarray(value, leaf.dtype) for value, leaf in zip(kept, leaves, strict=True)],
+        )
 
 
 def arrays(folder: Folder, name: str, compute: Callable[[], Any]) -> list[np.ndarray]:
     """The leaves of what a function makes, computed once and kept in the run's folder."""
     kept = folder.remember(name, lambda: [np.asarray(leaf) for leaf in jax.tree.leaves(compute())])
     # A number that was not finite is null in the file.
-    return [np.array(value, float) for value in kept]
+    with folder.understood(name):
+        return [np.array(value, float) for value in kept]
 
 
 def follow(
@@ -359,8 +365,9 @@ def show(config: Config, metrics: Mapping[str, Any]) -> None:
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, find the directions, measure, draw."""
+    config = resolved(config)
     given = supplied(config)
     if given is None:
         _, settings = vae_runs.source(config)
@@ -370,20 +377,19 @@ def run(config: Config) -> None:
     else:
         check(config, given.image_shape)
     folder = open_folder(config.run, config)
-    if (folder.path / direction_pictures.LAST).exists():
-        # Nothing is left to do: this picture is drawn after everything else.
-        show(config, folder.read_json(METRICS))
-        report.where(folder)
-        return
+    if direction_pictures.is_drawn(folder, config):
+        with folder.understood(METRICS):
+            show(config, folder.read_object(METRICS))
+        return report.where(folder)
     if given is None:
         subject = load_subject(folder, config, train_set, test_set)
     else:
         subject = supplied_subject(config, given)
     found, models = learn(folder, config, subject)
     metrics, asked = measure(folder, config, subject, found, models)
-    direction_pictures.draw(folder, config, subject, found, models, asked)
+    failed = direction_pictures.draw(folder, config, subject, found, models, asked)
     show(config, metrics)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

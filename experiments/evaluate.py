@@ -15,11 +15,13 @@ import tyro
 from experiments import report
 from experiments.command import UsageError, main
 from experiments.evaluate_scores import SCORES, Material, Sizes, lacks
-from experiments.evaluated import Evaluated, read
-from experiments.folder import CONFIG, Folder, jsonable
+from experiments.evaluated import METRICS, Evaluated, read
+from experiments.folder import Folder, jsonable, read_header, understood
 from latent_flows.choices import choose
 
 RESULT = "evaluation.json"
+OWN = {"comparison", "sequences", "realism"}
+"""What scores need that are taken from the run's own metrics."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Config:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
+    def is_kept(self) -> bool:
+        """Whether scores were computed that need not be computed again."""
+        return (Path(self.run).expanduser() / RESULT).exists()
+
 
 def wanted(config: Config, found: Evaluated) -> tuple[list[str], dict[str, str]]:
     """The scores to compute, and why those that do not apply do not.
@@ -48,8 +54,9 @@ def wanted(config: Config, found: Evaluated) -> tuple[list[str], dict[str, str]]
     Raises:
         UsageError: one that was asked for does not apply.
     """
-    found_lacking = ((name, lacks(found, score)) for name, score in SCORES.items())
-    reasons = {name: reason for name, reason in found_lacking if reason}
+    with understood(Path(found.run).expanduser() / METRICS):
+        found_lacking = ((name, lacks(found, score)) for name, score in SCORES.items())
+        reasons = {name: reason for name, reason in found_lacking if reason}
     for name in config.scores:
         if name in reasons:
             raise UsageError(f"{name} cannot be computed for {config.run}: {reasons[name]}")
@@ -60,13 +67,14 @@ def begin(folder: Folder, config: Config, found: Evaluated) -> dict[str, Any]:
     """What an earlier evaluation with the same settings has left, or an empty one."""
     fresh: dict[str, Any] = {
         "experiment": found.experiment,
-        "version": folder.read_json(CONFIG).get("version"),
+        "version": read_header(folder.path).get("version"),
         "settings": jsonable({"seed": config.seed, "sizes": config.sizes}),
         "scores": {},
     }
-    kept = folder.read_json(RESULT) if (folder.path / RESULT).exists() else {}
+    kept = folder.read_object(RESULT) if (folder.path / RESULT).exists() else {}
     same = all(kept.get(name) == fresh[name] for name in ("experiment", "version", "settings"))
-    return fresh | {"scores": kept.get("scores", {})} if same else fresh
+    with folder.understood(RESULT):
+        return fresh | {"scores": {**kept["scores"]}} if same else fresh
 
 
 def evaluate(
@@ -78,11 +86,19 @@ def evaluate(
     for name in names:
         if name not in result["scores"]:
             print(f"{name}: {SCORES[name].about}", flush=True)
-            result["scores"][name] = jsonable(SCORES[name].compute(material))
+            result["scores"][name] = jsonable(compute(name, material))
             result["scores"] = _ordered(result["scores"])
             folder.write_json(RESULT, result)
     folder.write_json(RESULT, result)
     return result
+
+
+def compute(name: str, material: Material) -> Any:
+    """A score; those that a run has measured itself are only as good as its metrics.json."""
+    if not OWN & {*SCORES[name].needs}:
+        return SCORES[name].compute(material)
+    with understood(Path(material.found.run).expanduser() / METRICS):
+        return SCORES[name].compute(material)
 
 
 def _ordered(scores: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +150,8 @@ def run(config: Config) -> None:
     names, reasons = wanted(config, found)
     folder = Folder(Path(config.run).expanduser().absolute())
     result = evaluate(folder, config, found, names, reasons)
-    show(config.run, {name: result["scores"][name] for name in names})
+    with folder.understood(RESULT):
+        show(config.run, {name: result["scores"][name] for name in names})
     if reasons and not config.scores:
         rows = [{"score": name, "why it does not apply": why} for name, why in reasons.items()]
         report.show("Not computed", rows)

@@ -24,7 +24,7 @@ from experiments import (
     vae_runs,
 )
 from experiments.command import UsageError, module_name
-from experiments.folder import made_by, read_config, read_json
+from experiments.folder import made_by, read_config, read_object
 from experiments.training import restore
 from latent_flows.data import Dataset, sprites
 from latent_flows.data.sequences import Sequences, grid_of
@@ -91,7 +91,7 @@ def read(run: str) -> Evaluated:
             + ", ".join(sorted(READERS))
         )
     path = Path(run).expanduser().absolute() / METRICS
-    found = Evaluated(run, maker, read_json(path) if path.exists() else {})
+    found = Evaluated(run, maker, read_object(path) if path.exists() else {})
     return READERS[maker](found)
 
 

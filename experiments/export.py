@@ -27,7 +27,7 @@ from experiments import (
 from experiments import source as sources
 from experiments.command import UsageError, main, module_name
 from experiments.direction_pictures import LINEAR, NONLINEAR
-from experiments.folder import CONFIG, Folder, made_by, read_config, read_json
+from experiments.folder import Folder, made_by, read_config, read_header, writable
 from latent_flows import export
 from latent_flows.choices import choose
 from latent_flows.directions.model import DirectionModel
@@ -112,11 +112,13 @@ def _directions(run: str) -> Found:
     first, kinds = config.losses[0], config.transformations
     files = [f"models/{method}_{kind}.json" for method in (LINEAR, NONLINEAR) for kind in kinds]
     _finished(folder, RESULT, *files)
-    arrays = [np.asarray(value) for value in folder.read_json(f"trajectories/{first}.json")]
-    found = {
-        kind: Trajectories(*(jnp.asarray(value[k], float) for value in arrays))
-        for k, kind in enumerate(kinds)
-    }
+    kept = f"trajectories/{first}.json"
+    with folder.understood(kept):
+        arrays = [np.asarray(value, float) for value in folder.read_json(kept)]
+        found = {
+            kind: Trajectories(*(jnp.asarray(value[k], float) for value in arrays))
+            for k, kind in enumerate(kinds)
+        }
     straight = directions.fit(folder, config, LINEAR, found)
     curved = directions.fit(folder, config, NONLINEAR, found, curved=True)
     models = tuple(of[kind] for of in (straight, curved) for kind in kinds)
@@ -206,24 +208,41 @@ def run(config: Config) -> None:
     """Read, write what is asked for, say what it is."""
     for name in config.platforms:
         choose("platform", name, dict.fromkeys(export.PLATFORMS))
-    for name in (config.to, config.function, config.npy):
-        if name and not Path(name).expanduser().absolute().parent.is_dir():
-            raise UsageError(f"{name} lies in a folder that does not exist")
+    places = targets(config)
     found = read(config.run)
-    files: dict[str, bytes] = {}
-    if config.to:
-        files[config.to] = export.to_bytes(found.learnt, about=about(config.run))
-    if config.function:
-        files[config.function] = serialized(found, config.platforms)
-    if config.npy:
-        files[config.npy] = straight(found.learnt)
+    make: dict[str, Callable[[], bytes]] = {
+        "to": lambda: export.to_bytes(found.learnt, about=about(config.run)),
+        "function": lambda: serialized(found, config.platforms),
+        "npy": lambda: straight(found.learnt),
+    }
     # All or nothing is written, as far as what was asked for makes sense.
-    for name, content in files.items():
-        path = Path(name).expanduser().absolute()
-        Folder(path.parent).write_bytes(path.name, content)
+    files = {flag: make[flag]() for flag in places}
+    for flag, content in files.items():
+        Folder(places[flag].parent).write_bytes(places[flag].name, content)
     report.show(f"Learnt by {config.run}", rows(found))
-    for name, content in files.items():
-        print(f"{name}: {len(content)} bytes")
+    for flag, content in files.items():
+        print(f"{getattr(config, flag)}: {len(content)} bytes")
+
+
+def targets(config: Config) -> dict[str, Path]:
+    """Where what is asked for shall be written, by flag.
+
+    Raises:
+        UsageError: two files in one place, in that of what is read, or where a run's own are.
+    """
+    found: dict[str, Path] = {}
+    source = Path(config.run).expanduser().resolve()
+    for flag in ("to", "function", "npy"):
+        if not (name := getattr(config, flag)):
+            continue
+        path = writable(name, f"--{flag}")
+        for other, place in found.items():
+            if place.resolve() == path.resolve():
+                raise UsageError(f"--{other} and --{flag} name the same file, {name}")
+        if path.resolve() == source:
+            raise UsageError(f"--{flag} {name} is the file that is read; choose another")
+        found[flag] = path
+    return found
 
 
 def about(run: str) -> dict[str, Any]:
@@ -231,7 +250,7 @@ def about(run: str) -> dict[str, Any]:
     path = Path(run).expanduser()
     if path.is_file():
         return {"file": path.name}
-    return {"run": path.absolute().name, **read_json(path / CONFIG)}
+    return {"run": path.absolute().name, **read_header(path)}
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments import flow_families, source, train_vae, vae_runs
+from experiments.checks import check_devices, check_image_size
+from experiments.command import Failure
 from experiments.flow_families import EQUATIONS
 from experiments.flow_flags import Flows, Scores, Weights
 from experiments.folder import read_config
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
-from latent_flows import flows, frames, potentials
+from latent_flows import flows, frames, memory, potentials
 from latent_flows.choices import choose
 from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
 from latent_flows.data import Dataset
@@ -72,6 +74,12 @@ class Config:
     """Measurements."""
 
     def __post_init__(self) -> None:
+        pairs = self.scores.pairs
+        if most := [share for share in self.scores.fractions if round(share * pairs) >= pairs]:
+            raise ValueError(
+                f"scores.fractions leave nothing of {pairs} pairs to score: {most[0]}; raise "
+                "scores.pairs or lower it"
+            )
         if self.training.batch_size % self.flows.count:
             raise ValueError(
                 f"training.batch_size ({self.training.batch_size}) must be a multiple of "
@@ -97,6 +105,61 @@ def check(config: Config) -> None:
     """
     choose("pde", config.flows.pde, EQUATIONS)
     flows.solver(config.flows.solver)
+    check_image_size(config.image_size)
+    is_given = bool(config.generator or config.source.path)
+    check_devices(
+        training=config.training, **({} if is_given else {"vae_training": config.vae_training})
+    )
+
+
+def check_images(config: Config, image_shape: tuple[int, ...]) -> None:
+    """Reject a classifier that cannot see such images before anything is computed.
+
+    Raises:
+        ValueError: they are too small for it.
+    """
+    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    jax.eval_shape(
+        lambda image: classifier(config).init(jax.random.key(0), seen(config, image, image)), image
+    )
+
+
+def check_data(config: Config, dataset: Dataset, latent_dim: int) -> None:
+    """Reject what so few images cannot give, before anything is computed.
+
+    Raises:
+        ValueError: fewer codes than a batch has, or than components can be found from.
+    """
+    codes = min(config.flows.codes, dataset.length)
+    starts = min(config.flows.bank or codes, codes)
+    if config.training.batch_size > starts:
+        raise ValueError(
+            f"training.batch_size ({config.training.batch_size}) is more than the {starts} codes "
+            f"of {dataset.name} to draw from; lower it"
+        )
+    if config.flows.frame == "ica" and codes < 2 * latent_dim:
+        raise ValueError(
+            f"flows.codes: {codes} codes are too few to find up to {latent_dim} components, which "
+            f"takes {2 * latent_dim}; raise it, or take flows.frame identity"
+        )
+
+
+def check_memory(config: Config, dim: int) -> None:
+    """Reject latents so long, or so many, that their arrays alone do not fit into memory.
+
+    Args:
+        config: the run's.
+        dim: numbers of a latent.
+
+    Raises:
+        ValueError: there is less memory than that.
+    """
+    matrices = max(config.flows.bank, VISIBLE_AT if config.flows.frame == "visible" else 1)
+    memory.require(
+        4 * (2 * config.flows.codes * dim + matrices * dim**2),
+        f"{config.flows.codes} latents of {dim} numbers with {matrices} matrices of their size",
+        "lower --generator.latent-dim or --vae.latent-dim, --flows.codes or --flows.bank",
+    )
 
 
 def supplied(config: Config) -> Supply | None:
@@ -150,6 +213,12 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
     latents = mean + std * noise if config.flows.starts == "posterior" else noise
     decode = vaes.generator(vae, params)
     if config.flows.frame == "ica":
+        if not frames.active(std).any():
+            raise Failure(
+                "the VAE says nothing of its data: no latent dimension is active, so there are no "
+                "components to find; give it more --vae-training.steps or a smaller "
+                "--vae-objective.beta in a new --run, or take --flows.frame identity"
+            )
         frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     else:
         frame = frame_of(config, decode, latents)
@@ -177,7 +246,7 @@ def frame_of(config: Config, generator: Generator, latents: Float[Array, "n d"])
 def principal_axes(latents: Float[Array, "n d"]) -> Frame:
     """Coordinates in which latents have mean 0 and covariance 1, by decreasing variance."""
     mean = latents.mean(0)
-    variances, axes = jnp.linalg.eigh(jnp.cov(latents.T))
+    variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(latents.T)))
     kept = np.asarray(variances > 1e-6 * variances[-1])
     return Frame(mean, (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept][:, ::-1])
 

@@ -133,5 +133,10 @@ class Scores:
 
     def __post_init__(self) -> None:
         at_least(self, "scores.", starts=2, pairs=2, test_images=1, vp_steps=1, seeds=1, length=0)
-        if not (0 < self.short <= 1 and all(0 < f < 1 for f in self.fractions)):
-            raise ValueError(f"scores.short and scores.fractions must lie in (0, 1), got {self}")
+        wrong = [f"scores.fractions {share}" for share in self.fractions if not 0 < share < 1]
+        if not 0 < self.short <= 1:
+            wrong = [f"scores.short {self.short}"]
+        if wrong:
+            raise ValueError(
+                f"scores.short and scores.fractions must lie in (0, 1), got {wrong[0]}"
+            )

@@ -340,7 +340,8 @@ def measure(
     alone = folder.remember(
         "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
     )
-    target = config.scores.length or float(np.median(alone["length"]))
+    with folder.understood("scores/potentials"):
+        target = config.scores.length or float(np.median(alone["length"]))
     lengths = {"long": target, "short": target * config.scores.short}
     rows: list[dict[str, Any]] = []
     with progress("scores", 0, len(families) * len(lengths)) as told:
@@ -349,7 +350,8 @@ def measure(
             row = folder.remember(
                 part, partial(measure_method, config, method, length, ranges, key)
             )
-            rows.append({"displacement": name, **row})
+            with folder.understood(part):
+                rows.append({"displacement": name, **row})
             told(len(rows), f"{method.name}, {name}")
     summary = {"potentials": alone, "comparison": rows}
     if (vae := subject.vae) is not None and config.scores.others:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from experiments import budget
 from experiments.flow_families import EQUATIONS
 from experiments.training import Training
 from latent_flows.choices import choose
@@ -18,7 +19,8 @@ PHASE = "vae"
 KINDS = {
     "vae": "the bound alone",
     "beta-vae": "a weight on the divergence from the prior",
-    "tc-vae": "a penalty on total correlation, estimated on the batch",
+    "tc-vae": "a penalty on total correlation, estimated on the batch (far too large where "
+    "posteriors are narrow: trust total_correlation_gaussian beside it)",
     "factor-vae": "a penalty on total correlation, by a discriminator",
     "flow": "one potential for each known factor",
     "hamilton-jacobi": "optimal-transport potentials, the factor inferred from two images",
@@ -182,3 +184,4 @@ def check(config: Config, sequences: Sequences) -> None:
             f"a batch of {config.training.batch_size} is more than the "
             f"{sequences.dataset.length} examples of {config.data}; lower the batch size"
         )
+    budget.check_vae(config.vae, sequences.image_shape, config.training.batch_size)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.flow_vae_config import PHASE, WITH_FLOW, Config
@@ -356,8 +357,21 @@ def equivariance(
 # --- pictures ---
 
 
-def draw(folder: Folder, model: Model, config: Config, params: Params, test: Sequences) -> None:
-    """Save true sequences, what becomes of `x_0` by the flow, and reconstructions; and losses."""
+def draw(
+    folder: Folder, model: Model, config: Config, params: Params, test: Sequences
+) -> list[str]:
+    """Save sequences and losses; gives the files of those that could not be drawn."""
+    figures: dict[str, Callable[[], Figure]] = {
+        "sequences": partial(draw_sequences, model, config, params, test),
+        "losses_vae": lambda: plots.loss_curves(
+            folder.rows(PHASE), caption="Loss per pixel, and its terms in nats per image."
+        ),
+    }
+    return report.save_figures(folder, figures)
+
+
+def draw_sequences(model: Model, config: Config, params: Params, test: Sequences) -> Figure:
+    """True sequences, what becomes of `x_0` by the flow, and reconstructions."""
     found = held_out(test, 1)
     encode, decode = encoder(model, params), generator(model.vae, params["vae"])
     own = follower(model, config, params)
@@ -373,15 +387,9 @@ def draw(folder: Folder, model: Model, config: Config, params: Params, test: Seq
             labels.append("by the flow, from the first")
         rows.append(jax.vmap(lambda x: decode(encode(x)[0]))(xs))
         labels.append("each reconstructed")
-    figures = {
-        "sequences": plots.strips(
-            np.asarray(jnp.stack(rows)),
-            row_labels=labels,
-            axis="time",
-            caption=f"Held-out sequences of {test.dataset.name}; kind: {model.kind}.",
-        ),
-        "losses_vae": plots.loss_curves(
-            folder.rows(PHASE), caption="Loss per pixel, and its terms in nats per image."
-        ),
-    }
-    report.save_figures(folder, figures)
+    return plots.strips(
+        np.asarray(jnp.stack(rows)),
+        row_labels=labels,
+        axis="time",
+        caption=f"Held-out sequences of {test.dataset.name}; kind: {model.kind}.",
+    )

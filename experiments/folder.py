@@ -12,18 +12,37 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
 from experiments import processes
 from experiments.command import UsageError, disk_trouble, module_name
+from latent_flows.choices import choose
 
 Config = TypeVar("Config")
+Timed: TypeAlias = tuple[Any, Mapping[str, float]]
+"""What was computed, and seconds by the name of what took them."""
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
+TIMES = "times.json"
 PARTIAL = ".partial-"
+FOLDERS = ("checkpoints", "tensorboard")
+"""What a run keeps in folders of these names."""
+WRITTEN = (".json", ".jsonl", ".png", ".gif")
+"""Suffixes of the files that runs write."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +91,14 @@ class Folder:
         """
         return read_json(self.path / name)
 
+    def read_object(self, name: str) -> dict[str, Any]:
+        """Reads a JSON file of this folder that holds one object.
+
+        Raises:
+            UsageError: the file is missing, or holds anything else.
+        """
+        return read_object(self.path / name)
+
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
         """The content of `name.json`, computed and written first if it is not there yet.
 
@@ -81,6 +108,39 @@ class Folder:
         if not (self.path / file).exists():
             self.write_json(file, compute())
         return self.read_json(file)
+
+    def remember_timed(
+        self, name: str, compute: Callable[[], Timed]
+    ) -> tuple[Any, dict[str, float]]:
+        """As `remember`, of something whose times are noted in `times.json`.
+
+        Returns:
+            The content of `name.json`, and the times, if they are known.
+        """
+
+        def timed() -> Any:
+            made, seconds = compute()
+            self.keep_times(name, seconds)
+            return made
+
+        return self.remember(name, timed), self.times(name)
+
+    @contextlib.contextmanager
+    def understood(self, name: str) -> Iterator[None]:
+        """Around the use of what a JSON file of this folder holds; see `understood`."""
+        with understood(self.path / (name if name.endswith(".json") else f"{name}.json")):
+            yield
+
+    def keep_times(self, name: str, seconds: Mapping[str, float]) -> None:
+        """Notes in `times.json` how long something took: the one thing that no run repeats."""
+        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
+        self.write_json(TIMES, {**known, name: dict(seconds)})
+
+    def times(self, name: str) -> dict[str, float]:
+        """What `keep_times` noted; empty where it was not noted, or the file is gone."""
+        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
+        found = known.get(name)
+        return {k: v for k, v in found.items() if _is(float, v)} if isinstance(found, dict) else {}
 
     def append_rows(self, phase: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows to `metrics.jsonl`, each marked with the phase, and waits for the disk."""
@@ -96,17 +156,24 @@ class Folder:
         path = self.path / METRICS
         if not path.exists():
             return
-        content = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
         kept = [line for line in content.splitlines(keepends=True) if _keeps(line, phase, step)]
-        if "".join(kept) != content:
-            self.write_bytes(METRICS, "".join(kept).encode())
+        if b"".join(kept) != content:
+            self.write_bytes(METRICS, b"".join(kept))
 
     def rows(self, phase: str | None = None) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, of one phase or of all."""
+        """The rows of `metrics.jsonl`, of one phase or of all; what is no row is left out."""
         path = self.path / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines]
-        return [row for row in rows if phase in (None, row["phase"])]
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        rows = [_row(line) for line in lines]
+        if bad := [number for number, row in enumerate(rows, 1) if row is None]:
+            which = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+            print(
+                f"warning: {path}: no row of numbers in line {which}, which is left out",
+                file=sys.stderr,
+                flush=True,
+            )
+        return [row for row in rows if row is not None and phase in (None, row["phase"])]
 
     def _plain(self, name: str, value: Any) -> Any:
         lost: list[str] = []
@@ -145,6 +212,8 @@ def open_folder(path: str | Path, config: Any) -> Folder:
 def _open(path: Path, config: Any) -> Folder:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, not a folder; choose another --run")
+    if (outer := run_around(path)) is not None:
+        raise UsageError(f"{path} lies inside the run folder {outer}; choose another --run")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,9 +227,11 @@ def _open(path: Path, config: Any) -> Folder:
             "choose another --run"
         )
     folder = Folder(path)
+    _check_kinds(path)
     _lock(folder)
     for left_over in path.rglob(f"{PARTIAL}*"):
-        left_over.unlink()
+        if left_over.is_file():
+            left_over.unlink()
     settings = {key: value for key, value in jsonable(config).items() if key != "run"}
     if (path / CONFIG).exists():
         _compare(folder, type(config), settings)
@@ -174,13 +245,96 @@ def _open(path: Path, config: Any) -> Folder:
     return folder
 
 
+def _check_kinds(path: Path) -> None:
+    """Whether what should be a file of a run is one, and what should be a folder."""
+    for name in (CONFIG, METRICS, TIMES, "metrics.json", ".lock"):
+        if (path / name).is_dir():
+            raise UsageError(
+                f"{path / name} is a folder where a run keeps a file; remove it or choose "
+                "another --run"
+            )
+    for name in FOLDERS:
+        if (path / name).exists() and not (path / name).is_dir():
+            raise UsageError(
+                f"{path / name} is a file where a run keeps a folder; remove it or choose "
+                "another --run"
+            )
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What the `config.json` of a run folder holds: experiment, version and config.
+
+    Raises:
+        UsageError: there is no run folder, or its `config.json` is not one.
+    """
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a run folder")
+    file = folder / CONFIG
+    found = read_object(file)
+    if not _is_header(found):
+        raise UsageError(
+            f"{file} is damaged or no run's: it has no experiment with settings; restore it or "
+            "choose another run folder"
+        )
+    return {"config": {}, **found}
+
+
+def _is_header(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("experiment"), str)
+        and isinstance(found.get("config", {}), dict)
+    )
+
+
+def run_around(path: Path) -> Path | None:
+    """The run folder that a path lies in, below its top, or None."""
+    for folder in path.expanduser().absolute().parent.resolve().joinpath(path.name).parents:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            file = folder / CONFIG
+            if file.is_file() and _is_header(json.loads(file.read_text(encoding="utf-8"))):
+                return folder
+    return None
+
+
+def writable(name: str, flag: str) -> Path:
+    """The place of a file that a user wants written, if that harms nothing.
+
+    Args:
+        name: where the file shall be.
+        flag: that named it, for the message.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        UsageError: it is a folder, or lies in one that does not exist, or is what a run owns: a
+            file of the kinds that runs write in their folders, or anything in a folder below them.
+    """
+    path = Path(name).expanduser().absolute()
+    if path.is_dir():
+        raise UsageError(f"{flag} {name} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag} {name} lies in a folder that does not exist")
+    # The file itself may be a link, which is replaced; the folders on the way are followed.
+    target = path.parent.resolve() / path.name
+    outer = run_around(target)
+    owned = path.suffix.lower() in WRITTEN or path.name.startswith(".")
+    if outer is not None and (owned or outer != target.parent):
+        raise UsageError(
+            f"{flag} {name} is a place that the run in {outer} keeps for itself; choose another"
+        )
+    return path
+
+
 def made_by(path: str | Path) -> str:
     """The module of the configuration that a run folder was made with.
 
     Raises:
         UsageError: there is no run folder.
     """
-    return str(read_json(Path(path).expanduser().absolute() / CONFIG).get("experiment"))
+    return read_header(path)["experiment"]
 
 
 def read_config(path: str | Path, kind: type[Config]) -> Config:
@@ -191,26 +345,77 @@ def read_config(path: str | Path, kind: type[Config]) -> Config:
         kind: the dataclass that the experiment's flags were parsed into.
 
     Raises:
-        UsageError: there is no run folder, or it belongs to another experiment or to a version
-            with other settings.
+        UsageError: there is no run folder, it belongs to another experiment or to a version
+            with other settings, or a setting has a value that it cannot have.
     """
     folder = Path(path).expanduser().absolute()
-    found = read_json(folder / CONFIG)
+    found = read_header(folder)
     wanted = module_name(kind)
-    if found.get("experiment") != wanted:
-        raise UsageError(f"{folder} holds a run of {found.get('experiment')}, not of {wanted}")
+    if found["experiment"] != wanted:
+        raise UsageError(f"{folder} holds a run of {found['experiment']}, not of {wanted}")
     try:
         return _revive(kind, {**found["config"], "run": str(path)})
-    except (TypeError, KeyError) as error:
-        raise UsageError(f"{folder} was made by another version of {wanted}: {error}") from None
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise UsageError(
+            f"{folder / CONFIG} is damaged or of another version of {wanted}: {error}"
+        ) from None
 
 
-def _revive(kind: Any, value: Any) -> Any:
-    """The inverse of `jsonable` for dataclasses of numbers, texts, tuples and dataclasses."""
+def _revive(kind: Any, value: Any, name: str = "") -> Any:
+    """The inverse of `jsonable` for dataclasses of numbers, texts, tuples and dataclasses.
+
+    Raises:
+        ValueError: a value of another type than its field's; the message names the field.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _revive(inner[0], value, name)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        types = get_type_hints(kind)
-        return kind(**{name: _revive(types[name], child) for name, child in value.items()})
-    return tuple(value) if isinstance(value, list) else value
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {_shown(value)}, not settings by name")
+        types = get_type_hints(kind, include_extras=True)
+        for key in value:
+            choose("setting", key, dict.fromkeys(types))
+        return kind(
+            **{key: _revive(types[key], child, _below(name, key)) for key, child in value.items()}
+        )
+    several = origin is tuple and isinstance(value, list)
+    if several and inner[1:] == (...,):
+        inner = (inner[0],) * len(value)
+    if several and len(inner) == len(value):
+        pairs = zip(inner, value, strict=True)
+        return tuple(_revive(k, v, _below(name, i)) for i, (k, v) in enumerate(pairs))
+    if origin is tuple or not _is(kind, value):
+        raise ValueError(f"{name} is {_shown(value)}, expected {_described(kind)}")
+    return value
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a value that JSON holds is of a type: None, bool, int, float, str, or a choice."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is(one, value) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return isinstance(value, str | int | bool) and value in get_args(kind)
+    if kind is float:
+        return (_is(int, value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is None or kind is type(None):
+        return value is None
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _below(name: str, key: Any) -> str:
+    return f"{name}.{key}".lstrip(".")
+
+
+def _described(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def jsonable(value: Any, lost: list[str] | None = None, name: str = "") -> Any:
@@ -245,9 +450,9 @@ def jsonable(value: Any, lost: list[str] | None = None, name: str = "") -> Any:
 
 
 def _compare(folder: Folder, kind: type, settings: Mapping[str, Any]) -> None:
-    found = folder.read_json(CONFIG)
-    kept = found.get("config", {})
-    with contextlib.suppress(TypeError, ValueError, AttributeError, KeyError):
+    found = read_header(folder.path)
+    kept = found["config"]
+    with contextlib.suppress(TypeError, ValueError, KeyError, OverflowError):
         # A setting that did not exist yet when the run was made had its default. Where the flags
         # depend on the preset, settings are compared as they are.
         kept = {key: value for key, value in jsonable(_revive(kind, kept)).items() if key != "run"}
@@ -271,14 +476,21 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _keeps(line: str, phase: str, step: int) -> bool:
-    if not line.endswith("\n"):
-        return False
+def _keeps(line: bytes, phase: str, step: int) -> bool:
+    row = _row(line) if line.endswith(b"\n") else None
+    return row is not None and (row["phase"] != phase or row.get("step", -1) < step)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A row of `metrics.jsonl`: a phase and numbers by name; None where a line is none."""
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return row.get("phase") != phase or row.get("step", -1) < step
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
+        return None
+    fits = all(value is None or _is(float, value) for k, value in row.items() if k != "phase")
+    return row if fits and _is(int, row.get("step", 0)) else None
 
 
 def read_json(path: Path) -> Any:
@@ -291,12 +503,49 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist") from None
-    except json.JSONDecodeError:
+    except (IsADirectoryError, NotADirectoryError):
+        raise UsageError(f"{path} is no file; remove it or choose another --run") from None
+    except PermissionError as error:
+        if path.is_dir():  # what Windows says of a folder
+            raise UsageError(f"{path} is no file; remove it or choose another --run") from None
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} is no JSON; remove it or choose another --run") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds, if that is one object.
+
+    Raises:
+        UsageError: there is no such file, or it holds anything else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"{path} holds {_shown(found)}, not one object; remove it or choose another --run"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Around the use of what a JSON file holds: one line where that is not what was written there.
+
+    Raises:
+        UsageError: in place of an error that values of another form lead to.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, StopIteration) as error:
+        raise UsageError(
+            f"{path} does not hold what a run writes there ({type(error).__name__}: {error}); "
+            "remove it or choose another --run"
+        ) from error
 
 
 def _lock(folder: Folder) -> None:
     """Takes the folder for this process. The system lets go of it however the process ends."""
+    # `_check_kinds` has seen that it is no folder.
     handle = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT)
     weakref.finalize(folder, os.close, handle)
     try:

@@ -8,8 +8,9 @@ generator without an encoder (a GAN's run, or --generator.path) pairs of draws f
 joined instead, by its pull-back metric.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae
+from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae, vae_runs
 from experiments.command import main
 from experiments.deviation import KINDS
 from experiments.folder import Folder, open_folder
@@ -29,7 +30,6 @@ from experiments.manifold import Subject, everywhere
 from experiments.paths import (
     BATCH,
     STRAIGHT,
-    TIMES,
     Geodesics,
     Paths,
     evenly,
@@ -38,7 +38,10 @@ from experiments.paths import (
     recalled,
     straight,
 )
+from experiments.source import resolved
+from experiments.supply import Usual
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
 from latent_flows.typing import Metric
@@ -47,7 +50,7 @@ MARGIN = 0.1
 """Of the range of the codes, added on each side of it where points off the data are drawn."""
 BORDER = 0.5
 """In standard deviations of the codes: how far from the nearest code the border of data ends."""
-UNSHOWN = ("length_network", *TIMES[1:])
+UNSHOWN = ("length_network",)
 """Measures that the table leaves out."""
 TITLES = {"rbf": "RBF deviation", "network": "ordinary deviation"}
 NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", manifold.EUCLIDEAN: STRAIGHT}
@@ -67,11 +70,25 @@ PRESETS = {
         "the generator of a run of train_gan, or your own; minutes on a CPU",
         Config(
             run="runs/geodesics-gan",
-            generator="runs/gan",
+            generator=Usual("runs/gan"),
             geodesics=Geodesics(pairs=10, segments=64),
         ),
     ),
 }
+
+
+def check(config: Config, train: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: more neighbours than codes.
+    """
+    neighbours, codes = config.geodesics.neighbours, manifold.count(config, train)
+    if neighbours >= codes:
+        raise ValueError(
+            f"geodesics.neighbours ({neighbours}) must be less than the {codes} training codes, "
+            "the least of codes and what the data hold"
+        )
 
 
 def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
@@ -140,7 +157,7 @@ def measure_paths(
                 row[f"lowest_{key}"] = float(along[key][i].min(1).mean())
         row["gap"] = float(along["gap"][i].max(1).mean())
         row["converged"] = float(found.converged.mean())
-        rows.append(row | {key: getattr(found, key) for key in TIMES})
+        rows.append(row)
     return rows
 
 
@@ -206,29 +223,30 @@ def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str,
     }
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
     """Print the numbers of a run."""
-    rows = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
+    shown = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
+    rows = report.with_times(shown, [found.times for found in paths.values()])
     report.show("Paths between held-out codes, means over pairs", rows)
     report.show("Log volume of the metric, medians", metrics["volume"])
 
 
-def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths]) -> None:
-    """Save the pictures of a run."""
-    figures = {
-        f"losses_{phase}": plots.loss_curves(
-            rows, caption=f"Loss of the phase '{phase}' and its terms."
+def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths]) -> list[str]:
+    """Save the pictures of a run; gives the files of those that could not be drawn."""
+    figures: dict[str, Callable[[], Figure]] = {
+        f"losses_{phase}": partial(
+            plots.loss_curves, rows, caption=f"Loss of the phase '{phase}' and its terms."
         )
         for phase in (train_vae.PHASE, *KINDS["both"], classifier.PHASE)
         if (rows := folder.rows(phase))
     }
-    if subject.vae.config.latent_dim == 2:
-        figures["latent"] = draw_latent(config, subject, paths)
+    if subject.vae.config.latent_dim <= 2:
+        figures["latent"] = partial(draw_latent, config, subject, paths)
     if subject.vae.image_shape == (1, 1, 3):
-        figures["space"] = draw_space(config, subject, paths)
+        figures["space"] = partial(draw_space, config, subject, paths)
     else:
-        figures["strips"] = draw_strips(config, subject, paths)
-    report.save_figures(folder, figures)
+        figures["strips"] = partial(draw_strips, config, subject, paths)
+    return report.save_figures(folder, figures)
 
 
 def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
@@ -252,7 +270,7 @@ def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) ->
             for kind in KINDS["both"]
         ],
         caption=(
-            "Latent space coloured by the log volume of the expected metric, with held-out codes "
+            "The log volume of the expected metric over the latent space, with held-out codes "
             "(one colour a label): geodesics and straight lines between pairs of them, from "
             "the one whose straight line is longest in the RBF metric to the one whose is shortest."
         ),
@@ -302,22 +320,26 @@ def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> 
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, join pairs, measure, draw."""
+    config = resolved(config)
     given = manifold.supplied(config)
     if given is not None:
+        config.geodesics.check_memory(given.latent_dim)
         folder = open_folder(config.run, config)
-        prior_geodesics.run(folder, given, config.geodesics, config.seed)
-        return
+        return prior_geodesics.run(folder, given, config.geodesics, config.seed)
+    config.geodesics.check_memory(vae_runs.source(config)[1].vae.latent_dim)
     train_set, test_set = manifold.datasets(config)
+    check(config, train_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     judge = judges.appoint(folder, config, subject, train_set)
     paths = find(folder, config, subject)
     metrics = folder.remember("metrics", lambda: measure(config, subject, judge, paths))
-    draw(folder, config, subject, paths)
-    show(metrics)
-    report.where(folder)
+    failed = draw(folder, config, subject, paths)
+    with folder.understood("metrics"):
+        show(metrics, paths)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

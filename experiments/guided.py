@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from experiments import guided_scores, report, train_vae
+from experiments import guided_scores, report, train_vae, vae_runs
 from experiments.command import main
 from experiments.flow_config import FACTORS as ATTRIBUTES
 from experiments.flow_families import EQUATIONS, coefficient
@@ -38,6 +38,7 @@ from experiments.guided_config import (
     vae_config,
 )
 from experiments.guided_sequences import Seen, Taught, see, teach
+from experiments.source import resolved
 from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import data, flows, pde
@@ -220,24 +221,28 @@ def load(config: Config) -> Dataset:
     settings = vae_config(config)
     dataset = train_vae.load(settings, "train")
     train_vae.check(settings, dataset)
+    vae_runs.check(config, dataset)
     return dataset
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
+    config = resolved(config)
     dataset = load(config)
     folder = open_folder(config.run, config)
-    if not (folder.path / guided_scores.LAST).exists():
+    failed: list[str] = []
+    if not guided_scores.is_drawn(folder):
         subject = load_subject(folder, config, dataset)
         ranges = attribute_ranges(dataset, config.seed)
         taught = teach(config, subject)
         seen = see(config, subject, taught, ranges)
         params = train(folder, config, subject, taught, seen)
         directions = constant_directions(config, taught, seen)
-        guided_scores.measure(folder, config, subject, params, directions, ranges)
-    guided_scores.show(folder.read_json(guided_scores.METRICS))
-    report.where(folder)
+        failed = guided_scores.measure(folder, config, subject, params, directions, ranges)
+    with folder.understood(guided_scores.METRICS):
+        guided_scores.show(folder.read_object(guided_scores.METRICS))
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from experiments import train_vae, vae_runs
+from experiments.checks import check_devices, check_image_size
 from experiments.command import UsageError
 from experiments.flow_families import EQUATIONS
 from experiments.folder import Folder
@@ -200,6 +201,9 @@ def check(config: Config) -> None:
     """
     choose("pde", config.flows.pde, EQUATIONS)
     flows.solver(config.flows.solver)
+    check_image_size(config.image_size)
+    own = {} if config.generator else {"vae_training": config.vae_training}
+    check_devices(training=config.training, **own)
     vae_config(config)
 
 

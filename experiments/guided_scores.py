@@ -1,6 +1,6 @@
 """Measure how well guided flows do what they are asked, and what else they change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from matplotlib.figure import Figure
 from sklearn.metrics import r2_score
 
 from experiments import report
@@ -22,7 +23,7 @@ from latent_flows.data import sprites
 from latent_flows.families import climbing
 
 METRICS = "metrics.json"
-LAST = "strips.png"
+CONTROL, STRIPS = "control", "strips"
 FLOW, DIRECTION, CODES = "flow", "constant direction", "codes of the truth"
 
 
@@ -175,8 +176,12 @@ def measure(
     params: Params,
     directions: Float[Array, "k m"],
     ranges: Float[Array, "f"],
-) -> dict[str, Any]:
-    """Measure flows, constant directions and the codes of the truth; write and draw the results."""
+) -> list[str]:
+    """Measure flows, constant directions and the codes of the truth; write and draw the results.
+
+    Returns:
+        The files of pictures that could not be drawn.
+    """
     asked = held_out(config, subject)
     paths = {
         FLOW: flow_paths(config, params, asked),
@@ -195,15 +200,19 @@ def measure(
         "potentials": potentials_alone(config, params, paths[FLOW]),
     }
     folder.write_json(METRICS, metrics)
-    figures = {
-        "control": control_plot(config, found),
-        f"losses_{PHASE}": plots.loss_curves(
+    figures: dict[str, Callable[[], Figure]] = {
+        CONTROL: partial(control_plot, config, found),
+        f"losses_{PHASE}": lambda: plots.loss_curves(
             folder.rows(PHASE), caption="Loss of the potentials, and its terms."
         ),
-        "strips": strips(config, subject, asked, paths),
+        STRIPS: partial(strips, config, subject, asked, paths),
     }
-    report.save_figures(folder, figures)
-    return metrics
+    return report.save_figures(folder, figures)
+
+
+def is_drawn(folder: Folder) -> bool:
+    """Whether nothing is left to do in a run: pictures are drawn after everything else."""
+    return all((folder.path / f"{name}.png").exists() for name in (CONTROL, STRIPS))
 
 
 def control_plot(config: Config, found: Mapping[str, Outcome]) -> Any:

@@ -7,6 +7,7 @@ checkpoint, config.json, metrics.json (what of the file was used) and a picture 
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -17,10 +18,11 @@ import tyro
 from docstring_parser import parse_from_object
 from flax import linen as nn
 
-from experiments import checkpoints, report
+from experiments import budget, checkpoints, report
 from experiments.command import UsageError, main, module_name
-from experiments.folder import CONFIG, Folder, made_by, open_folder, read_json
+from experiments.folder import CONFIG, Folder, made_by, open_folder, read_header, understood
 from experiments.progress import progress
+from experiments.supply import check_changes
 from experiments.training import Params, restore
 from latent_flows import plots
 from latent_flows.choices import choose
@@ -89,7 +91,7 @@ class Config:
     """Source of the samples."""
 
     def __post_init__(self) -> None:
-        at_least(self, samples=1, mean_samples=1)
+        at_least(self, samples=1, mean_samples=1, seed=0)
 
 
 def _describe(net: Any) -> str:
@@ -129,9 +131,10 @@ def load(run: str | Path) -> tuple[Any, Params]:
     """
     if (maker := made_by(run)) != module_name(Config):
         raise UsageError(f"{run} holds a run of {maker}, not of imported weights")
-    config = read_json(Path(run).expanduser() / CONFIG)["config"]
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-    net = type(choose("architecture", config["architecture"], NETS))(**settings)
+    config = read_header(run)["config"]
+    with understood(Path(run).expanduser() / CONFIG):
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
+        net = type(choose("architecture", config["architecture"], NETS))(**settings)
     return net, restore(run, PHASE, lambda key: net.init(key, *example_inputs(net)))
 
 
@@ -169,6 +172,33 @@ def draw(net: Any, variables: Params, config: Config, advance: Any) -> np.ndarra
     return np.clip((np.stack(images) + 1) / 2, 0, 1)
 
 
+def check_weights(file: str, table: Mapping[str, Target], state: Mapping[str, Any]) -> None:
+    """Reject numbers that are not finite.
+
+    Raises:
+        UsageError: naming the first keys that hold some.
+    """
+    bad = [key for key in table if key in state and not np.isfinite(state[key]).all()]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UsageError(
+            f"{file} holds numbers that are not finite in {', '.join(bad[:3])}{more}: its training "
+            "has probably diverged"
+        )
+
+
+def check_images(file: str, images: np.ndarray) -> None:
+    """Reject weights that make no images, or one alone.
+
+    Raises:
+        UsageError: that.
+    """
+    if not np.isfinite(images).all():
+        raise UsageError(f"{file} makes images that are not finite")
+    if len(images) > 1:
+        check_changes(file, images)
+
+
 def save(folder: Folder, variables: Params) -> None:
     """Writes the variables as the one checkpoint of a finished phase, which `load` reads.
 
@@ -193,6 +223,8 @@ def run(config: Config) -> int | None:
     if not config.weights:
         raise UsageError("--weights must name a .pt, .pth or .safetensors file")
     net = network(config)
+    shape = (net.resolution, net.resolution, getattr(net, "image_channels", 3))
+    budget.check_images(config.samples, shape, "the picture", "lower --samples")
     table = key_names(net)
     with progress(PHASE, 0, 3 + config.samples) as show:
         done = 0
@@ -205,6 +237,7 @@ def run(config: Config) -> int | None:
         show(0, f"reading {config.weights}")
         state = read_state_dict(config.weights, key=config.key, names=table)
         advance(f"{len(state)} tensors")
+        check_weights(config.weights, table, state)
         try:
             variables = from_state_dict(net, table, state)
         except ValueError as error:
@@ -216,17 +249,19 @@ def run(config: Config) -> int | None:
             mean = stylegan2.mean_w(net, variables, key, samples=config.mean_samples)
             variables = stylegan2.with_mean_w(variables, mean)
         advance("all keys match")
+        # Weights that make no images are of no use to anyone, so they are not kept.
+        images = draw(net, variables, config, advance)
+        check_images(config.weights, images)
         folder = open_folder(config.run, config)
         save(folder, variables)
         advance("saved")
-        images = draw(net, variables, config, advance)
     caption = f"Samples of {config.architecture} with the imported weights."
-    report.save_figures(folder, {"samples": plots.samples_grid(images, caption=caption)})
+    grid = partial(plots.samples_grid, images, caption=caption)
+    failed = report.save_figures(folder, {"samples": grid})
     rows = used(net, table, state)
     folder.write_json("metrics.json", {"parts": rows})
     report.show(f"{_describe(net)}: every key has its place", rows)
-    report.where(folder)
-    return None
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ a Gaussian mixture of the same size. All densities are with respect to Lebesgue 
 space, so they can be compared. Trains the generator first unless --generator names a finished one.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,10 +23,12 @@ from sklearn.mixture import GaussianMixture
 from experiments import manifold, report, tables
 from experiments.command import main
 from experiments.deviation import KINDS
-from experiments.folder import Folder, open_folder
+from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.manifold import Subject, everywhere
+from experiments.source import resolved
 from latent_flows import plots
+from latent_flows.data import Dataset
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
 from latent_flows.limits import at_least
@@ -89,6 +92,24 @@ PRESETS = {
 }
 
 
+def check(config: Config, train: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: more components than points.
+    """
+    points = min(config.fit.points, manifold.count(config, train))
+    wanted = config.fit.components
+    if not wanted:
+        labels = manifold.labels(config, train)
+        wanted = 3 if labels is None else len(np.unique(labels))
+    if wanted > points:
+        raise ValueError(
+            f"fit.components: {wanted} are more than the {points} codes that they are fitted to, "
+            "the least of fit.points, codes and what the data hold"
+        )
+
+
 def components(config: Config, subject: Subject) -> int:
     """The size of each mixture."""
     labels = subject.train.labels
@@ -112,48 +133,63 @@ def fit(
     measure: str,
     codes: Float[Array, "n d"],
     start: Float[Array, "k d"],
-) -> dict[str, Any]:
+) -> Timed:
     """The mixture of LANDs under one metric, from the means of the Gaussian mixture."""
     settings = config.fit
+    begun, before = time.monotonic(), _compiling.total
+    # Without `jax.jit` around it: its parts are smaller programs, which both measures share.
+    found = land.fit_land(
+        jax.random.key(config.seed),
+        metric,
+        codes,
+        len(start),
+        measure=measure,
+        initial=start,
+        samples=settings.samples,
+        final_samples=settings.final_samples,
+        segments=settings.segments,
+        max_iterations=settings.iterations,
+    )
+    jax.block_until_ready(found)
+    compiling = _compiling.total - before
+    times = {"seconds": time.monotonic() - begun - compiling, "compiling": compiling}
+    return vars(found), times
 
-    @jax.jit
-    def solve(key: Array, codes: Float[Array, "n d"], start: Float[Array, "k d"]) -> Land:
-        return land.fit_land(
-            key,
-            metric,
-            codes,
-            len(start),
-            measure=measure,
-            initial=start,
-            samples=settings.samples,
-            final_samples=settings.final_samples,
-            segments=settings.segments,
-            max_iterations=settings.iterations,
-        )
 
-    key = jax.random.key(config.seed)
-    begun = time.monotonic()
-    compiled = solve.lower(key, codes, start).compile()
-    ready = time.monotonic()
-    found = jax.block_until_ready(compiled(key, codes, start))
-    times = {"seconds": time.monotonic() - ready, "compiling": ready - begun}
-    return {**vars(found), **times}
+class _Compiling:
+    """The seconds that JAX has spent on making programs, of this process."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.total += duration_secs
+
+
+_compiling = _Compiling()
 
 
 def revive(saved: Mapping[str, Any]) -> Land:
     """A LAND from the numbers that `fit` saved."""
     arrays = {
-        name: jnp.asarray(saved[name])
+        name: _array(saved[name])
         for name in ("means", "precisions", "weights", "log_constants", "log_constant_errors")
     }
     return Land(
         **arrays,
-        log_likelihood=jnp.asarray(saved["log_likelihood"]),
+        log_likelihood=_array(saved["log_likelihood"]),
         converged=jnp.asarray(saved["converged"]),
-        proposal=Proposal(**{name: jnp.asarray(v) for name, v in saved["proposal"].items()}),
+        proposal=Proposal(**{name: _array(v) for name, v in saved["proposal"].items()}),
         measure=saved["measure"],
         segments=saved["segments"],
     )
+
+
+def _array(saved: Any) -> Array:
+    """Numbers as they were saved, where one that is not finite is null."""
+    return jnp.asarray(np.array(saved, np.float32))
 
 
 def find(
@@ -163,16 +199,17 @@ def find(
     known: Mapping[str, Metric],
     start: Float[Array, "k d"],
 ) -> Any:
-    """The mixtures of LANDs of each metric and measure, by name."""
+    """The mixtures of LANDs of each metric and measure, by name, and the seconds they took."""
     codes, _ = points(config, subject)
-    return {
-        f"{kind}_{measure}": folder.remember(
-            f"land_{kind}_{measure}",
-            partial(fit, config, known[kind], measure, codes, start),
-        )
-        for kind in KINDS["both"]
-        for measure in land.MEASURES
-    }
+    found = {}
+    for kind, measure in itertools.product(KINDS["both"], land.MEASURES):
+        name = f"land_{kind}_{measure}"
+        compute = partial(fit, config, known[kind], measure, codes, start)
+        kept, times = folder.remember_timed(name, compute)
+        with folder.understood(name):
+            revive(kept)
+            found[f"{kind}_{measure}"] = {**kept, "times": times}
+    return found
 
 
 def log_density(
@@ -209,10 +246,10 @@ def measure(
                 "held_out": float(np.mean(values)),
                 "median": float(np.median(values)),
                 "fitted": saved["log_likelihood"],
-                "constant_error": float(np.dot(saved["weights"], saved["log_constant_errors"])),
+                "constant_error": float(
+                    np.dot(_array(saved["weights"]), _array(saved["log_constant_errors"]))
+                ),
                 "converged": float(saved["converged"]),
-                "seconds": saved["seconds"],
-                "compiling": saved["compiling"],
             }
         )
     values = mixture.score_samples(np.asarray(test))
@@ -224,17 +261,17 @@ def measure(
             "fitted": float(mixture.score(np.asarray(train))),
             "constant_error": 0.0,
             "converged": float(mixture.converged_),
-            "seconds": 0.0,
-            "compiling": 0.0,
         }
     )
     return {"components": mixture.n_components, "points": len(train), "methods": rows}
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Print the numbers of a run."""
+    times = [*(of["times"] for of in found.values()), {"seconds": 0.0, "compiling": 0.0}]
+    rows = report.with_times(metrics["methods"], times)
     title = f"{metrics['components']} components fitted to {metrics['points']} codes"
-    report.show(f"{title}: log-density, nats a code", metrics["methods"])
+    report.show(f"{title}: log-density, nats a code", rows)
 
 
 def above(floor: float, function: Callable[[Latent], Scalar], z: Latent) -> Scalar:
@@ -270,9 +307,11 @@ def draw(
     )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, fit mixtures, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
+    check(config, train_set)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, _ = points(config, subject)
@@ -281,10 +320,13 @@ def run(config: Config) -> None:
     known = tables.metrics(subject, config.fit.table)
     found = find(folder, config, subject, known, start)
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
-    if codes.shape[1] == 2:
-        report.save_figures(folder, {"densities": draw(config, subject, known, mixture, found)})
-    show(metrics)
-    report.where(folder)
+    failed = []
+    if codes.shape[1] <= 2:
+        densities = partial(draw, config, subject, known, mixture, found)
+        failed = report.save_figures(folder, {"densities": densities})
+    with folder.understood("metrics"):
+        show(metrics, found)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

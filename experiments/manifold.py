@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments import deviation, train_vae, vae_runs
 from experiments import source as sources
+from experiments.checks import check_devices, check_image_size
 from experiments.command import Presets, UsageError, module_name
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder
@@ -33,6 +34,8 @@ EXPERIMENTS = tuple(
 )
 """Whose configurations are made of this one, and whose runs hold a generator."""
 EUCLIDEAN = "euclidean"
+FEWEST = 4
+"""Held-out examples without which nothing can be measured."""
 METHODS = (*KINDS["both"], EUCLIDEAN)
 """The metrics of a subject, by name."""
 
@@ -166,7 +169,15 @@ def datasets(config: Config) -> tuple[Dataset, Dataset]:
             f"{module_name(type(config))} is about codes of data, and this generator has no "
             "encoder: only a VAE will do (experiments.geodesics takes any generator)"
         )
-    _, settings = vae_runs.source(config)
+    home, settings = vae_runs.source(config)
+    check_image_size(config.image_size)
+    finished = KINDS[settings.variance] if config.generator else ()
+    stages = {"classifier": config.classifier}
+    if not config.generator:
+        stages["vae_training"] = config.vae_training
+    if set(finished) != set(KINDS["both"]):
+        stages["deviation.training"] = config.deviation.training
+    check_devices(**stages)
     train = train_vae.load(settings, "train")
     train_vae.check(replace(settings, deviation=config.deviation), train)
     if config.classifier.batch_size > train.length:
@@ -174,7 +185,29 @@ def datasets(config: Config) -> tuple[Dataset, Dataset]:
             f"classifier.batch_size ({config.classifier.batch_size}) is more than the "
             f"{train.length} examples of {train.name}"
         )
-    return train, train_vae.load(settings, "test")
+    test = train_vae.load(settings, "test")
+    if test.length < FEWEST:
+        raise ValueError(
+            f"{test.name} has {test.length} held-out examples; at least {FEWEST} are needed, half "
+            "of them for a density"
+        )
+    if config.generator:
+        vae = train_vae.model(settings, train)
+        restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+    return train, test
+
+
+def count(config: Config, dataset: Dataset) -> int:
+    """How many examples of a part of the data are encoded."""
+    return min(config.codes, dataset.length)
+
+
+def labels(config: Config, dataset: Dataset) -> Int[np.ndarray, "n"] | None:
+    """The labels of the examples that are encoded."""
+    if "label" not in dataset.examples(np.arange(1)):
+        return None
+    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[: config.codes]
+    return np.asarray(dataset.examples(chosen)["label"])
 
 
 def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) -> Subject:

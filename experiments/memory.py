@@ -2,8 +2,12 @@
 
 import contextlib
 import ctypes
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_SHORT = "RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory|array is too big|Unable to allocate"
+"""What XLA and NumPy say when there is too little memory."""
 
 
 def needs(program: Any) -> dict[str, float]:
@@ -38,6 +42,38 @@ def text(found: Mapping[str, float]) -> str:
     if not found:
         return "an unknown amount of memory"
     return f"{found['total']:.2g} GiB of memory, {found['temp']:.2g} of them for features"
+
+
+def shortage(error: BaseException) -> str | None:
+    """How much memory was asked for and what to do, when an error says that it ran out, else None.
+
+    >>> shortage(MemoryError("Unable to allocate 1.5 TiB for an array with shape (3,)"))
+    'out of memory: 1.5 TiB asked for; lower what is large: ...'
+    >>> shortage(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes."))
+    'out of memory: 4 GiB asked for; lower what is large: ...'
+    >>> shortage(RuntimeError("no memory of that"))
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        if isinstance(cause, MemoryError) or re.search(_SHORT, text):
+            return (
+                f"out of memory{_asked(text)}; lower what is large: batches, --image-size, "
+                "latents, or what is measured and drawn at once"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _asked(text: str) -> str:
+    """The number of bytes in the words of XLA or NumPy."""
+    if found := re.search(r"allocat\w+ ([\d.]+) ?([KMGTPEZY]i?B)", text):
+        return f": {float(found[1]):g} {found[2]} asked for"
+    if found := re.search(r"allocat\w+ (\d+)(?: bytes)?", text):
+        from latent_flows import memory  # noqa: PLC0415 (JAX starts threads, see `keep_freed`)
+
+        return f": {memory.text(int(found[1]))} asked for"
+    return ""
 
 
 def keep_freed() -> None:

@@ -1,8 +1,10 @@
 """A user's function and its parameters, found by the names on the command line."""
 
+import functools
 import importlib
 import importlib.util
 import inspect
+import operator
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -14,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from experiments.command import UsageError
@@ -31,10 +32,18 @@ def own(source: Source) -> Supply:
     """
     function = import_function(source.path)
     params = read_checkpoint(source.checkpoint) if source.checkpoint else None
-    dim = source.latent_dim or getattr(function, "latent_dim", None)
-    if isinstance(params, dict) and "latent_dim" in params:
-        stored = int(np.asarray(params.pop("latent_dim")))
-        dim = dim or stored
+    told = {"--generator.latent-dim": source.latent_dim}
+    told[source.path] = getattr(function, "latent_dim", None)
+    if isinstance(params, dict):
+        told[source.checkpoint] = params.pop("latent_dim", None)
+    dims = {who: _dimensions(who, said) for who, said in told.items() if said is not None}
+    if len(set(dims.values())) > 1:
+        raise UsageError(
+            "the latent's dimensions differ: "
+            + ", ".join(f"{dim} by {who}" for who, dim in dims.items())
+            + "; leave --generator.latent-dim out, or mend the other"
+        )
+    dim = next(iter(dims.values()), None)
     if dim is None:
         raise UsageError(
             f"--generator.path {source.path}: give --generator.latent-dim, or the function an "
@@ -43,24 +52,53 @@ def own(source: Source) -> Supply:
     if source.space != "z" or source.label is not None:
         raise UsageError("--generator.space and --generator.label are for published generators")
     _check_arguments(source, function)
+    function = _contained(function)
     if params is None:
         apply = lambda _, z: function(z)  # noqa: E731
     else:
         apply, params = function, jax.tree.map(jnp.asarray, params)
     call = thrifty(apply, params, dtype=source.dtype, recompute=source.recompute)
     low, high = source.range
-    shape = _image_shape(source, call, int(dim))
+    shape = _image_shape(source, call, dim)
     if params is None:
-        _check_dtype(source, function, int(dim))
+        _check_dtype(source, function, dim)
     return Supply(
         source.path,
         lambda z: (call(z) - low) / (high - low),
-        int(dim),
+        dim,
         shape,
-        prior(source, int(dim)),
+        prior(source, dim),
         None,
         None,
     )
+
+
+def _dimensions(who: str, said: Any) -> int:
+    """A number of dimensions, as somebody wrote it.
+
+    Raises:
+        UsageError: it is no whole number from 1 on.
+    """
+    try:
+        number = operator.index(np.asarray(said).item())
+    except (TypeError, ValueError):
+        number = 0
+    if np.ndim(said) or np.asarray(said).dtype == bool or not 1 <= number < 2**31:
+        raise UsageError(f"{who}: latent_dim must be a whole number from 1 on, got {said!r}")
+    return number
+
+
+def _contained(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, but one that does not end the program without a word."""
+
+    @functools.wraps(function, updated=())
+    def contained(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except SystemExit as error:
+            raise RuntimeError(f"it calls SystemExit({error.code})") from None
+
+    return contained
 
 
 def _check_arguments(source: Source, function: Callable[..., Any]) -> None:
@@ -153,6 +191,8 @@ def _import_module(name: str) -> Any:
 
 def _import_file(name: str) -> Any:
     file = Path(name).expanduser()
+    if file.is_dir():
+        raise UsageError(f"--generator.path: {file} is a folder, not a file with a function")
     if not file.is_file():
         raise UsageError(f"--generator.path: {file} does not exist")
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -175,22 +215,35 @@ def read_checkpoint(path: str) -> Any:
     place = Path(path).expanduser().absolute()
     if not place.exists():
         raise UsageError(f"--generator.checkpoint: {place} does not exist")
+    if not place.is_dir() and place.suffix not in (".npz", ".safetensors"):
+        raise UsageError(
+            f"--generator.checkpoint must be an orbax folder, .npz or .safetensors, got "
+            f"{place.name}"
+        )
+    # A damaged file or folder can fail in any way at all, and it means one thing here.
     try:
-        if place.is_dir():
-            with ocp.StandardCheckpointer() as reader:
-                return reader.restore(_orbax_folder(place))
-        if place.suffix == ".npz":
-            with np.load(place, allow_pickle=False) as file:
-                return _nested(dict(file))
-        if place.suffix == ".safetensors":
-            return _nested(load_file(place))
-    except (SafetensorError, ValueError, OSError, KeyError, EOFError, TypeError) as error:
+        params = _read(place)
+        kinds = {np.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
+    except MemoryError:
+        raise
+    except Exception as error:
         raise UsageError(
             f"--generator.checkpoint: {place} cannot be read ({what(error)})"
         ) from None
-    raise UsageError(
-        f"--generator.checkpoint must be an orbax folder, .npz or .safetensors, got {place.name}"
-    )
+    for kind in kinds:
+        if not (jnp.issubdtype(kind, jnp.number) or jnp.issubdtype(kind, jnp.bool_)):
+            raise UsageError(f"--generator.checkpoint: {place} holds {kind}, not numbers alone")
+    return params
+
+
+def _read(place: Path) -> Any:
+    if place.is_dir():
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(_orbax_folder(place))
+    if place.suffix == ".npz":
+        with np.load(place, allow_pickle=False) as file:
+            return _nested(dict(file))
+    return _nested(load_file(place))
 
 
 def _orbax_folder(place: Path) -> Path:
@@ -204,6 +257,9 @@ def _orbax_folder(place: Path) -> Path:
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Names with slashes as nested dictionaries.
 
+    Raises:
+        ValueError: a name is that of an array and of what holds others.
+
     >>> _nested({"a/b": 1, "a/c": 2, "d": 3})
     {'a': {'b': 1, 'c': 2}, 'd': 3}
     """
@@ -213,6 +269,10 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         place = tree
         for folder in folders:
             place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{name} lies in {folder}, which is an array itself")
+        if last in place:
+            raise ValueError(f"{name} is an array, and others lie in it")
         place[last] = value
     return tree
 

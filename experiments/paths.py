@@ -1,10 +1,10 @@
 """Paths between pairs of latents: geodesics by the batch, their lengths, even steps along them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from experiments.folder import Folder
 from experiments.progress import in_parts
+from latent_flows import memory
 from latent_flows.batches import even_size
 from latent_flows.generators.hoisting import hoist_at
 from latent_flows.geometry import curves
@@ -26,7 +27,7 @@ from latent_flows.typing import Latent, Metric, Scalar
 BATCH = 20
 """Pairs that are joined, or paths that are measured, at once."""
 TIMES = ("seconds", "compiling", "searching")
-"""Of the measures of a method's paths, those that are no property of the paths."""
+"""What is timed of a method: no property of its paths, and so no part of the metrics."""
 STRAIGHT = "straight line"
 SHORT = 16
 """Numbers of a latent up to which Jacobians along a path cost little."""
@@ -66,29 +67,45 @@ class Geodesics:
         """Whether paths between latents of `dim` numbers are splines."""
         return self.method == "spline" or (self.method == "auto" and dim > SHORT)
 
+    def check_memory(self, dim: int) -> None:
+        """Reject paths that do not fit into memory, before any is looked for.
+
+        Raises:
+            ValueError: there is less memory than their points take.
+        """
+        memory.require(
+            4 * self.pairs * (self.segments + 1) * dim,
+            f"{self.pairs} paths of {self.segments} segments between latents of {dim} numbers",
+            "lower --geodesics.pairs or --geodesics.segments",
+        )
+
 
 class Paths(NamedTuple):
     """Paths of one method."""
 
     points: Float[np.ndarray, "m n+1 d"]
     converged: Bool[np.ndarray, "m"]
-    seconds: float
-    """Spent on the solver for all of them, without compiling."""
-    compiling: float
-    searching: float
-    """Spent on shortest paths over the graph, compiling included."""
+    times: Mapping[str, float]
+    """Seconds that `TIMES` took for all of them, where that is known: on the solver without
+    compiling, on compiling, and on shortest paths over the graph, compiling included."""
 
 
 def recalled(folder: Folder, name: str, compute: Callable[[], Paths]) -> Paths:
     """Paths that are computed once and kept in a run folder."""
-    points, converged, *times = folder.remember(name, compute).values()
-    return Paths(np.array(points, np.float32), np.array(converged), *times)
+
+    def timed() -> tuple[dict[str, Any], Mapping[str, float]]:
+        found = compute()
+        return {"points": found.points, "converged": found.converged}, found.times
+
+    kept, times = folder.remember_timed(name, timed)
+    with folder.understood(name):
+        return Paths(np.array(kept["points"], np.float32), np.array(kept["converged"], bool), times)
 
 
 def straight(pairs: Float[Array, "m 2 d"], segments: int) -> Paths:
     """The straight lines between pairs."""
     lines = jax.vmap(partial(curves.straight, segments=segments))(pairs[:, 0], pairs[:, 1])
-    return Paths(np.asarray(lines), np.ones(len(lines), bool), 0.0, 0.0, 0.0)
+    return Paths(np.asarray(lines), np.ones(len(lines), bool), dict.fromkeys(TIMES, 0.0))
 
 
 def joined(
@@ -136,7 +153,8 @@ def joined(
     seconds = time.monotonic() - compiled
     back = np.argsort(order)
     points, converged = points[back], converged[back]
-    return Paths(points, converged, seconds, compiled - searched, searched - begun)
+    times = (seconds, compiled - searched, searched - begun)
+    return Paths(points, converged, dict(zip(TIMES, times, strict=True)))
 
 
 def over_graph(

@@ -27,6 +27,9 @@ from experiments.flow_config import (
     Subject,
     Weights,
     check,
+    check_data,
+    check_images,
+    check_memory,
     classifier,
     initial,
     load_subject,
@@ -37,7 +40,8 @@ from experiments.flow_config import (
     vector_field,
 )
 from experiments.folder import Folder, open_folder
-from experiments.supply import Source
+from experiments.source import resolved
+from experiments.supply import Source, Usual
 from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import calculus, data, flows, objectives, pde
@@ -99,7 +103,7 @@ MNIST_PAPER = with_vae(
 
 GAN = Config(
     run="runs/flows-gan",
-    generator="runs/gan",
+    generator=Usual("runs/gan"),
     flows=Flows(count=8, pace=1.0, frame="visible", starts="prior", codes=4096, bank=1024),
     weights=replace(ALIGNED, overlap=4.0),
     training=Training(steps=1500, batch_size=64, learning_rate=3e-3, decay="cosine"),
@@ -117,7 +121,7 @@ def published(
     """The published setting for a GAN, as a preset: 32 potentials, 20 steps, truncated latents."""
     config = Config(
         run=f"runs/flows-{name}",
-        generator=f"runs/{name}",
+        generator=Usual(f"runs/{name}"),
         source=Source(**flags),
         flows=Flows(
             count=32,
@@ -365,21 +369,27 @@ def latents(config: Config, subject: Subject) -> data.Dataset:
     return data.from_arrays("latents", **arrays)
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train the generator, unless there is one, and the potentials; measure, draw."""
     check(config)
+    config = resolved(config)
     found = supplied(config)
     dataset: data.Dataset | None = None
     if found is None:
         _, settings = vae_runs.source(config)
         dataset = train_vae.load(settings, "train")
         train_vae.check(settings, dataset)
+        check_images(config, dataset.image_shape)
+        check_data(config, dataset, settings.vae.latent_dim)
+        vae_runs.check(config, dataset)
+    else:
+        check_images(config, found.image_shape)
+    check_memory(config, settings.vae.latent_dim if found is None else found.latent_dim)
     folder = open_folder(config.run, config)
-    if (folder.path / traverse.LAST).exists():
-        # Nothing is left to do: the last picture is drawn after everything else.
-        flow_scores.show(folder.read_json(traverse.METRICS))
-        report.where(folder)
-        return
+    if traverse.is_drawn(folder, config):
+        with folder.understood(traverse.METRICS):
+            flow_scores.show(folder.read_object(traverse.METRICS))
+        return report.where(folder)
     if found is None:
         assert dataset is not None
         subject = load_subject(config, dataset, *vae_runs.load_vae(folder, config, dataset))
@@ -388,9 +398,9 @@ def run(config: Config) -> None:
         dataset = found.data
     params = train(folder, config, subject)
     summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
-    traverse.draw(folder, config, subject, params)
+    failed = traverse.draw(folder, config, subject, params)
     flow_scores.show(summary)
-    report.where(folder)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

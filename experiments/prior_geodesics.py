@@ -5,7 +5,7 @@ own, pulled back from its images, and paths are compared with straight lines.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,6 @@ from experiments.manifold import everywhere
 from experiments.paths import (
     BATCH,
     STRAIGHT,
-    TIMES,
     Geodesics,
     Paths,
     evenly,
@@ -90,42 +89,51 @@ def measure(supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]) -> 
                 "norm_of_ends": float(norms[:, [0, -1]].mean()),
                 "smallest_norm": float(norms.min(1).mean()),
                 "converged": float(found.converged.mean()),
-                **{key: getattr(found, key) for key in TIMES},
             }
         )
     return {"pairs": settings.pairs, "paths": rows}
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
     """Print the numbers of a run."""
-    rows = [{k: v for k, v in row.items() if k not in TIMES[1:]} for row in metrics["paths"]]
+    rows = report.with_times(metrics["paths"], [found.times for found in paths.values()])
     report.show("Paths between draws from the prior, means over pairs", rows)
 
 
-def draw(folder: Folder, supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]) -> None:
-    """Save the pictures of a run."""
+def draw(
+    folder: Folder, supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]
+) -> list[str]:
+    """Save the pictures of a run; gives the files of those that could not be drawn."""
     metric = pullback(supply.generator)
     lines = everywhere(length_of(metric), paths[STRAIGHT].points, at_once(supply, settings))
     longest = np.argsort(-lines)
-    figures = {"strips": draw_strips(supply, paths, longest[: settings.strips])}
-    if supply.latent_dim == 2:
-        points = paths[STRAIGHT].points.reshape(-1, 2)
-        spread = REACH * points.std(0)
-        shown = longest[np.linspace(0, len(longest) - 1, settings.shown).round().astype(int)]
-        figures["latent"] = plots.latent_maps(
-            [log_volume(metric)],
-            low=points.mean(0) - spread,
-            high=points.mean(0) + spread,
-            titles=[supply.name],
-            value="log volume",
-            data=paths[STRAIGHT].points[:, [0, -1]].reshape(-1, 2),
-            curves=[{name: np.asarray(found.points[shown]) for name, found in paths.items()}],
-            caption=(
-                "Latent space coloured by the log volume of the pull-back metric, with draws from "
-                "the prior: geodesics and straight lines between some pairs of them."
-            ),
-        )
-    report.save_figures(folder, figures)
+    figures: dict[str, Callable[[], Figure]] = {
+        "strips": partial(draw_strips, supply, paths, longest[: settings.strips])
+    }
+    if supply.latent_dim <= 2:
+        places = np.linspace(0, len(longest) - 1, settings.shown).round().astype(int)
+        figures["latent"] = partial(draw_latent, supply, paths, longest[places])
+    return report.save_figures(folder, figures)
+
+
+def draw_latent(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> Figure:
+    """The volume measure with draws and the paths between some pairs of them."""
+    dim = supply.latent_dim
+    points = paths[STRAIGHT].points.reshape(-1, dim)
+    spread = REACH * points.std(0)
+    return plots.latent_maps(
+        [log_volume(pullback(supply.generator))],
+        low=points.mean(0) - spread,
+        high=points.mean(0) + spread,
+        titles=[supply.name],
+        value="log volume",
+        data=paths[STRAIGHT].points[:, [0, -1]].reshape(-1, dim),
+        curves=[{name: np.asarray(found.points[shown]) for name, found in paths.items()}],
+        caption=(
+            "The log volume of the pull-back metric over the latent space, with draws from the "
+            "prior: geodesics and straight lines between some pairs of them."
+        ),
+    )
 
 
 def draw_strips(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> Figure:
@@ -150,10 +158,11 @@ def draw_strips(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -
     )
 
 
-def run(folder: Folder, supply: Supply, settings: Geodesics, seed: int) -> None:
+def run(folder: Folder, supply: Supply, settings: Geodesics, seed: int) -> int | None:
     """Join pairs, measure, draw."""
     paths = find(folder, supply, settings, seed)
     metrics = folder.remember("metrics", partial(measure, supply, settings, paths))
-    draw(folder, supply, settings, paths)
-    show(metrics)
-    report.where(folder)
+    failed = draw(folder, supply, settings, paths)
+    with folder.understood("metrics"):
+        show(metrics, paths)
+    return report.where(folder, failed)

@@ -20,6 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
+from experiments import interrupts
+
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 Result = TypeVar("Result")
@@ -46,6 +48,7 @@ def join() -> None:
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(address, count, own)
+    interrupts.rearm()  # its preemption service takes SIGTERM, which it would leave without effect
     if own:
         # What C++ libraries print as well.
         sys.stdout.flush()

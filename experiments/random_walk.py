@@ -8,7 +8,7 @@ first unless --generator names a finished one.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,10 +22,11 @@ from matplotlib.figure import Figure
 from experiments import judges, manifold, report
 from experiments.command import main
 from experiments.deviation import KINDS
-from experiments.folder import Folder, open_folder
+from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
 from experiments.judges import Judges
 from experiments.manifold import Subject, everywhere
+from experiments.source import resolved
 from latent_flows import plots
 from latent_flows.batches import in_batches
 from latent_flows.geometry.diffusion import brownian_motion
@@ -90,8 +91,8 @@ class Paths(NamedTuple):
     """Whether a walk stayed finite."""
     time_step: float
     """Time of a step, in squared lengths of the metric."""
-    seconds: float
-    compiling: float
+    times: Mapping[str, float]
+    """Seconds that walking and compiling took, where that is known."""
 
 
 def spread(subject: Subject, codes: Float[Array, "n d"]) -> float:
@@ -117,9 +118,7 @@ def time_step(
     return float(length**2 / np.median(everywhere(rate, codes)))
 
 
-def walk(
-    config: Config, metric: Metric, starts: Float[Array, "n d"], step: float
-) -> dict[str, Any]:
+def walk(config: Config, metric: Metric, starts: Float[Array, "n d"], step: float) -> Timed:
     """Walks from each start."""
     settings = config.walks
     ts = step * np.arange(settings.steps + 1.0)
@@ -132,7 +131,8 @@ def walk(
     compiled = jax.jit(in_batches(follow, BATCH)).lower(keys, starts).compile()
     ready = time.monotonic()
     found = jax.block_until_ready(compiled(keys, starts))
-    return Paths(found.zs, found.ok, step, time.monotonic() - ready, ready - begun)._asdict()
+    times = {"seconds": time.monotonic() - ready, "compiling": ready - begun}
+    return {"zs": found.zs, "ok": found.ok, "time_step": step}, times
 
 
 def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
@@ -142,14 +142,14 @@ def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
     for name in (*KINDS["both"], manifold.EUCLIDEAN):
         metric = subject.metrics[name]
 
-        def compute(metric: Metric = metric) -> dict[str, Any]:
+        def compute(metric: Metric = metric) -> Timed:
             step = time_step(config, subject, metric, subject.train.codes[:500])
             return walk(config, metric, starts, step)
 
-        saved = folder.remember(f"walks_{name}", compute)
-        found[name] = Paths(
-            **{**saved, "zs": jnp.asarray(saved["zs"]), "ok": jnp.asarray(saved["ok"])}
-        )
+        saved, times = folder.remember_timed(f"walks_{name}", compute)
+        with folder.understood(f"walks_{name}"):
+            zs = jnp.asarray(np.array(saved["zs"], np.float32))
+            found[name] = Paths(zs, jnp.asarray(saved["ok"]), saved["time_step"], times)
     return found
 
 
@@ -178,8 +178,6 @@ def measure_walks(
         "latent_step": float(np.median(lengths)),
         "reach": float(np.median(np.linalg.norm(zs[:, -1] - paths.zs[:, 0], axis=-1))),
         "ok": float(np.mean(paths.ok)),
-        "seconds": paths.seconds,
-        "compiling": paths.compiling,
     }
 
 
@@ -201,63 +199,78 @@ def measure(
     }
 
 
-def show(metrics: Mapping[str, Any]) -> None:
+def show(metrics: Mapping[str, Any], found: Mapping[str, Paths]) -> None:
     """Print the numbers of a run."""
+    rows = report.with_times(metrics["methods"], [paths.times for paths in found.values()])
     title = f"{metrics['walks']} walks of {metrics['steps']} steps from training codes"
-    report.show(f"{title}: shares of plausible samples", metrics["methods"])
+    report.show(f"{title}: shares of plausible samples", rows)
 
 
-def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> dict[str, Figure]:
+def draw(
+    config: Config, subject: Subject, found: Mapping[str, Paths]
+) -> dict[str, Callable[[], Figure]]:
     """Walks over the log volume, and what they decode to."""
-    drawn = config.walks.drawn
-    figures = {}
-    if subject.vae.config.latent_dim == 2:
-        codes = np.asarray(subject.train.codes[:1000])
-        walks = [np.asarray(paths.zs[:drawn]).reshape(-1, 2) for paths in found.values()]
-        low, high = box(codes)
-        # A walk that runs away leaves the picture, which it would else make too coarse to see.
-        seen = np.clip(np.concatenate(walks), low - (high - low) / 2, high + (high - low) / 2)
-        low, high = box(np.concatenate([codes, seen]))
-        behind = [name if name in KINDS["both"] else "rbf" for name in found]
-        figures["walks"] = plots.latent_maps(
-            [log_volume(subject.metrics[name]) for name in behind],
-            low=low,
-            high=high,
-            titles=[TITLES[name] for name in found],
-            value="log volume",
-            data=codes,
-            labels=None if subject.train.labels is None else subject.train.labels[:1000],
-            curves=[{"walk": np.asarray(paths.zs[:drawn])} for paths in found.values()],
-            resolution=61,
-            caption=(
-                "Random walks from training codes over the log volume of the walk's own metric "
-                "(for Euclidean walks that with RBF deviation), with training codes."
-            ),
-        )
+    figures: dict[str, Callable[[], Figure]] = {}
+    if subject.vae.config.latent_dim <= 2:
+        figures["walks"] = partial(draw_walks, config, subject, found)
     if subject.vae.image_shape != (1, 1, 3):
-        places = np.linspace(0, config.walks.steps, 12).astype(int)
-        decode = jax.vmap(jax.vmap(subject.mean))
-        rows = {name: decode(paths.zs[:drawn, places]) for name, paths in found.items()}
-        figures["samples"] = plots.strips(
-            np.concatenate([np.asarray(images) for images in rows.values()]),
-            row_labels=[TITLES[name] for name, images in rows.items() for _ in images],
-            axis="along the walk",
-            caption="Decoded points of random walks that start from the same training codes.",
-        )
+        figures["samples"] = partial(draw_samples, config, subject, found)
     return figures
 
 
-def run(config: Config) -> None:
+def draw_walks(config: Config, subject: Subject, found: Mapping[str, Paths]) -> Figure:
+    """Some walks over the log volume."""
+    drawn, dim = config.walks.drawn, subject.vae.config.latent_dim
+    codes = np.asarray(subject.train.codes[:1000])
+    walks = [np.asarray(paths.zs[:drawn]).reshape(-1, dim) for paths in found.values()]
+    low, high = box(codes)
+    # A walk that runs away leaves the picture, which it would else make too coarse to see.
+    seen = np.clip(np.concatenate(walks), low - (high - low) / 2, high + (high - low) / 2)
+    low, high = box(np.concatenate([codes, seen]))
+    behind = [name if name in KINDS["both"] else "rbf" for name in found]
+    return plots.latent_maps(
+        [log_volume(subject.metrics[name]) for name in behind],
+        low=low,
+        high=high,
+        titles=[TITLES[name] for name in found],
+        value="log volume",
+        data=codes,
+        labels=None if subject.train.labels is None else subject.train.labels[:1000],
+        curves=[{"walk": np.asarray(paths.zs[:drawn])} for paths in found.values()],
+        resolution=61,
+        caption=(
+            "Random walks from training codes over the log volume of the walk's own metric "
+            "(for Euclidean walks that with RBF deviation), with training codes."
+        ),
+    )
+
+
+def draw_samples(config: Config, subject: Subject, found: Mapping[str, Paths]) -> Figure:
+    """What some walks decode to."""
+    places = np.linspace(0, config.walks.steps, 12).astype(int)
+    decode = jax.vmap(jax.vmap(subject.mean))
+    rows = {name: decode(paths.zs[: config.walks.drawn, places]) for name, paths in found.items()}
+    return plots.strips(
+        np.concatenate([np.asarray(images) for images in rows.values()]),
+        row_labels=[TITLES[name] for name, images in rows.items() for _ in images],
+        axis="along the walk",
+        caption="Decoded points of random walks that start from the same training codes.",
+    )
+
+
+def run(config: Config) -> int | None:
     """Train the generator, walk, measure, draw."""
+    config = resolved(config)
     train_set, test_set = manifold.datasets(config)
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     judge = judges.appoint(folder, config, subject, train_set)
     found = find(folder, config, subject)
     metrics = folder.remember("metrics", partial(measure, config, subject, judge, found))
-    report.save_figures(folder, draw(config, subject, found))
-    show(metrics)
-    report.where(folder)
+    failed = report.save_figures(folder, draw(config, subject, found))
+    with folder.understood("metrics"):
+        show(metrics, found)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """What an experiment prints and saves at its end: tables and pictures."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from experiments import interrupts
+from experiments.command import disk_trouble
 from experiments.folder import Folder
 from latent_flows import plots
 
@@ -51,15 +54,67 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def save_figures(folder: Folder, figures: Mapping[str, Figure]) -> None:
-    """Write each figure as NAME.png, whole or not at all."""
-    for name, figure in figures.items():
-        folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
+def with_times(
+    rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """Rows with the seconds that each took: they are shown, and are no part of the metrics.
+
+    >>> with_times([{"method": "a"}, {"method": "b"}], [{"seconds": 2.0}, {}])
+    [{'method': 'a', 'seconds': 2.0}, {'method': 'b', 'seconds': None}]
+    """
+    pairs = zip(rows, times, strict=True)
+    return [{**row, "seconds": taken.get("seconds")} for row, taken in pairs]
 
 
-def where(folder: Folder) -> None:
-    """Print the pictures of a run folder."""
+def save_figures(folder: Folder, figures: Mapping[str, Callable[[], Figure]]) -> list[str]:
+    """Draw each figure, and write it as NAME.png before the next one is drawn.
+
+    Returns:
+        The files of those that could not be drawn, of which each is reported in a line.
+    """
+    return save_pictures(
+        folder,
+        {
+            f"{name}.png": lambda draw=draw: plots.png_bytes(draw())  # type: ignore[misc]
+            for name, draw in figures.items()
+        },
+    )
+
+
+def save_pictures(folder: Folder, pictures: Mapping[str, Callable[[], bytes]]) -> list[str]:
+    """Make the content of each file, and write it, whole or not at all, before the next is made.
+
+    Returns:
+        The files of those that could not be made, of which each is reported in a line.
+    """
+    failed = []
+    for name, make in pictures.items():
+        try:
+            content = make()
+        except Exception as error:
+            # Where what fails is not the picture.
+            if disk_trouble(error) or interrupts.is_asked():
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"error: {name} could not be drawn ({reason})", file=sys.stderr, flush=True)
+            failed.append(name)
+        else:
+            folder.write_bytes(name, content)
+    return failed
+
+
+def where(folder: Folder, failed: Iterable[str] = ()) -> int | None:
+    """Print the pictures of a run folder.
+
+    Args:
+        folder: of the run.
+        failed: files of pictures that could not be drawn.
+
+    Returns:
+        The exit code of the run: 1 where a picture is missing.
+    """
     pictures = sorted([*folder.path.glob("*.png"), *folder.path.glob("*.gif")])
     print(f"results: {folder.path}")
     for picture in pictures:
         print(f"  {picture}")
+    return 1 if [*failed] else None

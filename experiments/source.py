@@ -5,29 +5,38 @@ is brought into one form here.
 """
 
 import importlib
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import Array
 
-from experiments import import_weights, train_gan
+from experiments import budget, import_weights, train_gan, train_vae, vae_runs
 from experiments.command import UsageError, module_name
 from experiments.folder import made_by, read_config
 from experiments.own_function import own, what
 from experiments.published import published
-from experiments.supply import Source, Supply, draws
+from experiments.supply import Source, Supply, Usual, check_changes, draws
 from experiments.training import restore
 from latent_flows import data
 from latent_flows.generators.hoisting import hoist
 from latent_flows.generators.sngan import SNGAN
+from latent_flows.typing import Generator
+
+Study = TypeVar("Study", bound=Any)
 
 PROBES = 4
 """Draws from the prior whose images are looked at before a generator is taken."""
 SLACK = 0.25
 """Of the width of `range`: how far beyond it the pixels of a user's images may lie."""
+VAE_FIELDS = ("vae", "vae_objective", "vae_training")
+"""What a configuration says of the VAE that it trains."""
 GANS = (module_name(train_gan.Config), module_name(import_weights.Config))
 """Experiments whose run folders hold a generator alone."""
 STUDIES = tuple(f"experiments.{name}" for name in ("flow_config", "direction_config", "geodesics"))
@@ -53,6 +62,49 @@ def named(run: str, source: Source) -> tuple[str, Source, int | None]:
     earlier: Any = read_config(run, importlib.import_module(maker).Config)
     run, source, seed = named(earlier.generator, earlier.source)
     return run, source, earlier.seed if seed is None else seed
+
+
+def resolved(config: Study) -> Study:
+    """The configuration of an experiment that says of its generator what is true of it.
+
+    Where a generator is given, data and architecture are that one's, whatever a preset says of the
+    one that it would train; a word is said where the data are others.
+
+    Args:
+        config: as the command line gave it.
+
+    Raises:
+        UsageError: two generators are named, or there is none where one is.
+    """
+    source = getattr(config, "source", Source())
+    if source.path:
+        if config.generator and not isinstance(config.generator, Usual):
+            raise UsageError(
+                f"--generator {config.generator} and --generator.path {source.path} name two "
+                "generators; leave one of them out"
+            )
+        return replace(config, generator="", data="")
+    if not config.generator:
+        return config
+    run, source, _ = named(config.generator, source)
+    true: dict[str, Any] = {"data": "", "image_size": None}
+    if run and not source.path and made_by(run) == module_name(train_gan.Config):
+        gan = read_config(run, train_gan.Config)
+        true = {"data": gan.data, "image_size": gan.image_size}
+    elif not is_given(run, source):
+        _, vae = vae_runs.source(config)
+        outer = replace(train_vae.with_vae(config, vae), run=config.run)
+        true = {name: getattr(outer, name) for name in ("data", "image_size", *VAE_FIELDS)}
+        if hasattr(config, "labels"):
+            true["labels"] = vae.labels
+        if vae.data != config.data:
+            print(
+                f"warning: the generator of {config.generator} was trained on {vae.data}, and so "
+                f"the data are {vae.data}, not {config.data}",
+                file=sys.stderr,
+                flush=True,
+            )
+    return replace(config, **true)
 
 
 def is_supplied(run: str, source: Source) -> bool:
@@ -92,6 +144,12 @@ def supply(run: str, source: Source, seed: int) -> Supply:
     """
     if source.path:
         return _checked(own(source), source)
+    for flag in ("checkpoint", "latent_dim", "range"):
+        if getattr(source, flag) != getattr(Source(), flag):
+            raise UsageError(
+                f"--generator.{flag.replace('_', '-')} belongs to --generator.path; the generator "
+                f"of {run} has its own"
+            )
     if made_by(run) == module_name(train_gan.Config):
         return _checked(_trained(run, source), source)
     net, variables = import_weights.load(run)
@@ -127,11 +185,14 @@ def _colours(run: str) -> int:
 
 
 def _checked(found: Supply, source: Source) -> Supply:
-    """The same, once images of a few draws were found to be finite and in their range.
+    """The same, once images of a few draws were found to be finite, in their range and different.
 
     Raises:
         UsageError: they are not.
     """
+    budget.check_images(
+        PROBES, found.image_shape, f"a few images of {found.name}", "make them smaller"
+    )
     latents = draws(found.prior, jax.random.key(0), PROBES)
     try:
         # Programs take its parameters as arguments: as constants they would each hold a copy.
@@ -148,4 +209,34 @@ def _checked(found: Supply, source: Source) -> Supply:
             f"{found.name} makes pixels from {seen[0]:.3g} to {seen[1]:.3g}, far beyond "
             f"--generator.range {low:g} {high:g}; give their black and white"
         )
+    check_changes(found.name, images)
+    if source.path:
+        _check_slopes(found, latents)
     return found
+
+
+def _check_slopes(found: Supply, latents: Array) -> None:
+    """Whether images have derivatives that say how they change.
+
+    Raises:
+        UsageError: they are zero, as of rounded numbers, or not finite.
+    """
+
+    @jax.jit
+    def slopes(generator: Generator, latents: Array) -> Array:
+        def slope(z: Array) -> Array:
+            return jax.jvp(generator, (z,), (jnp.ones_like(z),))[1]
+
+        return jax.lax.map(slope, latents)
+
+    try:
+        made = np.asarray(slopes(found.generator, latents))
+    except TypeError:
+        return  # a function with a derivative of its own that goes backwards only
+    if not np.isfinite(made).all():
+        raise UsageError(f"{found.name} makes images whose derivatives are not finite")
+    if not made.any():
+        raise UsageError(
+            f"{found.name} makes images whose derivatives by the latent are zero, as if they never "
+            "changed: is something rounded, or held by stop_gradient?"
+        )

@@ -1,5 +1,7 @@
 """Mean and standard deviation over the metrics of several finished runs, such as seeds."""
 
+import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ import tyro
 
 from experiments import report
 from experiments.command import UsageError, main
-from experiments.folder import made_by, read_json
+from experiments.folder import made_by, read_header, read_object
 from latent_flows.choices import choose
 
 METRICS = "metrics.json"
@@ -96,14 +98,29 @@ def load(config: Config) -> list[dict[str, list[Row]]]:
     """
     if len(config.runs) < 2:
         raise UsageError(f"a summary needs at least two run folders, got {len(config.runs)}")
+    seen: dict[Path, str] = {}
+    for run in config.runs:
+        path = Path(run).expanduser().resolve()
+        if path in seen:
+            raise UsageError(f"{seen[path]} and {run} are one run: it says nothing of a deviation")
+        seen[path] = run
     makers = {run: made_by(run) for run in config.runs}
     if len(set(makers.values())) > 1:
         raise UsageError(f"the runs are of several experiments: {makers}")
-    paths = [Path(run) / METRICS for run in config.runs]
+    paths = [Path(run).expanduser() / METRICS for run in config.runs]
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path.parent} has no {METRICS}; run it to its end first")
-    return [tables(read_json(path)) for path in paths]
+    configs = {run: read_header(run)["config"] for run in config.runs}
+    for first, second in itertools.combinations(config.runs, 2):
+        if configs[first] and configs[first] == configs[second]:
+            print(
+                f"warning: {first} and {second} have the same settings and seed: their deviation "
+                "says nothing",
+                file=sys.stderr,
+                flush=True,
+            )
+    return [tables(read_object(path)) for path in paths]
 
 
 def chosen(row: Row, measures: Sequence[str]) -> dict[str, Any]:

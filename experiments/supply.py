@@ -7,12 +7,25 @@ from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from experiments.command import UsageError
+from latent_flows import memory
 from latent_flows.data import Dataset
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent
+
+SAME = 1e-6
+"""Up to which pixels in [0, 1] are the same."""
+
+
+class Usual(str):
+    """A preset's run folder of a generator, which one that is named by its path takes the place of.
+
+    A folder that was given as a flag is a plain string.
+    """
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,21 @@ class Supply(NamedTuple):
     """The data it was trained on, where their factors can be measured."""
 
 
+def check_changes(name: str, images: Float[np.ndarray, "n h w c"]) -> None:
+    """Whether images of different latents differ at all.
+
+    Raises:
+        UsageError: they are the same.
+
+    >>> check_changes("a bowl", np.stack([np.zeros((2, 2, 1)), np.ones((2, 2, 1))]))
+    """
+    if np.ptp(images, axis=0).max() <= SAME:
+        raise UsageError(
+            f"{name} makes the same image of every latent: there is nothing to move through or "
+            "to measure"
+        )
+
+
 def prior(source: Source, dim: int) -> Callable[[PRNGKeyArray], Latent]:
     """A function that draws a latent of `dim` numbers.
 
@@ -101,5 +129,15 @@ def prior(source: Source, dim: int) -> Callable[[PRNGKeyArray], Latent]:
 def draws(
     prior: Callable[[PRNGKeyArray], Latent], key: PRNGKeyArray, count: int
 ) -> Float[Array, "n d"]:
-    """Independent latents."""
+    """Independent latents.
+
+    Raises:
+        ValueError: there is too little memory for so many.
+    """
+    one = jax.eval_shape(prior, jax.random.key(0))
+    memory.require(
+        count * (8 + memory.size_of(one)),
+        f"drawing {count} latents of {one.shape[0]} numbers",
+        "lower --flows.codes, --inversion.count, --geodesics.pairs or the latent dimensions",
+    )
     return jax.jit(jax.vmap(prior))(jax.random.split(key, count))

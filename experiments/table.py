@@ -18,14 +18,12 @@ import numpy as np
 import tyro
 
 from experiments import table_page
-from experiments.command import Failure, UsageError, main
-from experiments.folder import Folder, read_json
+from experiments.command import Failure, UsageError, is_of_the_disk, main
+from experiments.folder import Folder, read_object, run_around, understood
 from experiments.table_groups import GROUPS, Group, Measure, Row
 from latent_flows.choices import choose
 
 METRICS = "metrics.json"
-DISK = "goes on from the last checkpoint"
-"""What a run says that stopped for want of disk: it did not fail."""
 Entry = dict[str, Any]
 """Of one row and seed: label, seed, command, status, values by column, message."""
 
@@ -49,6 +47,14 @@ class Run:
     """Folder for the numbers."""
     again: bool = False
     """Run again what has diverged."""
+
+    def is_kept(self) -> bool:
+        """Whether a row is finished, or has a checkpoint to go on from."""
+        return any(
+            (Path(self.results) / f"{name}.json").exists()
+            or any((Path(self.root) / name).glob("*/checkpoints/*/[0-9]*"))
+            for name in self.groups
+        )
 
 
 @dataclass(frozen=True)
@@ -171,26 +177,54 @@ def run_job(job: Job) -> tuple[str, str]:
     log = job.folder.with_suffix(".log")
     words = [sys.executable, *job.command[1:]]
     with open(log, "ab") as file:
-        result = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, check=False)
-        file.write(result.stderr)
-    lines = result.stderr.decode(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else f"exit code {result.returncode}"
-    if result.returncode == 0:
+        code, stderr = _finish(subprocess.Popen(words, stdout=file, stderr=subprocess.PIPE))
+        file.write(stderr)
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else f"exit code {code}"
+    if code == 0:
         return "done", ""
-    if result.returncode == 1 and last.startswith("error: ") and DISK not in last:
+    if code == 1 and last.startswith("error: ") and not is_of_the_disk(last):
         return "diverged", last.removeprefix("error: ")
-    kind = UsageError if result.returncode == 2 else Failure
+    kind = UsageError if code == 2 else Failure
     raise kind(f"{job.label}, seed {job.seed}: {last.removeprefix('error: ')} (see {log})")
+
+
+def results_in(results: str) -> Path:
+    """The folder for numbers and pages, if it is no run's and no file.
+
+    Raises:
+        UsageError: it is.
+    """
+    path = Path(results).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--results {results} is a file, not a folder")
+    if (outer := run_around(path / "any")) is not None:
+        raise UsageError(f"--results {results} lies in the run folder {outer}; choose another")
+    return path
+
+
+def _finish(process: "subprocess.Popen[bytes]") -> tuple[int, bytes]:
+    """Waits for a run; one that this process is stopped in is stopped, and saves its last step."""
+    try:
+        _, stderr = process.communicate()
+    except KeyboardInterrupt:
+        # It may have had Ctrl-C itself, of which a second one would stop it before it has saved.
+        process.terminate()
+        process.wait()
+        raise
+    return process.returncode, stderr
 
 
 class Store:
     """The numbers of a group, in a file that is whole at any moment."""
 
     def __init__(self, results: str, name: str):
-        self._folder, self._file = Folder(Path(results).expanduser().absolute()), f"{name}.json"
+        self._folder, self._file = Folder(results_in(results)), f"{name}.json"
         path = self._folder.path / self._file
-        kept = read_json(path)["entries"] if path.exists() else []
-        self.entries: dict[tuple[str, int], Entry] = {(e["label"], e["seed"]): e for e in kept}
+        self.entries: dict[tuple[str, int], Entry] = {}
+        if path.exists():
+            with understood(path):
+                self.entries = {(e["label"], e["seed"]): e for e in read_object(path)["entries"]}
 
     def put(self, entry: Entry) -> None:
         """Keep an entry, in place of an older one of the same row and seed."""
@@ -207,7 +241,7 @@ def keep(store: Store, name: str, job: Job, status: str, message: str) -> None:
     """Put what came of a run into the store: its own row, and those that are taken from it."""
     group = GROUPS[name]
     path = job.folder / METRICS
-    metrics = read_json(path) if status == "done" else {}
+    metrics = read_object(path) if status == "done" else {}
     for row in group.rows:
         if job.label not in (row.label, row.of):
             continue
@@ -272,7 +306,7 @@ def run_groups(config: Run) -> None:
 def run(config: Run | Render) -> None:
     """Run rows, or render what was run."""
     if isinstance(config, Render):
-        for path in table_page.render(config.results):
+        for path in table_page.render(str(results_in(config.results))):
             print(path)
     else:
         run_groups(config)

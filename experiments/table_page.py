@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.command import UsageError
-from experiments.folder import Folder, read_json
+from experiments.folder import Folder, read_object, understood
 from experiments.table_groups import GROUPS, Group
 from latent_flows import plots
 
@@ -104,7 +104,8 @@ def render(results: str) -> list[Path]:
     for name, group in GROUPS.items():
         if not (path / f"{name}.json").exists():
             continue
-        rows = by_row(group, read_json(path / f"{name}.json")["entries"])
+        with understood(path / f"{name}.json"):
+            rows = by_row(group, read_object(path / f"{name}.json")["entries"])
         if not rows:
             continue
         page += ["", f"## {group.title}", "", group.notes.strip(), "", *table(group, rows)]

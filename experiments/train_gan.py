@@ -15,7 +15,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from experiments import classifier, realism, report
+from experiments import budget, classifier, realism, report
+from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
@@ -255,12 +256,18 @@ def to_canvas(images: Float[Array, "n h w c"], size: int) -> Float[Array, "n siz
     return 2 * jnp.pad(images, [(0, 0), *margins, (0, 0)]) - 1
 
 
-def check(config: Config, net: SNGAN, dataset: Dataset) -> None:
+def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: images larger than the generator's, or fewer than a batch.
+        ValueError: images larger than the generator's, or that nobody draws; fewer than a batch,
+            or fewer than two that are held out; networks larger than the memory.
     """
+    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
+    if test.length < 2:
+        raise ValueError(
+            f"{test.name} holds out {test.length} example, samples are compared with at least 2"
+        )
     if max(dataset.image_shape[:2]) > net.resolution:
         raise ValueError(
             f"{dataset.name} has images of {dataset.image_shape[:2]} pixels, networks.generator "
@@ -271,6 +278,13 @@ def check(config: Config, net: SNGAN, dataset: Dataset) -> None:
             f"a batch of {largest} is more than the {dataset.length} examples of {dataset.name}; "
             "lower the batch size"
         )
+    critic = Discriminator(config.networks.discriminator)
+    budget.check_init(
+        partial(begin, net, critic, config),
+        0,
+        f"an SNGAN of {net.latent_dim} latents",
+        "lower --networks.latent-dim, --networks.generator or --networks.discriminator",
+    )
 
 
 def train(folder: Folder, config: Config, dataset: Dataset) -> Params:
@@ -332,36 +346,41 @@ def _on_canvas(dataset: Dataset, size: int) -> Dataset:
     return replace(dataset, image_shape=shape, examples=examples)
 
 
-def draw(folder: Folder, net: SNGAN, variables: Params, dataset: Dataset) -> None:
-    """Save the pictures of a GAN."""
-    made = sample(net, variables, jax.random.key(0), SHOWN)
+def draw(folder: Folder, net: SNGAN, variables: Params, dataset: Dataset) -> list[str]:
+    """Save the pictures of a GAN; gives the files of those that could not be drawn."""
     figures = {
-        "samples": plots.samples_grid(
-            np.asarray(made), caption=f"Samples of an SNGAN trained on {dataset.name}."
+        "samples": lambda: plots.samples_grid(
+            np.asarray(sample(net, variables, jax.random.key(0), SHOWN)),
+            caption=f"Samples of an SNGAN trained on {dataset.name}.",
         ),
-        f"losses_{PHASE}": plots.loss_curves(
+        f"losses_{PHASE}": lambda: plots.loss_curves(
             folder.rows(PHASE), caption="Hinge loss of the discriminator, and what goes with it."
         ),
     }
-    report.save_figures(folder, figures)
+    return report.save_figures(folder, figures)
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    check_image_size(config.image_size)
+    check_devices(training=config.training, classifier=config.classifier)
     sets = {
-        split: data.with_labels(
-            data.load(config.data, split=split, size=config.image_size), config.labels
+        part: data.with_labels(
+            data.load_part(config.data, part, size=config.image_size), config.labels
         )
-        for split in ("train", "test")
+        for part in ("train", "test")
     }
     net = model(config, sets["train"])
-    check(config, net, sets["train"])
+    check(config, net, sets["train"], sets["test"])
+    critic = Discriminator(config.networks.discriminator)
+    jax.eval_shape(partial(begin, net, critic, config), jax.random.key(0))
     folder = open_folder(config.run, config)
     variables = train(folder, config, sets["train"])
-    draw(folder, net, variables, sets["train"])
+    failed = draw(folder, net, variables, sets["train"])
     metrics = folder.remember("metrics", lambda: measure(folder, config, net, variables, sets))
-    report.show(f"SNGAN on {sets['train'].name}", [metrics])
-    report.where(folder)
+    with folder.understood("metrics"):
+        report.show(f"SNGAN on {sets['train'].name}", [metrics])
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

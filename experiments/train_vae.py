@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
+from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
-from experiments import deviation, report
+from experiments import budget, deviation, report
+from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
@@ -43,7 +45,9 @@ class Objective:
     beta: float = 1.0
     """Weight of the KL divergence of the posterior from the prior."""
     total_correlation: float = 0.0
-    """Extra weight of the total correlation of the codes (beta-TC-VAE's beta, minus 1)."""
+    """Extra weight of the total correlation of the codes (beta-TC-VAE's beta, minus 1). Its
+    estimate on a batch is far too large where posteriors are narrow: total_correlation_gaussian,
+    reported beside it, is the number to trust."""
     warmup: int = 50
     """Steps over which both weights rise from 0."""
     decoded: int = 0
@@ -100,6 +104,8 @@ class Config:
         for name in ("test_images", "iwae_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.objective.decoded > self.training.batch_size:
             raise ValueError(
                 f"objective.decoded ({self.objective.decoded}) is more than "
@@ -193,9 +199,9 @@ PRESETS = {
 }
 
 
-def load(config: Config, split: str) -> Dataset:
-    """The data set that a configuration names."""
-    dataset = data.load(config.data, split=split, size=config.image_size)
+def load(config: Config, part: str) -> Dataset:
+    """A part of the data set that a configuration names."""
+    dataset = data.load_part(config.data, part, size=config.image_size)
     return data.with_labels(dataset, config.labels)
 
 
@@ -203,16 +209,17 @@ def check(config: Config, dataset: Dataset) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
-        ValueError: a batch larger than the data set, or a negative seed.
+        ValueError: a batch larger than the data set, images that nobody draws or that make no
+            sense, or more than the memory.
     """
+    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
         raise ValueError(
             f"a batch of {largest} is more than the {dataset.length} examples "
             f"of {dataset.name}; lower the batch size"
         )
-    if config.seed < 0:
-        raise ValueError(f"seed must not be negative, got {config.seed}")
+    budget.check_vae(config.vae, dataset.image_shape, largest)
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
     jax.eval_shape(partial(augmented, config.objective), jax.random.key(0), image)
 
@@ -243,7 +250,12 @@ def loss(
     total = reconstruction + rise * (
         objective.beta * kl + objective.total_correlation * correlation
     )
-    terms = {"reconstruction": reconstruction, "kl": kl, "total_correlation": correlation}
+    terms = {
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "total_correlation": correlation,
+        "total_correlation_gaussian": objectives.gaussian_total_correlation(mean, std),
+    }
     return total / images[0].size, terms
 
 
@@ -407,33 +419,38 @@ def measure_sprites(
     }
 
 
-def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> None:
-    """Save the pictures of a VAE."""
-    images = jnp.asarray(test.examples(np.arange(0, test.length, test.length // 16)[:16])["image"])
+def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> list[str]:
+    """Save the pictures of a VAE; gives the files of those that could not be drawn."""
+    figures = {"reconstructions": partial(reconstructions, vae, params, test)}
+    for phase in (PHASE, *KINDS["both"]):
+        if rows := folder.rows(phase):
+            caption = f"Loss per pixel of the phase '{phase}', and its terms."
+            figures[f"losses_{phase}"] = partial(plots.loss_curves, rows, caption=caption)
+    return report.save_figures(folder, figures)
+
+
+def reconstructions(vae: VAE, params: Params, test: Dataset) -> Figure:
+    """Held-out images and what becomes of them."""
+    chosen = np.arange(0, test.length, max(test.length // 16, 1))[:16]
+    images = jnp.asarray(test.examples(chosen)["image"])
     encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
     decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
     mean, _ = encode(images)
-    phases = [phase for phase in (PHASE, *KINDS["both"]) if folder.rows(phase)]
-    figures = {
-        "reconstructions": plots.reconstructions(
-            np.asarray(images),
-            np.asarray(decode(mean)),
-            f"Held-out images of {test.name} and their reconstructions.",
-        ),
-        **{
-            f"losses_{phase}": plots.loss_curves(
-                folder.rows(phase), caption=f"Loss per pixel of the phase '{phase}', and its terms."
-            )
-            for phase in phases
-        },
-    }
-    report.save_figures(folder, figures)
+    return plots.reconstructions(
+        np.asarray(images),
+        np.asarray(decode(mean)),
+        f"Held-out images of {test.name} and their reconstructions.",
+    )
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    check_image_size(config.image_size)
+    fitted = {"deviation.training": config.deviation.training} if KINDS[config.variance] else {}
+    check_devices(training=config.training, **fitted)
     train_set, test_set = load(config, "train"), load(config, "test")
     check(config, train_set)
+    jax.eval_shape(partial(initial, model(config, train_set)), jax.random.key(0))
     folder = open_folder(config.run, config)
     params = train(folder, config, train_set)
     vae = model(config, train_set)
@@ -442,9 +459,10 @@ def run(config: Config) -> None:
         for kind in KINDS[config.variance]
     }
     metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
-    draw(folder, vae, params, test_set)
-    report.show(f"VAE on {train_set.name}, held out", [metrics])
-    report.where(folder)
+    failed = draw(folder, vae, params, test_set)
+    with folder.understood("metrics"):
+        report.show(f"VAE on {train_set.name}, held out", [metrics])
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import signal
 import threading
 import time
 import zlib
@@ -22,7 +21,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from tensorboardX import SummaryWriter
 
-from experiments import checkpoints, memory, processes
+from experiments import budget, checkpoints, interrupts, memory, processes
 from experiments.command import Failure, UsageError
 from experiments.folder import Folder
 from experiments.progress import progress
@@ -224,15 +223,11 @@ def advance(
     Raises:
         Failure: a metric was not finite, or the batches ended.
         UsageError: the batch cannot be split evenly, or the checkpoints hold another model.
-        KeyboardInterrupt: on Ctrl-C, after a checkpoint of the step just done. Of several
-            processes each stops at once.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint of the step just done.
+            Of several processes each stops at once.
     """
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    if config.batch_size % mesh.size:
-        raise UsageError(
-            f"a batch of {config.batch_size} cannot be split evenly over {mesh.size} devices; "
-            f"choose a multiple of {mesh.size} as --training.batch-size"
-        )
+    check_shares(config.batch_size, mesh.size, "--training.batch-size")
     whole = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("data"))
     # Two phases of one seed must not share their randomness.
@@ -243,7 +238,7 @@ def advance(
         return jax.tree.map(_strong, begin(key))
 
     path = folder.path / "checkpoints" / phase
-    like = jax.eval_shape(strong, init_key)
+    like = budget.checked_state(jax.eval_shape(strong, init_key), phase)
     found = _newest(path, like)
     if found is not None:
         state = processes.place(found, whole)
@@ -283,7 +278,7 @@ def advance(
         report(
             start,
             f"compiled in {time.monotonic() - begun:.1f} s, a step takes "
-            f"{memory.text(memory.needs(step))}",
+            f"{memory.text(budget.checked_needs(step, phase))}",
         )
 
         watch = _Watch(
@@ -311,8 +306,21 @@ def advance(
             if manager is not None and (halt or done == config.steps):
                 manager.wait_until_finished()
             if halt:
-                raise KeyboardInterrupt
+                raise interrupts.Interrupted
     return processes.own(state)
+
+
+def check_shares(size: int, devices: int, flag: str) -> None:
+    """Rejects a batch that cannot be shared out evenly.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if size % devices:
+        raise UsageError(
+            f"a batch of {size} cannot be split evenly over {devices} devices; "
+            f"choose a multiple of {devices} as {flag}"
+        )
 
 
 def _newest(path: Path, like: State) -> State | None:
@@ -348,9 +356,22 @@ def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
 def _finished(root: Path, phase: str, like: Params) -> Params:
     path = root / "checkpoints" / phase
     found = checkpoints.newest(path, tidy=False)
+    steps = [int(child.name) for child in path.glob("*") if child.name.isdigit()]
+    if found is None and steps:
+        raise UsageError(
+            f"{path}: every checkpoint of {phase!r} is damaged (step "
+            f"{', '.join(map(str, sorted(steps)))}); what is left of the phase is to be trained "
+            "again: run the command that made the folder"
+        )
     if found is None:
         raise UsageError(f"{root} holds no checkpoint of {phase!r}; train it there first")
     step, flat = found
+    if step < max(steps):
+        raise UsageError(
+            f"{path}: the checkpoint of {phase!r} at step {max(steps)} is damaged, the last good "
+            f"one is at step {step} of {int(flat['total'])}; run the command that made the folder "
+            "to go on from there"
+        )
     if step < (total := int(flat["total"])):
         raise UsageError(
             f"{phase!r} in {root} is at step {step} of {total}; run it to its end first"
@@ -495,18 +516,8 @@ def _strong(leaf: Any) -> Array:
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets, so that no step is torn apart; a second Ctrl-C stops at once."""
-    asked = threading.Event()
-    # Several processes would each stop after another step.
-    if processes.several() or threading.current_thread() is not threading.main_thread():
-        yield asked
+    if processes.several():
+        yield threading.Event()  # each would stop after another step
         return
-
-    def ask(*_: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
+    with interrupts.deferred() as asked:
         yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

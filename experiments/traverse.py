@@ -1,7 +1,11 @@
 """Draw what learnt potentials do: traversal grid, animation, landscapes with flow lines, losses."""
 
+import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Annotated
 
 import jax
@@ -12,7 +16,7 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 from experiments import flow_families, report
-from experiments.command import main
+from experiments.command import UsageError, main
 from experiments.flow_config import (
     PHASE,
     Config,
@@ -21,14 +25,15 @@ from experiments.flow_config import (
     network,
     vector_field,
 )
-from experiments.folder import Folder, open_folder
+from experiments.folder import CONFIG, Folder, open_folder, run_around
 from experiments.training import Params
 from latent_flows import flows, plots, potentials
 from latent_flows.evaluation import traversals
 
 METRICS = "metrics.json"
+GRID, LANDSCAPES = "traversals", "landscapes"
 LAST = "traversals.gif"
-"""The file that is written last: where it is, the run is finished."""
+"""The file that is written last."""
 FRAMES = 6
 """Images each way of a row, the start left out."""
 
@@ -43,6 +48,14 @@ class Drawing:
     """Which starting point the grid shows, counted from 0."""
     stretch: float = 1.0
     """Time of the traversals, in units of the trained horizon."""
+    to: str = ""
+    """Folder to draw into; empty: the run folder."""
+
+    def __post_init__(self) -> None:
+        if self.start < 0:
+            raise ValueError(f"--start must be at least 0, got {self.start}")
+        if not (self.stretch > 0 and math.isfinite(self.stretch)):
+            raise ValueError(f"--stretch must be positive and finite, got {self.stretch}")
 
 
 def bidirectional(
@@ -74,28 +87,42 @@ def draw(
     *,
     start: int = 0,
     stretch: float = 1.0,
-) -> None:
-    """Save every picture of a run."""
+    source: Folder | None = None,
+) -> list[str]:
+    """Save every picture of a run; gives the files of those that could not be drawn."""
     z0 = representative(subject, start)
-    images, _, times = bidirectional(config, subject, params, z0, stretch)
-    labels = row_labels(folder, config)
+    labels = row_labels(source or folder, config)
+
+    @cache
+    def followed() -> tuple[np.ndarray, np.ndarray]:
+        images, _, times = bidirectional(config, subject, params, z0, stretch)
+        return np.asarray(images), np.asarray(times)
+
     what = (
         f"{subject.name}: each row follows one of the {flow_families.describe(config.flows)} from "
         "the marked image, forward to the right and reversed to the left."
     )
-    figures = {
-        "traversals": plots.traversal_grid(
-            np.asarray(images), times=np.asarray(times), row_labels=labels, caption=what
-        )
-    }
+
+    def grid() -> Figure:
+        images, times = followed()
+        return plots.traversal_grid(images, times=times, row_labels=labels, caption=what)
+
+    figures: dict[str, Callable[[], Figure]] = {GRID: grid}
     if config.flows.family == "potential":
-        figures["landscapes"] = landscapes(config, subject, params, labels)
+        figures[LANDSCAPES] = partial(landscapes, config, subject, params, labels)
     for phase in ("vae", PHASE):
-        if rows := folder.rows(phase):
+        if rows := (source or folder).rows(phase):
             caption = f"Loss of the phase '{phase}' and its unweighted terms."
-            figures[f"losses_{phase}"] = plots.loss_curves(rows, caption=caption)
-    report.save_figures(folder, figures)
-    folder.write_bytes(LAST, plots.traversal_gif(np.asarray(images), row_labels=labels, fps=8))
+            figures[f"losses_{phase}"] = partial(plots.loss_curves, rows, caption=caption)
+    animation = {LAST: lambda: plots.traversal_gif(followed()[0], row_labels=labels, fps=8)}
+    return report.save_figures(folder, figures) + report.save_pictures(folder, animation)
+
+
+def is_drawn(folder: Folder, config: Config) -> bool:
+    """Whether nothing is left to do in a run: the last picture is drawn after everything else."""
+    kinds = (GRID, LANDSCAPES) if config.flows.family == "potential" else (GRID,)
+    names = (LAST, *(f"{kind}.png" for kind in kinds))
+    return all((folder.path / name).exists() for name in names)
 
 
 def representative(subject: Subject, start: int) -> Array:
@@ -117,14 +144,18 @@ def row_labels(folder: Folder, config: Config) -> list[str]:
     numbers = [str(k) for k in range(config.flows.count)]
     if not (folder.path / METRICS).exists():
         return numbers
-    rows = folder.read_json(METRICS)["comparison"]
-    own = next(row for row in rows if row["method"] in flow_families.NAMES.values())
-    winners = own.get("winners")
+    with folder.understood(METRICS):
+        rows = folder.read_object(METRICS)["comparison"]
+        own = next(row for row in rows if row["method"] in flow_families.NAMES.values())
+        winners = own.get("winners")
     return [f"{k}: {winner}" for k, winner in zip(numbers, winners or (), strict=False)] or numbers
 
 
 def landscapes(config: Config, subject: Subject, params: Params, labels: list[str]) -> Figure:
-    """Each potential over the plane of the two axes along which its flow goes farthest."""
+    """Each potential over the plane of the two axes along which its flow goes farthest.
+
+    Where there is one axis only, over that.
+    """
     net, count = network(config), config.flows.count
     horizon = float(config.flows.horizon)
     starts = subject.starts[:24]
@@ -140,34 +171,72 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
     planes, curves, axes = [], [], []
     for k in range(count):
         moved = jnp.mean(jnp.abs(zs[k, :, -1] - zs[k, :, 0]) / half, axis=0)
-        first, second = np.argsort(-np.asarray(moved))[:2]
-        basis = jnp.eye(len(centre))[jnp.array([first, second])]
+        farthest = np.argsort(-np.asarray(moved))[:2]
+        basis = jnp.eye(len(centre))[farthest]
         u = potentials.select(net, params["potentials"], k)
         planes.append(lambda t, ab, u=u, basis=basis: u(t, centre + ab @ (basis * half)))
         curves.append((zs[k] - centre) / half @ basis.T)
-        axes.append(f"{labels[k]} (axes {first}, {second})")
+        named = "axis" if len(farthest) == 1 else "axes"
+        axes.append(f"{labels[k]} ({named} {', '.join(map(str, farthest))})")
+    dim = len(farthest)
+    where = "axis" if dim == 1 else "plane, through their centre, of the two axes"
+    points = "codes" if has_codes(config, subject) else "draws from the prior"
     return plots.landscape(
         planes,
-        origin=jnp.zeros(2),
-        basis=jnp.eye(2),
+        origin=jnp.zeros(dim),
+        basis=jnp.eye(dim),
         extent=1.5,
         times=[horizon],
         trajectories=curves,
         labels=axes,
         caption=(
-            f"Each potential at time {horizon:g} on the plane, through the centre of the codes, of "
-            "the two axes along which its flow goes farthest, in units of half their range; flow "
-            "lines, and trajectories from codes of data, projected."
+            f"Each potential at time {horizon:g} on the {where} along which its flow goes "
+            f"farthest, in units of half the range of the {points}; flow lines, and trajectories "
+            f"from {'codes of data' if points == 'codes' else points}, projected."
         ),
     )
 
 
-def run(drawing: Drawing) -> None:
-    """Draw into the run's own folder."""
+def has_codes(config: Config, subject: Subject) -> bool:
+    """Whether traversals start from codes of data, and not from draws."""
+    return subject.vae is not None and config.flows.starts == "posterior"
+
+
+def target(drawing: Drawing) -> Path | None:
+    """The folder to draw into, where it is not the run's, before anything is computed.
+
+    Raises:
+        UsageError: nothing can be written there, or it holds something else than pictures.
+    """
+    if not drawing.to:
+        path = Path(drawing.folder).expanduser().absolute()
+        if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+            raise UsageError(f"{path} cannot be written to; draw elsewhere: --to FOLDER")
+        return None
+    path = Path(drawing.to).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--to {path} is a file, not a folder")
+    if (path / CONFIG).exists():
+        raise UsageError(f"--to {path} is a run folder; choose another")
+    if (outer := run_around(path)) is not None:
+        raise UsageError(f"--to {path} lies in the run folder {outer}; choose another")
+    place = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"--to {path}: no permission to write in {place}")
+    return path
+
+
+def run(drawing: Drawing) -> int | None:
+    """Draw into the run's own folder, or elsewhere."""
+    place = target(drawing)
     config, _, subject, params = load_run(drawing.folder)
-    folder = open_folder(drawing.folder, config)
-    draw(folder, config, subject, params, start=drawing.start, stretch=drawing.stretch)
-    report.where(folder)
+    if place is None:
+        folder, source = open_folder(drawing.folder, config), None
+    else:
+        folder, source = Folder(place), Folder(Path(drawing.folder).expanduser().absolute())
+    start, stretch = drawing.start, drawing.stretch
+    failed = draw(folder, config, subject, params, start=start, stretch=stretch, source=source)
+    return report.where(folder, failed)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
+import numpy as np
+
 from experiments import train_vae
 from experiments.command import UsageError
 from experiments.folder import Folder, made_by, read_config
+from experiments.supply import check_changes
 from experiments.training import Params, restore
 from latent_flows.data import Dataset
 from latent_flows.generators.vae import VAE
@@ -25,6 +29,10 @@ STUDIES = tuple(
     )
 )
 """Modules of configurations whose runs are about a VAE: one that they train, or another run's."""
+
+
+PROBES = 4
+"""Latents whose images are looked at before a VAE of another run is taken."""
 
 
 class Study(Protocol):
@@ -63,6 +71,18 @@ def source(config: Study) -> tuple[Path, train_vae.Config]:
     return Path(config.generator), read_config(config.generator, train_vae.Config)
 
 
+def check(config: Study, dataset: Dataset) -> None:
+    """Rejects a run whose VAE is not there to be taken, before anything is computed.
+
+    Raises:
+        UsageError: it is not trained to its end, or damaged.
+    """
+    if config.generator:
+        home, settings = source(config)
+        vae = train_vae.model(settings, dataset)
+        restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+
+
 def load_vae(folder: Folder, config: Study, dataset: Dataset) -> tuple[VAE, Params]:
     """The VAE, trained in the run's folder or taken from where it is.
 
@@ -74,5 +94,9 @@ def load_vae(folder: Folder, config: Study, dataset: Dataset) -> tuple[VAE, Para
     home, settings = source(config)
     vae = train_vae.model(settings, dataset)
     if config.generator:
-        return vae, restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+        params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+        latents = jax.random.normal(jax.random.key(0), (PROBES, vae.config.latent_dim))
+        made = train_vae.in_chunks(partial(vae.apply, params, method=vae.decode))(latents)
+        check_changes(f"the VAE of {home}", np.asarray(made))
+        return vae, params
     return vae, train_vae.train(folder, settings, dataset)

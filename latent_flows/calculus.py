@@ -37,6 +37,10 @@ def laplacian(
 
     $$\Delta\, h(x) = h'(x)\,\Delta x + \sum_i h''(x)[\partial_i x, \partial_i x].$$
 
+    Complex numbers may stand between `z` and the value, where derivatives are those of the real
+    and the imaginary part: an absolute value is differentiated in both. A complex value has a
+    complex Laplacian.
+
     Where all that happens to `z` is one product with a fixed matrix, as in the first layer of a
     network, `f(z) = g(z W)` with $W$ of `d` rows and at most `d/2` columns, the sum needs no more
     derivatives than $W$ has columns. It depends on $W$ through $W^\top W = R^\top R$ alone, where
@@ -107,7 +111,7 @@ def row_sums(f: Callable[[Latent], Scalar]) -> Callable[[Latent], Latent]:
     >>> print(laplacian(saddle)(jnp.ones(2)), row_sums(saddle)(jnp.ones(2)))
     0.0 [1. 1.]
     """
-    return lambda z: jax.jvp(jax.grad(f), (z,), (jnp.ones_like(z),))[1]
+    return lambda z: jax.jvp(_by_parts(jax.grad, f, z), (z,), (jnp.ones_like(z),))[1]
 
 
 def divergence(
@@ -189,38 +193,46 @@ def _along_unit(f: Callable[[Array], Array], t: Array) -> Array:
 # --- the methods ---
 
 
-def _forward_laplacian(f: Callable, z: Latent) -> Scalar:
+def _by_parts(operator: Callable, f: Callable, z: Latent) -> Callable[[Latent], Array]:
+    """A linear operator for real functions, such as `jax.grad`, on a real or a complex one."""
+    if not jnp.issubdtype(jax.eval_shape(f, z).dtype, jnp.complexfloating):
+        return operator(f)
+    real, imaginary = operator(lambda z: f(z).real), operator(lambda z: f(z).imag)
+    return lambda z: jax.lax.complex(real(z), imaginary(z))
+
+
+def _forward_laplacian(f: Callable, z: Latent) -> Array:
     _check_point(z)
     return _summed_second_derivative(f, z, None)
 
 
-def _hessian_laplacian(f: Callable, z: Latent) -> Scalar:
+def _hessian_laplacian(f: Callable, z: Latent) -> Array:
     _check_point(z)
     _check_value("f", jax.eval_shape(f, z), ())
-    return jnp.trace(jax.hessian(f)(z))
+    return jnp.trace(_by_parts(jax.hessian, f, z)(z))
 
 
-def _hutchinson_laplacian(f: Callable, samples: int, key: Array, z: Latent) -> Scalar:
+def _hutchinson_laplacian(f: Callable, samples: int, key: Array, z: Latent) -> Array:
     _check_point(z)
     probes = jax.random.rademacher(key, (samples, z.size), z.dtype)
     # The mean over probes goes into their length, since the result is quadratic in them.
     return _summed_second_derivative(f, z, probes / jnp.sqrt(samples).astype(z.dtype))
 
 
-def _forward_divergence(v: Callable, z: Latent) -> Scalar:
+def _forward_divergence(v: Callable, z: Latent) -> Array:
     return _mean_quadratic(v, z, jnp.eye(z.size, dtype=z.dtype)) * z.size
 
 
-def _reverse_divergence(v: Callable, z: Latent) -> Scalar:
+def _reverse_divergence(v: Callable, z: Latent) -> Array:
     _check_field(v, z)
-    return jnp.trace(jax.jacrev(v)(z))
+    return jnp.trace(_by_parts(jax.jacrev, v, z)(z))
 
 
-def _hutchinson_divergence(v: Callable, samples: int, key: Array, z: Latent) -> Scalar:
+def _hutchinson_divergence(v: Callable, samples: int, key: Array, z: Latent) -> Array:
     return _mean_quadratic(v, z, jax.random.rademacher(key, (samples, z.size), z.dtype))
 
 
-def _mean_quadratic(v: Callable, z: Latent, probes: Float[Array, "m d"]) -> Scalar:
+def _mean_quadratic(v: Callable, z: Latent, probes: Float[Array, "m d"]) -> Array:
     """The mean of `e' J e` over the rows `e` of `probes`."""
     _check_field(v, z)
     return jax.vmap(lambda e: e @ jax.jvp(v, (z,), (e,))[1])(probes).mean()
@@ -243,7 +255,7 @@ class _Narrow(_Jet):
     """The point itself where one matrix is all that it meets; its derivatives are left empty."""
 
 
-def _summed_second_derivative(f: Callable, z: Latent, probes: Float[Array, "m d"] | None) -> Scalar:
+def _summed_second_derivative(f: Callable, z: Latent, probes: Float[Array, "m d"] | None) -> Array:
     """`sum_i d^2/ds^2 f(z + s e_i)` at `s = 0`, over the rows `e_i` of `probes`.
 
     None stands for the unit vectors, or for fewer that give the same sum.
@@ -284,7 +296,9 @@ def _apply(equation: jex.JaxprEqn, args: list) -> Sequence[Any]:
         return _propagate(*_body(equation), args)
     if any(isinstance(arg, _Narrow) for arg in args):
         return [_narrowed(equation, args, where[0])]
-    if not where or name in _FLAT or not any(map(_is_inexact, equation.outvars)):
+    complex_signs = name == "sign" and _is_complex(equation.invars[0])
+    flat = name in _FLAT and not complex_signs
+    if not where or flat or not any(map(_is_inexact, equation.outvars)):
         return _bind(equation, [arg.value if isinstance(arg, _Jet) else arg for arg in args])
 
     def f(*xs):
@@ -292,7 +306,7 @@ def _apply(equation: jex.JaxprEqn, args: list) -> Sequence[Any]:
         full = list(args)
         for i, x in zip(where, xs, strict=True):
             full[i] = x
-        return _bind(equation, full)
+        return [_phase(*full)] if complex_signs else _bind(equation, full)
 
     return _rule(equation, where)(f, *(args[i] for i in where))
 
@@ -304,7 +318,9 @@ def _rule(equation: jex.JaxprEqn, where: Sequence[int]) -> Callable[..., Sequenc
         return _linear
     if name in _BILINEAR:
         return _linear if len(where) == 1 else _bilinear
-    if len(where) == 1 and _is_elementwise(equation):
+    # One derivative of a complex number holds in all directions for holomorphic maps only.
+    one_slope = name in _HOLOMORPHIC or not _is_complex(equation.invars[where[0]])
+    if len(where) == 1 and one_slope and _is_elementwise(equation):
         return _elementwise
     return partial(_general, [_is_inexact(var) for var in equation.outvars])
 
@@ -370,6 +386,12 @@ def _general(inexact: Sequence[bool], f: Callable, *jets: _Jet) -> list[Any]:
     for i, first, bend, second in zip(where, firsts, bends, straight, strict=True):
         outs[i] = _Jet(outs[i], first, bend.sum(0) + second)
     return outs
+
+
+def _phase(x: Array) -> Array:
+    """`x / |x|`, which is what the sign of a complex number means; for JAX it has no derivative."""
+    size = jnp.abs(x)
+    return x / jnp.where(size > 0, size, 1)
 
 
 def _second(jet: _Jet) -> Array:
@@ -548,6 +570,8 @@ _CURVED = frozenset(
         "clamp",
     }
 )
+# Those of them that are complex differentiable, where they take complex numbers at all.
+_HOLOMORPHIC = _CURVED - {"abs", "max", "min", "atan2", "clamp"}
 # What the body of an elementwise custom_jvp function may hold besides.
 _ELEMENTWISE = _CURVED | frozenset(
     {
@@ -623,6 +647,10 @@ def _bind(equation: jex.JaxprEqn, args: Sequence[Any]) -> Sequence[Any]:
 
 def _is_inexact(var: Any) -> bool:
     return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+def _is_complex(atom: Any) -> bool:
+    return jnp.issubdtype(atom.aval.dtype, jnp.complexfloating)
 
 
 # --- checks ---

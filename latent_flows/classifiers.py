@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows.limits import floats
+
 MAX_SIDE = 32
 """Images are brought to at most this many pixels a side before they are classified."""
 
@@ -27,13 +29,22 @@ def pair_features(
         after: images at their ends.
         gain: brings the small changes of one step to the scale of the images.
         side: the most pixels a side.
+
+    Raises:
+        ValueError: for images that are not of floats.
     """
+    floats("pair_features", before=before, after=after)
     start = shrink(before, side)
     return jnp.concatenate([start, gain * (shrink(after, side) - start)], axis=-1)
 
 
 def shrink(images: Float[Array, "*n h w c"], side: int = MAX_SIDE) -> Float[Array, "*n h2 w2 c"]:
-    """Mean-pool by 2 until no side is longer than `side`."""
+    """Mean-pool by 2 until no side is longer than `side`.
+
+    Raises:
+        ValueError: for images that are not of floats.
+    """
+    floats("shrink", images=images)
     while max(images.shape[-3:-1]) > side:
         images = space_to_depth(images, 2)
         images = images.reshape(*images.shape[:-1], 4, images.shape[-1] // 4).mean(axis=-2)
@@ -75,6 +86,7 @@ class PairClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n classes"]:
+        floats("PairClassifier", x=x)
         x = nn.relu(nn.Dense(self.width)(space_to_depth(x, 4)))
         x = nn.relu(nn.Dense(self.width)(_neighbours(x)))
         x = nn.relu(nn.Dense(2 * self.width)(space_to_depth(x, 2)))
@@ -112,6 +124,7 @@ class LeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n classes"]:
+        floats("lenet", x=x)
         if min(x.shape[-3:-1]) < 8:
             raise ValueError(f"lenet needs images of at least 8 pixels a side, got {x.shape[-3:]}")
         for i, features in enumerate((6, 16, 120)):
@@ -149,6 +162,7 @@ class ResNet18(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n classes"]:
+        floats("resnet18", x=x)
         x = nn.Conv(self.width, (7, 7), (2, 2), use_bias=False, kernel_init=_HE)(x)
         x = nn.relu(_norm(min(32, self.width))(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")

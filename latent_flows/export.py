@@ -324,7 +324,7 @@ def load(path: str | Path) -> Learnt:
         return rebuild(model, arrays)
     except KeyError as error:
         raise ValueError(f"{path}: {error.args[0]} is missing") from None
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 

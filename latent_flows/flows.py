@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import calculus
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.calculus import Number
 from latent_flows.choices import choose
 from latent_flows.typing import Latent, Metric, Potential, Scalar, VectorField
@@ -233,6 +234,22 @@ def solver(name: str) -> diffrax.AbstractSolver:
     return choose("solver", name, _SOLVERS)()
 
 
+def check_times(z0: ArrayLike, ts: ArrayLike, **_: Any) -> None:
+    """Raise a `ValueError` if times, as floats like those of `z0`, neither increase nor decrease.
+
+    Args:
+        z0: a latent.
+        ts: times, known before the program runs; where they are traced nothing is checked.
+    """
+    ts = jnp.asarray(ts).astype(_floating(jnp.asarray(z0)).dtype)
+    if isinstance(ts, jax.core.Tracer):
+        return
+    steps = np.diff(np.asarray(ts))
+    if not ((steps > 0).all() or (steps < 0).all()):
+        raise ValueError(f"expected times that only increase or only decrease, got {ts}")
+
+
+@keep_compiled(arrays=["z0", "ts"], check=check_times)
 def integrate(
     field: VectorField,
     z0: ArrayLike | Sequence[float | int],
@@ -298,6 +315,10 @@ def integrate(
     return Trajectory(ts, zs, reached & jnp.isfinite(zs).all(), solution.stats["num_steps"])
 
 
+@keep_compiled(
+    arrays=["z1", "t0", "t1"],
+    check=lambda z1, t0, t1, **_: check_times(z1, jnp.stack([t1, t0])),
+)
 def log_density(
     field: VectorField,
     log_prob0: Callable[[Latent], Scalar],
@@ -392,7 +413,7 @@ def _solve(
             stepsize_controller = diffrax.PIDController(rtol=1e-3, atol=1e-6)
     if adjoint is None:
         adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints)
-    return diffrax.diffeqsolve(
+    return unjitted(diffrax.diffeqsolve)(
         diffrax.ODETerm(field),
         solver,
         ts[0],
@@ -411,9 +432,7 @@ def _check_start(
     field: VectorField, z0: ArrayLike | Sequence[float | int], ts: ArrayLike | Sequence[float | int]
 ) -> tuple[Latent, Array]:
     """The start and the times as floats of one dtype, once they are known to make sense."""
-    z0, ts = jnp.asarray(z0), jnp.asarray(ts)
-    if jnp.issubdtype(z0.dtype, jnp.integer):
-        z0 = z0.astype(jnp.result_type(float))
+    z0, ts = _floating(jnp.asarray(z0)), jnp.asarray(ts)
     if z0.ndim != 1 or not jnp.issubdtype(z0.dtype, jnp.floating):
         raise ValueError(
             f"expected one latent, a vector of numbers, got shape {z0.shape} and dtype {z0.dtype}; "
@@ -424,10 +443,7 @@ def _check_start(
             f"expected a vector of at least two times, got shape {ts.shape} and dtype {ts.dtype}"
         )
     ts = ts.astype(z0.dtype)
-    if not isinstance(ts, jax.core.Tracer):
-        steps = np.diff(np.asarray(ts))
-        if not ((steps > 0).all() or (steps < 0).all()):
-            raise ValueError(f"expected times that only increase or only decrease, got {ts}")
+    check_times(z0, ts)
     got = jax.eval_shape(field, ts[0], z0)
     if getattr(got, "shape", None) != z0.shape:
         raise ValueError(
@@ -435,3 +451,9 @@ def _check_start(
             f"got {getattr(got, 'shape', got)}"
         )
     return z0, ts
+
+
+def _floating(z: Array) -> Array:
+    """Whole numbers as floats; others as they are."""
+    whole = jnp.issubdtype(z.dtype, jnp.integer)
+    return z.astype(jnp.result_type(float)) if whole else z

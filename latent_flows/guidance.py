@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from latent_flows.choices import choose
+from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar, VectorField
 
 _SPACES = {"latent": "the length of the step itself", "data": "the length of what it changes"}
@@ -79,5 +80,5 @@ def _inverse_length(x: Array) -> Scalar:
     """One over the Euclidean length of an array, 0 for an array of zeros."""
     largest = jnp.max(jnp.abs(x))
     safe = jnp.where(largest > 0, largest, 1)
-    length = safe * jnp.sqrt(jnp.sum((x / safe) ** 2))
+    length = safe * safe_norm(x / safe)
     return jnp.where(largest > 0, 1 / jnp.where(largest > 0, length, 1), 0)

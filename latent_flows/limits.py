@@ -1,6 +1,8 @@
-"""The ranges that settings must lie in, with errors that name the setting."""
+"""What settings and arguments must be, with errors that name them."""
 
 from typing import Any
+
+import jax.numpy as jnp
 
 
 def at_least(settings: Any, prefix: str = "", /, **least: float) -> None:
@@ -24,3 +26,29 @@ def at_least(settings: Any, prefix: str = "", /, **least: float) -> None:
         value = getattr(settings, name)
         if not value >= smallest:
             raise ValueError(f"{prefix}{name} must be at least {smallest}, got {value}")
+
+
+def floats(name: str, /, **arrays: Any) -> None:
+    """Checks that arrays are of floats: differences and squares of 8-bit integers wrap around.
+
+    Args:
+        name: of the function that takes them, for the message.
+        **arrays: the arrays, or their shapes and dtypes, by the names of the arguments.
+
+    Raises:
+        ValueError: for the first that is not, with what to do.
+
+    >>> import jax.numpy as jnp
+    >>> floats("mse", x=jnp.zeros((2, 2, 1), jnp.uint8))
+    Traceback (most recent call last):
+    ...
+    ValueError: mse takes floating-point images, got uint8 for x: divide 8-bit images by 255 first
+    """
+    for argument, array in arrays.items():
+        dtype = jnp.result_type(array)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            eight_bits = dtype == jnp.uint8
+            remedy = "divide 8-bit images by 255 first" if eight_bits else "convert it first"
+            raise ValueError(
+                f"{name} takes floating-point images, got {dtype} for {argument}: {remedy}"
+            )

@@ -90,6 +90,18 @@ FUNCTIONS = {
     "remat": lambda a, z: jax.checkpoint(lambda z: jnp.sin(a @ z).sum())(z),
     "custom jvp": lambda a, z: cubed(a @ z).sum(),
     "custom jvp, not elementwise": lambda a, z: summed(a @ z),
+    "absolute value of a complex number": lambda a, z: jnp.abs((z + 1j * (a @ z) ** 2).sum()),
+    "amplitudes": lambda a, z: jnp.abs(jnp.fft.fft(a @ z**2)).sum(),
+    "power spectrum": lambda a, z: (jnp.abs(jnp.fft.rfft(jnp.sin(a @ z))) ** 4).sum(),
+    "complex norm": lambda a, z: jnp.linalg.norm(jnp.exp(1j * z) * (a @ z)),
+    "angle": lambda a, z: jnp.angle(a @ z + 1j * z**2).sum(),
+    "real and imaginary part": lambda a, z: (
+        jnp.real(jnp.exp(1j * z)) @ jnp.imag(jnp.sin(z + 1j * (a @ z)))
+    ),
+    "conjugate": lambda a, z: jnp.imag(jnp.conj(jnp.exp(1j * z)) * (a @ z + 1j * z) ** 3).sum(),
+    "silu of a complex number": lambda a, z: jax.nn.silu((1 + 1j) * (a @ z)).real.sum(),
+    "complex numbers sorted": lambda a, z: jnp.abs(jnp.sort(z + 1j * z**2)[1:] + z[:-1]).sum(),
+    "product of complex numbers": lambda a, z: jnp.abs(jnp.cumprod(z + 1j * (a @ z))).sum(),
     "linear": lambda a, z: (a @ z).sum(),
     "constant": lambda a, z: a.sum(),
 }
@@ -115,6 +127,29 @@ def check_against_the_hessian(f, dtype, tolerance, *, gradients):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_forward_laplacian_is_the_trace_of_the_hessian(name, x64):
     check_against_the_hessian(FUNCTIONS[name], x64, 1e-9, gradients=False)
+
+
+def test_complex_values_have_complex_derivatives(x64):
+    z, ones = jnp.array([0.3, -0.7], x64), jnp.ones(2, x64)
+    wave = lambda z: jnp.exp((1 + 2j) * z[0] + 3j * z[1])  # noqa: E731
+    expected = ((1 + 2j) ** 2 - 9) * wave(z)
+    for method in ("forward", "hessian"):
+        np.testing.assert_allclose(laplacian(wave, method=method)(z), expected)
+    some = laplacian(wave, method="hutchinson", samples=4000)(jax.random.key(0), z)
+    np.testing.assert_allclose(some, expected, atol=1.0)
+    rows = np.array([(1 + 2j) * (1 + 5j), 3j * (1 + 5j)]) * wave(z)
+    np.testing.assert_allclose(calculus.row_sums(wave)(z), rows)
+    field = lambda z: jnp.exp(1j * z) * z[::-1]  # noqa: E731
+    for method in ("forward", "reverse"):
+        got = divergence(field, method=method)(z)
+        np.testing.assert_allclose(got, (1j * field(z)) @ ones)
+
+
+def test_the_sign_of_a_complex_number_turns_with_it(x64):
+    # The angle of z is harmonic, so the Laplacian of its cosine is -cos / |z|^2.
+    z = jnp.array([0.3, -0.4], x64)
+    got = laplacian(lambda z: jnp.sign(z[0] + 1j * z[1]).real)(z)
+    np.testing.assert_allclose(got, -0.6 / 0.25)
 
 
 # One for each rule of propagation.

@@ -44,6 +44,47 @@ def test_separate_codes_on_a_grid_are_independent_and_on_a_diagonal_are_not(dtyp
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("std", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("rho", [0.0, 0.5, -0.9])
+def test_total_correlation_of_gaussian_codes_is_that_of_their_covariance(key, std, rho, dtype):
+    # Of z = mean + std * noise with unit variances of the means, correlated in two of six.
+    size, dim, batch = 1 + std**2, 6, 4096
+    truth = -0.5 * np.log(1 - (rho / size) ** 2)
+    root = jnp.linalg.cholesky(jnp.eye(dim).at[0, 1].set(rho).at[1, 0].set(rho))
+    scales = jnp.array([1e-3, 1.0, 1.0, 5.0, 1.0, 1.0])  # units do not matter
+    mean = (jax.random.normal(key, (batch, dim), dtype) @ root.T.astype(dtype)) * scales
+    stds = jnp.broadcast_to((std * scales).astype(dtype), mean.shape)
+    found = jax.jit(objectives.gaussian_total_correlation)(mean.astype(dtype), stds)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, truth, atol=0.02)
+
+
+def test_the_estimate_for_training_exceeds_the_information_less_log_of_the_batch(key):
+    keys = jax.random.split(key)
+    mean = jax.random.normal(keys[0], (1024, 6))
+    for std in (0.01, 0.1, 1.0):
+        stds = jnp.full_like(mean, std)
+        z = mean + std * jax.random.normal(keys[1], mean.shape)
+        own = jax.scipy.stats.norm.logpdf(z, mean, stds)
+        others = jax.scipy.stats.norm.logpdf(z[:, None], mean[None], stds[None])
+        marginal = jax.nn.logsumexp(others, axis=1) - np.log(1024)
+        information = jnp.mean(own - marginal, 0).sum()
+        found = objectives.total_correlation(z, mean, stds)
+        assert found > information - np.log(1024) - 1e-3
+        assert abs(information - 3 * np.log(1 + 1 / std**2)) < 1
+        assert objectives.gaussian_total_correlation(mean, stds) < 0.02
+
+
+def test_total_correlation_stays_finite_for_codes_that_are_copies_or_never_change(dtype):
+    step = jnp.linspace(-1, 1, 64, dtype=dtype)
+    for std in (0.0, 1e-6):
+        copies = jnp.stack([step, 2 * step, 0 * step, jnp.cos(9 * step)], -1)
+        found = objectives.gaussian_total_correlation(copies, jnp.full_like(copies, std))
+        assert 3 < found < np.inf
+        still = jnp.zeros((64, 3), dtype)
+        assert objectives.gaussian_total_correlation(still, jnp.full_like(still, std)) == 0
+
+
 def test_contributions_do_not_depend_on_pace_or_on_the_units_of_the_axes(key):
     keys = jax.random.split(key, 3)
     velocity = jax.random.normal(keys[0], (4,))

@@ -30,6 +30,32 @@ def frames(gif):
         yield np.asarray(image.convert("L")).astype(int)
 
 
+@pytest.mark.parametrize("sides", [(32, 28), (28, 32), (64, 36), (33, 17)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_any_sides_and_with_alpha_are_drawn(sides, channels):
+    images = np.random.default_rng(0).random((2, 3, *sides, channels))
+    grid = plots.traversal_grid(images, times=[0, 1, 2], row_labels="ab", caption="")
+    samples = plots.samples_grid(images[0], caption="")
+    pairs = plots.reconstructions(images[0], images[0], "")
+    strips = plots.strips(images, row_labels="ab", caption="")
+    for figure, rows, columns in ((grid, 2, 3), (samples, 2, 2), (pairs, 2, 3), (strips, 2, 3)):
+        drawn = figure.axes[0].images[0].get_array()
+        gap = round(max(sides) / 16)
+        expected = (rows * (sides[0] + gap) - gap, columns * (sides[1] + gap) - gap, 3)
+        assert drawn.shape == expected
+    with Image.open(io.BytesIO(plots.traversal_gif(images))) as film:
+        scale = max(1, round(144 / max(sides)))
+        assert film.size[0] == 2 * (sides[1] * scale + 8) + 8
+
+
+def test_what_is_transparent_shows_the_white_behind_it():
+    red = np.broadcast_to([1.0, 0.0, 0.0, 0.25], (1, 2, 2, 4))
+    drawn = plots.samples_grid(red).axes[0].images[0].get_array()
+    np.testing.assert_allclose(drawn[0, 0], [1, 0.75, 0.75])
+    with pytest.raises(ValueError, match=r"1 or 3 channels, last, or 4 with alpha.*\(8, 8, 5\)"):
+        plots.check_drawable((8, 8, 5))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_traversal_grid_puts_flows_in_rows_and_times_in_columns(channels):
     images = steps_of_grey(2, 3, (8, 8, channels))
@@ -315,3 +341,47 @@ def test_space_curves_are_seen_from_two_sides():
             np.testing.assert_array_equal(np.transpose(line.get_data_3d()), curve[0])
     with pytest.raises(ValueError, match=r"data must be \[n, 3\], got \(20, 2\)"):
         plots.space_curves(points[:, :2], {}, caption="")
+
+
+def test_a_potential_of_one_number_is_a_curve_with_the_way_of_its_flow():
+    valley = lambda t, z: t * z[0] ** 2  # noqa: E731
+    path = jnp.linspace(0.5, 1.5, 4)[None, :, None]
+    figure = plots.landscape(
+        [valley],
+        origin=jnp.zeros(1),
+        basis=2 * jnp.eye(1),
+        extent=1.0,
+        times=[1.0, 2.0],
+        trajectories=[path],
+        resolution=41,
+        caption="A valley.",
+    )
+    for time, axes in zip((1.0, 2.0), figure.axes, strict=True):
+        curve, *lines = axes.get_lines()
+        a, u = curve.get_data()
+        np.testing.assert_allclose(u, time * (2 * a) ** 2, rtol=1e-5)
+        up = next(line for line in lines if line.get_marker() == ">").get_xdata()
+        down = next(line for line in lines if line.get_marker() == "<").get_xdata()
+        assert (up > 0).all()
+        assert (down < 0).all()
+        assert len(up) == len(down) == 6
+    plots.png_bytes(figure)
+
+
+def test_a_map_of_a_latent_of_one_number_is_a_curve_on_which_paths_lie():
+    walk = np.linspace(-0.5, 0.5, 5)[None, :, None]
+    figure = plots.latent_maps(
+        [lambda z: 3 * z[0]],
+        low=[-1.0],
+        high=[1.0],
+        titles=["slope"],
+        value="height",
+        data=np.linspace(-1, 1, 6)[:, None],
+        labels=[7, 7, 9, 9, 9, 7],
+        curves=[{"walk": walk}],
+        caption="A slope.",
+    )
+    curve, path = figure.axes[0].get_lines()
+    np.testing.assert_allclose(curve.get_ydata(), 3 * np.asarray(curve.get_xdata()), atol=1e-6)
+    np.testing.assert_allclose(path.get_ydata(), 3 * walk[0, :, 0], atol=1e-6)
+    plots.png_bytes(figure)

@@ -7,5 +7,6 @@ from latent_flows.data import tfds as tfds
 from latent_flows.data.dataset import Dataset as Dataset
 from latent_flows.data.dataset import from_arrays as from_arrays
 from latent_flows.data.loading import load as load
+from latent_flows.data.parts import load_part as load_part
 from latent_flows.data.pipeline import batches as batches
 from latent_flows.data.subset import with_labels as with_labels

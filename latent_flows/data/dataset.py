@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Int
 
@@ -35,7 +36,8 @@ def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Data
     """A data set from arrays that share their first axis: images, labels, latents.
 
     An array called `image` of dtype uint8 comes out as float32 in [0, 1], converted a batch at a
-    time so that it stays small in memory. Every other array comes out as it is.
+    time so that it stays small in memory; one of booleans as zeros and ones. Every other array
+    comes out as it is.
 
     Args:
         name: What to call it.
@@ -46,7 +48,8 @@ def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Data
         A `Dataset` of length N.
 
     Raises:
-        ValueError: There is no array, or their first axes differ, or are empty.
+        ValueError: There is no array, or their first axes differ, or are empty, or the images are
+            whole numbers of more than 8 bits, whose white nobody knows.
 
     >>> import numpy as np
     >>> codes = from_arrays("codes", latent=np.arange(6.0).reshape(3, 2))
@@ -57,6 +60,8 @@ def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Data
     lengths = {key: value.shape[0] if value.ndim else None for key, value in held.items()}
     if len(set(lengths.values())) != 1 or None in lengths.values() or 0 in lengths.values():
         raise ValueError(f"{name}: expected arrays of one length, at least 1, got {lengths}")
+    if "image" in held:
+        to_unit(held["image"][:0])  # so that a wrong dtype is known now
 
     def examples(indices: Int[np.ndarray, "B"]) -> Examples:
         rows = {key: value[indices] for key, value in held.items()}
@@ -69,10 +74,22 @@ def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Data
 
 
 def to_unit(image: np.ndarray) -> np.ndarray:
-    """Images of dtype uint8 as float32 in [0, 1]; any other image as it is.
+    """Images of dtype uint8 as float32 in [0, 1], black and white ones too; of floats as they are.
+
+    Raises:
+        ValueError: Images of other whole numbers.
 
     >>> import numpy as np
     >>> to_unit(np.array([0, 255], np.uint8))
     array([0., 1.], dtype=float32)
     """
-    return image * np.float32(1 / 255) if image.dtype == np.uint8 else image
+    if image.dtype == np.uint8:
+        return image * np.float32(1 / 255)
+    if image.dtype == bool:
+        return image.astype(np.float32)
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(
+            f"images must be of dtype uint8, or floats in [0, 1], got {image.dtype}: convert them "
+            "to one of these first"
+        )
+    return image

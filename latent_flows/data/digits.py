@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from latent_flows import memory
 from latent_flows.data.dataset import Dataset, from_arrays
 
 SPLITS = ("train", "test")
@@ -19,7 +20,7 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
         A `Dataset` with "image" in [0, 1], float32, and "label".
 
     Raises:
-        ValueError: There is no such split, or the size is not positive.
+        ValueError: There is no such split, or the size is not positive or beyond the memory.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), test part.
 
@@ -37,6 +38,8 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
     rows = train_test_split(
         np.arange(len(bunch.target)), test_size=0.2, random_state=0, stratify=bunch.target
     )[SPLITS.index(split)]
+    if size is not None:
+        memory.require(4 * len(rows) * size**2, f"digits of {size} pixels", "lower the image size")
     images = (bunch.images[rows, :, :, None] / 16).astype(np.float32)
     if size is not None:
         images = np.asarray(jax.image.resize(images, (len(images), size, size, 1), "linear"))

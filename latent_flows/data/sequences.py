@@ -24,6 +24,7 @@ from latent_flows.data import sprites
 from latent_flows.data.dataset import Dataset
 from latent_flows.data.grids import GRIDS, Grid, rows_by_factors
 from latent_flows.data.loading import load
+from latent_flows.data.parts import load_part
 from latent_flows.directions.transformations import TRANSFORMATIONS
 from latent_flows.typing import Scalar
 
@@ -179,6 +180,8 @@ def load_sequences(
     (16, 16, 1)
     """
     if name.partition(":")[0] not in GRIDS:
+        if split in ("train", "test"):
+            return sequences(load_part(name, split, size=size), factors, frames=frames)
         return sequences(load(name, split=split, size=size), factors, frames=frames)
     whole = sequences(load(name, split="train", size=size), factors, frames=frames)
     chosen = sprites.split_indices(split, whole.dataset.length)

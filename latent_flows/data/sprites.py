@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from latent_flows.data.dataset import Dataset, Examples
+from latent_flows.limits import floats
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Scalar
 
 SHAPES = ("square", "ellipse", "heart")
@@ -242,9 +244,9 @@ def moments(image: Float[Array, "height width 1"] | Float[Array, "height width"]
     return Moments(
         x=0.5 + mean_x / width,
         y=0.5 + mean_y / height,
-        size=_sqrt(mass / (height * width)),
+        size=safe_sqrt(mass / (height * width)),
         # log((1 + r) / (1 - r)) with r = (l1 - l2) / (l1 + l2).
-        elongation=2 * jnp.arctanh(_sqrt((var_x - var_y) ** 2 + 4 * cov**2) / (var_x + var_y)),
+        elongation=2 * jnp.arctanh(safe_sqrt((var_x - var_y) ** 2 + 4 * cov**2) / (var_x + var_y)),
         mass=mass,
     )
 
@@ -312,17 +314,12 @@ def _raw_moments(image: Float[Array, "height width"]) -> tuple[Array, ...]:
 
 
 def _plane(image: Array) -> Array:
+    floats("a measurement of sprites", image=image)
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
     if image.ndim != 2:
         raise ValueError(f"expected one image of shape (height, width, 1), got {image.shape}")
     return image
-
-
-def _sqrt(value: Array) -> Array:
-    """A square root whose derivative at 0 is 0 instead of infinite."""
-    positive = value > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, value, 1)), 0)
 
 
 def split_indices(split: str, count: int = COUNT) -> Int[np.ndarray, "N"]:

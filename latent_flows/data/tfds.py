@@ -63,8 +63,7 @@ def dataset(
     if length * math.prod(shape) > IN_MEMORY:
 
         def examples(indices: Int[np.ndarray, "B"]) -> Examples:
-            rows = source.__getitems__(indices.tolist())
-            images = np.stack([_decode(row["image"], shape) for row in rows])
+            rows, images = _records(name, split, source, indices.tolist(), shape)
             return {"image": to_unit(images), **_labels(rows)}
 
         return Dataset(name, split, shape, length, examples)
@@ -72,15 +71,27 @@ def dataset(
     images = np.empty((length, *shape), np.uint8)
 
     def fill(start: int) -> dict[str, np.ndarray]:
-        rows = source.__getitems__(range(start, min(start + 512, length)))
-        for index, row in enumerate(rows, start):
-            images[index] = _decode(row["image"], shape)
+        stop = min(start + 512, length)
+        rows, images[start:stop] = _records(name, split, source, range(start, stop), shape)
         return _labels(rows)
 
     with ThreadPoolExecutor() as pool:
         labels = list(pool.map(fill, range(0, length, 512)))
     joined = {key: np.concatenate([part[key] for part in labels]) for key in labels[0]}
     return from_arrays(name, split=split, image=images, **joined)
+
+
+def splits(name: str, data_dir: str | os.PathLike[str] | None = None) -> list[str]:
+    """The splits of a prepared set.
+
+    Args:
+        name: As in `dataset`.
+        data_dir: As in `dataset`.
+
+    Raises:
+        ValueError: The set is not there.
+    """
+    return list(_builder(name, _folder(data_dir)).info.splits)
 
 
 def names(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
@@ -107,15 +118,15 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path:
     return Path(data_dir or default).expanduser()
 
 
-def _open(name: str, split: str, folder: Path) -> tuple[Any, Any]:
-    """A sequence of undecoded records with `__getitems__`, and the features of one."""
+def _builder(name: str, folder: Path) -> Any:
+    """What reads a prepared set."""
     import tensorflow_datasets  # noqa: PLC0415
     from tensorflow_datasets.core.read_only_builder import builder_from_files  # noqa: PLC0415
 
     # The registry of TFDS, and so `tfds.data_source`, asks the network about a set that is absent.
     set_name, _, version = name.partition(":")
     try:
-        builder = builder_from_files(
+        return builder_from_files(
             set_name, data_dir=folder, **({"version": version} if version else {})
         )
     except tensorflow_datasets.core.DatasetNotFoundError as error:
@@ -124,6 +135,13 @@ def _open(name: str, split: str, folder: Path) -> tuple[Any, Any]:
             f"`tfds build {set_name} --file_format=array_record --data_dir={folder}`, or set "
             "TFDS_DATA_DIR to where it is, or use `sprites`, which needs no data"
         ) from error
+
+
+def _open(name: str, split: str, folder: Path) -> tuple[Any, Any]:
+    """A sequence of undecoded records with `__getitems__`, and the features of one."""
+    import tensorflow_datasets  # noqa: PLC0415
+
+    builder = _builder(name, folder)
     features = builder.info.features
     keys: Any = getattr(features, "keys", tuple)()
     image = features["image"] if "image" in keys else None
@@ -131,6 +149,9 @@ def _open(name: str, split: str, folder: Path) -> tuple[Any, Any]:
         raise ValueError(f"{name} holds no 8-bit `image`; its features are {features}")
     if image.shape[2] not in _MODES:
         raise ValueError(f"{name} has {image.shape[2]} channels; expected one of {list(_MODES)}")
+    there = list(builder.info.splits)
+    if split.partition("[")[0] not in (*there, "all") and "+" not in split:
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(there)}")
     decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
     try:
         return builder.as_data_source(split=split, decoders=decoders), features
@@ -144,6 +165,28 @@ def _open(name: str, split: str, folder: Path) -> tuple[Any, Any]:
             f"{name}: reading prepared sets needs {error.name}, which this Python lacks (there are "
             "no builds of it for Windows); `sprites` and `digits` need nothing"
         ) from error
+
+
+def _records(
+    name: str, split: str, source: Any, numbers: Sequence[int], shape: tuple[int, int, int]
+) -> tuple[Sequence[Any], UInt8[np.ndarray, "n height width c"]]:
+    """Records by their numbers, and their images, decoded.
+
+    Raises:
+        ValueError: Naming the set and the record that cannot be read.
+    """
+    try:
+        rows = source.__getitems__(list(numbers))
+        return rows, np.stack([_decode(row["image"], shape) for row in rows])
+    except Exception as error:  # whatever the readers of records and of images may raise
+        if len(numbers) > 1:
+            for number in numbers:
+                _records(name, split, source, [number], shape)
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"{name}: record {numbers[0]} of split {split!r} cannot be read ({what}); prepare the "
+            "set again"
+        ) from None
 
 
 def _decode(encoded: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "height width c"]:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from latent_flows.norms import safe_norm
+
 
 def sefa(weight: Float[Array, "m d"], count: int) -> Float[Array, "count d"]:
     r"""The directions that the first layer of a generator stretches most.
@@ -107,7 +109,7 @@ def random_directions(key: PRNGKeyArray, count: int, dim: int) -> Float[Array, "
 
 
 def _rows_of_unit_length(rows: Float[Array, "count d"]) -> Float[Array, "count d"]:
-    length = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    length = safe_norm(rows, axis=1, keepdims=True)
     return rows / jnp.maximum(length, jnp.finfo(rows.dtype).tiny)
 
 

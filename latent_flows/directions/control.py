@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from latent_flows import flows
+from latent_flows._transforms import keep_compiled
 from latent_flows.directions.model import Direction, DirectionModel, PotentialModel
 from latent_flows.typing import Latent, Scalar
 
@@ -266,6 +267,7 @@ def _(model: PotentialModel, z: Latent, dt: Scalar) -> Latent:
     return _follow((model,), z, dt[None])
 
 
+@keep_compiled()
 def _follow(models: tuple[Direction, ...], z: Latent, dts: Float[Array, "k"]) -> Latent:
     """The flow that changes all models at the wanted rates by the smallest velocity."""
     floors = jnp.stack(

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.directions import losses
 from latent_flows.directions.losses import Loss
 from latent_flows.directions.transformations import Mask
+from latent_flows.limits import floats
+from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar
 
 Projection: TypeAlias = Callable[[Latent], Latent]
@@ -46,10 +49,12 @@ def to_ball(z: Latent, radius: ArrayLike | None = None) -> Latent:
     [0.6 0.8]
     """
     radius = jnp.sqrt(float(z.shape[0])) if radius is None else jnp.asarray(radius)
-    square = jnp.maximum(jnp.sum(z**2), jnp.finfo(z.dtype).tiny)
-    return z * jnp.minimum(1, radius.astype(z.dtype) * jax.lax.rsqrt(square))
+    length, radius = safe_norm(z), radius.astype(z.dtype)
+    outside = length > radius
+    return z * jnp.where(outside, radius / jnp.where(outside, length, 1), 1)
 
 
+@keep_compiled(arrays=["target", "z0", "mask"])
 def invert(
     generator: Generator,
     target: Array,
@@ -85,8 +90,9 @@ def invert(
         An `Inversion`.
 
     Raises:
-        ValueError: for a `z0` that is not one vector of floats, a target of another shape than the
-            generator makes, a mask that does not fit, an unknown loss or one that is not a number.
+        ValueError: for a `z0` that is not one vector of floats, a target or a generator's sample
+            that is not of floats, a target of another shape than the generator makes, a mask that
+            does not fit, an unknown loss or one that is not a number.
 
     References:
         Plumerault, Le Borgne and Hudelot, *Controlling generative models with continuous factors
@@ -104,6 +110,7 @@ def invert(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps), b1=0.5, b2=0.9)
+    floats("invert", target=target)
     z0, target = jnp.asarray(z0), jnp.asarray(target)
     made = shape_made(generator, z0)
     if made.shape != target.shape:
@@ -160,4 +167,9 @@ def shape_made(generator: Generator, z: Latent) -> jax.ShapeDtypeStruct:
     made = jax.eval_shape(generator, z)
     if not hasattr(made, "shape"):
         raise ValueError(f"the generator must return one array, got {type(made).__name__}")
+    if not jnp.issubdtype(made.dtype, jnp.floating):
+        raise ValueError(
+            f"the generator must return floats, got {made.dtype}, through which nothing can be "
+            "differentiated"
+        )
     return made

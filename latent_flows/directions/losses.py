@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from latent_flows.choices import choose
 from latent_flows.directions.transformations import Image, Mask
+from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
 Loss: TypeAlias = Callable[[Image, Image, Mask], Scalar]
@@ -38,7 +39,7 @@ def mse(x: Image, y: Image, mask: Mask) -> Scalar:
         The error; 0 where no pixel is known.
 
     Raises:
-        ValueError: for shapes that do not fit.
+        ValueError: for images that are not of floats, shapes that do not fit.
 
     >>> import jax.numpy as jnp
     >>> print(mse(jnp.ones((2, 2, 1)), jnp.zeros((2, 2, 1)), jnp.eye(2)))
@@ -68,7 +69,8 @@ def blurred_error(x: Image, y: Image, mask: Mask, *, sigma: float = 3.0) -> Scal
         The error; 0 where no pixel is known.
 
     Raises:
-        ValueError: for shapes that do not fit, or a negative `sigma`.
+        ValueError: for images that are not of floats, shapes that do not fit, or a negative
+            `sigma`.
 
     References:
         Plumerault, Le Borgne and Hudelot, *Controlling generative models with continuous factors
@@ -112,7 +114,8 @@ def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:
         The dissimilarity, from 0 to 1; 0 where no pixel is known.
 
     Raises:
-        ValueError: for shapes that do not fit, or a `sigma` that is not positive.
+        ValueError: for images that are not of floats, shapes that do not fit, or a `sigma` that is
+            not positive.
 
     References:
         Wang, Bovik, Sheikh and Simoncelli, *Image Quality Assessment: From Error Visibility to
@@ -179,7 +182,8 @@ def loss(name: str) -> Loss:
 
 
 def _check(x: Image, y: Image, mask: Mask) -> Mask:
-    """The mask as floats, once all shapes are known to fit."""
+    """The mask as floats, once dtypes and shapes are known to fit."""
+    floats("a loss", x=x, y=y)
     if jnp.ndim(x) != 3 or jnp.shape(x) != jnp.shape(y):
         raise ValueError(
             f"x and y must be images of one shape [h, w, c], got {jnp.shape(x)} and {jnp.shape(y)}"

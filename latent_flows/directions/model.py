@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from latent_flows.directions.trajectories import Trajectories
+from latent_flows.norms import safe_sqrt
 from latent_flows.potentials import PotentialNet
 from latent_flows.typing import Latent, Scalar
 
@@ -436,7 +437,7 @@ def _slope(along: Float[Array, "n T"], ts: Float[Array, "T"]) -> Scalar:
     """The slope of `t` against movement, by least squares through the origin, made positive."""
     tiny = jnp.finfo(ts.dtype).tiny
     slope = jnp.sum(along * ts) / jnp.maximum(jnp.sum(along**2), tiny)
-    return jnp.where(slope > 0, slope, jnp.sqrt(jnp.mean(ts**2)) + tiny)
+    return jnp.where(slope > 0, slope, safe_sqrt(jnp.mean(ts**2)) + tiny)
 
 
 def _r2(predicted: Float[Array, "n T"], ts: Float[Array, "T"]) -> Scalar:

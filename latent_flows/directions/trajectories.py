@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
 from latent_flows.directions import losses, transformations
 from latent_flows.directions.inversion import Projection, invert, projection, shape_made, to_ball
@@ -33,6 +34,7 @@ class Trajectories(NamedTuple):
     """The loss between the image of each latent and the transformed image of its start."""
 
 
+@keep_compiled(arrays=["key", "starts"], known=["ts"])
 def trajectories(
     key: PRNGKeyArray,
     generator: Generator,
@@ -58,7 +60,7 @@ def trajectories(
     from `z_0` itself the loss of a large change is flat, or the minimum that is found another one.
 
     All starts and transformations are one program: a map over batches of `batch_size`
-    trajectories, which bounds the memory. Write `jax.jit` around the call to compile it once.
+    trajectories, which bounds the memory. Outside of `jax.jit` too it is compiled once.
 
     Args:
         key: randomness of the starts.

@@ -5,6 +5,8 @@ number `t`; `t = 0` gives the image back, exactly. The mask `[h, w]` is 1 where 
 from the source image and 0 where it would need what lies outside the frame. All are differentiable
 in `t`.
 
+The last of four channels is alpha: it moves with the image, and no light changes it.
+
 Any callable of this form is a transformation.
 """
 
@@ -159,7 +161,7 @@ def brightness(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     [0.  0.5 1. ]
     """
     image, t = _check("brightness", image, t)
-    return _everywhere(image, jnp.exp2(t) * image)
+    return _everywhere(image, jnp.exp2(t) * _colours(image))
 
 
 def contrast(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
@@ -180,7 +182,8 @@ def contrast(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     [0.375 0.625]
     """
     image, t = _check("contrast", image, t)
-    return _everywhere(image, image + (jnp.exp2(t) - 1) * (image - image.mean()))
+    colours = _colours(image)
+    return _everywhere(image, colours + (jnp.exp2(t) - 1) * (colours - colours.mean()))
 
 
 def hue(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
@@ -291,10 +294,16 @@ def _inside(source: Array, side: int) -> Array:
     return (source >= -_TOLERANCE) & (source <= side - 1 + _TOLERANCE)
 
 
-def _everywhere(before: Image, after: Image) -> tuple[Image, Mask]:
-    """A result known at every pixel, clipped to [0, 1] where the source was in that range."""
+def _colours(image: Image) -> Image:
+    """The channels of light: all, but for the last of four, which is alpha."""
+    return image[..., :3] if image.shape[-1] == 4 else image
+
+
+def _everywhere(image: Image, after: Image) -> tuple[Image, Mask]:
+    """Colours known at every pixel, clipped to [0, 1] where the source was in that range."""
+    before, alpha = jnp.split(image, [after.shape[-1]], -1)
     clipped = jnp.clip(after, jnp.minimum(before, 0), jnp.maximum(before, 1))
-    return clipped, jnp.ones(before.shape[:2], before.dtype)
+    return jnp.concatenate([clipped, alpha], -1), jnp.ones(image.shape[:2], image.dtype)
 
 
 def _check(

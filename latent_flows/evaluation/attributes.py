@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from latent_flows.choices import choose
+from latent_flows.norms import safe_sqrt
 
 
 class Correlation(NamedTuple):
@@ -60,6 +61,8 @@ def correlation(
     ([[0.0, 1.0]], [[1.0, 1.0]])
     """
     ranked = choose("method", method, {"pearson": False, "spearman": True})
+    # Whole numbers are attributes too, of which differences must not wrap.
+    ts, attributes = 1.0 * jnp.asarray(ts), 1.0 * jnp.asarray(attributes)
     shape = jnp.shape(attributes)
     if len(shape) != 4 or jnp.shape(ts) != shape[2:3] or shape[2] < 3:
         raise ValueError(
@@ -98,8 +101,9 @@ def _correlation(
     count = jnp.maximum(counts.sum(), 1)
     centred = [jnp.where(counts, v - jnp.sum(jnp.where(counts, v, 0)) / count, 0) for v in pair]
     # Scaled first, so that squares of small numbers are no zeros.
-    x, y = (v / jnp.maximum(jnp.max(jnp.abs(v)), jnp.finfo(v.dtype).tiny) for v in centred)
-    norm = jnp.sqrt(jnp.sum(x**2) * jnp.sum(y**2))
+    largest = (jnp.max(jnp.abs(v)) for v in centred)
+    x, y = (v / jnp.where(top > 0, top, 1) for v, top in zip(centred, largest, strict=True))
+    norm = safe_sqrt(jnp.sum(x**2) * jnp.sum(y**2))
     return jnp.where(moves & (norm > 0), jnp.sum(x * y) / jnp.where(norm > 0, norm, 1), 0)
 
 

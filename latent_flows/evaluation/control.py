@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Scalar
 
 
@@ -75,7 +76,8 @@ def control_score(
     >>> [round(float(part), 3) for part in (*score.spread, score.r2)]
     [0.1, 0.1, 0.1, 0.985]
     """
-    asked, measured = jnp.asarray(asked), jnp.asarray(measured)
+    # Whole numbers are measurements too, of which differences must not wrap.
+    asked, measured = 1.0 * jnp.asarray(asked), 1.0 * jnp.asarray(measured)
     if asked.ndim != 1 or measured.ndim != 2 or measured.shape[1:] != asked.shape:
         raise ValueError(
             f"expected values asked for [a] and measurements [n, a], got shapes {asked.shape} and "
@@ -83,7 +85,7 @@ def control_score(
         )
     if others is None:
         others = jnp.zeros((*measured.shape, 0), measured.dtype)
-    others = jnp.asarray(others)
+    others = 1.0 * jnp.asarray(others)
     if others.ndim != 3 or others.shape[:2] != measured.shape:
         raise ValueError(
             f"others must have shape [{measured.shape[0]}, {measured.shape[1]}, k], "
@@ -104,20 +106,24 @@ def control_score(
         return jnp.mean(jnp.where(where, a, 0), axis, where=where)
 
     mean = average(measured, 0)
-    spread = jnp.sqrt(average((measured - mean) ** 2, 0))
+    spread = safe_sqrt(average((measured - mean) ** 2, 0))
     error = measured - asked
     constant = average(error) if up_to_constant else jnp.zeros((), error.dtype)
     deviation, wanted = measured - average(measured), asked - average(asked + 0 * measured)
     variance = average(deviation**2)
-    tiny = jnp.finfo(measured.dtype).tiny
-    correlation = average(deviation * wanted) / jnp.sqrt(
-        jnp.maximum(variance * average(wanted**2 + 0 * measured), tiny)
-    )
+    tiny = jnp.sqrt(jnp.finfo(measured.dtype).tiny)  # derivatives divide by its square
+
+    def at_least_tiny(divisor: Array) -> Array:
+        # Not `maximum`, which lets the slopes of a tiny divisor through, and those overflow.
+        return jnp.where(divisor > tiny, divisor, tiny)
+
+    scales = safe_sqrt(variance * average(wanted**2 + 0 * measured))
+    correlation = average(deviation * wanted) / jnp.where(scales > 0, scales, 1)
 
     per_factor = counts[..., None]
     if ranges is None:
         ranges = _span(others, per_factor, (0, 1))
-    scale = jnp.maximum(jnp.asarray(ranges, others.dtype), tiny)
+    scale = at_least_tiny(jnp.asarray(ranges, others.dtype))
     # Samples that cannot be measured anywhere have no mean, and nothing to say about leakage.
     own = jnp.sum(jnp.where(per_factor, others, 0), 1, keepdims=True) / jnp.maximum(
         per_factor.sum(1, keepdims=True), 1
@@ -135,9 +141,9 @@ def control_score(
         mean - asked - constant,
         spread,
         jnp.stack([jnp.nanmin(mean), jnp.nanmax(mean)]),
-        1 - average((error - constant) ** 2) / jnp.maximum(variance, tiny),
+        1 - average((error - constant) ** 2) / at_least_tiny(variance),
         correlation,
-        jnp.sqrt(squares) / scale,
+        safe_sqrt(squares) / scale,
         span / scale,
         counts.mean(),
     )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows.limits import floats
 from latent_flows.typing import Generator, Latent, Scalar
 
 
@@ -50,7 +51,7 @@ def equivariance_error(
         An `EquivarianceError`.
 
     Raises:
-        ValueError: shapes that do not fit, or fewer than two samples.
+        ValueError: shapes that do not fit, fewer than two samples, or samples that are not floats.
 
     References:
         Song, Keller, Sebe and Welling, *Flow Factorized Representation Learning*, 2023, section 4
@@ -68,6 +69,7 @@ def equivariance_error(
             "expected a sequence [t, ...] of at least 2 samples and times [t], got shapes "
             f"{jnp.shape(xs)} and {jnp.shape(ts)}"
         )
+    floats("equivariance_error", xs=xs)
     start = encode(xs[0])
     codes = follow(start, ts)
     if codes.shape != (len(ts), *start.shape):
@@ -80,6 +82,7 @@ def equivariance_error(
         made = decode(code)
         if made.shape != x.shape:
             raise ValueError(f"decode gives shape {made.shape}, the sequence has {x.shape}")
+        floats("equivariance_error", decoded=made)
         return jnp.sum(jnp.abs(made - x))
 
     misses = jax.vmap(miss)

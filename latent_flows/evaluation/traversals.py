@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import flows
+from latent_flows.limits import floats
+from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar
 
 
@@ -28,16 +30,22 @@ class Traversal(NamedTuple):
 def path_length(samples: Float[Array, "t ..."]) -> Scalar:
     r"""Length of a polygon in data space, $\sum_t |x_{t+1} - x_t|$.
 
+    Its gradient is finite where neighbours coincide, as those of a path that stands still do.
+
     Args:
         samples: the corners, of any event shape.
+
+    Raises:
+        ValueError: for samples that are not floats.
 
     Example:
         >>> import jax.numpy as jnp
         >>> float(path_length(jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])))
         6.0
     """
+    floats("path_length", samples=samples)
     steps = jnp.diff(samples, axis=0)
-    return jnp.sum(jnp.sqrt(jnp.sum(steps**2, axis=range(1, steps.ndim))))
+    return jnp.sum(safe_norm(steps, axis=range(1, steps.ndim)))
 
 
 def traverse(
@@ -138,7 +146,8 @@ def dominance(
         >>> result.share.round(2).tolist(), result.winner.tolist()
         ([0.75], [0])
     """
-    moved = (after - before) / ranges
+    # Whole numbers are attributes too, of which differences must not wrap.
+    moved = (1.0 * jnp.asarray(after) - 1.0 * jnp.asarray(before)) / ranges
     weight = valid[..., None] / jnp.maximum(valid.sum(-1)[:, None, None], 1)
     change = jnp.sum(jnp.abs(moved) * weight, axis=1)
     winner = jnp.argmax(change, -1)

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from latent_flows.classifiers import PairClassifier, shrink
+from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
 
@@ -122,9 +123,7 @@ def _check_pairs(before: Array, after: Array, labels: Array) -> None:
             "before and after must have one shape [n, h, w, c], "
             f"got {before.shape} and {after.shape}"
         )
-    for name, images in {"before": before, "after": after}.items():
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating-point images, got {images.dtype}")
+    floats("vp_score", before=before, after=after)
     if len(before) == 0:
         raise ValueError("before and after hold no pairs")
     if labels.shape != before.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):

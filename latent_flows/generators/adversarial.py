@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from latent_flows.norms import safe_norm
 from latent_flows.typing import Scalar
 
 
@@ -84,11 +85,13 @@ def _normalise(weight: Array, u: Array) -> tuple[Array, Array]:
     fixed = jax.lax.stop_gradient(matrix)
     v = _unit(fixed @ u)
     u = _unit(fixed.T @ v)
-    return weight / (v @ matrix @ u), u
+    largest = v @ matrix @ u
+    # A layer of zeros has no direction, and stays one of zeros.
+    return weight / jnp.where(largest == 0, 1, largest), u
 
 
 def _unit(x: Array) -> Array:
-    return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
+    return x / jnp.maximum(safe_norm(x), 1e-12)
 
 
 def average(mean: PyTree, value: PyTree, step: ArrayLike, decay: float) -> Any:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
 
@@ -22,7 +23,7 @@ def bernoulli(x: Float[Array, "..."], logits: Float[Array, "..."]) -> Scalar:
         logits: of its shape.
 
     Raises:
-        ValueError: two shapes.
+        ValueError: an image that is not of floats, two shapes.
 
     >>> import jax.numpy as jnp
     >>> round(float(bernoulli(jnp.ones((2, 2, 1)), jnp.zeros((2, 2, 1)))), 3)
@@ -43,7 +44,7 @@ def gaussian(x: Float[Array, "..."], mean: Float[Array, "..."], std: ArrayLike) 
         std: positive; one number, or one a pixel.
 
     Raises:
-        ValueError: two shapes.
+        ValueError: an image that is not of floats, two shapes.
 
     >>> import jax.numpy as jnp
     >>> round(float(gaussian(jnp.zeros(2), jnp.zeros(2), 1.0)), 3)
@@ -72,7 +73,7 @@ def discretised_logistic(
         levels: grey values, at least 2; 256 for images of 8 bits.
 
     Raises:
-        ValueError: two shapes, or fewer levels.
+        ValueError: an image that is not of floats, two shapes, or fewer levels.
 
     References:
         Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016,
@@ -100,6 +101,7 @@ def discretised_logistic(
 
 
 def _check(x: Array, parameters: Array) -> None:
+    floats("a likelihood", x=x)
     if jnp.shape(x) != jnp.shape(parameters):
         raise ValueError(
             f"expected parameters of the image's shape {jnp.shape(x)}, got {jnp.shape(parameters)}"

@@ -31,6 +31,7 @@ _STORAGES = {
     "BoolStorage": np.bool_,
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_MOST_REPEATED = 2**28  # numbers of a tensor that is larger than its storage
 
 
 class Storage(NamedTuple):
@@ -81,6 +82,8 @@ def open_tensors(path: Path) -> Iterator[tuple[Any, Callable[[Tensor], np.ndarra
                 yield tree, lambda tensor: _array(tensor, read)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise ValueError(f"{path} is no file") from None
     except Refused as error:
         raise ValueError(f"{path} is refused: {error}") from None
     # A damaged pickle or archive can fail in any way at all, and it means one thing here.
@@ -194,15 +197,16 @@ def _array(tensor: Tensor, read: Bytes) -> np.ndarray:
         return np.zeros(shape, dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     content = read(storage)
-    if (
-        last >= storage.length
-        or size > storage.length
-        or len(content) != storage.length * (dtype.itemsize)
-    ):
+    if last >= storage.length or len(content) != storage.length * dtype.itemsize:
         raise ValueError(f"a tensor of shape {list(shape)} does not fit into its storage")
+    # An expanded tensor shows the same numbers many times, and a few bytes could mean terabytes.
+    repeats = size > storage.length
+    if repeats and size > _MOST_REPEATED:
+        raise ValueError(f"a tensor of shape {list(shape)} repeats {storage.length} numbers")
     numbers = np.frombuffer(content, dtype)[offset:]
     steps = tuple(stride * dtype.itemsize for stride in strides)
-    return np.array(np.lib.stride_tricks.as_strided(numbers, shape, steps))
+    window = np.lib.stride_tricks.as_strided(numbers, shape, steps, writeable=False)
+    return window if repeats else np.array(window)
 
 
 def tensors(tree: Any) -> dict[str, Tensor]:

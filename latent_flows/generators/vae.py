@@ -7,6 +7,7 @@ rearrangements around dense layers: the same linear maps, several times faster o
 import dataclasses
 import math
 from functools import partial
+from itertools import zip_longest
 from typing import Any, Literal
 
 import jax
@@ -16,7 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from latent_flows.generators import likelihoods
-from latent_flows.limits import at_least
+from latent_flows.limits import at_least, floats
 from latent_flows.typing import Generator, Latent, Scalar
 
 Image = Float[Array, "height width channels"]
@@ -33,7 +34,8 @@ class VAEConfig:
     latent_dim: int = 6
     """Latent dimensions."""
     encoder: EncoderName = "conv"
-    """mlp: dense layers; conv: patches merged 4x4, then 2x2, until 4 to 7 pixels are left."""
+    """mlp: dense layers; conv: patches merged 4x4, then 2x2, until 4 to 7 pixels are left, along
+    each side as far as it can be divided."""
     decoder: DecoderName = "broadcast"
     """mlp: dense layers; conv: the encoder's mirror image; broadcast: a network of the
     pixel's coordinates in a frame that the latent moves, stretches and shears."""
@@ -49,8 +51,13 @@ class VAEConfig:
         at_least(self, "vae ", latent_dim=1, width=1, depth=1)
 
 
-def _strides(size: int) -> tuple[int, ...]:
-    """Patch merges from `size` pixels to a grid of 4 to 7: first 4 at once, then 2 by 2."""
+def _strides(height: int, width: int) -> list[tuple[int, int]]:
+    """Patch merges of an image: of each side by itself, the shorter one not at all at the end."""
+    return list(zip_longest(_strides_of_side(height), _strides_of_side(width), fillvalue=1))
+
+
+def _strides_of_side(size: int) -> tuple[int, ...]:
+    """Patch merges from `size` pixels to 4 to 7: first 4 at once, then 2 by 2."""
     strides = []
     if size % 4 == 0 and size >= 16:
         strides.append(4)
@@ -61,12 +68,12 @@ def _strides(size: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _merge(x: Array, s: int) -> Array:
-    return rearrange(x, "(h a) (w b) c -> h w (a b c)", a=s, b=s)
+def _merge(x: Array, patch: tuple[int, int]) -> Array:
+    return rearrange(x, "(h a) (w b) c -> h w (a b c)", a=patch[0], b=patch[1])
 
 
-def _split(x: Array, s: int) -> Array:
-    return rearrange(x, "h w (a b c) -> (h a) (w b) c", a=s, b=s)
+def _split(x: Array, patch: tuple[int, int]) -> Array:
+    return rearrange(x, "h w (a b c) -> (h a) (w b) c", a=patch[0], b=patch[1])
 
 
 class MLPEncoder(nn.Module):
@@ -90,8 +97,8 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Image) -> Array:
         features = self.config.width // 2
-        for stride in _strides(x.shape[0]):
-            x = nn.gelu(nn.Dense(features)(_merge(x, stride)))
+        for patch in _strides(*x.shape[:2]):
+            x = nn.gelu(nn.Dense(features)(_merge(x, patch)))
             features *= 2
         return nn.gelu(nn.Dense(4 * self.config.width)(x.reshape(-1)))
 
@@ -118,18 +125,18 @@ class ConvDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: Latent) -> Array:
         height, width, channels = self.image_shape
-        strides = _strides(height)
-        shrink = math.prod(strides)
-        features = self.config.width // 2 * 2 ** len(strides)
-        grid = (height // shrink, width // shrink, features)
+        patches = _strides(height, width)
+        down, across = (math.prod(sides) for sides in zip((1, 1), *patches, strict=True))
+        features = self.config.width // 2 * 2 ** len(patches)
+        grid = (height // down, width // across, features)
         x = nn.gelu(nn.Dense(4 * self.config.width)(z))
         x = nn.gelu(nn.Dense(math.prod(grid))(x)).reshape(grid)
-        for stride in reversed(strides[1:]):
+        for patch in reversed(patches[1:]):
             features //= 2
-            x = nn.gelu(_split(nn.Dense(stride**2 * features)(x), stride))
+            x = nn.gelu(_split(nn.Dense(math.prod(patch) * features)(x), patch))
             x = nn.gelu(nn.Conv(features, (3, 3))(x))
-        last = strides[0] if strides else 1
-        return _split(nn.Dense(last**2 * channels)(x), last)
+        last = patches[0] if patches else (1, 1)
+        return _split(nn.Dense(math.prod(last) * channels)(x), last)
 
 
 class BroadcastDecoder(nn.Module):
@@ -165,7 +172,7 @@ class BroadcastDecoder(nn.Module):
         h = x * frames[0] + y * frames[1] + frames[2]
         for _ in range(self.config.depth):
             h = nn.Dense(self.config.width)(nn.silu(h))
-        return _split(nn.Dense(patch**2 * channels)(nn.silu(h)), patch)
+        return _split(nn.Dense(patch**2 * channels)(nn.silu(h)), (patch, patch))
 
 
 _ENCODERS = {"mlp": MLPEncoder, "conv": ConvEncoder}
@@ -204,6 +211,7 @@ class VAE(nn.Module):
         """Mean and standard deviation of the posterior `q(z | x)`, a diagonal Gaussian."""
         if x.shape != self.image_shape:
             raise ValueError(f"the VAE encodes images of shape {self.image_shape}, got {x.shape}")
+        floats("the VAE", x=x)
         mean, raw = jnp.split(self.posterior(self.encoder(x)), 2)
         # Bounded, so that no log-variance can overflow early in training.
         return mean, jnp.exp(5.0 * jnp.tanh(raw / 5.0))

@@ -97,7 +97,7 @@ def read_state_dict(
 
 def _read_safetensors(path: Path, key: str | None, names: set[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise ValueError(f"{path} does not exist")
+        raise ValueError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         # As flax's arrays, since NumPy itself has no bfloat16.
         with safe_open(path, framework="flax") as file:

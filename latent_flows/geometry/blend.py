@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Latent, Scalar
 
 
@@ -82,6 +83,6 @@ def median_gap(points: Float[Array, "n d"]) -> Scalar:
     # One row at a time: all distances at once would be large for many points.
     def nearest(i: Array) -> Scalar:
         squares = jnp.sum((points - points[i]) ** 2, axis=-1)
-        return jnp.sqrt(jnp.min(squares.at[i].set(jnp.inf)))
+        return safe_sqrt(jnp.min(squares.at[i].set(jnp.inf)))
 
     return jnp.median(jax.lax.map(nearest, jnp.arange(len(points))))

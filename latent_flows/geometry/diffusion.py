@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.operators import frame_and_bend
 from latent_flows.typing import Latent, Metric
@@ -24,6 +25,7 @@ class Walk(NamedTuple):
     """Whether it stayed finite to the end."""
 
 
+@keep_compiled(arrays=["key", "z0", "ts"], check=lambda z0, ts, **_: _times(ts, z0.dtype))
 def brownian_motion(
     key: Key[Array, ""],
     metric: Metric,
@@ -89,7 +91,7 @@ def brownian_motion(
     noise = diffrax.VirtualBrownianTree(
         times[0], times[-1], jnp.diff(grid).min() / 2, increment, key
     )
-    solution = diffrax.diffeqsolve(
+    solution = unjitted(diffrax.diffeqsolve)(
         diffrax.ControlTerm(rates, _TimeAndNoise(noise)),
         diffrax.Euler(),
         times[0],

@@ -13,6 +13,7 @@ import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows import flows
+from latent_flows._transforms import keep_compiled
 from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import spline_weights
@@ -43,6 +44,7 @@ class Logarithm(NamedTuple):
     """Whether a geodesic that leaves with this velocity arrives, and is no detour."""
 
 
+@keep_compiled(arrays=["z", "v", "ts"], check=lambda z, ts, **_: flows.check_times(z, ts))
 def geodesic_flow(
     metric: Metric,
     z: Latent,
@@ -107,6 +109,7 @@ def geodesic_flow(
     return GeodesicFlow(path.ts, states[:, :dim], states[:, dim:], path.ok)
 
 
+@keep_compiled(arrays=["z", "v"])
 def exponential_map(
     metric: Metric,
     z: Latent,
@@ -163,6 +166,7 @@ def exponential_map(
     )
 
 
+@keep_compiled(arrays=["z0", "z1"])
 def logarithm(
     metric: Metric,
     z0: Latent,
@@ -255,6 +259,7 @@ def logarithm(
     return Logarithm(jnp.where(converged, vector, rough), converged)
 
 
+@keep_compiled(arrays=["z0", "z1"])
 def logarithm_map(
     metric: Metric,
     z0: Latent,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
 from latent_flows.geometry import block_tridiagonal, chords, metrics
 from latent_flows.geometry.curvature import acceleration
@@ -27,6 +28,7 @@ _ROUGH = 0.1
 """Tolerance for a chain of few points, which is only where a longer one starts."""
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def geodesic(
     metric: Metric,
     z0: ArrayLike | Sequence[float],
@@ -116,6 +118,7 @@ def geodesic(
     return described(metric, points, stationary & _is_definite(metric, points))
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def geodesic_batch(
     metric: Metric,
     z0: Float[ArrayLike, "p d"],
@@ -180,6 +183,7 @@ def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
     return jnp.linalg.norm(jnp.diff(chains, axis=1), axis=2).sum(1)
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def distance(
     metric: Metric,
     z0: ArrayLike | Sequence[float],

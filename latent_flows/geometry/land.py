@@ -14,6 +14,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.batches import in_batches
 from latent_flows.choices import choose
 from latent_flows.geometry import metrics
@@ -188,41 +189,25 @@ def fit_land(
     initial = jnp.asarray(initial, points.dtype)
     if initial.shape != (components, d):
         raise ValueError(f"initial must have shape {(components, d)}, got {initial.shape}")
+    # Outside of `jit` these are programs of their own: smaller ones, of which the two that take
+    # long to compile are the same for both measures.
     proposal = _propose(points)
     drawn = _draw(sample_key, proposal, samples)
-    log_base = _log_base(metric, measure, drawn.reshape(-1, d), batch_size)
-    log_weights = log_base - jax.vmap(partial(_log_proposal, proposal))(drawn.reshape(-1, d))
     state = _climb(
         metric,
         points,
         initial,
-        drawn.reshape(-1, d),
-        log_weights,
+        drawn,
+        _log_weights(metric, measure, proposal, drawn, batch_size),
         segments=segments,
         tolerance=tolerance,
         regularisation=regularisation,
         max_iterations=max_iterations,
         batch_size=batch_size,
     )
-    precisions = jax.vmap(lambda a: a @ a.T)(state.parameters.factors)
-    weights = jax.nn.softmax(state.parameters.logits)
-    nothing = jnp.zeros(components, points.dtype)
-    land = Land(
-        state.means,
-        precisions,
-        weights,
-        nothing,
-        nothing,
-        jnp.zeros((), points.dtype),
-        state.settled.all(),
-        proposal,
-        measure,
-        segments,
-    )
+    land = _fitted(state, proposal, measure, segments)
     land = normalise_land(final_key, land, metric, samples=final_samples, batch_size=batch_size)
-    base = _log_base(metric, measure, points, batch_size)
-    exponents = _exponents(land, state.spokes.logarithms[:, :n], state.spokes.distances[:, :n])
-    return replace(land, log_likelihood=jnp.mean(_log_mixture(land, exponents) + base))
+    return _scored(metric, land, points, state.spokes, batch_size)
 
 
 def normalise_land(
@@ -251,22 +236,14 @@ def normalise_land(
     Returns:
         The same distribution with other `log_constants` and `log_constant_errors`.
     """
-    d = land.means.shape[1]
+    key, land = jax.tree.map(jnp.asarray, (key, land))
     drawn = _draw(key, land.proposal, samples)
-    flat = drawn.reshape(-1, d)
-    guess = lines(land.means, flat, land.segments)
-    found = spokes(metric, land.means, flat, guess, batch_size=batch_size)
-    log_q = jax.vmap(partial(_log_proposal, land.proposal))(flat)
-    log_weights = _log_base(metric, land.measure, flat, batch_size) - log_q
-    terms = _exponents(land, found.logarithms, found.distances) + log_weights
-    terms = terms.reshape(len(terms), _REPLICATES, -1)
-    each = jax.nn.logsumexp(terms, axis=2) - math.log(terms.shape[2])
-    constants = jax.nn.logsumexp(each, axis=1) - math.log(_REPLICATES)
-    relative = jnp.exp(each - constants[:, None])
-    errors = jnp.std(relative, axis=1, ddof=1) / math.sqrt(_REPLICATES)
-    return replace(land, log_constants=constants, log_constant_errors=errors)
+    log_weights = _log_weights(metric, land.measure, land.proposal, drawn, batch_size)
+    found = _connected(metric, land.means, drawn, land.segments, batch_size)
+    return _normalised(land, found, log_weights)
 
 
+@keep_compiled(arrays=["land", "z"])
 def land_log_prob(land: Land, metric: Metric, z: Latent, *, measure: str = "lebesgue") -> Scalar:
     r"""The log-density of a LAND at one point.
 
@@ -290,8 +267,7 @@ def land_log_prob(land: Land, metric: Metric, z: Latent, *, measure: str = "lebe
     z = jnp.asarray(z)
     if z.shape != land.means.shape[1:]:
         raise ValueError(f"z must have shape {land.means.shape[1:]}, got {z.shape}")
-    guess = lines(land.means, z[None], land.segments)
-    found = spokes(metric, land.means, z[None], guess, batch_size=land.means.shape[0])
+    found = _connected(metric, land.means, z[None], land.segments, land.means.shape[0])
     log_prob = _log_mixture(land, _exponents(land, found.logarithms, found.distances))[0]
     if wanted == given:
         return log_prob
@@ -300,6 +276,7 @@ def land_log_prob(land: Land, metric: Metric, z: Latent, *, measure: str = "lebe
     return jnp.where(jnp.isnan(other), -jnp.inf, other)
 
 
+@keep_compiled(arrays=["key", "land"])
 def sample_land(
     key: PRNGKeyArray,
     land: Land,
@@ -334,9 +311,7 @@ def sample_land(
             f"count and oversampling must be at least 1, got {count} and {oversampling}"
         )
     draw_key, shift_key, order_key = jax.random.split(key, 3)
-    d = land.means.shape[1]
     candidates = _draw(draw_key, land.proposal, max(count * oversampling, 2 * _REPLICATES))
-    candidates = candidates.reshape(-1, d)
     log_prob = in_batches(lambda z: land_log_prob(land, metric, z), batch_size)(candidates)
     log_weights = log_prob - jax.vmap(partial(_log_proposal, land.proposal))(candidates)
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
@@ -417,7 +392,7 @@ def _refine(
         return -value - regularisation * jnp.sum(prior)
 
     start = (jnp.zeros_like(parameters.factors), parameters.logits)
-    best = optimistix.minimise(
+    best = unjitted(optimistix.minimise)(
         loss,
         optimistix.BFGS(rtol=1e-4, atol=1e-6),
         start,
@@ -446,6 +421,7 @@ def _guess(found: Spokes, n: int) -> _Parameters:
     return _Parameters(jnp.where(sound, factors, plain), jnp.log(counts + 1))
 
 
+@keep_compiled()
 def _climb(
     metric: Metric,
     points: Float[Array, "n d"],
@@ -535,6 +511,59 @@ def _climb(
     )
 
 
+@keep_compiled()
+def _connected(
+    metric: Metric,
+    means: Float[Array, "k d"],
+    ends: Float[Array, "n d"],
+    segments: int,
+    batch_size: int,
+) -> Spokes:
+    """The geodesics from all means to all ends, from straight lines."""
+    return spokes(metric, means, ends, lines(means, ends, segments), batch_size=batch_size)
+
+
+@keep_compiled()
+def _fitted(state: _State, proposal: Proposal, measure: str, segments: int) -> Land:
+    """The mixture that was found, without its constants and its likelihood."""
+    k, dtype = state.means.shape[0], state.means.dtype
+    return Land(
+        means=state.means,
+        precisions=jax.vmap(lambda a: a @ a.T)(state.parameters.factors),
+        weights=jax.nn.softmax(state.parameters.logits),
+        log_constants=jnp.zeros(k, dtype),
+        log_constant_errors=jnp.zeros(k, dtype),
+        log_likelihood=jnp.zeros((), dtype),
+        converged=state.settled.all(),
+        proposal=proposal,
+        measure=measure,
+        segments=segments,
+    )
+
+
+@keep_compiled()
+def _normalised(land: Land, found: Spokes, log_weights: Float[Array, "s"]) -> Land:
+    """The mixture with its constants, each the mean of independent estimates."""
+    terms = _exponents(land, found.logarithms, found.distances) + log_weights
+    terms = terms.reshape(len(terms), _REPLICATES, -1)
+    each = jax.nn.logsumexp(terms, axis=2) - math.log(terms.shape[2])
+    constants = jax.nn.logsumexp(each, axis=1) - math.log(_REPLICATES)
+    relative = jnp.exp(each - constants[:, None])
+    errors = jnp.std(relative, axis=1, ddof=1) / math.sqrt(_REPLICATES)
+    return replace(land, log_constants=constants, log_constant_errors=errors)
+
+
+@keep_compiled()
+def _scored(
+    metric: Metric, land: Land, points: Float[Array, "n d"], found: Spokes, batch_size: int
+) -> Land:
+    """The mixture with its likelihood on the points, to which the first spokes lead."""
+    n = points.shape[0]
+    base = _log_base(metric, land.measure, points, batch_size)
+    exponents = _exponents(land, found.logarithms[:, :n], found.distances[:, :n])
+    return replace(land, log_likelihood=jnp.mean(_log_mixture(land, exponents) + base))
+
+
 def _quadratic(
     factors: Float[Array, "k d d"],
     logarithms: Float[Array, "k n d"],
@@ -569,6 +598,20 @@ def _log_base(
     return jnp.where(jnp.isfinite(found), found, -jnp.inf)
 
 
+@keep_compiled()
+def _log_weights(
+    metric: Metric,
+    measure: str,
+    proposal: Proposal,
+    drawn: Float[Array, "s d"],
+    batch_size: int,
+) -> Float[Array, "s"]:
+    """The logarithm of what each latent counts in an integral, `m / q`."""
+    log_q = jax.vmap(partial(_log_proposal, proposal))(drawn)
+    return _log_base(metric, measure, drawn, batch_size) - log_q
+
+
+@keep_compiled()
 def _propose(points: Float[Array, "n d"]) -> Proposal:
     n, d = points.shape
     covariance = jnp.atleast_2d(jnp.cov(points.T))
@@ -596,8 +639,12 @@ def _log_proposal(proposal: Proposal, z: Latent) -> Scalar:
     return jnp.logaddexp(near, normal(z[None] - proposal.mean, _WIDE)) - math.log(2)
 
 
-def _draw(key: PRNGKeyArray, proposal: Proposal, count: int) -> Float[Array, "r s d"]:
-    """Latents from the proposal: independent lattices, of which each point alone has its law."""
+@keep_compiled()
+def _draw(key: PRNGKeyArray, proposal: Proposal, count: int) -> Float[Array, "s d"]:
+    """Latents from the proposal: independent lattices, of which each point alone has its law.
+
+    They come one lattice after the other, all of one size.
+    """
     m, d = proposal.centres.shape
     each = -(-count // _REPLICATES)
     shifts = jax.random.uniform(key, (_REPLICATES, 1, d + 1), proposal.centres.dtype)
@@ -607,7 +654,7 @@ def _draw(key: PRNGKeyArray, proposal: Proposal, count: int) -> Float[Array, "r 
     chosen = jnp.clip(((2 * which - 1) * m).astype(int), 0, m - 1)
     wide = (which < 0.5)[..., None]
     near = proposal.centres[chosen] + _bandwidth(proposal) * normal
-    return jnp.where(wide, proposal.mean + _WIDE * normal, near)
+    return jnp.where(wide, proposal.mean + _WIDE * normal, near).reshape(-1, d)
 
 
 def _kronecker(count: int, dim: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
+from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
 from latent_flows.geometry import curves, metrics
 from latent_flows.geometry.geodesics import geodesic, reach
@@ -244,6 +245,7 @@ def _descend(
     )
 
 
+@keep_compiled(arrays=["points", "weights", "initial"])
 def frechet_mean(
     metric: Metric,
     points: Float[Array, "n d"],
@@ -317,6 +319,7 @@ def frechet_mean(
     )
 
 
+@keep_compiled(arrays=["key", "points", "initial"])
 def kmeans(
     key: PRNGKeyArray,
     metric: Metric,

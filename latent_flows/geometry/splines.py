@@ -8,6 +8,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.geometry import chords
 from latent_flows.geometry.curves import Geodesic, spline_weights, straight
 from latent_flows.geometry.geodesics import described, end_points, join, start_points
@@ -22,6 +23,7 @@ _HISTORY = 20
 """Steps that the estimate of the Hessian is made of."""
 
 
+@keep_compiled(arrays=["z0", "z1", "initial"])
 def spline_geodesic(
     metric: Metric,
     z0: ArrayLike | Sequence[float],
@@ -47,7 +49,8 @@ def spline_geodesic(
     Steps are measured in the mean of the metric along the straight line, and by their slope along
     the curve; the scale of the latents is of no account.
 
-    Call it under `jax.jit`; it can be mapped by `jax.vmap`. Derivatives through it are zero.
+    Outside of `jax.jit` it compiles once for a metric; it can be mapped by `jax.vmap`. Derivatives
+    through it are zero.
 
     Args:
         metric: any metric.
@@ -108,7 +111,7 @@ def _shorten(
     def energy(by: Float[Array, "k-1 d"], _) -> Scalar:
         return total(weights @ moved(by))
 
-    found: optimistix.Solution = optimistix.minimise(
+    found: optimistix.Solution = unjitted(optimistix.minimise)(
         energy,
         optimistix.LBFGS(
             rtol=tolerance, atol=tolerance, norm=optimistix.rms_norm, history_length=_HISTORY

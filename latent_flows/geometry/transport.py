@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from latent_flows import flows
+from latent_flows._transforms import keep_compiled
 from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.curvature import connection
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
 
+@keep_compiled(arrays=["curve", "v"])
 def parallel_transport(
     metric: Metric,
     curve: Curve,

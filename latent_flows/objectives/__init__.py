@@ -8,6 +8,7 @@ from latent_flows.objectives.autoencoders import (
     density_ratio_loss,
     gaussian_kl,
     gaussian_kl_between,
+    gaussian_total_correlation,
     permuted,
     total_correlation,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "density_ratio_loss",
     "gaussian_kl",
     "gaussian_kl_between",
+    "gaussian_total_correlation",
     "gumbel_softmax",
     "inconsistency",
     "mismatch",

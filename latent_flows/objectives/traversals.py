@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Latent, Scalar
 
 
@@ -25,7 +26,8 @@ def unit_contributions(velocity: Latent, metric: Float[Array, "d d"]) -> Latent:
         >>> unit_contributions(jnp.array([3.0, 1.0]), jnp.diag(jnp.array([1.0, 16.0]))).tolist()
         [0.6..., 0.8...]
     """
-    steps = velocity * jnp.sqrt(jnp.diagonal(metric))
+    # An axis that the generator ignores has no length, and must not make gradients NaN.
+    steps = velocity * safe_sqrt(jnp.diagonal(metric))
     square = jnp.sum(steps**2)
     return steps * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
 

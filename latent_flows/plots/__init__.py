@@ -7,6 +7,7 @@ contents. Colours can be told apart by colour-blind readers.
 
 from latent_flows.plots.charts import asked_against_measured, dots, factor_matrix, loss_curves
 from latent_flows.plots.grids import (
+    check_drawable,
     reconstructions,
     samples_grid,
     strips,
@@ -20,6 +21,7 @@ from latent_flows.plots.style import Images, png_bytes
 __all__ = [
     "Images",
     "asked_against_measured",
+    "check_drawable",
     "dots",
     "factor_matrix",
     "landscape",

@@ -225,14 +225,40 @@ def traversal_gif(
     return buffer.getvalue()
 
 
+def check_drawable(shape: Sequence[int], what: str = "images") -> None:
+    """Checks that images can be drawn: grey, or colour with an alpha channel or without.
+
+    Args:
+        shape: of one image, or of several; channels last.
+        what: how to call them in the message.
+
+    Raises:
+        ValueError: for another number of channels, or none.
+
+    >>> check_drawable((32, 28, 4))
+    >>> check_drawable((32, 28, 5))
+    Traceback (most recent call last):
+    ...
+    ValueError: images must have 1 or 3 channels, last, or 4 with alpha, got shape (32, 28, 5)
+    """
+    if shape[-1] not in (1, 3, 4) or 0 in shape:
+        raise ValueError(
+            f"{what} must have 1 or 3 channels, last, or 4 with alpha, got shape {tuple(shape)}"
+        )
+
+
 def rgb(images: Images, what: str, ndim: int) -> np.ndarray:
-    """Images as NumPy in [0, 1] with three channels."""
+    """Images as NumPy in [0, 1] with three channels, on white where they are transparent."""
     pixels = np.asarray(images)
-    if pixels.ndim != ndim or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
-        raise ValueError(f"{what} must have 1 or 3 channels, last, got shape {pixels.shape}")
+    if pixels.ndim != ndim:
+        raise ValueError(f"{what} must have {ndim} axes, got shape {pixels.shape}")
+    check_drawable(pixels.shape, what)
     if not np.issubdtype(pixels.dtype, np.floating):
         raise ValueError(f"{what} must be floating-point in [0, 1], got {pixels.dtype}")
     pixels = np.clip(np.nan_to_num(pixels), 0, 1)
+    if pixels.shape[-1] == 4:
+        alpha = pixels[..., -1:]
+        pixels = alpha * pixels[..., :-1] + (1 - alpha)
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 

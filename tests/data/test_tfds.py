@@ -26,7 +26,7 @@ VARIED = [
 ]
 
 
-def write(root: Path, name: str, shape: tuple, images: list[np.ndarray]) -> None:
+def write(root: Path, name: str, shape: tuple, images: list[np.ndarray], damaged: int = -1) -> None:
     """A prepared set without TensorFlow: lossless records, labelled 0, 1, ..."""
     folder = root / name / "1.0.0"
     folder.mkdir(parents=True)
@@ -50,7 +50,8 @@ def write(root: Path, name: str, shape: tuple, images: list[np.ndarray]) -> None
         encoded = io.BytesIO()
         Image.fromarray(image.squeeze()).save(encoded, "PNG")
         example = tf_example_pb2.Example()
-        example.features.feature["image"].bytes_list.value.append(encoded.getvalue())
+        content = b"no image" if label == damaged else encoded.getvalue()
+        example.features.feature["image"].bytes_list.value.append(content)
         example.features.feature["label"].int64_list.value.append(label)
         writer.write(example.SerializeToString())
     writer.close()
@@ -140,3 +141,47 @@ def test_mnist():
     batch = found.examples(np.arange(10_000))
     assert batch["image"].mean() == pytest.approx(0.1325, abs=1e-3)
     assert np.bincount(batch["label"])[[0, 1, 9]].tolist() == [980, 1135, 1009]
+
+
+@pytest.fixture(scope="module")
+def train_only(tmp_path_factory):
+    root = tmp_path_factory.mktemp("train_only")
+    images = [np.full((4, 4, 1), i, np.uint8) for i in range(60)]
+    write(root, "tiny_whole", (4, 4, 1), images)
+    write(root, "tiny_few", (4, 4, 1), images[:1])
+    return root
+
+
+def test_of_a_set_without_a_test_split_a_fixed_part_is_held_out_and_said_so(train_only):
+    message = (
+        "tiny_whole has no test split: (.*) of its 60 training examples, the same in every run"
+    )
+    labels = {}
+    for part in ("train", "test"):
+        with pytest.warns(UserWarning, match=message) as said:
+            found = data.load_part("tiny_whole", part, data_dir=train_only)
+        assert (found.split, found.image_shape) == (part, (4, 4, 1))
+        batch = found.examples(np.arange(found.length))
+        np.testing.assert_allclose(batch["image"][:, 0, 0, 0] * 255, batch["label"], rtol=1e-6)
+        labels[part] = batch["label"].tolist()
+        assert len(said) == 1
+    assert sorted(labels["train"] + labels["test"]) == list(range(60))
+    assert 2 <= len(labels["test"]) <= 12
+    with pytest.warns(UserWarning, match=f": {len(labels['test'])} of its 60"):
+        again = data.load_part("tiny_whole", "test", data_dir=train_only)
+    assert again.examples(np.arange(again.length))["label"].tolist() == labels["test"]
+
+
+def test_where_nothing_can_be_held_out_it_says_so(train_only):
+    with pytest.raises(ValueError, match="tiny_few has no test split, and too few examples"):
+        data.load_part("tiny_few", "train", data_dir=train_only)
+
+
+@pytest.mark.parametrize("limit", [0, 2**30], ids=["streamed", "in memory"])
+def test_a_damaged_image_is_named_with_its_set(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(tfds, "IN_MEMORY", limit)
+    write(tmp_path, "tiny_damaged", (8, 6, 1), GREY, damaged=5)
+    message = "tiny_damaged: record 5 of split 'train' cannot be read .UnidentifiedImageError"
+    with pytest.raises(ValueError, match=message) as caught:
+        data.load("tiny_damaged", data_dir=tmp_path).examples(np.arange(7))
+    assert "\n" not in str(caught.value)

@@ -146,3 +146,37 @@ def test_bad_input_is_named():
         directions.translate_x(grey, jnp.ones(2))
     with pytest.raises(ValueError, match=r"unknown transformation 'rotat' .*'rotate'"):
         directions.transformation("rotat")
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast"])
+def test_light_leaves_alpha_alone_and_alpha_leaves_light_alone(name):
+    colours, alpha = smooth(8, 3), jnp.linspace(0, 1, 64).reshape(8, 8, 1)
+    change = directions.transformation(name)
+    for t in (-1.0, 0.0, 0.7):
+        changed, mask = change(jnp.concatenate([colours, alpha], -1), t)
+        np.testing.assert_array_equal(changed[..., 3:], alpha)
+        np.testing.assert_array_equal(changed[..., :3], change(colours, t)[0])
+        assert mask.shape == (8, 8)
+
+
+@pytest.mark.parametrize("name", ["translate_x", "translate_y", "zoom", "rotate"])
+def test_alpha_moves_with_the_image(name):
+    colours = smooth(8, 4)
+    moved, _ = directions.transformation(name)(colours, 0.2)
+    np.testing.assert_array_equal(
+        moved[..., 3:], directions.transformation(name)(colours[..., 3:], 0.2)[0]
+    )
+
+
+@pytest.mark.parametrize("sides", [(32, 28), (64, 36), (28, 32), (33, 17)], ids=str)
+@pytest.mark.parametrize("name", sorted(TRANSFORMATIONS))
+def test_images_of_any_sides_are_transformed_about_their_middle(name, sides):
+    # An image that is its own mirror image along both sides, and stays one turned by pi.
+    y, x = (jnp.abs(jnp.linspace(-1, 1, side)) for side in sides)
+    image = jnp.stack([1 - (y[:, None] * x[None]) * (0.5 + 0.1 * c) for c in range(3)], -1)
+    for t in (0.0, jnp.pi if name == "rotate" else 0.1):
+        changed, mask = directions.transformation(name)(image, t)
+        assert changed.shape == image.shape
+        assert mask.shape == image.shape[:2]
+        if t == 0 or name == "rotate":
+            np.testing.assert_allclose(changed, image, atol=1e-3)

@@ -1,10 +1,15 @@
 import dataclasses
 import errno
+import json
+import re
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments import command
+from experiments import command, table
 from experiments.command import Failure, UsageError
 from experiments.training import Training
 from latent_flows import calculus
@@ -66,6 +71,7 @@ def test_help_of_a_preset_shows_every_flag_with_its_default(capsys):
             "unknown preset 'smal' (did you mean 'small'?); expected one of 'long', 'small'",
         ),
         (["--steps", "3"], "unknown flag --steps; did you mean --training.steps?"),
+        (["--file", "x"], "unknown flag --file; --help lists the flags"),
         (
             ["--training.lerning_rate=3"],
             "unknown flag --training.lerning_rate; did you mean --training.learning-rate?",
@@ -97,14 +103,12 @@ def test_a_wrong_command_line_is_one_line_and_code_2(capsys, argv, line):
         (
             OSError(errno.ENOSPC, "No space left on device", "/runs/a"),
             1,
-            "error: no space left on the device: /runs/a; "
-            "the same command goes on from the last checkpoint",
+            "error: no space left on the device: /runs/a",
         ),
         (
             OSError(errno.EROFS, "Read-only file system", "/runs/a"),
             1,
-            "error: the file system is read-only: /runs/a; "
-            "the same command goes on from the last checkpoint",
+            "error: the file system is read-only: /runs/a",
         ),
     ],
 )
@@ -121,7 +125,114 @@ def test_a_full_disk_is_recognised_inside_other_errors(capsys):
 
     code, _, err = call(capsys, run=run)
     assert code == 1
-    assert err.startswith("error: no space left on the device: /runs/a/d; ")
+    assert err == "error: no space left on the device: /runs/a/d\n"
+
+
+def begun(path, *files):
+    """The folder of a toy's run, with some files in it."""
+    for name in files:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).touch()
+    (path / "config.json").write_text(json.dumps({"experiment": MODULE}))
+    return "--run", str(path)
+
+
+@pytest.mark.parametrize("file", ["checkpoints/line/7/default", "scores/a.json", "result.json"])
+def test_where_something_is_saved_a_full_disk_and_ctrl_c_say_so(capsys, tmp_path, file):
+    argv = begun(tmp_path / "run", file)
+    full = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+    assert call(capsys, *argv, run=raising(full))[2] == (
+        "error: no space left on the device: /runs/a; "
+        "the same command goes on from the last checkpoint\n"
+    )
+    assert call(capsys, *argv, run=raising(KeyboardInterrupt())) == (
+        130,
+        "",
+        "interrupted: progress is saved; to go on, run: "
+        f"python -m {MODULE} --run {tmp_path / 'run'}\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "file", ["metrics.jsonl", ".lock", "tensorboard/line/events", "checkpoints/line/7.tmp/default"]
+)
+def test_what_a_run_writes_before_it_gets_anywhere_is_nothing_saved(capsys, tmp_path, file):
+    argv = begun(tmp_path / "run", file)
+    _, _, err = call(capsys, *argv, run=raising(KeyboardInterrupt()))
+    assert err.startswith("interrupted: nothing was saved yet; to start again, run: ")
+
+
+def test_the_progress_of_another_experiment_is_not_what_is_saved(capsys, tmp_path):
+    argv = begun(tmp_path / "run", "result.json")
+    (tmp_path / "run" / "config.json").write_text('{"experiment": "experiments.train_vae"}')
+    _, _, err = call(capsys, *argv, run=raising(KeyboardInterrupt()))
+    assert err.startswith("interrupted: nothing was saved yet; ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--seed", "-1"], "--seed: a seed must not be negative, got -1"),
+        (["--seed", str(2**32)], "--seed must lie in [0, 4294967295], got 4294967296"),
+        (["--seed", str(2**63)], f"--seed must lie in [0, 4294967295], got {2**63}"),
+        (["--seed", "9" * 20], f"--seed must lie in [0, 4294967295], got {'9' * 20}"),
+        (["--dim", str(2**31)], "--dim must lie in [-2147483648, 2147483647], got 2147483648"),
+        (
+            ["--training.batch-size", "1" + 30 * "0"],
+            "--training.batch-size must lie in [-2147483648, 2147483647], got 1" + 30 * "0",
+        ),
+    ],
+)
+def test_whole_numbers_that_no_array_holds_are_refused_with_their_flag(capsys, argv, line):
+    assert call(capsys, *argv, run=raising(AssertionError)) == (2, "", f"error: {line}\n")
+    seen = []
+    assert call(capsys, "--seed", str(2**32 - 1), run=seen.append)[0] == 0
+    assert seen[0].seed == 2**32 - 1
+
+
+def test_each_of_several_seeds_is_looked_at(capsys):
+    code = command.main(lambda config: None, table.PRESETS, ["run", "x", "--seeds", "0", "-3"])
+    assert code == 2
+    assert capsys.readouterr().err == "error: --seeds: a seed must not be negative, got -3\n"
+
+
+@pytest.mark.parametrize(
+    ("allocate", "asked"),
+    [
+        (lambda: np.zeros(2**50), "8 PiB"),
+        (lambda: jax.block_until_ready(jnp.zeros((2**46,), jnp.uint8) + 1), "64 TiB"),
+        (lambda: bytearray(2**62), None),
+        (lambda: np.zeros((2**40, 2**40)), None),
+    ],
+    ids=["numpy", "jax", "python", "beyond any index"],
+)
+def test_memory_that_is_not_there_is_one_line_and_code_1(capsys, allocate, asked):
+    code, out, err = call(capsys, run=lambda config: allocate())
+    assert (code, out, err.count("\n")) == (1, "", 1), err
+    assert err.startswith("error: out of memory")
+    assert "lower what is large" in err
+    if asked:
+        assert re.search(f": ({asked}) asked for", err), err
+
+
+def test_a_shortage_of_memory_is_recognised_inside_other_errors(capsys):
+    def run(config):
+        try:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 3221225472 bytes.")
+        except RuntimeError as error:
+            raise ValueError("could not solve") from error
+
+    code, _, err = call(capsys, run=run)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: out of memory: 3 GiB asked for; lower what is large")
+
+
+def test_a_file_of_the_wrong_kind_is_one_line(capsys, tmp_path):
+    for act in (lambda config: tmp_path.read_text(), lambda config: (tmp_path / "a").read_text()):
+        code, out, err = call(capsys, run=act)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert f"error: {tmp_path}" in err
+        assert "cannot be used: " in err
 
 
 def test_a_value_that_the_library_rejects_is_one_line_and_code_2(capsys):
@@ -141,12 +252,12 @@ def test_a_mistake_in_the_code_keeps_its_traceback(capsys):
         call(capsys, run=lambda config: {}["a"])
 
 
-def test_ctrl_c_tells_how_to_go_on(capsys):
+def test_ctrl_c_tells_how_to_start_again(capsys):
     argv = ["small", "--run", "runs/my run"]
     assert call(capsys, *argv, run=raising(KeyboardInterrupt())) == (
         130,
         "",
-        "interrupted: progress is saved; to go on, run: "
+        "interrupted: nothing was saved yet; to start again, run: "
         f"python -m {MODULE} small --run 'runs/my run'\n",
     )
 

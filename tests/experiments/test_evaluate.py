@@ -178,6 +178,8 @@ def test_more_samples_than_there_are_and_fewer_than_it_takes_are_refused(
 @pytest.mark.slow
 def test_folders_that_cannot_be_evaluated_are_refused(sprites_run, call, tmp_path):
     refused(call(tmp_path / "nowhere"), "nowhere", "does not exist")
+    (tmp_path / "README.md").write_text("# Title")
+    refused(call(tmp_path / "README.md"), "README.md is a file, not a run folder")
     refused(call(sprites_run, "--scores", "migg"), "unknown score 'migg' (did you mean 'mig'?)")
     refused(call(sprites_run, "--seed", -1), "seed must not be negative, got -1")
 

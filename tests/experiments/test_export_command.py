@@ -129,6 +129,36 @@ def test_what_cannot_be_exported_is_refused_in_one_line(run, call, tmp_path, str
     refused(call(file, "--npy", tmp_path / "npy"), "straight directions")
 
 
+@pytest.mark.parametrize("flag", ["--to", "--function", "--npy"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "models", "models/new", ".lock"])
+def test_no_file_of_a_run_is_overwritten(run, call, tmp_path, flag, name):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    refused(call(run, flag, run / name), flag)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_written_beside_the_runs_own_files_is_fine(run, call):
+    assert call(run, "--npy", run / "ways.npy")[0] == 0
+    assert call(run, "--npy", run / "ways.npy")[0] == 0
+
+
+def test_one_place_for_two_files_or_for_what_is_read_is_refused(run, call, tmp_path):
+    file = tmp_path / "file"
+    refused(call(run, "--to", file, "--npy", tmp_path / "." / "file"), "--to and --npy name the")
+    assert not file.exists()
+    content = files.to_bytes(frame_of_two())
+    file.write_bytes(content)
+    refused(call(file, "--function", file), "--function", "is the file that is read")
+    refused(call(file, "--to", tmp_path), "is a folder; name a file")
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"# Title", b"\0" * 64])
+def test_a_file_of_something_else_is_refused(call, tmp_path, content):
+    (tmp_path / "README.md").write_bytes(content)
+    refused(call(tmp_path / "README.md", "--to", tmp_path / "out"), "README.md is truncated")
+
+
 def frame_of_two():
     """Potentials that nobody has trained."""
     net = potentials.PotentialNet(width=2, depth=1)

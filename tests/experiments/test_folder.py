@@ -2,16 +2,27 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import (
+    directions,
+    flow_vae,
+    geodesics,
+    land,
+    potential_flows,
+    train_gan,
+    train_vae,
+)
 from experiments.command import UsageError
-from experiments.folder import open_folder
+from experiments.folder import made_by, open_folder, read_config, writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,3 +194,185 @@ def test_truncation_drops_one_phase_from_a_step_on_and_a_torn_line(folder):
     assert folder.rows("a") == [{"phase": "a", "step": s, "loss": s / 2} for s in range(2)]
     assert folder.rows("b") == [{"phase": "b", "step": s} for s in range(2)]
     assert len(folder.rows()) == 4
+
+
+# --- folders that something has happened to ---
+
+DAMAGED = {
+    "a list": b"[1, 2]",
+    "null": b"null",
+    "a number": b"NaN",
+    "a text": b'"config"',
+    "binary": b"\x80\x04\x95\xff\x00",
+    "empty": b"",
+    "cut off": b'{"experiment": "tests',
+    "endless": b"[" * 100_000,
+    "a huge number": b"9" * 10_000,
+    "no experiment": b'{"config": {}}',
+    "an experiment that is none": b'{"experiment": 3, "config": {}}',
+    "settings that are none": b'{"experiment": "x", "config": [1]}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_config_that_is_none_is_named_by_all_who_read_it(tmp_path, content):
+    path = open_folder(tmp_path / "run", Config()).path
+    (path / "config.json").write_bytes(content)
+    for read in (made_by, partial(read_config, kind=Config), partial(open_folder, config=Config())):
+        with pytest.raises(UsageError, match=f"^{re.escape(str(path))}/config.json "):
+            read(path)
+
+
+def test_a_config_that_is_a_folder_or_cannot_be_read_is_named(tmp_path, monkeypatch):
+    path = open_folder(tmp_path / "run", Config()).path
+
+    def closed(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", closed)
+        with pytest.raises(UsageError, match=r"config.json cannot be read \(Permission denied\)"):
+            made_by(path)
+    (path / "config.json").unlink()
+    (path / "config.json").mkdir()
+    with pytest.raises(UsageError, match=r"config.json is no file; remove it"):
+        made_by(path)
+    with pytest.raises(UsageError, match=r"config.json is a folder where a run keeps a file"):
+        open_folder(path, Config())
+
+
+@pytest.mark.parametrize("path", ["file.md", "file.md/below"])
+def test_a_path_that_is_no_folder_is_no_run(tmp_path, path):
+    (tmp_path / "file.md").write_text("# Title")
+    with pytest.raises(UsageError, match=r"is a file, not a run folder|is no file"):
+        made_by(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sizes": None}, "sizes is null, not settings by name"),
+        ({"sizes": [3]}, "sizes is [3], not settings by name"),
+        ({"sizes": {"width": "four"}}, 'sizes.width is "four", expected int'),
+        ({"sizes": {"width": True}}, "sizes.width is true, expected int"),
+        ({"sizes": {"width": 2.5}}, "sizes.width is 2.5, expected int"),
+        ({"sizes": {"rates": 0.1}}, "sizes.rates is 0.1, expected tuple[float, ...]"),
+        ({"sizes": {"rates": ["a"]}}, 'sizes.rates.0 is "a", expected float'),
+        ({"sizes": {"rates": [float("nan")]}}, "sizes.rates.0 is NaN, expected float"),
+        ({"sizes": {"rates": [10**400]}}, "expected float"),
+        ({"seed": None}, "seed is null, expected int"),
+        ({"sed": 1}, "unknown setting 'sed' (did you mean 'seed'?)"),
+    ],
+)
+def test_a_setting_that_has_another_type_is_named(tmp_path, settings, message):
+    file = open_folder(tmp_path / "run", Config()).path / "config.json"
+    content = json.loads(file.read_text())
+    content["config"] |= settings
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=re.escape(message)) as error:
+        read_config(file.parent, Config)
+    assert str(error.value).startswith(f"{file} is damaged or of another version of ")
+    with pytest.raises(UsageError, match="holds a run with other settings"):
+        open_folder(file.parent, Config())
+
+
+def test_the_configuration_of_every_preset_comes_back_as_it_was(tmp_path):
+    for module in (potential_flows, directions, geodesics, land, train_vae, train_gan, flow_vae):
+        for name, (_, config) in module.PRESETS.items():
+            path = tmp_path / module.__name__ / name
+            open_folder(path, config)
+            found = read_config(path, type(config))
+            assert found == dataclasses.replace(config, run=str(path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "metrics.json", ".lock"])
+def test_a_folder_in_place_of_a_file_of_the_run_is_named(tmp_path, name):
+    path = open_folder(tmp_path / "run", Config()).path
+    (path / name).unlink(missing_ok=True)
+    (path / name).mkdir()
+    with pytest.raises(UsageError, match=f"{name} is a folder where a run keeps a file"):
+        open_folder(path, Config())
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_file_in_place_of_a_folder_of_the_run_is_named(tmp_path, name):
+    path = open_folder(tmp_path / "run", Config()).path
+    (path / name).write_text("x")
+    with pytest.raises(UsageError, match=f"{name} is a file where a run keeps a folder"):
+        open_folder(path, Config())
+
+
+def test_lines_that_are_no_rows_are_left_out_and_named(folder, capsys):
+    rows = [{"phase": "a", "step": 0, "loss": 1.0}, {"phase": "a", "step": 1, "loss": None}]
+    bad = [b"{", b"[1]", b"null", b'{"step": 2}', b'{"phase": "a", "step": "2"}', b"\x80\xff", b""]
+    bad += [b'{"phase": 3, "step": 2}', b'{"phase": "a", "step": 2, "loss": "low"}']
+    good = [json.dumps(row).encode() for row in rows]
+    (folder.path / "metrics.jsonl").write_bytes(b"\n".join([good[0], *bad, good[1], b""]))
+    assert folder.rows("a") == folder.rows() == rows
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"warning: {folder.path / 'metrics.jsonl'}: no row of numbers in line "
+        "2, 3, 4, 5, 6, 7, 8, 9, 10, which is left out"
+    )
+    folder.truncate_rows("a", 1)
+    assert (folder.path / "metrics.jsonl").read_bytes() == good[0] + b"\n"
+
+
+def test_what_a_file_of_the_run_should_hold_is_one_object(folder):
+    folder.write_json("metrics.json", [1, 2])
+    with pytest.raises(UsageError, match=r"metrics.json holds \[1, 2\], not one object; remove it"):
+        folder.read_object("metrics.json")
+    folder.write_json("metrics.json", {"rows": 3})
+    with (
+        pytest.raises(UsageError, match=r"metrics.json does not hold what a run writes"),
+        folder.understood("metrics"),
+    ):
+        sum(row["x"] for row in folder.read_object("metrics.json")["rows"])
+
+
+def test_times_are_kept_apart_from_what_took_them(folder):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"score": 2.0}, {"seconds": 0.5}
+
+    first = folder.remember_timed("scores/a", compute)
+    assert first == folder.remember_timed("scores/a", compute) == ({"score": 2.0}, {"seconds": 0.5})
+    assert len(calls) == 1
+    assert folder.read_json("scores/a.json") == {"score": 2.0}
+    assert folder.read_json("times.json") == {"scores/a": {"seconds": 0.5}}
+    (folder.path / "times.json").unlink()
+    assert folder.remember_timed("scores/a", compute) == ({"score": 2.0}, {})
+
+
+# --- what would lie in a run's folder ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "metrics.json", "new.JSON", "metrics.jsonl", "a.png", "a.gif", ".lock", "c/a"],
+)
+def test_no_file_is_written_where_a_run_has_its_own(folder, name):
+    (folder.path / "c").mkdir()
+    with pytest.raises(UsageError, match=f"^--to .*{name} is a place that the run in .* keeps"):
+        writable(str(folder.path / name), "--to")
+    link = folder.path.parent / "link"
+    link.symlink_to(folder.path)
+    with pytest.raises(UsageError, match="is a place that the run"):
+        writable(str(link / name), "--to")
+
+
+def test_other_files_may_lie_anywhere(folder, tmp_path):
+    for name in (folder.path / "flows.safetensors", tmp_path / "a.json", tmp_path / "any"):
+        assert writable(str(name), "--to") == name
+    with pytest.raises(UsageError, match="is a folder; name a file"):
+        writable(str(tmp_path), "--to")
+    with pytest.raises(UsageError, match="lies in a folder that does not exist"):
+        writable(str(tmp_path / "no" / "a"), "--to")
+
+
+def test_a_run_inside_the_folder_of_another_is_refused(folder):
+    for inner in ("b", "checkpoints/line"):
+        with pytest.raises(UsageError, match=r"lies inside the run folder .*; choose another"):
+            open_folder(folder.path / inner, Config())
+    assert files(folder) == ["config.json"]

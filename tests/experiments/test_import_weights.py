@@ -88,6 +88,29 @@ def test_the_mean_in_the_file_is_kept(call, tmp_path):
 # What is refused
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(call, weights, tmp_path, bad):
+    state = Recorded("proggan_16").state
+    name = next(iter(state))
+    for broken in ({k: np.full_like(v, bad) for k, v in state.items()}, dict(state)):
+        broken[name] = broken[name].copy()
+        broken[name].flat[0] = bad
+        save(weights, broken)
+        code, _, err = importing(call, PROGGAN_FLAGS, weights, tmp_path / "run")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert f"{weights} holds numbers that are not finite in {name}" in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_make_one_image_alone_are_refused(call, weights, tmp_path):
+    state = Recorded("proggan_16").state
+    save(weights, {k: np.zeros_like(v) for k, v in state.items()})
+    code, _, err = importing(call, PROGGAN_FLAGS, weights, tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"{weights} makes the same image of every latent" in err
+    assert not (tmp_path / "run").exists()
+
+
 class Command:
     """A pickle of it makes a folder when it is loaded as pickles usually are."""
 

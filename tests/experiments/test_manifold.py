@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shlex
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from experiments import (
     vae_runs,
 )
 from experiments.folder import Folder, made_by, open_folder, read_config
-from experiments.paths import Geodesics, joined, straight
+from experiments.paths import TIMES, Geodesics, joined, straight
 from experiments.supply import Supply
 from latent_flows import data
 from latent_flows.generators.hoisting import hoist
@@ -56,11 +57,8 @@ def whole(tmp_path_factory, compile_quickly):
 
 
 def numbers(path):
-    """Everything in metrics.json but the times."""
-    metrics = json.loads((path / "metrics.json").read_text())
-    for row in metrics["paths"]:
-        assert all(row.pop(name) >= 0 for name in geodesics.TIMES)
-    return metrics
+    """Everything in metrics.json."""
+    return json.loads((path / "metrics.json").read_text())
 
 
 @pytest.mark.slow
@@ -84,6 +82,10 @@ def test_a_run_leaves_its_numbers_and_pictures(whole):
     assert [row["deviation"] for row in metrics["volume"]] == [*geodesics.TITLES.values()]
     for row in metrics["volume"]:
         assert 0 <= row["border_above"] <= 1
+    for kind in ("rbf", "network"):
+        times = json.loads((whole / "times.json").read_text())[f"paths_{kind}"]
+        assert [*times] == [*TIMES]
+        assert all(seconds >= 0 for seconds in times.values())
     for picture in ("latent", "strips", "losses_vae", "losses_rbf", "losses_classifier"):
         assert (whole / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -285,6 +287,35 @@ def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
     assert rows[0]["length"] == pytest.approx(wanted.mean(), rel=1e-4)
     assert rows[0]["of_straight"] == pytest.approx(1, abs=1e-4)
     assert rows[0]["smallest_norm"] <= rows[0]["norm_of_ends"]
+
+
+def test_metrics_and_paths_are_the_same_to_the_last_bit_whatever_time_they_took(tmp_path):
+    plane = hoist(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
+    draw = lambda key: jax.random.normal(key, (2,))  # noqa: E731
+    supply = Supply("plane", plane, 2, (2, 2, 1), draw, None, None)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        settings = Geodesics(pairs=3, segments=4, shown=1, strips=1)
+        prior_geodesics.run(Folder(tmp_path / name), supply, settings, 0)
+    for file in ("metrics.json", "paths.json"):
+        first, second = ((tmp_path / name / file).read_bytes() for name in "ab")
+        assert first == second
+        assert not any(word.encode() in first for word in TIMES)
+    assert set(json.loads((tmp_path / "a" / "times.json").read_text())["paths"]) == {*TIMES}
+
+
+def test_seconds_are_shown_beside_the_scores_of_clusters_and_are_none_of_them(tmp_path, capsys):
+    folder = Folder(tmp_path)
+    codes = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    labels = np.repeat([0, 1], 10)
+    solve = partial(clustering.euclidean, clustering.Config(), codes, 2)
+    kept, times = folder.remember_timed("clusters_euclidean", solve)
+    assert {*times} == {"seconds", "compiling"}
+    found = {"euclidean": {**kept, "times": times}}
+    metrics = clustering.measure(found, labels, 2)
+    assert not {*metrics["methods"][0]} & {*TIMES}
+    clustering.show(metrics, found)
+    assert "seconds" in capsys.readouterr().out
 
 
 def test_fewer_pairs_at_once_of_large_images():

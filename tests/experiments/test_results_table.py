@@ -1,6 +1,9 @@
 """The table: what is run, kept and shown, with an experiment that takes no time."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -177,3 +180,28 @@ def test_numbers_are_found_where_a_measure_says():
     assert table.find(metrics, Measure("x", "rows", {"at": "a"}), "") == 2.0
     assert table.find(metrics, Measure("x", "rows", {"at": "b"}), "") is None
     assert table.find(metrics, Measure("x", "nowhere"), "") is None
+
+
+def test_a_run_that_is_stopped_with_the_table_saves_its_step(tmp_path):
+    path = tmp_path / "job"
+    toy = ["python", "-m", "tests.experiments.toy", "--sleep", "0.1", "--run", str(path)]
+    argv = [sys.executable, "-c", STOPPED, json.dumps(toy), str(path)]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE)
+    while not (path / "metrics.jsonl").exists():  # one row a second
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.decode().count("\n")) == (143, 1)
+    steps = [int(step.name) for step in (path / "checkpoints" / "line").iterdir()]
+    assert max(steps) % 7, "the last one is not one of those that are saved in any case"
+
+
+STOPPED = """
+import json, pathlib, sys
+from experiments import table
+from experiments.command import main
+def run(config):
+    table.run_job(table.Job("toy", 0, pathlib.Path(sys.argv[2]), json.loads(sys.argv[1])))
+sys.exit(main(run, table.PRESETS, ["run"]))
+"""

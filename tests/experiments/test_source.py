@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +14,30 @@ import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import save_file
 
-from experiments import checkpoints, command, import_weights, potential_flows, train_gan, traverse
+from experiments import (
+    checkpoints,
+    clustering,
+    command,
+    directions,
+    geodesics,
+    guided,
+    import_weights,
+    potential_flows,
+    train_gan,
+    train_vae,
+    traverse,
+    vae_runs,
+)
 from experiments.command import UsageError
 from experiments.folder import open_folder
 from experiments.published import first_weights, published
-from experiments.source import supply
+from experiments.source import resolved, supply
 from experiments.supply import Source, draws, prior
 from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.proggan import ProgGAN
 from latent_flows.generators.sngan import SNGAN
 from latent_flows.generators.stylegan2 import StyleGAN2
+from latent_flows.generators.vae import VAEConfig
 
 ROOT = Path(__file__).parents[2]
 FLAGS = shlex.split(
@@ -98,6 +113,7 @@ def test_flows_can_be_learnt_again_on_the_generator_of_earlier_ones(whole, tmp_p
 # --- a user's own ---
 
 OWN = """
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -119,8 +135,26 @@ def several(z):
 def endless(z):
     return good(z) / 0
 
+def blank(z):
+    return jnp.full((4, 4, 1), 0.5) + 0 * z.sum()
+
+def stopped(z):
+    return jax.lax.stop_gradient(good(z))
+
+def rounded(z):
+    return jnp.round(255 * good(z)) / 255
+
+def rooted(z):
+    return good(z) + 0.01 * jnp.sqrt(jnp.zeros(())) * jnp.sqrt(0 * z[0])
+
+def sized(z):
+    return jnp.full((4, 4, 1), 0.5) + 0.01 * z[0]
+
+def great(z):
+    return jnp.ones((100_000, 100_000, 3)) * z[0]
+
 def symmetric(z):
-    return jnp.tanh(jnp.linspace(-3, 3, 16)).reshape(4, 4, 1) + 0 * z.sum()
+    return jnp.tanh(jnp.linspace(-3, 3, 16)).reshape(4, 4, 1) + 1e-5 * z.sum()
 
 def host(z):
     return jnp.asarray(np.asarray(z))
@@ -148,6 +182,10 @@ def own(tmp_path):
         ("host", {}, "fails on a latent of shape (3,): TracerArrayConversionError"),
         ("good", {"latent_dim": None}, "or the function an attribute latent_dim"),
         ("good", {"label": 2}, "are for published generators"),
+        ("blank", {}, "own.py:blank makes the same image of every latent"),
+        ("stopped", {}, "makes images whose derivatives by the latent are zero"),
+        ("rounded", {}, "makes images whose derivatives by the latent are zero"),
+        ("rooted", {}, "makes images whose derivatives are not finite"),
         ("good", {"checkpoint": "none.npz"}, "none.npz does not exist"),
         ("good", {"checkpoint": "own.py"}, "must be an orbax folder, .npz or .safetensors"),
     ],
@@ -176,6 +214,185 @@ def test_what_cannot_be_done_is_one_line_and_code_2(name, flags, message, own, m
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
     assert [file.name for file in own.parent.iterdir() if file.name != "__pycache__"] == ["own.py"]
+
+
+@pytest.mark.parametrize("said", ["four", 0, -3, True, 2.5, float("nan"), 2**40, [4], (1, 2)])
+def test_dimensions_that_are_no_number_of_them_are_refused(said, own, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    own.write_text(OWN + f"sized.latent_dim = {said!r}\n".replace("nan", "float('nan')"))
+    with pytest.raises(UsageError, match=r"own.py:sized: latent_dim must be a whole number from 1"):
+        supply("", Source(path="own.py:sized"), 0)
+
+
+def test_dimensions_that_differ_are_refused_and_equal_ones_are_not(own, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    own.write_text(OWN + "sized.latent_dim = np.int64(4)\nscaled.latent_dim = jnp.array(4)\n")
+    with pytest.raises(UsageError, match=r"differ: 2 by --generator.latent-dim, 4 by own.py:sized"):
+        supply("", Source(path="own.py:sized", latent_dim=2), 0)
+    np.savez("params.npz", **{"deep/gain": np.array(0.25), "latent_dim": np.array(3)})
+    with pytest.raises(UsageError, match=r"differ: 4 by own.py:scaled, 3 by params.npz"):
+        supply("", Source(path="own.py:scaled", checkpoint="params.npz"), 0)
+    assert supply("", Source(path="own.py:sized", latent_dim=4), 0).latent_dim == 4
+
+
+def test_latents_too_long_for_the_memory_are_refused_at_once(own, monkeypatch, call):
+    monkeypatch.chdir(own.parent)
+    own.write_text(OWN + "sized.latent_dim = 10**6\n")
+    words = ["gan", "--generator.path", "own.py:sized", "--run", "run"]
+    code, out, err = call(potential_flows, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "latents of 1000000 numbers with 1024 matrices of their size takes at least" in err
+    assert "GiB are free; lower --generator.latent-dim" in err
+    assert not Path("run").exists()
+
+
+def test_images_too_large_for_the_memory_are_refused_at_once(own, monkeypatch, call):
+    monkeypatch.chdir(own.parent)
+    words = ["gan", "--generator.path", "own.py:great", "--generator.latent-dim", "2"]
+    code, out, err = call(potential_flows, *words, "--run", "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "a few images of own.py:great (4 of 100000 x 100000 x 3) takes at least 447 GiB" in err
+    assert "GiB are free; make them smaller" in err
+    assert not Path("run").exists()
+
+
+def truncated(place):
+    np.savez(place, gain=np.ones(1000))
+    place.write_bytes(place.read_bytes()[:-300])
+
+
+def damaged(place):
+    np.savez_compressed(place, gain=np.arange(1000))
+    content = bytearray(place.read_bytes())
+    content[60:400] = bytes(340)
+    place.write_bytes(content)
+
+
+DAMAGED = {
+    "truncated": (truncated, "cannot be read"),
+    "damaged": (damaged, "cannot be read"),
+    "a folder": (Path.mkdir, "cannot be read"),
+    "empty": (Path.touch, "cannot be read"),
+    "objects": (lambda place: np.savez(place, w=np.array([{}], object)), "cannot be read"),
+    "texts": (lambda place: np.savez(place, w=np.array(["a"])), "holds <U1, not numbers alone"),
+    "an array that holds others": (
+        lambda place: np.savez(place, **{"w": np.ones(1), "w/b": np.ones(1)}),
+        "w/b lies in w, which is an array itself",
+    ),
+    "others in an array": (
+        lambda place: np.savez(place, **{"w/b": np.ones(1), "w": np.ones(1)}),
+        "w is an array, and others lie in it",
+    ),
+}
+"""Checkpoints that nobody can read, and what the message says."""
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_checkpoint_that_cannot_be_read_is_one_line(kind, suffix, own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make, message = DAMAGED[kind]
+    make(tmp_path / "params.npz")
+    if suffix == "safetensors":
+        Path("params.npz").rename("params.safetensors")
+        message = "cannot be read"
+    with pytest.raises(UsageError, match=re.escape(message)) as error:
+        supply("", Source(path="own.py:scaled", latent_dim=3, checkpoint=f"params.{suffix}"), 0)
+    assert str(error.value).startswith("--generator.checkpoint: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_called_like_a_module_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").mkdir()
+    with pytest.raises(UsageError, match=r"own.py is a folder, not a file with a function"):
+        supply("", Source(path="own.py:f"), 0)
+
+
+# --- what a run says of its generator ---
+
+
+def finished_vae(path, **settings):
+    """A run of train_vae as it is after its end, of weights that nobody trained."""
+    config = train_vae.Config(run=str(path), data="digits", vae=TINY, **settings)
+    folder = open_folder(config.run, config)
+    vae = train_vae.model(config, train_vae.load(config, "train"))
+    params = jax.jit(partial(train_vae.initial, vae))(jax.random.key(0))
+    with checkpoints.open_manager(folder.path / "checkpoints" / train_vae.PHASE) as manager:
+        checkpoints.save(manager, 1, {"params": params, "total": 1})
+    return config
+
+
+TINY = VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=1, depth=1)
+
+
+def test_a_configuration_says_what_is_true_of_its_generator(tmp_path, capsys):
+    run = finished_vae(tmp_path / "vae", labels=(1, 2)).run
+    for module in (potential_flows, directions, guided, geodesics):
+        name = next(name for name in ("mnist", "sprites") if name in module.PRESETS)
+        preset = module.PRESETS[name][1]
+        said = resolved(replace(preset, generator=run))
+        assert (said.data, said.image_size, said.vae) == ("digits", None, TINY)
+        assert (said.generator, said.run) == (run, preset.run)
+        assert getattr(said, "labels", (1, 2)) == (1, 2)
+        assert capsys.readouterr().err == (
+            f"warning: the generator of {run} was trained on digits, and so the data are digits, "
+            f"not {preset.data}\n"
+        )
+    same = replace(potential_flows.PRESETS["digits"][1], generator=run)
+    assert resolved(same).vae == TINY
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_of_ones_own_generator_claims_no_data(own):
+    preset = potential_flows.PRESETS["gan"][1]
+    said = resolved(replace(preset, source=Source(path=f"{own}:good")))
+    assert (said.generator, said.data, said.source.path) == ("", "", f"{own}:good")
+
+
+def test_two_generators_are_one_too_many(own, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    path = ["--generator.path", "own.py:good", "--generator.latent-dim", "3", "--run", "run"]
+    for module, given in ((potential_flows, "runs/gan"), (directions, "R"), (geodesics, "R")):
+        code, out, err = call(module, "gan", "--generator", given, *path)
+        assert (code, out) == (2, "")
+        assert err == (
+            f"error: --generator {given} and --generator.path own.py:good name two generators; "
+            "leave one of them out\n"
+        )
+    assert not Path("run").exists()
+
+
+def test_what_belongs_to_a_function_is_refused_for_a_run(tmp_path):
+    for flag, value in (("latent_dim", 2), ("checkpoint", "a.npz"), ("range", (-1.0, 1.0))):
+        name = flag.replace("_", "-")
+        with pytest.raises(UsageError, match=f"--generator.{name} belongs to --generator.path"):
+            supply("runs/gan", Source(**{flag: value}), 0)
+
+
+@pytest.mark.parametrize("module", [potential_flows, directions, guided, geodesics, clustering])
+@pytest.mark.parametrize("path", ["README.md", "README.md/x", "empty", "nowhere"])
+def test_a_generator_that_is_no_run_folder_is_one_line(module, path, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("# Title")
+    Path("empty").mkdir()
+    code, out, err = call(module, "--generator", path, "--run", "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert path in err
+    assert not Path("run").exists()
+
+
+def test_a_vae_whose_images_never_change_is_refused(tmp_path):
+    run = finished_vae(tmp_path / "vae").run
+    config = replace(potential_flows.PRESETS["digits"][1], generator=run)
+    dataset = train_vae.load(train_vae.Config(data="digits"), "train")
+    vae, params = vae_runs.load_vae(None, config, dataset)
+    flat = jax.tree.map(jnp.zeros_like, params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vae_runs, "restore", lambda *_: flat)
+        with pytest.raises(UsageError, match="makes the same image of every latent"):
+            vae_runs.load_vae(None, config, dataset)
+    assert vae.config == TINY
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,36 @@ def test_the_tables_of_runs_are_printed(tmp_path, capsys):
 def test_what_cannot_be_averaged_is_refused(tmp_path, makes, message):
     runs = tuple(folder(tmp_path / str(i), metrics) for i, metrics in enumerate(makes))
     with pytest.raises(summary.UsageError, match=message):
+        summary.run(summary.Config(runs))
+
+
+@pytest.mark.parametrize("again", ["a", "a/", "../x/a", "link"])
+def test_one_run_is_not_two(tmp_path, again, monkeypatch):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    folder(tmp_path / "x" / "a", {"x": 1})
+    (tmp_path / "x" / "link").symlink_to(tmp_path / "x" / "a")
+    with pytest.raises(summary.UsageError, match=f"a and {again} are one run"):
+        summary.run(summary.Config(("a", again)))
+
+
+def test_a_copy_of_a_run_is_named_as_such(tmp_path, capsys):
+    runs = tuple(folder(tmp_path / name, {"x": 1}) for name in "ab")
+    for run in runs:
+        content = {"experiment": "experiments.toy", "config": {"seed": 0}}
+        (Path(run) / "config.json").write_text(json.dumps(content))
+    summary.run(summary.Config(runs))
+    assert capsys.readouterr().err == (
+        f"warning: {runs[0]} and {runs[1]} have the same settings and seed: their deviation says "
+        "nothing\n"
+    )
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "null", "", "nonsense"])
+def test_metrics_that_are_no_object_are_one_line(tmp_path, content):
+    runs = tuple(folder(tmp_path / name, {"x": 1}) for name in "ab")
+    (tmp_path / "b" / "metrics.json").write_text(content)
+    with pytest.raises(summary.UsageError, match=r"b/metrics.json (holds|is no JSON)"):
         summary.run(summary.Config(runs))
 
 

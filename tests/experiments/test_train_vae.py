@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, train_vae
+from experiments import command, train_gan, train_vae
 from experiments.train_vae import Config, Objective
+from latent_flows import data
 
 FLAGS = shlex.split(
     "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --training.steps 6 "
@@ -50,6 +51,8 @@ def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
         rise = (row["step"] + 1) / 50
         total = row["reconstruction"] + rise * (row["kl"] + row["total_correlation"])
         assert row["loss"] == pytest.approx(total / pixels, rel=1e-4)
+        # Fresh codes hardly depend on each other, whatever the estimate for training says.
+        assert 0 <= row["total_correlation_gaussian"] < 2
     metrics = json.loads((whole / "metrics.json").read_text())
     assert metrics["test_images"] == 20
     # At its start a VAE knows little more than that a pixel is a coin.
@@ -121,6 +124,52 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, ca
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith("error: ")
     assert message in err
+
+
+def held(monkeypatch, shape, **lengths):
+    """Makes random images of one shape the data set of every run."""
+    sets = {
+        split: data.from_arrays(
+            "pictures",
+            split=split,
+            image=np.random.default_rng(0).integers(0, 256, (length, *shape), np.uint8),
+        )
+        for split, length in lengths.items()
+    }
+    monkeypatch.setattr(data, "load_part", lambda name, part, *, size: sets[part])
+
+
+@pytest.mark.parametrize(
+    ("shape", "held_out"), [((12, 8, 4), 5), ((8, 20, 3), 1), ((9, 5, 1), 17)], ids=str
+)
+def test_a_run_on_images_of_any_sides_alpha_or_few_held_out_ends_with_its_pictures(
+    tmp_path, monkeypatch, call, compile_quickly, shape, held_out
+):
+    held(monkeypatch, shape, train=32, test=held_out)
+    kind = ("--vae.encoder", "conv", "--vae.decoder", "conv", "--training.steps", 1)
+    code, _, err = call(train_vae, *FLAGS, *kind, "--run", tmp_path)
+    assert code == 0, err
+    assert json.loads((tmp_path / "metrics.json").read_text())["test_images"] == held_out
+    assert (tmp_path / "reconstructions.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("experiment", [train_vae, train_gan])
+def test_images_that_cannot_be_drawn_are_refused_before_training(
+    tmp_path, monkeypatch, call, experiment
+):
+    held(monkeypatch, (8, 8, 5), train=200, test=20)
+    code, _, err = call(experiment, "mnist", "--run", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "images of pictures must have 1 or 3 channels, last, or 4 with alpha" in err
+    assert "(8, 8, 5)" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gan_needs_two_images_to_be_compared_with(tmp_path, monkeypatch, call):
+    held(monkeypatch, (8, 8, 1), train=200, test=1)
+    code, _, err = call(train_gan, "mnist", "--run", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pictures holds out 1 example, samples are compared with at least 2" in err
 
 
 def test_a_data_set_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch, call):

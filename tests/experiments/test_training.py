@@ -362,7 +362,10 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
     assert rows(path) == rows(whole[0]), moments
 
 
-def test_ctrl_c_saves_the_step_just_done(whole, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number, expected):
     path = tmp_path / "run"
     process = subprocess.Popen(
         command(path, "--sleep", "0.06"),
@@ -373,9 +376,9 @@ def test_ctrl_c_saves_the_step_just_done(whole, tmp_path):
     )
     process.stdout.readline()
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == expected
     assert err.decode() == (
         "interrupted: progress is saved; to go on, run: python -m tests.experiments.toy "
         f"--run {path} --sleep 0.06\n"
@@ -454,3 +457,22 @@ def test_the_loop_looks_at_every_step(tmp_path):
     assert training.LAG > 1
     with pytest.raises(Failure, match="at step 37: term 'fit' is nan; there is no checkpoint"):
         train(tmp_path / "run", config)
+
+
+def test_a_phase_whose_checkpoints_are_damaged_is_said_to_be_so(whole, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(whole[0], path)
+    kept = steps(path)
+    newest, *others = sorted((path / "checkpoints" / "line").iterdir(), key=lambda p: -int(p.name))
+    shutil.rmtree(newest / "default")
+    with pytest.raises(UsageError) as error:
+        restore(path, "line", toy.init(3))
+    good = f"at step 40 is damaged, the last good one is at step {kept[-2]} of 40"
+    assert good in str(error.value)
+    for folder in others:
+        shutil.rmtree(folder / "default")
+    with pytest.raises(UsageError) as error:
+        restore(path, "line", toy.init(3))
+    assert "every checkpoint of 'line' is damaged (step 28, 35, 40)" in str(error.value)
+    assert "train it there first" not in str(error.value)
+    assert "run the command that made the folder" in str(error.value)

@@ -1,6 +1,7 @@
 """Drawing a run again: what is drawn, and what is refused."""
 
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import traverse
 from experiments.flow_config import Config, Flows, Subject, network
@@ -90,3 +92,90 @@ def test_a_run_without_its_checkpoints_is_one_line_and_code_2(tmp_path, call):
     code, _, err = call(traverse, tmp_path / "run")
     assert (code, err.count("\n")) == (2, 1)
     assert "holds no checkpoint of 'vae'; train it there first" in err
+
+
+@pytest.mark.parametrize("stretch", ["nan", "inf", "0", "-1"])
+def test_a_stretch_that_makes_no_sense_names_its_flag(tmp_path, call, stretch):
+    code, _, err = call(traverse, tmp_path / "run", "--stretch", stretch)
+    assert code == 2
+    assert err.startswith("error: --stretch must be positive and finite, got ")
+
+
+def test_a_run_folder_that_is_read_only_is_drawn_elsewhere(tmp_path, call, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    code, _, err = call(traverse, tmp_path / "run")
+    assert code == 2
+    assert err == f"error: {tmp_path / 'run'} cannot be written to; draw elsewhere: --to FOLDER\n"
+
+
+def test_pictures_do_not_go_into_another_run_or_a_file(tmp_path, call):
+    (tmp_path / "config.json").write_text("{}")
+    code, _, err = call(traverse, "runs/x", "--to", tmp_path)
+    assert (code, err) == (2, f"error: --to {tmp_path} is a run folder; choose another\n")
+    code, _, err = call(traverse, "runs/x", "--to", tmp_path / "config.json")
+    assert (code, err) == (2, f"error: --to {tmp_path / 'config.json'} is a file, not a folder\n")
+    (tmp_path / "config.json").write_text('{"experiment": "experiments.train_vae"}')
+    code, _, err = call(traverse, "runs/x", "--to", tmp_path / "pictures")
+    inside = tmp_path / "pictures"
+    line = f"error: --to {inside} lies in the run folder {tmp_path}; choose another\n"
+    assert (code, err) == (2, line)
+
+
+def small(tmp_path):
+    """A run of two potentials on a generator of one number, begun, and what it draws."""
+    config = replace(CONFIG, run=str(tmp_path / "run"))
+    params = {"potentials": potentials.init_stack(network(CONFIG), jax.random.key(0), 2, 1)}
+    starts = jnp.linspace(-1.0, 1.0, 24)[:, None]
+    return open_folder(config.run, config), config, subject(starts)._replace(vae=None), params
+
+
+def test_a_latent_of_one_number_has_every_picture(tmp_path):
+    folder, config, there, params = small(tmp_path)
+    assert traverse.draw(folder, config, there, params) == []
+    assert sorted(file.name for file in folder.path.glob("*.[pg]*")) == [
+        "landscapes.png",
+        "traversals.gif",
+        "traversals.png",
+    ]
+    assert traverse.is_drawn(folder, config)
+
+
+def test_pictures_can_be_drawn_elsewhere(tmp_path, monkeypatch):
+    folder, config, there, params = small(tmp_path)
+    loaded = lambda path: (config, None, there, params)  # noqa: E731
+    monkeypatch.setattr(traverse, "load_run", loaded)
+    monkeypatch.setattr(traverse, "landscapes", lambda *_: Figure())
+    drawing = traverse.Drawing(config.run, to=str(tmp_path / "new" / "pictures"))
+    assert traverse.run(drawing) is None
+    assert not [*folder.path.glob("*.[pg]*")]
+    assert len([*(tmp_path / "new" / "pictures").iterdir()]) == 3
+
+
+def test_a_landscape_that_fails_does_not_take_the_others_along(tmp_path, monkeypatch, capsys):
+    folder, config, there, params = small(tmp_path)
+    monkeypatch.setattr(traverse, "landscapes", lambda *_: np.zeros(2) + np.zeros(3))
+    assert traverse.draw(folder, config, there, params) == ["landscapes.png"]
+    assert sorted(file.name for file in folder.path.glob("*.[pg]*")) == [
+        "traversals.gif",
+        "traversals.png",
+    ]
+    assert not traverse.is_drawn(folder, config), "the next run tries again"
+    assert capsys.readouterr().err.startswith("error: landscapes.png could not be drawn (ValueErr")
+
+
+@pytest.mark.parametrize(
+    ("starts", "vae", "said"),
+    [
+        ("posterior", None, "from draws from the prior"),
+        ("prior", SimpleNamespace(), "from draws from the prior"),
+        ("posterior", SimpleNamespace(), "from codes of data"),
+    ],
+)
+def test_a_landscape_speaks_of_codes_where_there_are_some(tmp_path, starts, vae, said):
+    _, config, there, params = small(tmp_path)
+    config = replace(config, flows=replace(config.flows, starts=starts))
+    figure = traverse.landscapes(config, there._replace(vae=vae), params, ["a", "b"])
+    caption = " ".join(figure._supxlabel.get_text().split())
+    assert f"trajectories {said}, projected" in caption
+    assert ("codes" in caption) == (said == "from codes of data")

@@ -14,7 +14,10 @@ from latent_flows.generators.vae import VAE, VAEConfig, generator
 
 SMALL = VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=4, depth=1)
 LIKELIHOODS = ["bernoulli", "gaussian", "discretised_logistic"]
-SHAPES = [(8, 8, 1), (28, 28, 1), (64, 64, 1), (32, 32, 3)]
+SHAPES = [
+    *((8, 8, 1), (28, 28, 1), (64, 64, 1), (32, 32, 3)),
+    *((32, 28, 1), (28, 32, 4), (64, 36, 3), (33, 17, 2), (16, 5, 1), (1, 8, 1)),
+]
 KINDS = list(itertools.product(["mlp", "conv"], ["mlp", "conv", "broadcast"]))
 
 
@@ -41,6 +44,20 @@ def test_images_become_codes_and_codes_images(encoder, decoder, shape, likelihoo
     assert mean.shape == std.shape == (3,)
     assert decoded.shape == shape
     assert likelihood.shape == ()
+
+
+@pytest.mark.parametrize("shape", [(32, 28, 1), (6, 20, 2), (9, 5, 1)], ids=str)
+def test_every_pixel_counts_and_is_made_of_its_own_numbers(key, shape):
+    vae, params = made(replace(SMALL, encoder="conv", decoder="conv"), shape, key)
+    x = jax.random.uniform(key, shape)
+
+    @jax.jit
+    def seen(x):
+        return jax.grad(lambda x: vae.apply(params, x, method=vae.encode)[0].sum())(x)
+
+    assert jnp.all(seen(x) != 0)
+    decoded = vae.apply(params, jnp.ones(3), method=vae.decode)
+    assert len(jnp.unique(decoded)) > 0.9 * x.size
 
 
 @pytest.mark.parametrize(

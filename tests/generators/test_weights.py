@@ -188,14 +188,43 @@ def test_what_is_no_file_of_weights_is_reported(tmp_path, name, content, message
         read_state_dict(tmp_path / name)
 
 
-def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
+def window(path, shape, strides):
+    """A file of one tensor `w`, a window onto a storage of the numbers 1 and 2."""
     buffer = io.BytesIO()
-    # PERSID of a storage of 2 numbers, then a tensor of 3.
+    numbers = (
+        b"(" + b"".join(b"J" + n.to_bytes(4, "little") for n in n) + b"t" for n in (shape, strides)
+    )
+    # PERSID of a storage of 2 numbers, then the tensor.
     buffer.write(b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(")
     buffer.write(b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000")
-    buffer.write(b"X\x03\x00\x00\x00cpuK\x02tQK\x00(K\x03t(K\x01t\x89}tRs.")
-    path = archive(tmp_path / "x.pt", buffer.getvalue(), **{"data/0": b"\0" * 8})
+    buffer.write(b"X\x03\x00\x00\x00cpuK\x02tQK\x00" + b"".join(numbers) + b"\x89}tRs.")
+    return archive(path, buffer.getvalue(), **{"data/0": np.float32([1, 2]).tobytes()})
+
+
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a tensor of shape \[3\] does not fit"):
+        read_state_dict(window(tmp_path / "x.pt", (3,), (1,)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "expected"),
+    [
+        ((3,), (0,), [1, 1, 1]),
+        ((2, 2), (1, 0), [[1, 1], [2, 2]]),
+        ((3, 2), (0, 1), [[1, 2]] * 3),
+        ((3, 1, 2), (0, 0, 1), [[[1, 2]]] * 3),
+        ((1, 2), (7, 1), [[1, 2]]),
+    ],
+)
+def test_an_expanded_tensor_repeats_its_numbers(tmp_path, shape, strides, expected):
+    # As torch.save writes `torch.tensor([1., 2.]).expand(3, 2)`, whose first stride is 0.
+    found = read_state_dict(window(tmp_path / "x.pt", shape, strides))["w"]
+    np.testing.assert_array_equal(found, np.float32(expected))
+
+
+def test_a_few_bytes_do_not_become_terabytes(tmp_path):
+    path = window(tmp_path / "x.pt", (2**20, 2**20), (0, 0))
+    with pytest.raises(ValueError, match=r"shape \[1048576, 1048576\] repeats 2 numbers"):
         read_state_dict(path)
 
 
