@@ -30,6 +30,13 @@ def written(pages, pattern):
     return [page for page in pages if pattern.search(page.read_text(encoding="utf-8"))]
 
 
+def distinct(pages):
+    """The first page of those whose Python is the same."""
+    return {
+        tuple(BLOCK.findall(page.read_text(encoding="utf-8"))): page for page in reversed(pages)
+    }.values()
+
+
 def commands(text):
     """The commands of a page, as lists of words without variables and comments."""
     lines = []
@@ -88,7 +95,7 @@ def complaint(words):
     return said.getvalue() if code else None
 
 
-@pytest.mark.parametrize("page", written(PAGES, BLOCK), ids=name)
+@pytest.mark.parametrize("page", distinct(written(PAGES, BLOCK)), ids=name)
 def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what a page saves is not left in the checkout
     text = page.read_text(encoding="utf-8")
@@ -111,7 +118,9 @@ def test_the_commands_of_a_page_are_taken_by_what_they_name(page):
 
 
 def test_a_wrong_flag_or_name_on_a_page_would_be_seen():
-    assert "did you mean" in complaint(["python", "-m", "experiments.potential_flows", "--flows.pd"])
+    assert "did you mean" in complaint(
+        ["python", "-m", "experiments.potential_flows", "--flows.pd"]
+    )
     assert "no mistake" in complaint(["make", "mistake"])
     with pytest.raises(AssertionError, match=r"there is no experiments\.mistake"):
         complaint(["python", "-m", "experiments.mistake"])

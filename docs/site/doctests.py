@@ -23,7 +23,9 @@ def fenced(text: str) -> str:
     def fence(block: re.Match[str]) -> str:
         indent = block["indent"]
         lines = block[0].replace("<BLANKLINE>", "").splitlines()
-        return "\n".join(indent + line for line in ["```pycon", *(x[len(indent):] for x in lines), "```"])
+        return "\n".join(
+            indent + line for line in ["```pycon", *(x[len(indent) :] for x in lines), "```"]
+        )
 
     return BLOCK.sub(fence, text)
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import griffe
 from latex2mathml.converter import convert
@@ -28,7 +29,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill the parts of the navigation that follow the source."""
     pages = {
         "Examples": [{title(path): f"examples/{path.stem}.md"} for path in examples()],
-        "API": [{name: f"api/{name}.md"} for name, _ in modules()],
+        "API": ["api/index.md", *grouped([name for name, _, _ in modules()])],
     }
     for entry in config.nav or []:
         for name in entry.keys() & pages.keys():
@@ -38,15 +39,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made from the source."""
-    made = {f"api/{name}.md": text for name, text in modules()}
+    made = {f"api/{name}.md": text for name, _, text in modules()}
+    rows = [f"| [{name}]({name}.md) | {about} |" for name, about, _ in modules()]
+    made["api/index.md"] = "\n".join(["# API", "", "| module | |", "|---|---|", *rows])
     for path in examples():
         made[f"examples/{path.stem}.md"] = tutorial(path)
         picture = PICTURES / f"{path.stem}.png"
         if not picture.exists():
             raise PluginError(f"{picture} does not exist: `make docs` draws it, from {path}")
-        source = File.generated(
-            config, f"examples/{picture.name}", abs_src_path=str(picture)
-        )
+        source = File.generated(config, f"examples/{picture.name}", abs_src_path=str(picture))
         files.append(source)
     for name in ("CONTRIBUTING", "CHANGELOG"):
         # In the repository these are beside docs/, on the site inside it.
@@ -84,7 +85,7 @@ def examples() -> list[Path]:
     """The scripts of examples/, in the order in which a reader should meet them."""
     first = ["potential_flow", "geodesic", "direction", "composed"]
     found = sorted((ROOT / "examples").glob("[!_]*.py"))
-    return sorted(found, key=lambda path: (first + [path.stem]).index(path.stem))
+    return sorted(found, key=lambda path: [*first, path.stem].index(path.stem))
 
 
 def title(path: Path) -> str:
@@ -114,16 +115,28 @@ def tutorial(path: Path) -> str:
 
 
 @cache
-def modules() -> list[tuple[str, str]]:
-    """Every public module or package of the library, with its page."""
+def modules() -> list[tuple[str, str, str]]:
+    """Every public module or package that offers something, its first line and its page."""
     doctests = griffe.load_extensions(str(Path(__file__).with_name("doctests.py")))
     package = griffe.load("latent_flows", search_paths=[ROOT], extensions=doctests)
     found = []
     for module in sorted(public(package), key=lambda module: module.path):
-        names = list(offered(module))
-        if names or module.docstring:
-            found.append((module.path.partition(".")[2] or "latent_flows", page(module, names)))
+        if names := list(offered(module)):
+            about = module.docstring.value if module.docstring else ""
+            path = module.path.partition(".")[2] or module.path
+            found.append((path, about.partition("\n")[0], page(module, about, names)))
     return found
+
+
+def grouped(names: list[str]) -> list[dict[str, Any]]:
+    """The navigation of modules: those of a package below it."""
+    packages = dict.fromkeys(name.partition(".")[0] for name in names)
+    entries: list[dict[str, Any]] = []
+    for package in packages:
+        inside = [name for name in names if name.partition(".")[0] == package]
+        pages = [{name: f"api/{name}.md"} for name in inside]
+        entries += pages if len(pages) == 1 else [{package: pages}]
+    return entries
 
 
 def public(module: griffe.Module) -> Iterator[griffe.Module]:
@@ -160,7 +173,6 @@ def exports(module: griffe.Module) -> list[str]:
     ]
 
 
-def page(module: griffe.Module, names: list[str]) -> str:
+def page(module: griffe.Module, about: str, names: list[str]) -> str:
     """A page of the API: what the module says of itself, then each name."""
-    about = module.docstring.value if module.docstring else ""
     return "\n\n".join([f"# {module.path}", about, *(f"::: {name}" for name in names)])
