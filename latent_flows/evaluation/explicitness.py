@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 from latent_flows.evaluation.information import informed
 from latent_flows.evaluation.labelled import labelled, split
 
+__all__ = ["Modularity", "modularity"]
+
 
 class Modularity(NamedTuple):
     """Two sides of a representation."""

@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
+__all__ = ["Features", "frechet_distance"]
+
 Features = Float[np.ndarray, "n d"]
 
 

@@ -9,6 +9,8 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 from latent_flows.evaluation.labelled import labelled, split
 
+__all__ = ["DCI", "dci"]
+
 
 class DCI(NamedTuple):
     """Three sides of a representation, each in [0, 1]."""

@@ -6,6 +6,8 @@ from sklearn.svm import LinearSVC
 
 from latent_flows.evaluation.labelled import check_pair, labelled, split
 
+__all__ = ["sap"]
+
 
 def sap(
     codes: ArrayLike,

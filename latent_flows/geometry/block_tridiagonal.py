@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+__all__ = ["from_product", "solve"]
+
 
 def solve(
     diagonal: Float[Array, "m d d"],

@@ -25,12 +25,21 @@ from latent_flows.geometry.descent import Advance, Model
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = ["Total", "is_immersed", "model", "ridge", "total"]
+
 Total = Callable[[Float[Array, "n+1 d"]], Scalar]
 """`points -> energy`."""
 
 
 def total(metric: Metric) -> Total:
-    """The energy of a chain of points, ends included."""
+    """The energy of a chain of points, ends included.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        The energy, as a function of the points `[n + 1, d]`.
+    """
     if is_immersed(metric):
 
         def immersed(points: Float[Array, "n+1 d"]) -> Scalar:
@@ -48,14 +57,31 @@ def total(metric: Metric) -> Total:
 
 
 def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Advance, Model]:
-    """How a Newton method sees the energy between two ends; a blank model to begin with."""
+    """How a Newton method sees the energy between two ends; a blank model to begin with.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+        segments: how many chords there are.
+
+    Returns:
+        What takes the inner points to the next model, and a model to begin with.
+    """
     if is_immersed(metric):
         return _immersed(metric, z0, z1, segments)
     return _middle(metric, z0, z1, segments)
 
 
 def is_immersed(metric: Metric) -> TypeGuard[Pullback]:
-    """Whether lengths are those of Euclidean space, seen through an immersion."""
+    """Whether lengths are those of Euclidean space, seen through an immersion.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        True for a `pullback` without an ambient metric.
+    """
     return isinstance(metric, Pullback) and metric.ambient is None
 
 
@@ -159,6 +185,12 @@ def ridge(blocks: Float[Array, "*m d d"]) -> Float[Array, "*m d d"]:
 
     In units of the axis that shows most: those that hardly show drown in its rounding. A GAN's
     images may move ten thousand times further along one latent axis than along another.
+
+    Args:
+        blocks: symmetric matrices.
+
+    Returns:
+        The blocks, to each diagonal added a small share of its largest entry.
     """
     d = blocks.shape[-1]
     largest = jnp.diagonal(blocks, axis1=-2, axis2=-1).max(-1)[..., None, None]

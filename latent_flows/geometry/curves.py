@@ -12,6 +12,19 @@ from scipy.interpolate import CubicSpline
 from latent_flows.geometry.metrics import squared_norm
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
+__all__ = [
+    "Geodesic",
+    "differentiate",
+    "energy",
+    "evaluate",
+    "gauss_places",
+    "length",
+    "measure",
+    "resample",
+    "spline_weights",
+    "straight",
+]
+
 _PANELS = 16
 """Parts, at least, in which the length of a spline is measured."""
 
@@ -100,6 +113,13 @@ def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
     """The cubic spline through `points`, which lie at equal distances in `s`, at one `s`.
 
     Outside of [0, 1] the first and the last cubic go on, so that the ends have derivatives too.
+
+    Args:
+        points: at equal distances in `s`.
+        s: where; in [0, 1].
+
+    Returns:
+        The latent there.
     """
     segments = points.shape[0] - 1
     place = jnp.asarray(s) * segments
@@ -111,7 +131,15 @@ def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
 
 
 def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 d"]:
-    """The cubic spline through `points` at other equally distant places."""
+    """The cubic spline through `points` at other equally distant places.
+
+    Args:
+        points: at equal distances in `s`.
+        segments: how many parts the result has.
+
+    Returns:
+        The points, `[segments + 1, d]`.
+    """
     if segments == points.shape[0] - 1:
         return points
     places = np.linspace(0, 1, segments + 1)
@@ -119,13 +147,29 @@ def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 
 
 
 def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:
-    """The straight line; its first and last points are the given ones, exactly."""
+    """The straight line; its first and last points are the given ones, exactly.
+
+    Args:
+        z0: where it starts.
+        z1: where it ends.
+        segments: how many parts it has.
+
+    Returns:
+        The points, `[segments + 1, d]`.
+    """
     s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
     return ((1 - s) * z0 + s * z1).at[-1].set(z1)
 
 
 def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
-    """The nodes of two-point Gauss quadrature on equal segments of [0, 1]; all weigh the same."""
+    """The nodes of two-point Gauss quadrature on equal segments of [0, 1]; all weigh the same.
+
+    Args:
+        segments: how many there are.
+
+    Returns:
+        The nodes, two a segment.
+    """
     if segments < 1:
         raise ValueError(f"segments must be at least 1, got {segments}")
     offsets = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
@@ -135,7 +179,16 @@ def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
 def differentiate(
     points: Float[Array, "n+1 d"], places: Float[np.ndarray, "q"], order: int = 1
 ) -> Float[Array, "q d"]:
-    """Derivatives in `s` of the spline through `points`; exactly zero where all points are one."""
+    """Derivatives in `s` of the spline through `points`; exactly zero where all points are one.
+
+    Args:
+        points: at equal distances in `s`.
+        places: where; in [0, 1].
+        order: of the derivative.
+
+    Returns:
+        The derivatives, one row a place.
+    """
     weights = spline_weights(len(points) - 1, places, order)
     return jnp.asarray(weights, points.dtype) @ (points - points[0])
 
@@ -143,12 +196,29 @@ def differentiate(
 def spline_weights(
     segments: int, places: Float[np.ndarray, "q"], derivative: int = 0
 ) -> Float[np.ndarray, "q n+1"]:
-    """What every point contributes to its spline, or a derivative in `s`, at given places."""
+    """What every point contributes to its spline, or a derivative in `s`, at given places.
+
+    Args:
+        segments: parts between the points.
+        places: where; in [0, 1].
+        derivative: its order; 0 for the spline itself.
+
+    Returns:
+        One row a place, one column a point.
+    """
     return _unit_splines(segments)(places, derivative)
 
 
 def measure(metric: Metric, points: Float[Array, "n+1 d"]) -> tuple[Scalar, Scalar]:
-    """Length and energy of the spline through `points`."""
+    """Length and energy of the spline through `points`.
+
+    Args:
+        metric: any metric.
+        points: at equal distances in `s`.
+
+    Returns:
+        The length, then the energy.
+    """
     segments = len(points) - 1
     places = gauss_places(segments * -(-_PANELS // segments))
     z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points

@@ -21,6 +21,15 @@ from latent_flows.geometry.geodesics import geodesic
 from latent_flows.geometry.shooting import State, multiple_shooting
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = [
+    "GeodesicFlow",
+    "Logarithm",
+    "exponential_map",
+    "geodesic_flow",
+    "logarithm",
+    "logarithm_map",
+]
+
 
 class GeodesicFlow(NamedTuple):
     """Points and velocities along one geodesic."""

@@ -24,6 +24,17 @@ from latent_flows.geometry.curves import (
 from latent_flows.geometry.descent import minimise
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
+__all__ = [
+    "described",
+    "distance",
+    "end_points",
+    "geodesic",
+    "geodesic_batch",
+    "join",
+    "reach",
+    "start_points",
+]
+
 _ROUGH = 0.1
 """Tolerance for a chain of few points, which is only where a longer one starts."""
 
@@ -179,7 +190,14 @@ def geodesic_batch(
 
 
 def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
-    """How long chains of points are in latent space: geodesics take the more iterations for it."""
+    """How long chains of points are in latent space: geodesics take the more iterations for it.
+
+    Args:
+        chains: points, `[p, n, d]`.
+
+    Returns:
+        One length a chain.
+    """
     return jnp.linalg.norm(jnp.diff(chains, axis=1), axis=2).sum(1)
 
 
@@ -291,7 +309,16 @@ def _levels(segments: int) -> list[int]:
 def described(
     metric: Metric, points: Float[Array, "n+1 d"], converged: Bool[Array, ""]
 ) -> Geodesic:
-    """The spline through points with its measures, each of which has to be finite to converge."""
+    """The spline through points with its measures, each of which has to be finite to converge.
+
+    Args:
+        metric: any metric.
+        points: at equal distances in `s`.
+        converged: whether the search has.
+
+    Returns:
+        The `Geodesic`.
+    """
     length, energy = measure(metric, points)
     residual = _residual(metric, points)
     numbers = jnp.stack([length, energy, residual])
@@ -354,12 +381,30 @@ def _is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, "
 
 
 def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
-    """A chain of points with its ends."""
+    """A chain of points with its ends.
+
+    Args:
+        z0: one end.
+        inner: the points between.
+        z1: the other end.
+
+    Returns:
+        All of them, in their order.
+    """
     return jnp.concatenate([z0[None], inner, z1[None]])
 
 
 def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
-    """The end points as floats of one dtype, once they are known to suit the metric."""
+    """The end points as floats of one dtype, once they are known to suit the metric.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+
+    Returns:
+        Both ends, and the dtype of what is computed.
+    """
     ends = {name: jnp.asarray(z) for name, z in (("z0", z0), ("z1", z1))}
     for name, z in ends.items():
         if z.ndim != 1 or z.size == 0 or not jnp.issubdtype(z.dtype, jnp.number):
@@ -384,7 +429,17 @@ def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
 def start_points(
     initial: Float[ArrayLike, "k+1 d"] | Curve | None, z0: Latent, z1: Latent, segments: int
 ) -> Float[Array, "n+1 d"] | None:
-    """The points to start from, ends included; None for the straight line."""
+    """The points to start from, ends included; None for the straight line.
+
+    Args:
+        initial: as in `geodesic`.
+        z0: one end.
+        z1: the other.
+        segments: how many parts the curve has.
+
+    Returns:
+        The points, or None.
+    """
     if initial is None or segments < 2:
         return None
     if callable(initial):

@@ -21,6 +21,8 @@ from sklearn.neighbors import NearestNeighbors
 from latent_flows.geometry.curves import length
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = ["Ends", "Graph", "graph_path", "knn_graph"]
+
 _EDGES_AT_ONCE = 1024
 _FINE = 64
 """Parts, at least, into which a path is divided to round its corners off."""

@@ -7,6 +7,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows.typing import Latent
 
+__all__ = ["adaptive", "hold", "precision", "start"]
+
 
 def start(name: str, z: ArrayLike) -> Latent:
     """One vector of floats; whole numbers are taken as floats.
