@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import psutil
 
+__all__ = ["available", "require", "size_of", "text"]
+
 # How control groups limit a container, of the second and of the first version.
 _GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -24,6 +26,9 @@ def available() -> int:
 
     Of the host that is what the system has free, swap included, within the limits that a container
     or the shell sets.
+
+    Returns:
+        The number of bytes.
     """
     with contextlib.suppress(Exception):  # not every backend keeps account
         found = jax.local_devices()[0].memory_stats()
@@ -44,6 +49,12 @@ def available() -> int:
 
 def size_of(tree: Any) -> int:
     """Bytes of all arrays, or `jax.ShapeDtypeStruct`s, of a pytree.
+
+    Args:
+        tree: a pytree.
+
+    Returns:
+        The number of bytes.
 
     >>> size_of({"a": jax.ShapeDtypeStruct((10**6, 10**6), np.float32), "b": np.ones(2)})
     4000000000016
@@ -76,6 +87,12 @@ def require(size: float, what: str, remedy: str) -> None:
 
 def text(size: float) -> str:
     """A number of bytes in words.
+
+    Args:
+        size: a number of bytes.
+
+    Returns:
+        The number with its unit.
 
     >>> text(5 * 2**29), text(300), text(2**52), text(2**80)
     ('2.5 GiB', '300 B', '4 PiB', '1.07e+09 PiB')

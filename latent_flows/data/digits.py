@@ -6,6 +6,8 @@ import numpy as np
 from latent_flows import memory
 from latent_flows.data.dataset import Dataset, from_arrays
 
+__all__ = ["SPLITS", "dataset"]
+
 SPLITS = ("train", "test")
 
 
@@ -22,7 +24,8 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
     Raises:
         ValueError: There is no such split, or the size is not positive or beyond the memory.
 
-    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), test part.
+    References:
+        Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), test part.
 
     >>> dataset("test").length, dataset("test", size=16).image_shape
     (360, (16, 16, 1))

@@ -11,6 +11,8 @@ from jaxtyping import Int
 
 from latent_flows.data.dataset import Dataset
 
+__all__ = ["batches"]
+
 
 def batches(
     dataset: Dataset,

@@ -13,6 +13,8 @@ from jaxtyping import Int, UInt8
 
 from latent_flows.data.dataset import Dataset, Examples, from_arrays, to_unit
 
+__all__ = ["IN_MEMORY", "dataset", "names", "splits"]
+
 IN_MEMORY = 2**30
 """Sets of at most this many bytes, decoded, are decoded once and kept."""
 
@@ -43,7 +45,8 @@ def dataset(
         ValueError: The set is not there, has no such split, holds no 8-bit images, was prepared in
             a format without random access, or has images of varied size and no `size` was given.
 
-    Source: the layout on disk is that of TensorFlow Datasets.
+    References:
+        The layout on disk is that of TensorFlow Datasets.
 
     >>> dataset("mnist", data_dir="/nowhere")
     Traceback (most recent call last):
@@ -87,6 +90,9 @@ def splits(name: str, data_dir: str | os.PathLike[str] | None = None) -> list[st
     Args:
         name: As in `dataset`.
         data_dir: As in `dataset`.
+
+    Returns:
+        Their names.
 
     Raises:
         ValueError: The set is not there.

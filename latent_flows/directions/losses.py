@@ -18,6 +18,8 @@ from latent_flows.directions.transformations import Image, Mask
 from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
+__all__ = ["LOSSES", "Loss", "blurred_error", "dssim", "loss", "mse"]
+
 Loss: TypeAlias = Callable[[Image, Image, Mask], Scalar]
 """`(x, y, mask) -> scalar`, 0 where the images agree."""
 

@@ -11,6 +11,8 @@ from latent_flows.evaluation.labelled import labelled, split
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
+__all__ = ["Modularity", "modularity"]
+
 
 class Modularity(NamedTuple):
     """Two sides of a representation."""

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+__all__ = ["Features", "frechet_distance"]
+
 Features = Float[np.ndarray, "n d"]
 
 

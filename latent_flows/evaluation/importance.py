@@ -7,6 +7,8 @@ from jaxtyping import ArrayLike, Float
 
 from latent_flows.evaluation.labelled import labelled, split
 
+__all__ = ["DCI", "dci"]
+
 
 class DCI(NamedTuple):
     """Three sides of a representation, each in [0, 1]."""

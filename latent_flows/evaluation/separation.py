@@ -5,6 +5,8 @@ from jaxtyping import ArrayLike, Float
 
 from latent_flows.evaluation.labelled import check_pair, labelled, split
 
+__all__ = ["sap"]
+
 
 def sap(
     codes: ArrayLike,

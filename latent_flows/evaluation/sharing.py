@@ -12,6 +12,15 @@ from latent_flows.batches import in_batches
 from latent_flows.evaluation.labelled import labelled
 from latent_flows.typing import Latent
 
+__all__ = [
+    "Recognition",
+    "Sampler",
+    "beta_vae_score",
+    "factor_vae_score",
+    "sampler_of_examples",
+    "sampler_of_model",
+]
+
 # So many groups of examples are in memory at once.
 _AT_ONCE = 64
 
@@ -35,6 +44,9 @@ def sampler_of_examples(codes: ArrayLike, factors: ArrayLike) -> Sampler:
     Args:
         codes: `[n, d]`.
         factors: the true ones, `[n, f]`, discrete.
+
+    Returns:
+        A `Sampler` for the scores.
 
     Raises:
         ValueError: see `labelled`; also a value that only one example has.
@@ -77,6 +89,9 @@ def sampler_of_model(
     Args:
         sample_factors: a key to the factors of one example, independent of each other.
         represent: factors to the code of the example that they make: renders it, and encodes.
+
+    Returns:
+        A `Sampler` for the scores.
 
     Raises:
         ValueError: factors or codes are no vectors.

@@ -1,0 +1,1 @@
+"""Generators: VAEs and GANs as networks of flax, published weights, likelihoods, noise."""

@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 from latent_flows.typing import Latent, Scalar
 
+__all__ = ["RBF", "StdNetwork", "init_rbf", "precision", "std"]
+
 
 class RBF(NamedTuple):
     """Parameters of a positive radial basis function network for the precision."""
@@ -133,6 +135,13 @@ def precision(params: RBF, z: Latent) -> Float[Array, "*event"]:
 
 def std(params: RBF, z: Latent) -> Float[Array, "*event"]:
     r"""The deviation $\sigma(z)$ whose precision is `precision`.
+
+    Args:
+        params: from `init_rbf`, fitted.
+        z: a latent.
+
+    Returns:
+        The deviation, of the shape of a sample.
 
     >>> import jax.numpy as jnp
     >>> rbf = RBF(jnp.zeros((1, 2)), jnp.ones(1), jnp.zeros((1, 1)), jnp.array(0.25))

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+__all__ = ["from_product", "solve", "times"]
+
 
 def solve(
     diagonal: Float[Array, "m d d"],
@@ -61,6 +63,14 @@ def times(
     diagonal: Float[Array, "m d d"], upper: Float[Array, "m-1 d d"], x: Float[Array, "m d"]
 ) -> Float[Array, "m d"]:
     """The product of a matrix, as `solve` takes it, with a vector.
+
+    Args:
+        diagonal: the symmetric blocks on the diagonal.
+        upper: the blocks that couple each row to the next.
+        x: the vector.
+
+    Returns:
+        `[m, d]`.
 
     >>> import jax.numpy as jnp
     >>> print(times(2 * jnp.ones((2, 1, 1)), -jnp.ones((1, 1, 1)), jnp.array([[1.0], [0.0]]))[:, 0])

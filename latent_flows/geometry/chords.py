@@ -27,6 +27,8 @@ from latent_flows.geometry.descent import Advance, Model, Problem
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = ["Exact", "Total", "halved", "is_immersed", "model", "ridge", "total"]
+
 Exact = Callable[[Float[Array, "m d"], Model], Model]
 """`(points, model) -> model`: the model with its exact Hessian."""
 
@@ -35,7 +37,14 @@ Total = Callable[[Float[Array, "n+1 d"]], Scalar]
 
 
 def total(metric: Metric) -> Total:
-    """The energy of a chain of points, ends included."""
+    """The energy of a chain of points, ends included.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        The energy, as a function of the points `[n + 1, d]`.
+    """
     if is_immersed(metric):
 
         def immersed(points: Float[Array, "n+1 d"]) -> Scalar:
@@ -55,7 +64,17 @@ def total(metric: Metric) -> Total:
 
 
 def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
-    """The energy between two ends, as a Newton method sees it."""
+    """The energy between two ends, as a Newton method sees it.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+        segments: how many chords there are.
+
+    Returns:
+        The `Problem` of the points between the ends.
+    """
     if is_immersed(metric):
         advance, blank, exact = _immersed(metric, z0, z1, segments)
     else:
@@ -69,7 +88,14 @@ def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
 
 
 def is_immersed(metric: Metric) -> TypeGuard[Pullback]:
-    """Whether lengths are those of Euclidean space, seen through an immersion."""
+    """Whether lengths are those of Euclidean space, seen through an immersion.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        True for a `pullback` without an ambient metric.
+    """
     return isinstance(metric, Pullback) and metric.ambient is None
 
 
@@ -197,6 +223,15 @@ def halved(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
     """The energy with every chord made of two, and the point between them in its middle.
 
     It knows more of the curve between the points, at the price of one with twice the segments.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+        segments: how many chords, before they are halved.
+
+    Returns:
+        The `Problem` of the points between the ends.
     """
     fine = model(metric, z0, z1, 2 * segments)
     ends, still = jnp.stack([z0, z1]), jnp.zeros((2, len(z0)), z0.dtype)
@@ -261,6 +296,12 @@ def ridge(blocks: Float[Array, "*m d d"]) -> Float[Array, "*m d d"]:
 
     In units of the axis that shows most: those that hardly show drown in its rounding. A GAN's
     images may move ten thousand times further along one latent axis than along another.
+
+    Args:
+        blocks: symmetric matrices.
+
+    Returns:
+        The blocks, to each diagonal added a small share of its largest entry.
     """
     d = blocks.shape[-1]
     largest = jnp.diagonal(blocks, axis1=-2, axis2=-1).max(-1)[..., None, None]

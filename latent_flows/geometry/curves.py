@@ -16,6 +16,22 @@ from latent_flows.typing import Curve, Latent, Metric, Scalar
 if TYPE_CHECKING:
     from scipy.interpolate import CubicSpline
 
+__all__ = [
+    "LOBATTO",
+    "SIMPSON",
+    "Geodesic",
+    "Measures",
+    "differentiate",
+    "energy",
+    "evaluate",
+    "gauss_places",
+    "length",
+    "measure",
+    "resample",
+    "spline_weights",
+    "straight",
+]
+
 _PANELS = 16
 """Parts, at least, in which the length of a spline is measured."""
 LOBATTO = (0.5 - np.sqrt(0.05), 0.5 + np.sqrt(0.05))
@@ -111,6 +127,13 @@ def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
     """The cubic spline through `points`, which lie at equal distances in `s`, at one `s`.
 
     Outside of [0, 1] the first and the last cubic go on, so that the ends have derivatives too.
+
+    Args:
+        points: at equal distances in `s`.
+        s: where; in [0, 1].
+
+    Returns:
+        The latent there.
     """
     segments = points.shape[0] - 1
     place = jnp.asarray(s) * segments
@@ -122,7 +145,15 @@ def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
 
 
 def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 d"]:
-    """The cubic spline through `points` at other equally distant places."""
+    """The cubic spline through `points` at other equally distant places.
+
+    Args:
+        points: at equal distances in `s`.
+        segments: how many parts the result has.
+
+    Returns:
+        The points, `[segments + 1, d]`.
+    """
     if segments == points.shape[0] - 1:
         return points
     places = np.linspace(0, 1, segments + 1)
@@ -131,14 +162,30 @@ def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 
 
 
 def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:
-    """The straight line; its first and last points are the given ones, exactly."""
+    """The straight line; its first and last points are the given ones, exactly.
+
+    Args:
+        z0: where it starts.
+        z1: where it ends.
+        segments: how many parts it has.
+
+    Returns:
+        The points, `[segments + 1, d]`.
+    """
     s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
     # Points between ends that are one are that one, exactly.
     return (z0 + s * (z1 - z0)).at[-1].set(z1)
 
 
 def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
-    """The nodes of two-point Gauss quadrature on equal segments of [0, 1]; all weigh the same."""
+    """The nodes of two-point Gauss quadrature on equal segments of [0, 1]; all weigh the same.
+
+    Args:
+        segments: how many there are.
+
+    Returns:
+        The nodes, two a segment.
+    """
     if segments < 1:
         raise ValueError(f"segments must be at least 1, got {segments}")
     offsets = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
@@ -148,7 +195,16 @@ def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
 def differentiate(
     points: Float[Array, "n+1 d"], places: Float[np.ndarray, "q"], order: int = 1
 ) -> Float[Array, "q d"]:
-    """Derivatives in `s` of the spline through `points`; exactly zero where all points are one."""
+    """Derivatives in `s` of the spline through `points`; exactly zero where all points are one.
+
+    Args:
+        points: at equal distances in `s`.
+        places: where; in [0, 1].
+        order: of the derivative.
+
+    Returns:
+        The derivatives, one row a place.
+    """
     weights = spline_weights(len(points) - 1, places, order)
     return jnp.asarray(weights, points.dtype) @ (points - points[0])
 
@@ -156,7 +212,16 @@ def differentiate(
 def spline_weights(
     segments: int, places: Float[np.ndarray, "q"], derivative: int = 0
 ) -> Float[np.ndarray, "q n+1"]:
-    """What every point contributes to its spline, or a derivative in `s`, at given places."""
+    """What every point contributes to its spline, or a derivative in `s`, at given places.
+
+    Args:
+        segments: parts between the points.
+        places: where; in [0, 1].
+        derivative: its order; 0 for the spline itself.
+
+    Returns:
+        One row a place, one column a point.
+    """
     return _unit_splines(segments)(places, derivative)
 
 
@@ -178,6 +243,14 @@ def measure(
 
     By Gauss-Lobatto quadrature, or Simpson's rule. Their difference from the trapezoidal rule tells
     whether the metric was seen often enough.
+
+    Args:
+        metric: any metric.
+        points: at equal distances in `s`.
+        inside: the places inside each part: `LOBATTO`, or `SIMPSON` for a third fewer.
+
+    Returns:
+        The `Measures`.
     """
     segments = len(points) - 1
     parts = segments * -(-_PANELS // segments)

@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from latent_flows.geometry import block_tridiagonal
 from latent_flows.typing import Scalar
 
+__all__ = ["Advance", "Minimum", "Model", "Problem", "minimise", "minimum", "propose"]
+
 
 class Model(NamedTuple):
     """What is known of a function around one chain of points: a parabola, and a safer one."""
@@ -286,7 +288,15 @@ def _target(model: Model, tolerance: float) -> Scalar:
 
 
 def propose(model: Model, damping: Scalar) -> tuple[Float[Array, "m d"], Scalar]:
-    """The next step, and the square of the decrement."""
+    """The next step, and the square of the decrement.
+
+    Args:
+        model: of the function near a point.
+        damping: how much of the safe diagonal is added.
+
+    Returns:
+        The step, then the square of the decrement.
+    """
     systems = (
         jnp.stack([model.diagonal, model.safe_diagonal]) + damping * model.safe_diagonal,
         jnp.stack([model.upper, model.safe_upper]),

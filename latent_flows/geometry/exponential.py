@@ -21,6 +21,15 @@ from latent_flows.geometry.geodesics import geodesic, is_positive
 from latent_flows.geometry.shooting import State, multiple_shooting
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = [
+    "GeodesicFlow",
+    "Logarithm",
+    "exponential_map",
+    "geodesic_flow",
+    "logarithm",
+    "logarithm_map",
+]
+
 _DRIFT = 0.01
 """Relative change of the squared speed by which a curve is no geodesic any more."""
 

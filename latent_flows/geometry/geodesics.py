@@ -28,6 +28,18 @@ from latent_flows.geometry.descent import minimise, minimum
 from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
+__all__ = [
+    "described",
+    "distance",
+    "end_points",
+    "geodesic",
+    "geodesic_batch",
+    "is_positive",
+    "join",
+    "reach",
+    "start_points",
+]
+
 _ROUGH = 0.1
 """Tolerance for a chain of few points, which is only where a longer one starts."""
 _UNEVEN = 1.1
@@ -193,7 +205,14 @@ def geodesic_batch(
 
 
 def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
-    """How long chains of points are in latent space: geodesics take the more iterations for it."""
+    """How long chains of points are in latent space: geodesics take the more iterations for it.
+
+    Args:
+        chains: points, `[p, n, d]`.
+
+    Returns:
+        One length a chain.
+    """
     return safe_norm(jnp.diff(chains, axis=1), axis=2).sum(1)
 
 
@@ -346,6 +365,15 @@ def described(
 
     A chain of few points may be short only because it misses what lies between them. Its spline is
     then longer than where the search started, or unevenly fast, or not known well enough.
+
+    Args:
+        metric: any metric.
+        points: where the search ended, at equal distances in `s`.
+        start: where it started.
+        minimal: whether it has ended at a minimum.
+
+    Returns:
+        The `Geodesic`.
     """
     found, begun = measure(metric, points), measure(metric, start, SIMPSON)
     rounding = _rounding(metric, points)
@@ -426,6 +454,13 @@ def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]
 
     What is pulled back from Euclidean space cannot be negative, and where a metric does not show an
     axis at all the residual is not finite.
+
+    Args:
+        metric: any metric.
+        points: `[n, d]`.
+
+    Returns:
+        One truth value a point.
     """
     if chords.is_immersed(metric):
         return jnp.ones(len(points), bool)
@@ -434,12 +469,30 @@ def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]
 
 
 def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
-    """A chain of points with its ends."""
+    """A chain of points with its ends.
+
+    Args:
+        z0: one end.
+        inner: the points between.
+        z1: the other end.
+
+    Returns:
+        All of them, in their order.
+    """
     return jnp.concatenate([z0[None], inner, z1[None]])
 
 
 def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
-    """The end points as floats of one dtype, once they are known to suit the metric."""
+    """The end points as floats of one dtype, once they are known to suit the metric.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+
+    Returns:
+        Both ends, and the dtype of what is computed.
+    """
     ends = {name: solving.floats(z) for name, z in (("z0", z0), ("z1", z1))}
     for name, z in ends.items():
         if z.ndim != 1 or z.size == 0 or not jnp.issubdtype(z.dtype, jnp.number):
@@ -462,7 +515,17 @@ def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
 def start_points(
     initial: Float[ArrayLike, "k+1 d"] | Curve | None, z0: Latent, z1: Latent, segments: int
 ) -> Float[Array, "n+1 d"] | None:
-    """The points to start from, ends included; None for the straight line."""
+    """The points to start from, ends included; None for the straight line.
+
+    Args:
+        initial: as in `geodesic`.
+        z0: one end.
+        z1: the other.
+        segments: how many parts the curve has.
+
+    Returns:
+        The points, or None.
+    """
     if initial is None or segments < 2:
         return None
     if callable(initial):

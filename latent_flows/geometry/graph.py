@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
     from sklearn.neighbors import NearestNeighbors
 
+__all__ = ["Ends", "Graph", "graph_path", "knn_graph"]
+
 _EDGES_AT_ONCE = 1024
 _FINE = 64
 """Parts, at least, into which a path is divided to round its corners off."""

@@ -13,6 +13,19 @@ from latent_flows.geometry.geodesics import geodesic, reach
 from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = [
+    "FrechetMean",
+    "KMeans",
+    "Spokes",
+    "check_points",
+    "chord_length",
+    "frechet_mean",
+    "kmeans",
+    "lines",
+    "plus_plus",
+    "spokes",
+]
+
 _ITERATIONS = 25
 """Of one geodesic. Most need fewer, all of a batch wait for the last, and what is not solved goes
 on from where it is in the next round."""
@@ -124,6 +137,9 @@ def chord_length(metric: Metric, points: Float[Array, "n d"]) -> Scalar:
         metric: one that is pulled back from Euclidean space; for any other the result is 0.
         points: the corners, in latent space.
 
+    Returns:
+        The length.
+
     >>> import jax.numpy as jnp
     >>> doubled = metrics.pullback(lambda z: 2 * z)
     >>> print(chord_length(doubled, jnp.array([[0.0, 0.0], [3.0, 4.0]])))
@@ -137,7 +153,16 @@ def chord_length(metric: Metric, points: Float[Array, "n d"]) -> Scalar:
 def lines(
     centres: Float[Array, "k d"], points: Float[Array, "n d"], segments: int
 ) -> Float[Array, "k n m d"]:
-    """Straight lines from each centre to each point, as `segments + 1` points each."""
+    """Straight lines from each centre to each point, as `segments + 1` points each.
+
+    Args:
+        centres: one a row.
+        points: one a row.
+        segments: how many parts each has.
+
+    Returns:
+        The points of each line.
+    """
     to_all = jax.vmap(lambda z0, z1: curves.straight(z0, z1, segments), in_axes=(None, 0))
     return jax.vmap(to_all, in_axes=(0, None))(centres, points)
 
@@ -459,6 +484,12 @@ def plus_plus(
 
 def check_points(points: ArrayLike) -> Float[Array, "n d"]:
     """Points as floats, once it is known that they are some.
+
+    Args:
+        points: one a row.
+
+    Returns:
+        The points, a matrix of floats.
 
     Raises:
         ValueError: points that are not a matrix of numbers with at least one row.

@@ -7,12 +7,20 @@ from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows.typing import Latent
 
+__all__ = ["adaptive", "floats", "hold", "precision", "start"]
+
 
 def floats(x: ArrayLike) -> Array:
     """Numbers as floats of the precision that is switched on, or of their own if that is higher.
 
     Everything of a solver is then of one dtype, whatever that of the metric. What are no real
     numbers is left as it is, for a check to name.
+
+    Args:
+        x: numbers of any kind.
+
+    Returns:
+        An array of the same shape.
 
     >>> print(floats([1, 2]))
     [1. 2.]

@@ -12,6 +12,8 @@ from latent_flows.batches import in_batches
 from latent_flows.geometry.metrics import root
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = ["tabulate"]
+
 
 def tabulate(
     metric: Metric,
