@@ -1,6 +1,19 @@
 """Experiments: one module each, run as `python -m experiments.NAME`."""
 
 import gc
+import sys
+from importlib.util import find_spec
+
+from latent_flows._extras import MissingExtra, extra
+
+try:
+    with extra("experiments"):
+        for name in ("tyro", "orbax", "rich"):
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
+except MissingExtra as error:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 from experiments import interrupts, memory
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from latent_flows._extras import extra
 from latent_flows.typing import Generator, Latent
 
 __all__ = [
@@ -130,8 +131,9 @@ def independent_components(
         Hyvarinen and Oja, *Independent component analysis: algorithms and applications*, 2000.
     """
 
-    from sklearn.decomposition import FastICA
-    from sklearn.exceptions import ConvergenceWarning
+    with extra("evaluation"):
+        from sklearn.decomposition import FastICA
+        from sklearn.exceptions import ConvergenceWarning
 
     points = np.asarray(codes, np.float64)
     keep = np.ones(points.shape[1], bool) if keep is None else np.asarray(keep)

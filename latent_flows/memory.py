@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
+
+from latent_flows._extras import extra
 
 __all__ = ["available", "require", "size_of", "text"]
 
@@ -34,6 +35,8 @@ def available() -> int:
         found = jax.local_devices()[0].memory_stats()
         if found and jax.default_backend() != "cpu":
             return max(0, found["bytes_limit"] - found["bytes_in_use"])
+    with extra("data"):
+        import psutil
     free = [psutil.virtual_memory().available + psutil.swap_memory().free]
     for limit, used in _GROUPS:
         with contextlib.suppress(OSError, ValueError):

@@ -1,6 +1,8 @@
 """What the tests share: checked shapes, both precisions, a random key."""
 
+import ctypes.util
 import gc
+import sys
 from contextlib import ExitStack
 
 import jax
@@ -52,6 +54,10 @@ def _forget_programs():
     yield
     jax.clear_caches()
     gc.collect()
+    if sys.platform == "linux" and (libc := ctypes.util.find_library("c")):
+        trim = getattr(ctypes.CDLL(libc), "malloc_trim", None)  # of glibc alone
+        if trim is not None:
+            trim(0)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from latent_flows import memory
+from latent_flows._extras import extra
 from latent_flows.data.dataset import Dataset, from_arrays
 
 __all__ = ["SPLITS", "dataset"]
@@ -30,8 +31,9 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
     >>> dataset("test").length, dataset("test", size=16).image_shape
     (360, (16, 16, 1))
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with extra("evaluation"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     if split not in SPLITS:
         raise ValueError(f"digits has the splits {', '.join(SPLITS)}, got {split!r}")

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from latent_flows._extras import extra
 from latent_flows.data.dataset import Dataset
 
 __all__ = ["batches"]
@@ -53,7 +54,8 @@ def batches(
     [0, 1, 2, 3, 4, 5]
     """
 
-    import grain
+    with extra("data"):
+        import grain
 
     shares = 1 if sharding is None else jax.process_count()
     if not 1 <= batch_size <= dataset.length or batch_size % shares:

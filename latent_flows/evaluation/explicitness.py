@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
+from latent_flows._extras import extra
 from latent_flows.evaluation.information import informed
 from latent_flows.evaluation.labelled import labelled, split
 
@@ -71,7 +72,8 @@ def modularity(
     >>> round(score.modularity, 2), score.explicitness > 0.8
     (1.0, True)
     """
-    from sklearn.linear_model import LogisticRegression
+    with extra("evaluation"):
+        from sklearn.linear_model import LogisticRegression
 
     train, test = split(labelled(codes, factors, least_factors=2), held_out, seed)
     mean, deviation = train.codes.mean(0), train.codes.std(0)
@@ -92,7 +94,8 @@ def _area(
 ) -> float:
     """Area under the ROC curve of each value against the rest, averaged."""
 
-    from sklearn.metrics import roc_auc_score
+    with extra("evaluation"):
+        from sklearn.metrics import roc_auc_score
 
     chances = model.predict_proba(codes)
     present = [

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from latent_flows._extras import extra
 from latent_flows.evaluation.labelled import labelled, split
 
 __all__ = ["DCI", "dci"]
@@ -67,8 +68,9 @@ def dci(
     [1.0, 1.0, 1.0]
     """
 
-    from sklearn.base import clone
-    from sklearn.ensemble import GradientBoostingClassifier
+    with extra("evaluation"):
+        from sklearn.base import clone
+        from sklearn.ensemble import GradientBoostingClassifier
 
     both = labelled(codes, factors, least_codes=2, least_factors=2)
     train, test = split(both, held_out, seed)

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from latent_flows._extras import extra
 from latent_flows.evaluation.labelled import check_pair, labelled, split
 
 __all__ = ["sap"]
@@ -78,7 +79,8 @@ def _named(
 ) -> Float[np.ndarray, "d f"]:
     """Held-out accuracies of naming each factor from each code alone."""
 
-    from sklearn.svm import LinearSVC
+    with extra("evaluation"):
+        from sklearn.svm import LinearSVC
 
     train, test = split(labelled(codes, factors, least_codes=2), held_out, seed)
     scores = np.empty((train.codes.shape[1], train.factors.shape[1]))

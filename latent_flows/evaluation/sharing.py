@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
+from latent_flows._extras import extra
 from latent_flows.batches import in_batches
 from latent_flows.evaluation.labelled import labelled
 from latent_flows.typing import Latent
@@ -161,7 +162,8 @@ def beta_vae_score(
     1.0
     """
 
-    from sklearn.linear_model import LogisticRegression
+    with extra("evaluation"):
+        from sklearn.linear_model import LogisticRegression
 
     _check(sampler, batch_size=(batch_size, 1), train=(train, sampler.factors), test=(test, 1))
     labels, points = _groups(_difference, sampler, batch_size, key, train + test)

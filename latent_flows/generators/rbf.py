@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from latent_flows._extras import extra
 from latent_flows.typing import Latent, Scalar
 
 __all__ = ["RBF", "StdNetwork", "init_rbf", "precision", "std"]
@@ -77,7 +78,8 @@ def init_rbf(
     (True, [10.0, 10.0, 10.0])
     """
 
-    from sklearn.cluster import KMeans
+    with extra("evaluation"):
+        from sklearn.cluster import KMeans
 
     points = np.asarray(codes)
     if points.ndim != 2 or not np.isfinite(points).all():

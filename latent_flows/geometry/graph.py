@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from latent_flows._extras import extra
 from latent_flows.geometry.curves import length
 from latent_flows.typing import Latent, Metric, Scalar
 
@@ -90,7 +91,8 @@ def knn_graph(metric: Metric, data: Float[ArrayLike, "n d"], *, neighbours: int 
         raise ValueError(
             f"data must have more points than neighbours = {neighbours}, got {len(points)}"
         )
-    from sklearn.neighbors import NearestNeighbors
+    with extra("evaluation"):
+        from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=neighbours).fit(points)
     near = search.kneighbors(return_distance=False)

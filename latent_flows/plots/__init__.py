@@ -8,6 +8,8 @@ contents. Colours can be told apart by colour-blind readers.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from latent_flows._extras import extra
+
 if TYPE_CHECKING:
     from latent_flows.plots.charts import asked_against_measured, dots, factor_matrix, loss_curves
     from latent_flows.plots.grids import (
@@ -60,7 +62,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        with extra("plots"):
+            return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
