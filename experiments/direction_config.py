@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments import factors, train_vae, vae_runs
+from experiments import extension, factors, train_vae, vae_runs
 from experiments import source as sources
 from experiments.checks import check_devices, check_image_size
 from experiments.folder import Folder
@@ -112,6 +112,8 @@ class Control:
 @dataclass(frozen=True)
 class Config:
     """Find the directions of a generator that perform given transformations."""
+
+    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,)}
 
     run: str = "runs/directions"
     """Run folder; the same command goes on with what it holds."""

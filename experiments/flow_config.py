@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments import flow_families, source, train_vae, vae_runs
+from experiments import extension, flow_families, source, train_vae, vae_runs
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Failure
 from experiments.flow_families import EQUATIONS
@@ -44,6 +44,8 @@ CLIMBING = 0.3
 @dataclass(frozen=True)
 class Config:
     """Learn potential flows of a generator."""
+
+    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
 
     run: str = "runs/potential_flows"
     """Run folder; the same command goes on with what it holds."""

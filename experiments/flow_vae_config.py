@@ -1,11 +1,11 @@
 """The flags of flow_vae, and the sequences that they name."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from experiments import budget
+from experiments import budget, extension
 from experiments.flow_families import EQUATIONS
 from experiments.training import Training
 from latent_flows.choices import choose
@@ -116,6 +116,8 @@ class Scores:
 @dataclass(frozen=True)
 class Config:
     """Train a VAE together with flows that move its codes as known factors move the image."""
+
+    PHASES: ClassVar[extension.Phases] = {"training": (PHASE,)}
 
     run: str = "runs/flow-vae"
     """Run folder; the same command goes on with what it holds."""

@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from experiments import train_vae, vae_runs
+from experiments import extension, train_vae, vae_runs
 from experiments.checks import check_devices, check_image_size
 from experiments.command import UsageError
 from experiments.flow_families import EQUATIONS
@@ -141,6 +141,8 @@ class Weights:
 @dataclass(frozen=True)
 class Config:
     """Learn flows that change known factors of sprites by known amounts."""
+
+    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
 
     run: str = "runs/guided"
     """Run folder; the same command goes on with what it holds."""

@@ -8,13 +8,13 @@ straight lines.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments import deviation, train_vae, vae_runs
+from experiments import classifier, deviation, extension, train_vae, vae_runs
 from experiments import source as sources
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Presets, UsageError, module_name
@@ -43,6 +43,12 @@ METHODS = (*KINDS["both"], EUCLIDEAN)
 @dataclass(frozen=True)
 class Config:
     """The generator, and the points whose geometry is studied."""
+
+    PHASES: ClassVar[extension.Phases] = {
+        "vae_training": (train_vae.PHASE,),
+        "deviation.training": KINDS["both"],
+        "classifier": (classifier.PHASE,),
+    }
 
     run: str = "runs/manifold"
     """Run folder; the same command goes on with what it holds."""

@@ -7,7 +7,7 @@ losses.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from experiments import budget, classifier, realism, report
+from experiments import budget, classifier, extension, realism, report
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.folder import Folder, open_folder
@@ -78,6 +78,8 @@ class Adversarial:
 @dataclass(frozen=True)
 class Config:
     """Train an SNGAN."""
+
+    PHASES: ClassVar[extension.Phases] = {"training": (PHASE,), "classifier": (classifier.PHASE,)}
 
     run: str = "runs/gan"
     """Run folder; the same command goes on with what it holds."""

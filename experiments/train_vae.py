@@ -9,7 +9,7 @@ reconstructions, samples and losses.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
-from experiments import budget, deviation, report
+from experiments import budget, deviation, extension, report
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.deviation import KINDS, Deviation, Kind
@@ -72,6 +72,11 @@ class Objective:
 @dataclass(frozen=True)
 class Config:
     """Train a variational autoencoder."""
+
+    PHASES: ClassVar[extension.Phases] = {
+        "training": (PHASE,),
+        "deviation.training": KINDS["both"],
+    }
 
     run: str = "runs/vae"
     """Run folder; the same command goes on with what it holds."""
