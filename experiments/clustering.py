@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from sklearn.metrics.cluster import contingency_matrix, pair_confusion_matrix
 
 from experiments import manifold, report, tables
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -70,8 +71,24 @@ class Clustering:
 class Config(manifold.Config):
     """Compare geodesic with Euclidean k-means."""
 
+    QUICK: ClassVar[Quick] = {
+        **manifold.Config.QUICK,
+        "clustering.points": 60,
+        "clustering.restarts": 0,
+        "clustering.segments": 8,
+        "clustering.table": 48,
+        "clustering.iterations": 5,
+    }
+
     clustering: Clustering = field(default_factory=Clustering)
     """Clusters."""
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """A point for each cluster."""
+        manifold.Config.follow(settings)
+        settings.at_least("clustering.points", settings["clustering.clusters"])
+        settings.at_least("codes", settings["clustering.clusters"])
 
 
 PRESETS = manifold.presets(Config)

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, Float
 
 from experiments import extension, factors, train_vae, vae_runs
 from experiments import source as sources
 from experiments.checks import check_devices, check_image_size
+from experiments.defaults import Quick, Settings
 from experiments.folder import Folder
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
@@ -114,6 +116,19 @@ class Config:
     """Find the directions of a generator that perform given transformations."""
 
     PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "losses": ("blurred",),
+        "inversion.count": 12,
+        "inversion.amounts": 2,
+        "inversion.steps": 15,
+        "inversion.batch": 36,
+        "fit.steps": 200,
+        "control.starts": 16,
+        "control.amounts": 4,
+        "control.candidates": 2,
+        "measure": False,
+    }
 
     run: str = "runs/directions"
     """Run folder; the same command goes on with what it holds."""
@@ -147,6 +162,9 @@ class Config:
     """Models."""
     control: Control = field(default_factory=Control)
     """Measurements."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -170,6 +188,13 @@ class Config:
                 f"too few trajectories: of inversion.count ({self.inversion.count}) only {left} "
                 f"are left after fit.drop ({self.fit.drop}); at least {FEWEST} are needed"
             )
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The VAE's, and the usual reach of transformations that are named."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
+        if settings.is_given("transformations"):
+            settings.put("ts", ())
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""

@@ -3,16 +3,18 @@
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, Float
 
 from experiments import extension, flow_families, source, train_vae, vae_runs
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Failure
+from experiments.defaults import Quick, Settings
 from experiments.flow_families import EQUATIONS
 from experiments.flow_flags import Flows, Scores, Weights
 from experiments.folder import read_config
@@ -46,6 +48,20 @@ class Config:
     """Learn potential flows of a generator."""
 
     PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "flows.codes": 512,
+        "flows.bank": 128,
+        "flows.width": 64,
+        "training.steps": 100,
+        "training.batch_size": 32,
+        "scores.starts": 16,
+        "scores.pairs": 64,
+        "scores.test_images": 64,
+        "scores.vp_steps": 20,
+        "scores.seeds": 1,
+        "measure": False,
+    }
 
     run: str = "runs/potential_flows"
     """Run folder; the same command goes on with what it holds."""
@@ -74,6 +90,9 @@ class Config:
     """Optimiser and duration for the potentials."""
     scores: Scores = field(default_factory=Scores)
     """Measurements."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
 
     def __post_init__(self) -> None:
         pairs = self.scores.pairs
@@ -93,6 +112,21 @@ class Config:
                 f"{self.flows.bank or self.flows.codes} latents to draw from; raise flows.bank "
                 "and flows.codes"
             )
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """Equal shares of a batch, which is drawn from enough latents."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
+        batch, bank, codes = "training.batch_size", "flows.bank", "flows.codes"
+        if settings.is_given(batch):
+            settings.divisor_of("flows.count", settings[batch], least=2)
+            if settings[bank]:
+                settings.at_least(bank, settings[batch])
+            settings.at_least(codes, settings[batch])
+        if settings.is_given(bank) or not settings.is_given(codes):
+            settings.at_least(codes, settings[bank])
+        settings.at_most(bank, settings[codes])
+        settings.multiple_of(batch, settings["flows.count"], settings[bank] or settings[codes])
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""

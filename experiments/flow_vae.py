@@ -79,14 +79,15 @@ def run(config: Config) -> int | None:
     folder = open_folder(config.run, config)
     params = train(folder, config, model, train_set)
     failed = flow_vae_scores.draw(folder, model, config, params, test_set)
-    metrics = folder.remember(
-        "metrics",
-        lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
-    )
-    with folder.understood("metrics"):
-        factors = metrics.pop("factors")
-        report.show(f"{model.kind} on {config.data}, held out", [metrics])
-        report.show("Error in pixels a frame", factors)
+    if config.measure or (folder.path / "metrics.json").exists():
+        metrics = folder.remember(
+            "metrics",
+            lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
+        )
+        with folder.understood("metrics"):
+            factors = metrics.pop("factors")
+            report.show(f"{model.kind} on {config.data}, held out", [metrics])
+            report.show("Error in pixels a frame", factors)
     return report.where(folder, failed)
 
 

@@ -232,7 +232,7 @@ def run(config: Config) -> int | None:
     dataset = load(config)
     folder = open_folder(config.run, config)
     failed: list[str] = []
-    if not guided_scores.is_drawn(folder):
+    if not guided_scores.is_drawn(folder, config):
         subject = load_subject(folder, config, dataset)
         ranges = attribute_ranges(dataset, config.seed)
         taught = teach(config, subject)
@@ -240,8 +240,9 @@ def run(config: Config) -> int | None:
         params = train(folder, config, subject, taught, seen)
         directions = constant_directions(config, taught, seen)
         failed = guided_scores.measure(folder, config, subject, params, directions, ranges)
-    with folder.understood(guided_scores.METRICS):
-        guided_scores.show(folder.read_object(guided_scores.METRICS))
+    if (folder.path / guided_scores.METRICS).exists():
+        with folder.understood(guided_scores.METRICS):
+            guided_scores.show(folder.read_object(guided_scores.METRICS))
     return report.where(folder, failed)
 
 

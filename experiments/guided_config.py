@@ -4,16 +4,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, PyTree
 
 from experiments import extension, train_vae, vae_runs
 from experiments.checks import check_devices, check_image_size
 from experiments.command import UsageError
+from experiments.defaults import Quick, Settings
 from experiments.flow_families import EQUATIONS
 from experiments.folder import Folder
 from experiments.train_vae import Objective, in_chunks
@@ -143,6 +145,16 @@ class Config:
     """Learn flows that change known factors of sprites by known amounts."""
 
     PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "sequences.count": 90,
+        "sequences.refine": 1,
+        "training.steps": 100,
+        "training.batch_size": 8,
+        "flows.width": 32,
+        "starts": 8,
+        "measure": False,
+    }
 
     run: str = "runs/guided"
     """Run folder; the same command goes on with what it holds."""
@@ -171,9 +183,18 @@ class Config:
     """Optimiser and duration for the potentials; a batch has so many sequences of each factor."""
     starts: int = 64
     """Held-out starting points of each factor that is measured."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
 
     def __post_init__(self) -> None:
         at_least(self, seed=0, starts=2)
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The VAE's, and a sequence of each factor."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
+        settings.at_least("sequences.count", len(settings["sequences.factors"]))
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from sklearn.mixture import GaussianMixture
 
 from experiments import manifold, report, tables
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -79,8 +80,26 @@ class Fit:
 class Config(manifold.Config):
     """Compare mixtures of LANDs with Gaussian mixtures."""
 
+    QUICK: ClassVar[Quick] = {
+        **manifold.Config.QUICK,
+        "fit.points": 60,
+        "fit.test_points": 60,
+        "fit.samples": 64,
+        "fit.final_samples": 128,
+        "fit.segments": 8,
+        "fit.table": 48,
+        "fit.iterations": 2,
+    }
+
     fit: Fit = field(default_factory=Fit)
     """Mixtures."""
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """A point for each component."""
+        manifold.Config.follow(settings)
+        settings.at_least("fit.points", settings["fit.components"])
+        settings.at_least("codes", settings["fit.components"])
 
 
 SHORT = Fit(iterations=3, final_samples=1024)

@@ -18,6 +18,7 @@ from experiments import classifier, deviation, extension, train_vae, vae_runs
 from experiments import source as sources
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Presets, UsageError, module_name
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder
 from experiments.supply import Flags, Source, Supply
@@ -48,6 +49,17 @@ class Config:
         "vae_training": (train_vae.PHASE,),
         "deviation.training": KINDS["both"],
         "classifier": (classifier.PHASE,),
+    }
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "vae_training.batch_size": 64,
+        "deviation.training.steps": 150,
+        "deviation.training.batch_size": 64,
+        "deviation.codes": 500,
+        "deviation.centres": 32,
+        "classifier.steps": 100,
+        "classifier.batch_size": 64,
+        "codes": 300,
     }
 
     run: str = "runs/manifold"
@@ -89,6 +101,11 @@ class Config:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.codes < 16:
             raise ValueError(f"codes must be at least 16, got {self.codes}")
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The VAE's."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""

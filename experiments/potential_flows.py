@@ -386,9 +386,11 @@ def run(config: Config) -> int | None:
         check_images(config, found.image_shape)
     check_memory(config, settings.vae.latent_dim if found is None else found.latent_dim)
     folder = open_folder(config.run, config)
-    if traverse.is_drawn(folder, config):
-        with folder.understood(traverse.METRICS):
-            flow_scores.show(folder.read_object(traverse.METRICS))
+    measured = (folder.path / traverse.METRICS).exists()
+    if traverse.is_drawn(folder, config) and (measured or not config.measure):
+        if measured:
+            with folder.understood(traverse.METRICS):
+                flow_scores.show(folder.read_object(traverse.METRICS))
         return report.where(folder)
     if found is None:
         assert dataset is not None
@@ -397,9 +399,12 @@ def run(config: Config) -> int | None:
         subject = supplied_subject(config, found)
         dataset = found.data
     params = train(folder, config, subject)
-    summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
+    summary: dict[str, Any] = {}
+    if config.measure:
+        summary = flow_scores.measure(folder, config, subject, params, dataset)
     failed = traverse.draw(folder, config, subject, params)
-    flow_scores.show(summary)
+    if summary:
+        flow_scores.show(summary)
     return report.where(folder, failed)
 
 

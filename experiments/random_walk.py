@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from experiments import judges, manifold, report
 from experiments.command import main
+from experiments.defaults import Quick
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -75,6 +76,13 @@ class Walks:
 @dataclass(frozen=True)
 class Config(manifold.Config):
     """Compare Brownian motion on the manifold with Euclidean walks."""
+
+    QUICK: ClassVar[Quick] = {
+        **manifold.Config.QUICK,
+        "walks.walks": 10,
+        "walks.steps": 40,
+        "walks.substeps": 1,
+    }
 
     walks: Walks = field(default_factory=Walks)
     """Walks."""

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from experiments import budget, classifier, extension, realism, report
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
 from experiments.training import Batch, Params, State, Training, Update, advance, optimizer
@@ -80,6 +81,16 @@ class Config:
     """Train an SNGAN."""
 
     PHASES: ClassVar[extension.Phases] = {"training": (PHASE,), "classifier": (classifier.PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        "networks.latent_dim": 32,
+        "networks.generator": (32, 32, 16, 16),
+        "networks.discriminator": (16, 16, 32, 32),
+        "training.steps": 150,
+        "training.batch_size": 16,
+        "classifier.steps": 50,
+        "classifier.batch_size": 32,
+        "samples": 64,
+    }
 
     run: str = "runs/gan"
     """Run folder; the same command goes on with what it holds."""
@@ -119,6 +130,14 @@ class Config:
                 f"training.batch_size ({self.training.batch_size}) must be a multiple of "
                 f"adversarial.critic_steps ({steps})"
             )
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """A batch is shared out evenly among the steps of the discriminator."""
+        batch, steps = "training.batch_size", "adversarial.critic_steps"
+        if settings.is_given(batch):
+            settings.divisor_of(steps, settings[batch])
+        settings.multiple_of(batch, settings[steps])
 
 
 SPRITES = Config(data="sprites", image_size=32)

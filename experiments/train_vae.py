@@ -22,6 +22,7 @@ from sklearn.linear_model import LinearRegression
 from experiments import budget, deviation, extension, report
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
 from experiments.training import Batch, Params, Training, fit
@@ -77,6 +78,18 @@ class Config:
         "training": (PHASE,),
         "deviation.training": KINDS["both"],
     }
+    QUICK: ClassVar[Quick] = {
+        "training.steps": 300,
+        "training.batch_size": 32,
+        "vae.width": 32,
+        "vae.latent_dim": 16,
+        "deviation.training.steps": 150,
+        "deviation.training.batch_size": 32,
+        "deviation.codes": 500,
+        "deviation.centres": 32,
+        "test_images": 100,
+        "iwae_samples": 8,
+    }
 
     run: str = "runs/vae"
     """Run folder; the same command goes on with what it holds."""
@@ -117,6 +130,27 @@ class Config:
                 f"training.batch_size ({self.training.batch_size})"
             )
 
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """No more images are decoded than a batch has."""
+        follow(settings, "objective", "training")
+
+
+def follow(settings: Settings, objective: str, training: str) -> None:
+    """What a VAE's defaults become beside flags: it decodes no more images than a batch has."""
+    decoded, batch = f"{objective}.decoded", f"{training}.batch_size"
+    if settings.is_given(decoded):
+        settings.at_least(batch, settings[decoded])
+    settings.at_most(decoded, settings[batch])
+
+
+QUICK: Quick = {
+    "vae_training.steps": 300,
+    "vae_training.batch_size": 32,
+    "vae.width": 32,
+    "vae.latent_dim": 16,
+}
+"""Settings of a short run of an experiment that trains a VAE first."""
 
 Outer = TypeVar("Outer")
 

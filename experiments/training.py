@@ -46,7 +46,8 @@ class Training:
     """How to optimise."""
 
     steps: int = 1000
-    """Number of optimiser steps."""
+    """Number of optimiser steps. With more of them and the same other flags a finished run goes on,
+    unless its step size decays; what was made of it is made anew."""
     batch_size: int = 64
     """Examples per step, over all devices together."""
     learning_rate: float = 1e-3

@@ -166,7 +166,8 @@ def test_a_generator_that_was_trained_further_elsewhere_makes_another_run(tmp_pa
 @pytest.mark.parametrize(
     "name",
     [
-        "train_vae", "train_gan", "potential_flows", "directions", "guided", "flow_vae", "geodesics", "clustering", "land", "random_walk",
+        "train_vae", "train_gan", "potential_flows", "directions", "guided", "flow_vae",
+        "geodesics", "clustering", "land", "random_walk",
     ],
 )  # fmt: skip
 def test_every_training_of_an_experiment_belongs_to_phases(name):
