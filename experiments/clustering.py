@@ -22,6 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import contingency_matrix, pair_confusion_matrix
 
 from experiments import manifold, report, tables
+from experiments.announcements import announced
 from experiments.command import main
 from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS
@@ -184,7 +185,8 @@ def find(
     """The clusters of every method, by its metric's name, and the seconds that they took."""
     names = (manifold.EUCLIDEAN, *KINDS["both"])
     found: dict[str, Any] = {}
-    metrics = tables.metrics(subject, config.clustering.table)
+    with announced("putting the metrics into tables"):
+        metrics = tables.metrics(subject, config.clustering.table)
     for name in names:
         if name == manifold.EUCLIDEAN:
             compute = partial(euclidean, config, codes, k)

@@ -29,7 +29,7 @@ import jax
 import platformdirs
 import tyro
 
-from experiments import defaults, interrupts, kept, memory, processes
+from experiments import announcements, defaults, interrupts, kept, memory, processes
 from latent_flows.choices import choose
 
 Config = TypeVar("Config")
@@ -89,6 +89,7 @@ def main(
     config: Any = None
     try:
         interrupts.enter(lambda: _interrupted(config, module, arguments))
+        announcements.loaded()
         config = parse(presets, arguments, module, sys.modules[run.__module__].__doc__)
         if config is None:
             return 0

@@ -147,12 +147,21 @@ def _given(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _read(default: Any, words: Sequence[str]) -> Any:
-    """What rules may look at: a whole number, or names. Of anything else the default will do."""
-    if isinstance(default, tuple) and default and all(isinstance(one, str) for one in default):
-        return tuple(words)
-    if isinstance(default, int) and not isinstance(default, bool) and len(words) == 1:
-        with contextlib.suppress(ValueError):
-            return int(words[0])
+    """What the words after a flag mean, as far as its default tells; else the default itself.
+
+    >>> _read(64, ["7"]), _read((0.1, 0.2), ["3", "4"]), _read(("x",), []), _read(64, ["few"])
+    (7, (3.0, 4.0), (), 64)
+    """
+    several = isinstance(default, tuple)
+    like = next(iter(default), None) if several else default
+    if words and type(like) not in (int, float, str):
+        return default
+    with contextlib.suppress(ValueError):
+        read = tuple(type(like)(word) for word in words)
+        if several:
+            return read
+        if len(read) == 1:
+            return read[0]
     return default
 
 

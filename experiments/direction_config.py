@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from experiments import extension, factors, train_vae, vae_runs
 from experiments import source as sources
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.defaults import Quick, Settings
 from experiments.folder import Folder
@@ -289,6 +290,19 @@ def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) 
     """Train the VAE in the run's folder or take it from where it is; encode data."""
     _, settings = vae_runs.source(config)
     vae, params = vae_runs.load_vae(folder, config, train)
+    with announced("encoding images, and measuring their factors"):
+        return encoded(config, settings, vae, params, train, test)
+
+
+def encoded(
+    config: Config,
+    settings: train_vae.Config,
+    vae: VAE,
+    params: Params,
+    train: Dataset,
+    test: Dataset,
+) -> Subject:
+    """A trained VAE's decoder, and data as its encoder sees them."""
     images = partial(some, config, settings)
     starts = codes(config, vae, params, images(train, config.inversion.count))
     held_out = codes(config, vae, params, images(test, config.control.starts))

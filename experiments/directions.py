@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from experiments import direction_pictures, direction_scores, factors, report, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.command import main
 from experiments.direction_config import (
     Config,
@@ -386,9 +387,11 @@ def run(config: Config) -> int | None:
     if given is None:
         subject = load_subject(folder, config, train_set, test_set)
     else:
-        subject = supplied_subject(config, given)
+        with announced("drawing latents, and measuring the factors of images"):
+            subject = supplied_subject(config, given)
     found, models = learn(folder, config, subject)
-    metrics, asked = {}, {}
+    metrics: dict[str, Any] = {}
+    asked: dict[str, dict[str, Any]] = {}
     if config.measure:
         metrics, asked = measure(folder, config, subject, found, models)
     failed = direction_pictures.draw(folder, config, subject, found, models, asked)

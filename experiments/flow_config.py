@@ -12,6 +12,7 @@ import tyro
 from jaxtyping import Array, Float
 
 from experiments import extension, flow_families, source, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Failure
 from experiments.defaults import Quick, Settings
@@ -243,8 +244,9 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
     key = jax.random.key(config.seed)
     count = min(config.flows.codes, dataset.length)
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
-    images = jnp.asarray(dataset.examples(chosen)["image"])
-    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    with announced(f"encoding {count} images"):
+        images = jnp.asarray(dataset.examples(chosen)["image"])
+        mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
     noise = jax.random.normal(key, mean.shape)
     latents = mean + std * noise if config.flows.starts == "posterior" else noise
     decode = vaes.generator(vae, params)
@@ -255,7 +257,8 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
                 "components to find; give it more --vae-training.steps or a smaller "
                 "--vae-objective.beta in a new --run, or take --flows.frame identity"
             )
-        frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
+        with announced("finding independent components of the codes"):
+            frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     else:
         frame = frame_of(config, decode, latents)
     weight = vaes.first_weights(vae, params)
@@ -264,7 +267,8 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
 
 def supplied_subject(config: Config, supply: Supply) -> Subject:
     """Build the frame and the starting points on a generator without an encoder."""
-    latents = draws(supply.prior, jax.random.key(config.seed), config.flows.codes)
+    with announced(f"drawing {config.flows.codes} latents"):
+        latents = draws(supply.prior, jax.random.key(config.seed), config.flows.codes)
     frame = frame_of(config, supply.generator, latents)
     generator, name, weight = supply.generator, supply.name, supply.weight
     return _subject(config, None, None, frame, generator, latents, name, weight)
@@ -275,7 +279,8 @@ def frame_of(config: Config, generator: Generator, latents: Float[Array, "n d"])
     if config.flows.frame == "identity":
         return frames.identity(latents.shape[1])
     if config.flows.frame == "visible":
-        return visible_axes(generator, latents)
+        with announced("finding the axes that change images most"):
+            return visible_axes(generator, latents)
     return principal_axes(latents)
 
 
@@ -324,7 +329,12 @@ def _subject(
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = frames.compose(generator, frame)
     subject = Subject(vae, params, frame, within, starts, low, high, name, weight)
-    settings = config.flows
+    with announced("measuring the generator's metric"):
+        return _with_metrics(config, subject)
+
+
+def _with_metrics(config: Config, subject: Subject) -> Subject:
+    settings, within, starts = config.flows, subject.generator, subject.starts
     if settings.laplacian == "beltrami":
         subject = subject._replace(manifold=unit_metric(within, starts))
     if settings.gradient == "natural":

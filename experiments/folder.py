@@ -29,6 +29,7 @@ from typing import (
 import numpy as np
 
 from experiments import extension, interrupts, processes
+from experiments.announcements import announced
 from experiments.command import UsageError, disk_trouble, module_name
 from latent_flows.choices import choose
 
@@ -109,7 +110,8 @@ class Folder:
         """
         file = name if name.endswith(".json") else f"{name}.json"
         if not (self.path / file).exists():
-            self.write_json(file, compute())
+            with announced(f"computing {file}"):
+                self.write_json(file, compute())
         return self.read_json(file)
 
     def remember_timed(

@@ -13,6 +13,7 @@ import tyro
 from jaxtyping import Array, PyTree
 
 from experiments import extension, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import UsageError
 from experiments.defaults import Quick, Settings
@@ -260,9 +261,11 @@ def load_subject(folder: Folder, config: Config, dataset: Dataset) -> Subject:
     if config.flows.frame == "identity":
         return Subject(vae, params, frames.identity(vae.config.latent_dim))
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
-    images = jnp.asarray(dataset.examples(chosen)["image"])
-    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
-    frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
+    with announced(f"encoding {len(chosen)} images"):
+        images = jnp.asarray(dataset.examples(chosen)["image"])
+        mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    with announced("finding independent components of the codes"):
+        frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     return Subject(vae, params, frame)
 
 

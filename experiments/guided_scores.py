@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import r2_score
 
 from experiments import report
+from experiments.announcements import announced
 from experiments.flow_config import FACTORS as ATTRIBUTES
 from experiments.flow_families import EQUATIONS, coefficient
 from experiments.folder import Folder
@@ -182,12 +183,14 @@ def measure(
     Returns:
         The files of pictures that could not be drawn.
     """
-    asked = held_out(config, subject)
-    paths = {
-        FLOW: flow_paths(config, params, asked),
-        DIRECTION: straight_paths(config, directions, asked),
-        CODES: asked.codes,
-    }
+    with announced("rendering and encoding held-out sequences"):
+        asked = held_out(config, subject)
+    with announced("following the flows"):
+        paths = {
+            FLOW: flow_paths(config, params, asked),
+            DIRECTION: straight_paths(config, directions, asked),
+            CODES: asked.codes,
+        }
     figures: dict[str, Callable[[], Figure]] = {
         f"losses_{PHASE}": lambda: plots.loss_curves(
             folder.rows(PHASE), caption="Loss of the potentials, and its terms."
@@ -195,19 +198,21 @@ def measure(
         STRIPS: partial(strips, config, subject, asked, paths),
     }
     if config.measure:
-        found = {
-            name: outcome(config, subject, asked, points, ranges) for name, points in paths.items()
-        }
-        rows = [
-            {"method": name, **row}
-            for name, result in found.items()
-            for row in scores(config, result)
-        ]
-        metrics = {
-            "summary": summary(rows),
-            "control": rows,
-            "potentials": potentials_alone(config, params, paths[FLOW]),
-        }
+        with announced("measuring scores"):
+            found = {
+                name: outcome(config, subject, asked, points, ranges)
+                for name, points in paths.items()
+            }
+            rows = [
+                {"method": name, **row}
+                for name, result in found.items()
+                for row in scores(config, result)
+            ]
+            metrics = {
+                "summary": summary(rows),
+                "control": rows,
+                "potentials": potentials_alone(config, params, paths[FLOW]),
+            }
         folder.write_json(METRICS, metrics)
         figures = {CONTROL: partial(control_plot, config, found), **figures}
     return report.save_figures(folder, figures)

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from sklearn.mixture import GaussianMixture
 
 from experiments import manifold, report, tables
+from experiments.announcements import announced
 from experiments.command import main
 from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS
@@ -334,9 +335,11 @@ def run(config: Config) -> int | None:
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, _ = points(config, subject)
-    mixture = gaussian(config, codes, components(config, subject))
+    with announced("fitting a Gaussian mixture"):
+        mixture = gaussian(config, codes, components(config, subject))
     start = jnp.asarray(mixture.means_, codes.dtype)
-    known = tables.metrics(subject, config.fit.table)
+    with announced("putting the metrics into tables"):
+        known = tables.metrics(subject, config.fit.table)
     found = find(folder, config, subject, known, start)
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     failed = []

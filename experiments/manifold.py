@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments import classifier, deviation, extension, train_vae, vae_runs
 from experiments import source as sources
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Presets, UsageError, module_name
 from experiments.defaults import Quick, Settings
@@ -242,9 +243,12 @@ def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) 
     for kind in KINDS["both"]:
         if kind in finished:
             shape = settings
-            codes = train_vae.kernel_codes(settings, train, vae, params)
-            init = partial(deviation.initial, kind, settings.deviation, vae, codes, settings.seed)
-            fitted = restore(home, kind, init)
+            with announced(f"loading the deviation of {home}"):
+                codes = train_vae.kernel_codes(settings, train, vae, params)
+                init = partial(
+                    deviation.initial, kind, settings.deviation, vae, codes, settings.seed
+                )
+                fitted = restore(home, kind, init)
         else:
             shape = replace(settings, deviation=config.deviation)
             fitted = train_vae.train_deviation(folder, kind, shape, train, params)
@@ -267,7 +271,8 @@ def subject(
     }
     metrics[EUCLIDEAN] = pullback(lambda z: z)
     draw = partial(sample, config, vae, params)
-    return Subject(vae, params, mean, stds, metrics, draw(train), draw(test))
+    with announced("encoding images"):
+        return Subject(vae, params, mean, stds, metrics, draw(train), draw(test))
 
 
 def sample(config: Config, vae: VAE, params: Params, dataset: Dataset) -> Sample:

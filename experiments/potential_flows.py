@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from experiments import flow_families, flow_scores, report, train_vae, traverse, vae_runs
+from experiments.announcements import announced
 from experiments.command import main
 from experiments.flow_config import (
     PHASE,
@@ -338,7 +339,8 @@ def loss_of(config: Config, subject: Subject, generator: Generator, *step: Any) 
 
 def train(folder: Folder, config: Config, subject: Subject) -> Params:
     """Train, or go on training, the potentials of a run folder."""
-    dataset = latents(config, subject)
+    with announced(f"computing the generator's metric at the bank's {config.flows.bank} latents"):
+        dataset = latents(config, subject)
     generator = hoist(subject.generator, subject.starts.shape[1])
     return fit(
         folder,

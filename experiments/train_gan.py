@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments import budget, classifier, extension, realism, report
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.defaults import Quick, Settings
@@ -83,6 +84,7 @@ class Config:
     PHASES: ClassVar[extension.Phases] = {"training": (PHASE,), "classifier": (classifier.PHASE,)}
     QUICK: ClassVar[Quick] = {
         "networks.latent_dim": 32,
+        "adversarial.critic_steps": 1,
         "networks.generator": (32, 32, 16, 16),
         "networks.discriminator": (16, 16, 32, 32),
         "training.steps": 150,
@@ -385,12 +387,13 @@ def run(config: Config) -> int | None:
     """Train, measure, draw."""
     check_image_size(config.image_size)
     check_devices(training=config.training, classifier=config.classifier)
-    sets = {
-        part: data.with_labels(
-            data.load_part(config.data, part, size=config.image_size), config.labels
-        )
-        for part in ("train", "test")
-    }
+    with announced(f"loading the images of {config.data}"):
+        sets = {
+            part: data.with_labels(
+                data.load_part(config.data, part, size=config.image_size), config.labels
+            )
+            for part in ("train", "test")
+        }
     net = model(config, sets["train"])
     check(config, net, sets["train"], sets["test"])
     critic = Discriminator(config.networks.discriminator)

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
 from experiments import budget, deviation, extension, report
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.defaults import Quick, Settings
@@ -240,8 +241,9 @@ PRESETS = {
 
 def load(config: Config, part: str) -> Dataset:
     """A part of the data set that a configuration names."""
-    dataset = data.load_part(config.data, part, size=config.image_size)
-    return data.with_labels(dataset, config.labels)
+    with announced(f"loading the {part} images of {config.data}"):
+        dataset = data.load_part(config.data, part, size=config.image_size)
+        return data.with_labels(dataset, config.labels)
 
 
 def check(config: Config, dataset: Dataset) -> None:
@@ -340,13 +342,15 @@ def train_deviation(
 ) -> Params:
     """Fit, or go on fitting, the deviation of a trained VAE's noise."""
     vae = model(config, dataset)
+    with announced("encoding images, to place the kernels of the deviation"):
+        codes = kernel_codes(config, dataset, vae, params)
     return deviation.train(
         folder,
         kind,
         config.deviation,
         vae,
         params,
-        codes=kernel_codes(config, dataset, vae, params),
+        codes=codes,
         batches=partial(images, dataset, config.deviation.training.batch_size, config.seed),
         seed=config.seed,
     )
@@ -497,8 +501,8 @@ def run(config: Config) -> int | None:
         kind: train_deviation(folder, kind, config, train_set, params)
         for kind in KINDS[config.variance]
     }
-    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
     failed = draw(folder, vae, params, test_set)
+    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
     with folder.understood("metrics"):
         report.show(f"VAE on {train_set.name}, held out", [metrics])
     return report.where(folder, failed)

@@ -256,6 +256,7 @@ def advance(
             SummaryWriter(str(folder.path / "tensorboard" / phase), purge_step=start)
         )
         report = stack.enter_context(progress(describe or phase, start, config.steps))
+        report(start, "compiling")
         if found is None:
             state = jax.jit(strong, out_shardings=whole)(init_key)
         source = iter(batches(start, split))
