@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from experiments import manifold, report, tables
+from experiments.announcements import announced
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -68,8 +70,24 @@ class Clustering:
 class Config(manifold.Config):
     """Compare geodesic with Euclidean k-means."""
 
+    QUICK: ClassVar[Quick] = {
+        **manifold.Config.QUICK,
+        "clustering.points": 60,
+        "clustering.restarts": 0,
+        "clustering.segments": 8,
+        "clustering.table": 48,
+        "clustering.iterations": 5,
+    }
+
     clustering: Clustering = field(default_factory=Clustering)
     """Clusters."""
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """A point for each cluster."""
+        manifold.Config.follow(settings)
+        settings.at_least("clustering.points", settings["clustering.clusters"])
+        settings.at_least("codes", settings["clustering.clusters"])
 
 
 PRESETS = manifold.presets(Config)
@@ -171,7 +189,8 @@ def find(
     """The clusters of every method, by its metric's name, and the seconds that they took."""
     names = (manifold.EUCLIDEAN, *KINDS["both"])
     found: dict[str, Any] = {}
-    metrics = tables.metrics(subject, config.clustering.table)
+    with announced("putting the metrics into tables"):
+        metrics = tables.metrics(subject, config.clustering.table)
     for name in names:
         if name == manifold.EUCLIDEAN:
             compute = partial(euclidean, config, codes, k)

@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ import jax
 import platformdirs
 import tyro
 
-from experiments import interrupts, kept, memory, processes
+from experiments import announcements, defaults, interrupts, kept, memory, processes
 from latent_flows._extras import MissingExtra
 from latent_flows.choices import choose
 
@@ -89,6 +90,7 @@ def main(
     config: Any = None
     try:
         interrupts.enter(lambda: _interrupted(config, module, arguments))
+        announcements.loaded()
         config = parse(presets, arguments, module, sys.modules[run.__module__].__doc__)
         if config is None:
             return 0
@@ -159,6 +161,10 @@ def parse(presets: Presets | type, arguments: Sequence[str], module: str, doc: s
         description, default = choose("preset", preset, presets)
         kind, rest = type(default), list(arguments[1:] if named else arguments)
         prog = f"python -m {module} {preset}"
+        default = defaults.fitting(default, rest)
+        if defaults.is_quick(kind):
+            description += f". {defaults.ABOUT}"
+            rest = [word for word in rest if word != defaults.FLAG]
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -193,6 +199,8 @@ def overview(presets: Presets, module: str, doc: str | None) -> str:
         f"  {name:{width}}  {text}{' (the default)' if name == first else ''}"
         for name, (text, _) in presets.items()
     ]
+    if any(defaults.is_quick(config) for _, config in presets.values()):
+        lines += ["", *textwrap.wrap(defaults.ABOUT, 100)]
     lines += ["", f"python -m {module} {first} --help shows every flag with its default."]
     return "\n".join(lines)
 
@@ -207,6 +215,8 @@ def flags(config: Any, prefix: str = "--") -> Iterator[str]:
     >>> list(flags(Config()))
     ['--batch-size', '--shuffle', '--no-shuffle']
     """
+    if defaults.is_quick(config):
+        yield defaults.FLAG
     for name, value in settings(config, prefix):
         yield name
         if isinstance(value, bool):

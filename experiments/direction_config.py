@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, Float
 
-from experiments import factors, train_vae, vae_runs
+from experiments import extension, factors, train_vae, vae_runs
 from experiments import source as sources
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
+from experiments.defaults import Quick, Settings
 from experiments.folder import Folder
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
@@ -113,6 +116,21 @@ class Control:
 class Config:
     """Find the directions of a generator that perform given transformations."""
 
+    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "losses": ("blurred",),
+        "inversion.count": 12,
+        "inversion.amounts": 2,
+        "inversion.steps": 15,
+        "inversion.batch": 36,
+        "fit.steps": 200,
+        "control.starts": 16,
+        "control.amounts": 4,
+        "control.candidates": 2,
+        "measure": False,
+    }
+
     run: str = "runs/directions"
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
@@ -145,6 +163,9 @@ class Config:
     """Models."""
     control: Control = field(default_factory=Control)
     """Measurements."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -168,6 +189,13 @@ class Config:
                 f"too few trajectories: of inversion.count ({self.inversion.count}) only {left} "
                 f"are left after fit.drop ({self.fit.drop}); at least {FEWEST} are needed"
             )
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The VAE's, and the usual reach of transformations that are named."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
+        if settings.is_given("transformations"):
+            settings.put("ts", ())
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""
@@ -262,6 +290,19 @@ def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) 
     """Train the VAE in the run's folder or take it from where it is; encode data."""
     _, settings = vae_runs.source(config)
     vae, params = vae_runs.load_vae(folder, config, train)
+    with announced("encoding images, and measuring their factors"):
+        return encoded(config, settings, vae, params, train, test)
+
+
+def encoded(
+    config: Config,
+    settings: train_vae.Config,
+    vae: VAE,
+    params: Params,
+    train: Dataset,
+    test: Dataset,
+) -> Subject:
+    """A trained VAE's decoder, and data as its encoder sees them."""
     images = partial(some, config, settings)
     starts = codes(config, vae, params, images(train, config.inversion.count))
     held_out = codes(config, vae, params, images(test, config.control.starts))

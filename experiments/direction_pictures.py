@@ -83,7 +83,7 @@ def is_drawn(folder: Folder, config: Config) -> bool:
     """Whether nothing is left to do in a run: the last picture is drawn after everything else."""
     names = [LAST, *(f"traversals_{kind}.png" for kind in config.transformations)]
     visible = [kind for kind in config.transformations if kind in factors.NAMES]
-    names += ["control.png"] if visible else []
+    names += ["control.png"] if visible and config.measure else []
     names += ["losses.png"] if len(config.losses) > 1 else []
     return all((folder.path / name).exists() for name in names)
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from experiments import direction_pictures, direction_scores, factors, report, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.command import main
 from experiments.direction_config import (
     Config,
@@ -377,18 +378,25 @@ def run(config: Config) -> int | None:
     else:
         check(config, given.image_shape)
     folder = open_folder(config.run, config)
-    if direction_pictures.is_drawn(folder, config):
-        with folder.understood(METRICS):
-            show(config, folder.read_object(METRICS))
+    measured = (folder.path / METRICS).exists()
+    if direction_pictures.is_drawn(folder, config) and (measured or not config.measure):
+        if measured:
+            with folder.understood(METRICS):
+                show(config, folder.read_object(METRICS))
         return report.where(folder)
     if given is None:
         subject = load_subject(folder, config, train_set, test_set)
     else:
-        subject = supplied_subject(config, given)
+        with announced("drawing latents, and measuring the factors of images"):
+            subject = supplied_subject(config, given)
     found, models = learn(folder, config, subject)
-    metrics, asked = measure(folder, config, subject, found, models)
+    metrics: dict[str, Any] = {}
+    asked: dict[str, dict[str, Any]] = {}
+    if config.measure:
+        metrics, asked = measure(folder, config, subject, found, models)
     failed = direction_pictures.draw(folder, config, subject, found, models, asked)
-    show(config, metrics)
+    if metrics:
+        show(config, metrics)
     return report.where(folder, failed)
 
 

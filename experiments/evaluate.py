@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import report
+from experiments.announcements import announced
 from experiments.command import UsageError, main
 from experiments.evaluate_scores import SCORES, Material, Sizes, lacks
 from experiments.evaluated import METRICS, Evaluated, read
@@ -146,7 +147,8 @@ def _correlations(found: dict[str, Any], method: str) -> list[dict[str, Any]]:
 
 def run(config: Config) -> None:
     """Read, compute, write, print."""
-    found = read(config.run)
+    with announced(f"reading {config.run}"):
+        found = read(config.run)
     names, reasons = wanted(config, found)
     folder = Folder(Path(config.run).expanduser().absolute())
     result = evaluate(folder, config, found, names, reasons)

@@ -25,6 +25,7 @@ from experiments import (
     report,
 )
 from experiments import source as sources
+from experiments.announcements import announced
 from experiments.command import UsageError, main, module_name
 from experiments.direction_pictures import LINEAR, NONLINEAR
 from experiments.folder import Folder, made_by, read_config, read_header, writable
@@ -209,7 +210,8 @@ def run(config: Config) -> None:
     for name in config.platforms:
         choose("platform", name, dict.fromkeys(export.PLATFORMS))
     places = targets(config)
-    found = read(config.run)
+    with announced(f"reading {config.run}"):
+        found = read(config.run)
     make: dict[str, Callable[[], bytes]] = {
         "to": lambda: export.to_bytes(found.learnt, about=about(config.run)),
         "function": lambda: serialized(found, config.platforms),

@@ -3,16 +3,19 @@
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, Float
 
-from experiments import flow_families, source, train_vae, vae_runs
+from experiments import extension, flow_families, source, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Failure
+from experiments.defaults import Quick, Settings
 from experiments.flow_families import EQUATIONS
 from experiments.flow_flags import Flows, Scores, Weights
 from experiments.folder import read_config
@@ -45,6 +48,22 @@ CLIMBING = 0.3
 class Config:
     """Learn potential flows of a generator."""
 
+    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "flows.codes": 512,
+        "flows.bank": 128,
+        "flows.width": 64,
+        "training.steps": 100,
+        "training.batch_size": 32,
+        "scores.starts": 16,
+        "scores.pairs": 64,
+        "scores.test_images": 64,
+        "scores.vp_steps": 20,
+        "scores.seeds": 1,
+        "measure": False,
+    }
+
     run: str = "runs/potential_flows"
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
@@ -72,6 +91,9 @@ class Config:
     """Optimiser and duration for the potentials."""
     scores: Scores = field(default_factory=Scores)
     """Measurements."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
 
     def __post_init__(self) -> None:
         pairs = self.scores.pairs
@@ -91,6 +113,21 @@ class Config:
                 f"{self.flows.bank or self.flows.codes} latents to draw from; raise flows.bank "
                 "and flows.codes"
             )
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """Equal shares of a batch, which is drawn from enough latents."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
+        batch, bank, codes = "training.batch_size", "flows.bank", "flows.codes"
+        if settings.is_given(batch):
+            settings.divisor_of("flows.count", settings[batch], least=2)
+            if settings[bank]:
+                settings.at_least(bank, settings[batch])
+            settings.at_least(codes, settings[batch])
+        if settings.is_given(bank) or not settings.is_given(codes):
+            settings.at_least(codes, settings[bank])
+        settings.at_most(bank, settings[codes])
+        settings.multiple_of(batch, settings["flows.count"], settings[bank] or settings[codes])
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""
@@ -207,8 +244,9 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
     key = jax.random.key(config.seed)
     count = min(config.flows.codes, dataset.length)
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
-    images = jnp.asarray(dataset.examples(chosen)["image"])
-    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    with announced(f"encoding {count} images"):
+        images = jnp.asarray(dataset.examples(chosen)["image"])
+        mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
     noise = jax.random.normal(key, mean.shape)
     latents = mean + std * noise if config.flows.starts == "posterior" else noise
     decode = vaes.generator(vae, params)
@@ -219,7 +257,8 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
                 "components to find; give it more --vae-training.steps or a smaller "
                 "--vae-objective.beta in a new --run, or take --flows.frame identity"
             )
-        frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
+        with announced("finding independent components of the codes"):
+            frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     else:
         frame = frame_of(config, decode, latents)
     weight = vaes.first_weights(vae, params)
@@ -228,7 +267,8 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
 
 def supplied_subject(config: Config, supply: Supply) -> Subject:
     """Build the frame and the starting points on a generator without an encoder."""
-    latents = draws(supply.prior, jax.random.key(config.seed), config.flows.codes)
+    with announced(f"drawing {config.flows.codes} latents"):
+        latents = draws(supply.prior, jax.random.key(config.seed), config.flows.codes)
     frame = frame_of(config, supply.generator, latents)
     generator, name, weight = supply.generator, supply.name, supply.weight
     return _subject(config, None, None, frame, generator, latents, name, weight)
@@ -239,7 +279,8 @@ def frame_of(config: Config, generator: Generator, latents: Float[Array, "n d"])
     if config.flows.frame == "identity":
         return frames.identity(latents.shape[1])
     if config.flows.frame == "visible":
-        return visible_axes(generator, latents)
+        with announced("finding the axes that change images most"):
+            return visible_axes(generator, latents)
     return principal_axes(latents)
 
 
@@ -288,7 +329,12 @@ def _subject(
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = frames.compose(generator, frame)
     subject = Subject(vae, params, frame, within, starts, low, high, name, weight)
-    settings = config.flows
+    with announced("measuring the generator's metric"):
+        return _with_metrics(config, subject)
+
+
+def _with_metrics(config: Config, subject: Subject) -> Subject:
+    settings, within, starts = config.flows, subject.generator, subject.starts
     if settings.laplacian == "beltrami":
         subject = subject._replace(manifold=unit_metric(within, starts))
     if settings.gradient == "natural":

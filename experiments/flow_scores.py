@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from experiments import flow_families, report, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.flow_config import (
     FACTORS,
     Config,
@@ -334,9 +335,11 @@ def measure(
         "sprites",
         subject.image_shape,
     ):
-        ranges = attribute_ranges(dataset, config.seed)
+        with announced("measuring the factors of images"):
+            ranges = attribute_ranges(dataset, config.seed)
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
-    families = methods(config, subject, params, dataset, key)
+    with announced("preparing the directions to compare with"):
+        families = methods(config, subject, params, dataset, key)
     alone = folder.remember(
         "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
     )
@@ -346,13 +349,14 @@ def measure(
     rows: list[dict[str, Any]] = []
     with progress("scores", 0, len(families) * len(lengths)) as told:
         for method, (name, length) in itertools.product(families, lengths.items()):
+            told(len(rows), f"{method.name}, {name}")
             part = f"scores/{method.name.replace(' ', '_')}_{name}"
             row = folder.remember(
                 part, partial(measure_method, config, method, length, ranges, key)
             )
             with folder.understood(part):
                 rows.append({"displacement": name, **row})
-            told(len(rows), f"{method.name}, {name}")
+        told(len(rows), "done")
     summary = {"potentials": alone, "comparison": rows}
     if (vae := subject.vae) is not None and config.scores.others:
         _, settings = vae_runs.source(config)

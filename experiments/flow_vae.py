@@ -13,6 +13,7 @@ from functools import partial
 import jax
 
 from experiments import flow_vae_scores, report
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
 from experiments.flow_vae_config import PHASE, Config, Fields, Scores, check, load
@@ -72,21 +73,23 @@ def run(config: Config) -> int | None:
     """Train, measure, draw."""
     check_image_size(config.image_size)
     check_devices(training=config.training)
-    train_set, test_set = load(config, "train"), load(config, "test")
+    with announced(f"loading the images of {config.data}"):
+        train_set, test_set = load(config, "train"), load(config, "test")
     check(config, train_set)
     model = build(config, train_set)
     jax.eval_shape(partial(initial, model), jax.random.key(0))
     folder = open_folder(config.run, config)
     params = train(folder, config, model, train_set)
     failed = flow_vae_scores.draw(folder, model, config, params, test_set)
-    metrics = folder.remember(
-        "metrics",
-        lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
-    )
-    with folder.understood("metrics"):
-        factors = metrics.pop("factors")
-        report.show(f"{model.kind} on {config.data}, held out", [metrics])
-        report.show("Error in pixels a frame", factors)
+    if config.measure or (folder.path / "metrics.json").exists():
+        metrics = folder.remember(
+            "metrics",
+            lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
+        )
+        with folder.understood("metrics"):
+            factors = metrics.pop("factors")
+            report.show(f"{model.kind} on {config.data}, held out", [metrics])
+            report.show("Error in pixels a frame", factors)
     return report.where(folder, failed)
 
 

@@ -1,11 +1,13 @@
 """The flags of flow_vae, and the sequences that they name."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import tyro
 
-from experiments import budget
+from experiments import budget, extension
+from experiments.defaults import Quick, Settings
 from experiments.flow_families import EQUATIONS
 from experiments.training import Training
 from latent_flows.choices import choose
@@ -117,6 +119,19 @@ class Scores:
 class Config:
     """Train a VAE together with flows that move its codes as known factors move the image."""
 
+    PHASES: ClassVar[extension.Phases] = {"training": (PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        "vae.width": 16,
+        "fields.width": 16,
+        "training.steps": 150,
+        "training.batch_size": 24,
+        "scores.images": 20,
+        "scores.sequences": 4,
+        "scores.samples": 8,
+        "scores.steps": 4,
+        "measure": False,
+    }
+
     run: str = "runs/flow-vae"
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
@@ -142,6 +157,9 @@ class Config:
     """Optimiser and duration; every example of a batch is a pair of images x_0 and x_t."""
     scores: Scores = field(default_factory=Scores)
     """Measurements."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
 
     def __post_init__(self) -> None:
         at_least(self, seed=0, train_images=0, frames=2)
@@ -150,6 +168,12 @@ class Config:
                 f"training.batch_size ({self.training.batch_size}) must be a multiple of the "
                 f"{len(self.factors)} factors: each gets an equal share"
             )
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """Equal shares of a batch, of no more images than are trained on."""
+        most = settings["train_images"] or None
+        settings.multiple_of("training.batch_size", len(settings["factors"]), most)
 
 
 def load(config: Config, split: str) -> Sequences:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import weakref
@@ -27,7 +28,8 @@ from typing import (
 
 import numpy as np
 
-from experiments import processes
+from experiments import extension, interrupts, processes
+from experiments.announcements import announced
 from experiments.command import UsageError, disk_trouble, module_name
 from latent_flows.choices import choose
 
@@ -43,6 +45,8 @@ FOLDERS = ("checkpoints", "tensorboard")
 """What a run keeps in folders of these names."""
 WRITTEN = (".json", ".jsonl", ".png", ".gif")
 """Suffixes of the files that runs write."""
+PASSING = ("run", "measure")
+"""Fields of a configuration that do not say what a run is: where it is, and how far it goes now."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +110,8 @@ class Folder:
         """
         file = name if name.endswith(".json") else f"{name}.json"
         if not (self.path / file).exists():
-            self.write_json(file, compute())
+            with announced(f"computing {file}"):
+                self.write_json(file, compute())
         return self.read_json(file)
 
     def remember_timed(
@@ -229,10 +234,12 @@ def _open(path: Path, config: Any) -> Folder:
     folder = Folder(path)
     _check_kinds(path)
     _lock(folder)
-    for left_over in path.rglob(f"{PARTIAL}*"):
+    for left_over in [*path.rglob(f"{PARTIAL}*")]:
         if left_over.is_file():
             left_over.unlink()
-    settings = {key: value for key, value in jsonable(config).items() if key != "run"}
+        elif left_over.parent == path:
+            shutil.rmtree(left_over)
+    settings = _lasting(jsonable(config))
     if (path / CONFIG).exists():
         _compare(folder, type(config), settings)
     else:
@@ -455,17 +462,36 @@ def _compare(folder: Folder, kind: type, settings: Mapping[str, Any]) -> None:
     with contextlib.suppress(TypeError, ValueError, KeyError, OverflowError):
         # A setting that did not exist yet when the run was made had its default. Where the flags
         # depend on the preset, settings are compared as they are.
-        kept = {key: value for key, value in jsonable(_revive(kind, kept)).items() if key != "run"}
+        kept = _lasting(jsonable(_revive(kind, kept)))
     old = dict(_leaves(kept)) | {"experiment": found.get("experiment")}
     new = dict(_leaves(settings)) | {"experiment": module_name(kind)}
     differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if differ:
+    if differ and (plan := extension.planned(folder.path, kind, old, new)) is not None:
+        rest = {key: value for key, value in found.items() if key != "config"}
+        _extend(folder, plan, {**rest, "config": dict(settings)})
+    elif differ:
         shown = ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in differ[:10])
         more = f" and {len(differ) - 10} more" if len(differ) > 10 else ""
         raise UsageError(
             f"{folder.path} holds a run with other settings ({shown}{more}); "
             "choose another --run, or the same flags to go on with it"
         )
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in PASSING}
+
+
+def _extend(folder: Folder, plan: extension.Extension, header: Mapping[str, Any]) -> None:
+    """Makes the folder that of a longer run."""
+    for phase, (done, _) in plan.longer.items():
+        print(
+            f"{folder.path}: {phase!r} goes on from step {done}; what was made of it is made anew",
+            flush=True,
+        )
+    with interrupts.deferred():
+        extension.carry_out(folder.path, plan, folder.truncate_rows)
+        folder.write_json(CONFIG, header)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

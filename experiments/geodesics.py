@@ -11,7 +11,7 @@ joined instead, by its pull-back metric.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae, vae_runs
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS
 from experiments.folder import Folder, open_folder
 from experiments.judges import Judges
@@ -60,8 +61,23 @@ NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", manifold.EUCLIDE
 class Config(manifold.Config):
     """Compare geodesics with straight lines."""
 
+    QUICK: ClassVar[Quick] = {
+        **manifold.Config.QUICK,
+        "geodesics.pairs": 8,
+        "geodesics.segments": 16,
+        "geodesics.off": 200,
+        "geodesics.shown": 4,
+        "geodesics.strips": 2,
+    }
+
     geodesics: Geodesics = field(default_factory=Geodesics)
     """Paths, measurements and pictures."""
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """Fewer neighbours than codes."""
+        manifold.Config.follow(settings)
+        settings.at_most("geodesics.neighbours", settings["codes"] - 1)
 
 
 PRESETS = {

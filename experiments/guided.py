@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from experiments import guided_scores, report, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.command import main
 from experiments.flow_config import FACTORS as ATTRIBUTES
 from experiments.flow_families import EQUATIONS, coefficient
@@ -232,16 +233,21 @@ def run(config: Config) -> int | None:
     dataset = load(config)
     folder = open_folder(config.run, config)
     failed: list[str] = []
-    if not guided_scores.is_drawn(folder):
+    if not guided_scores.is_drawn(folder, config):
         subject = load_subject(folder, config, dataset)
-        ranges = attribute_ranges(dataset, config.seed)
-        taught = teach(config, subject)
-        seen = see(config, subject, taught, ranges)
+        with announced("measuring the attributes of images"):
+            ranges = attribute_ranges(dataset, config.seed)
+        with announced(f"rendering and encoding {config.sequences.count} sequences"):
+            taught = teach(config, subject)
+        with announced("differentiating the generator along the sequences"):
+            seen = see(config, subject, taught, ranges)
         params = train(folder, config, subject, taught, seen)
-        directions = constant_directions(config, taught, seen)
+        with announced("solving for constant directions"):
+            directions = constant_directions(config, taught, seen)
         failed = guided_scores.measure(folder, config, subject, params, directions, ranges)
-    with folder.understood(guided_scores.METRICS):
-        guided_scores.show(folder.read_object(guided_scores.METRICS))
+    if (folder.path / guided_scores.METRICS).exists():
+        with folder.understood(guided_scores.METRICS):
+            guided_scores.show(folder.read_object(guided_scores.METRICS))
     return report.where(folder, failed)
 
 

@@ -4,16 +4,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, PyTree
 
-from experiments import train_vae, vae_runs
+from experiments import extension, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import UsageError
+from experiments.defaults import Quick, Settings
 from experiments.flow_families import EQUATIONS
 from experiments.folder import Folder
 from experiments.train_vae import Objective, in_chunks
@@ -142,6 +145,18 @@ class Weights:
 class Config:
     """Learn flows that change known factors of sprites by known amounts."""
 
+    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "sequences.count": 90,
+        "sequences.refine": 1,
+        "training.steps": 100,
+        "training.batch_size": 8,
+        "flows.width": 32,
+        "starts": 8,
+        "measure": False,
+    }
+
     run: str = "runs/guided"
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
@@ -169,9 +184,18 @@ class Config:
     """Optimiser and duration for the potentials; a batch has so many sequences of each factor."""
     starts: int = 64
     """Held-out starting points of each factor that is measured."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
 
     def __post_init__(self) -> None:
         at_least(self, seed=0, starts=2)
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The VAE's, and a sequence of each factor."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
+        settings.at_least("sequences.count", len(settings["sequences.factors"]))
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""
@@ -237,9 +261,11 @@ def load_subject(folder: Folder, config: Config, dataset: Dataset) -> Subject:
     if config.flows.frame == "identity":
         return Subject(vae, params, frames.identity(vae.config.latent_dim))
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
-    images = jnp.asarray(dataset.examples(chosen)["image"])
-    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
-    frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
+    with announced(f"encoding {len(chosen)} images"):
+        images = jnp.asarray(dataset.examples(chosen)["image"])
+        mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    with announced("finding independent components of the codes"):
+        frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
     return Subject(vae, params, frame)
 
 

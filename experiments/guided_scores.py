@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from experiments import report
+from experiments.announcements import announced
 from experiments.flow_config import FACTORS as ATTRIBUTES
 from experiments.flow_families import EQUATIONS, coefficient
 from experiments.folder import Folder
@@ -186,37 +187,45 @@ def measure(
     Returns:
         The files of pictures that could not be drawn.
     """
-    asked = held_out(config, subject)
-    paths = {
-        FLOW: flow_paths(config, params, asked),
-        DIRECTION: straight_paths(config, directions, asked),
-        CODES: asked.codes,
-    }
-    found = {
-        name: outcome(config, subject, asked, points, ranges) for name, points in paths.items()
-    }
-    rows = [
-        {"method": name, **row} for name, result in found.items() for row in scores(config, result)
-    ]
-    metrics = {
-        "summary": summary(rows),
-        "control": rows,
-        "potentials": potentials_alone(config, params, paths[FLOW]),
-    }
-    folder.write_json(METRICS, metrics)
+    with announced("rendering and encoding held-out sequences"):
+        asked = held_out(config, subject)
+    with announced("following the flows"):
+        paths = {
+            FLOW: flow_paths(config, params, asked),
+            DIRECTION: straight_paths(config, directions, asked),
+            CODES: asked.codes,
+        }
     figures: dict[str, Callable[[], Figure]] = {
-        CONTROL: partial(control_plot, config, found),
         f"losses_{PHASE}": lambda: plots.loss_curves(
             folder.rows(PHASE), caption="Loss of the potentials, and its terms."
         ),
         STRIPS: partial(strips, config, subject, asked, paths),
     }
+    if config.measure:
+        with announced("measuring scores"):
+            found = {
+                name: outcome(config, subject, asked, points, ranges)
+                for name, points in paths.items()
+            }
+            rows = [
+                {"method": name, **row}
+                for name, result in found.items()
+                for row in scores(config, result)
+            ]
+            metrics = {
+                "summary": summary(rows),
+                "control": rows,
+                "potentials": potentials_alone(config, params, paths[FLOW]),
+            }
+        folder.write_json(METRICS, metrics)
+        figures = {CONTROL: partial(control_plot, config, found), **figures}
     return report.save_figures(folder, figures)
 
 
-def is_drawn(folder: Folder) -> bool:
+def is_drawn(folder: Folder, config: Config) -> bool:
     """Whether nothing is left to do in a run: pictures are drawn after everything else."""
-    return all((folder.path / f"{name}.png").exists() for name in (CONTROL, STRIPS))
+    names = [f"{STRIPS}.png"] + ([f"{CONTROL}.png", METRICS] if config.measure else [])
+    return all((folder.path / name).exists() for name in names)
 
 
 def control_plot(config: Config, found: Mapping[str, Outcome]) -> Any:

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from experiments import classifier
+from experiments.announcements import announced
 from experiments.folder import Folder
 from experiments.manifold import Config, Subject
 from experiments.train_vae import in_chunks
@@ -47,7 +48,8 @@ class Classifier(nn.Module):
 
 def appoint(folder: Folder, config: Config, subject: Subject, train_set: Dataset) -> Judges:
     """Fit the density, and train the classifier in the run's folder."""
-    log_density = density(*np.array_split(np.asarray(subject.test.codes), 2))
+    with announced("fitting a density to the codes"):
+        log_density = density(*np.array_split(np.asarray(subject.test.codes), 2))
     if subject.train.labels is None or subject.test.labels is None:
         return Judges(log_density, None, None)
     classes = int(max(subject.train.labels.max(), subject.test.labels.max())) + 1

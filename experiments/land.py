@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments import manifold, report, tables
+from experiments.announcements import announced
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -81,8 +83,26 @@ class Fit:
 class Config(manifold.Config):
     """Compare mixtures of LANDs with Gaussian mixtures."""
 
+    QUICK: ClassVar[Quick] = {
+        **manifold.Config.QUICK,
+        "fit.points": 60,
+        "fit.test_points": 60,
+        "fit.samples": 64,
+        "fit.final_samples": 128,
+        "fit.segments": 8,
+        "fit.table": 48,
+        "fit.iterations": 2,
+    }
+
     fit: Fit = field(default_factory=Fit)
     """Mixtures."""
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """A point for each component."""
+        manifold.Config.follow(settings)
+        settings.at_least("fit.points", settings["fit.components"])
+        settings.at_least("codes", settings["fit.components"])
 
 
 SHORT = Fit(iterations=3, final_samples=1024)
@@ -319,9 +339,11 @@ def run(config: Config) -> int | None:
     folder = open_folder(config.run, config)
     subject = manifold.load_subject(folder, config, train_set, test_set)
     codes, _ = points(config, subject)
-    mixture = gaussian(config, codes, components(config, subject))
+    with announced("fitting a Gaussian mixture"):
+        mixture = gaussian(config, codes, components(config, subject))
     start = jnp.asarray(mixture.means_, codes.dtype)
-    known = tables.metrics(subject, config.fit.table)
+    with announced("putting the metrics into tables"):
+        known = tables.metrics(subject, config.fit.table)
     found = find(folder, config, subject, known, start)
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     failed = []

@@ -8,16 +8,18 @@ straight lines.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments import deviation, train_vae, vae_runs
+from experiments import classifier, deviation, extension, train_vae, vae_runs
 from experiments import source as sources
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import Presets, UsageError, module_name
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder
 from experiments.supply import Flags, Source, Supply
@@ -43,6 +45,23 @@ METHODS = (*KINDS["both"], EUCLIDEAN)
 @dataclass(frozen=True)
 class Config:
     """The generator, and the points whose geometry is studied."""
+
+    PHASES: ClassVar[extension.Phases] = {
+        "vae_training": (train_vae.PHASE,),
+        "deviation.training": KINDS["both"],
+        "classifier": (classifier.PHASE,),
+    }
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "vae_training.batch_size": 64,
+        "deviation.training.steps": 150,
+        "deviation.training.batch_size": 64,
+        "deviation.codes": 500,
+        "deviation.centres": 32,
+        "classifier.steps": 100,
+        "classifier.batch_size": 64,
+        "codes": 300,
+    }
 
     run: str = "runs/manifold"
     """Run folder; the same command goes on with what it holds."""
@@ -83,6 +102,11 @@ class Config:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.codes < 16:
             raise ValueError(f"codes must be at least 16, got {self.codes}")
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The VAE's."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
 
     def own_vae(self) -> train_vae.Config:
         """The VAE that is trained where no run is named."""
@@ -219,9 +243,12 @@ def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) 
     for kind in KINDS["both"]:
         if kind in finished:
             shape = settings
-            codes = train_vae.kernel_codes(settings, train, vae, params)
-            init = partial(deviation.initial, kind, settings.deviation, vae, codes, settings.seed)
-            fitted = restore(home, kind, init)
+            with announced(f"loading the deviation of {home}"):
+                codes = train_vae.kernel_codes(settings, train, vae, params)
+                init = partial(
+                    deviation.initial, kind, settings.deviation, vae, codes, settings.seed
+                )
+                fitted = restore(home, kind, init)
         else:
             shape = replace(settings, deviation=config.deviation)
             fitted = train_vae.train_deviation(folder, kind, shape, train, params)
@@ -244,7 +271,8 @@ def subject(
     }
     metrics[EUCLIDEAN] = pullback(lambda z: z)
     draw = partial(sample, config, vae, params)
-    return Subject(vae, params, mean, stds, metrics, draw(train), draw(test))
+    with announced("encoding images"):
+        return Subject(vae, params, mean, stds, metrics, draw(train), draw(test))
 
 
 def sample(config: Config, vae: VAE, params: Params, dataset: Dataset) -> Sample:

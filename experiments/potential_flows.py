@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from experiments import flow_families, flow_scores, report, train_vae, traverse, vae_runs
+from experiments.announcements import announced
 from experiments.command import main
 from experiments.flow_config import (
     PHASE,
@@ -338,7 +339,8 @@ def loss_of(config: Config, subject: Subject, generator: Generator, *step: Any) 
 
 def train(folder: Folder, config: Config, subject: Subject) -> Params:
     """Train, or go on training, the potentials of a run folder."""
-    dataset = latents(config, subject)
+    with announced(f"computing the generator's metric at the bank's {config.flows.bank} latents"):
+        dataset = latents(config, subject)
     generator = hoist(subject.generator, subject.starts.shape[1])
     return fit(
         folder,
@@ -386,9 +388,11 @@ def run(config: Config) -> int | None:
         check_images(config, found.image_shape)
     check_memory(config, settings.vae.latent_dim if found is None else found.latent_dim)
     folder = open_folder(config.run, config)
-    if traverse.is_drawn(folder, config):
-        with folder.understood(traverse.METRICS):
-            flow_scores.show(folder.read_object(traverse.METRICS))
+    measured = (folder.path / traverse.METRICS).exists()
+    if traverse.is_drawn(folder, config) and (measured or not config.measure):
+        if measured:
+            with folder.understood(traverse.METRICS):
+                flow_scores.show(folder.read_object(traverse.METRICS))
         return report.where(folder)
     if found is None:
         assert dataset is not None
@@ -397,9 +401,12 @@ def run(config: Config) -> int | None:
         subject = supplied_subject(config, found)
         dataset = found.data
     params = train(folder, config, subject)
-    summary: dict[str, Any] = flow_scores.measure(folder, config, subject, params, dataset)
+    summary: dict[str, Any] = {}
+    if config.measure:
+        summary = flow_scores.measure(folder, config, subject, params, dataset)
     failed = traverse.draw(folder, config, subject, params)
-    flow_scores.show(summary)
+    if summary:
+        flow_scores.show(summary)
     return report.where(folder, failed)
 
 

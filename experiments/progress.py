@@ -58,7 +58,7 @@ def in_parts(
         What it gives, of all rows.
 
     >>> in_parts("halves", lambda x: x / 2, (np.arange(5.0),), 2, lambda x: f"sum {x.sum()}")
-    halves: step 2 of 5, sum 0.5, 0 s left
+    halves: step 0 of 5, begins
     halves: step 5 of 5, sum 2.0
     array([0. , 0.5, 1. , 1.5, 2. ])
     """
@@ -66,6 +66,7 @@ def in_parts(
     size = even_size(count, size)
     found = []
     with progress(name, 0, count) as report:
+        report(0, "begins")
         for first in range(0, count, size):
             number = min(size, count - first)
             filled = np.resize(np.arange(first, first + number), size)
@@ -95,18 +96,23 @@ def _bar(console: Console, name: str, start: int, total: int) -> Iterator[Report
 
 @contextlib.contextmanager
 def _lines(name: str, start: int, total: int) -> Iterator[Report]:
-    begun = time.monotonic()
     shown = -float("inf")
+    last = -1
+    first: tuple[int, float] | None = None  # before which programs are compiled
 
     def report(done: int, text: str) -> None:
-        nonlocal shown
+        nonlocal shown, last, first
         now = time.monotonic()
-        if now - shown < EVERY and done < total:
+        if first is None and done > start:
+            first = done, now
+        # Where nothing has been done since the last report, something else begins.
+        if now - shown < EVERY and last != done < total:
+            last = done
             return
-        shown = now
-        elapsed = now - begun
-        left = (total - done) * elapsed / (done - start) if done > start else None
-        rest = "" if left is None or done == total else f", {left:.0f} s left"
+        shown, last = now, done
+        rest = ""
+        if first is not None and first[0] < done < total:
+            rest = f", {(total - done) * (now - first[1]) / (done - first[0]):.0f} s left"
         print(f"{name}: step {done} of {total}, {text}{rest}", flush=True)
 
     yield report

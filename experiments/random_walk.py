@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from experiments import judges, manifold, report
 from experiments.command import main
+from experiments.defaults import Quick
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -77,6 +78,13 @@ class Walks:
 @dataclass(frozen=True)
 class Config(manifold.Config):
     """Compare Brownian motion on the manifold with Euclidean walks."""
+
+    QUICK: ClassVar[Quick] = {
+        **manifold.Config.QUICK,
+        "walks.walks": 10,
+        "walks.steps": 40,
+        "walks.substeps": 1,
+    }
 
     walks: Walks = field(default_factory=Walks)
     """Walks."""

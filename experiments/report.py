@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import interrupts
+from experiments.announcements import announced
 from experiments.command import disk_trouble
 from experiments.folder import Folder
 from latent_flows import plots
@@ -92,7 +93,8 @@ def save_pictures(folder: Folder, pictures: Mapping[str, Callable[[], bytes]]) -
     failed = []
     for name, make in pictures.items():
         try:
-            content = make()
+            with announced(f"drawing {name}"):
+                content = make()
         except Exception as error:
             # Where what fails is not the picture.
             if disk_trouble(error) or interrupts.is_asked():

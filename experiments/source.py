@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments import budget, import_weights, train_gan, train_vae, vae_runs
+from experiments.announcements import announced
 from experiments.command import UsageError, module_name
 from experiments.folder import made_by, read_config
 from experiments.own_function import own, what
@@ -120,7 +121,8 @@ def supplied(run: str, source: Source, seed: int) -> Supply | None:
     """
     run, source, own = named(run, source)
     if is_given(run, source):
-        return supply(run, source, seed if own is None else own)
+        with announced(f"loading the generator {source.path or run}"):
+            return supply(run, source, seed if own is None else own)
     if source != Source():
         raise UsageError(
             "flags such as --generator.prior and --generator.space are for a generator without "

@@ -7,7 +7,7 @@ losses.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from experiments import budget, classifier, realism, report
+from experiments import budget, classifier, extension, realism, report
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
 from experiments.training import Batch, Params, State, Training, Update, advance, optimizer
@@ -79,6 +81,19 @@ class Adversarial:
 class Config:
     """Train an SNGAN."""
 
+    PHASES: ClassVar[extension.Phases] = {"training": (PHASE,), "classifier": (classifier.PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        "networks.latent_dim": 32,
+        "adversarial.critic_steps": 1,
+        "networks.generator": (32, 32, 16, 16),
+        "networks.discriminator": (16, 16, 32, 32),
+        "training.steps": 150,
+        "training.batch_size": 16,
+        "classifier.steps": 50,
+        "classifier.batch_size": 32,
+        "samples": 64,
+    }
+
     run: str = "runs/gan"
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
@@ -117,6 +132,14 @@ class Config:
                 f"training.batch_size ({self.training.batch_size}) must be a multiple of "
                 f"adversarial.critic_steps ({steps})"
             )
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """A batch is shared out evenly among the steps of the discriminator."""
+        batch, steps = "training.batch_size", "adversarial.critic_steps"
+        if settings.is_given(batch):
+            settings.divisor_of(steps, settings[batch])
+        settings.multiple_of(batch, settings[steps])
 
 
 SPRITES = Config(data="sprites", image_size=32)
@@ -364,12 +387,13 @@ def run(config: Config) -> int | None:
     """Train, measure, draw."""
     check_image_size(config.image_size)
     check_devices(training=config.training, classifier=config.classifier)
-    sets = {
-        part: data.with_labels(
-            data.load_part(config.data, part, size=config.image_size), config.labels
-        )
-        for part in ("train", "test")
-    }
+    with announced(f"loading the images of {config.data}"):
+        sets = {
+            part: data.with_labels(
+                data.load_part(config.data, part, size=config.image_size), config.labels
+            )
+            for part in ("train", "test")
+        }
     net = model(config, sets["train"])
     check(config, net, sets["train"], sets["test"])
     critic = Discriminator(config.networks.discriminator)

@@ -9,7 +9,7 @@ reconstructions, samples and losses.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
 
-from experiments import budget, deviation, report
+from experiments import budget, deviation, extension, report
+from experiments.announcements import announced
 from experiments.checks import check_devices, check_image_size
 from experiments.command import main
+from experiments.defaults import Quick, Settings
 from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
 from experiments.training import Batch, Params, Training, fit
@@ -74,6 +76,23 @@ class Objective:
 class Config:
     """Train a variational autoencoder."""
 
+    PHASES: ClassVar[extension.Phases] = {
+        "training": (PHASE,),
+        "deviation.training": KINDS["both"],
+    }
+    QUICK: ClassVar[Quick] = {
+        "training.steps": 300,
+        "training.batch_size": 32,
+        "vae.width": 32,
+        "vae.latent_dim": 16,
+        "deviation.training.steps": 150,
+        "deviation.training.batch_size": 32,
+        "deviation.codes": 500,
+        "deviation.centres": 32,
+        "test_images": 100,
+        "iwae_samples": 8,
+    }
+
     run: str = "runs/vae"
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
@@ -113,6 +132,27 @@ class Config:
                 f"training.batch_size ({self.training.batch_size})"
             )
 
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """No more images are decoded than a batch has."""
+        follow(settings, "objective", "training")
+
+
+def follow(settings: Settings, objective: str, training: str) -> None:
+    """What a VAE's defaults become beside flags: it decodes no more images than a batch has."""
+    decoded, batch = f"{objective}.decoded", f"{training}.batch_size"
+    if settings.is_given(decoded):
+        settings.at_least(batch, settings[decoded])
+    settings.at_most(decoded, settings[batch])
+
+
+QUICK: Quick = {
+    "vae_training.steps": 300,
+    "vae_training.batch_size": 32,
+    "vae.width": 32,
+    "vae.latent_dim": 16,
+}
+"""Settings of a short run of an experiment that trains a VAE first."""
 
 Outer = TypeVar("Outer")
 
@@ -202,8 +242,9 @@ PRESETS = {
 
 def load(config: Config, part: str) -> Dataset:
     """A part of the data set that a configuration names."""
-    dataset = data.load_part(config.data, part, size=config.image_size)
-    return data.with_labels(dataset, config.labels)
+    with announced(f"loading the {part} images of {config.data}"):
+        dataset = data.load_part(config.data, part, size=config.image_size)
+        return data.with_labels(dataset, config.labels)
 
 
 def check(config: Config, dataset: Dataset) -> None:
@@ -302,13 +343,15 @@ def train_deviation(
 ) -> Params:
     """Fit, or go on fitting, the deviation of a trained VAE's noise."""
     vae = model(config, dataset)
+    with announced("encoding images, to place the kernels of the deviation"):
+        codes = kernel_codes(config, dataset, vae, params)
     return deviation.train(
         folder,
         kind,
         config.deviation,
         vae,
         params,
-        codes=kernel_codes(config, dataset, vae, params),
+        codes=codes,
         batches=partial(images, dataset, config.deviation.training.batch_size, config.seed),
         seed=config.seed,
     )
@@ -462,8 +505,8 @@ def run(config: Config) -> int | None:
         kind: train_deviation(folder, kind, config, train_set, params)
         for kind in KINDS[config.variance]
     }
-    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
     failed = draw(folder, vae, params, test_set)
+    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
     with folder.understood("metrics"):
         report.show(f"VAE on {train_set.name}, held out", [metrics])
     return report.where(folder, failed)

@@ -48,7 +48,8 @@ class Training:
     """How to optimise."""
 
     steps: int = 1000
-    """Number of optimiser steps."""
+    """Number of optimiser steps. With more of them and the same other flags a finished run goes on,
+    unless its step size decays; what was made of it is made anew."""
     batch_size: int = 64
     """Examples per step, over all devices together."""
     learning_rate: float = 1e-3
@@ -249,16 +250,13 @@ def advance(
         return processes.own(state)
     folder.truncate_rows(phase, start)
 
-    from tensorboardX import SummaryWriter
-
     with contextlib.ExitStack() as stack:
         manager = None
         if processes.is_first():
             manager = stack.enter_context(checkpoints.open_manager(path))
-        events = stack.enter_context(
-            SummaryWriter(str(folder.path / "tensorboard" / phase), purge_step=start)
-        )
+        events = stack.enter_context(_open_events(folder.path / "tensorboard" / phase, start))
         report = stack.enter_context(progress(describe or phase, start, config.steps))
+        report(start, "compiling")
         if found is None:
             state = jax.jit(strong, out_shardings=whole)(init_key)
         source = iter(batches(start, split))
@@ -381,6 +379,13 @@ def _finished(root: Path, phase: str, like: Params) -> Params:
             f"{phase!r} in {root} is at step {step} of {total}; run it to its end first"
         )
     return checkpoints.unflatten(flat, {"params": like}, str(path))["params"]
+
+
+def _open_events(path: Path, step: int) -> "SummaryWriter":
+    """What writes the events of a phase from a step on, and forgets those after it."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(path), purge_step=step)
 
 
 def _bound(function: Callable[..., Any]) -> Partial:

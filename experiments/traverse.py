@@ -15,6 +15,7 @@ import tyro
 from jaxtyping import Array, Float
 
 from experiments import flow_families, report
+from experiments.announcements import announced
 from experiments.command import UsageError, main
 from experiments.flow_config import (
     PHASE,
@@ -92,7 +93,8 @@ def draw(
     source: Folder | None = None,
 ) -> list[str]:
     """Save every picture of a run; gives the files of those that could not be drawn."""
-    z0 = representative(subject, start)
+    with announced("choosing where traversals start"):
+        z0 = representative(subject, start)
     labels = row_labels(source or folder, config)
 
     @cache
@@ -231,7 +233,8 @@ def target(drawing: Drawing) -> Path | None:
 def run(drawing: Drawing) -> int | None:
     """Draw into the run's own folder, or elsewhere."""
     place = target(drawing)
-    config, _, subject, params = load_run(drawing.folder)
+    with announced(f"loading the run {drawing.folder}"):
+        config, _, subject, params = load_run(drawing.folder)
     if place is None:
         folder, source = open_folder(drawing.folder, config), None
     else:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from experiments import train_vae
+from experiments.announcements import announced
 from experiments.command import UsageError
 from experiments.folder import Folder, made_by, read_config
 from experiments.supply import check_changes
@@ -94,9 +95,10 @@ def load_vae(folder: Folder, config: Study, dataset: Dataset) -> tuple[VAE, Para
     home, settings = source(config)
     vae = train_vae.model(settings, dataset)
     if config.generator:
-        params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
-        latents = jax.random.normal(jax.random.key(0), (PROBES, vae.config.latent_dim))
-        made = train_vae.in_chunks(partial(vae.apply, params, method=vae.decode))(latents)
-        check_changes(f"the VAE of {home}", np.asarray(made))
+        with announced(f"loading the VAE of {home}"):
+            params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+            latents = jax.random.normal(jax.random.key(0), (PROBES, vae.config.latent_dim))
+            made = train_vae.in_chunks(partial(vae.apply, params, method=vae.decode))(latents)
+            check_changes(f"the VAE of {home}", np.asarray(made))
         return vae, params
     return vae, train_vae.train(folder, settings, dataset)

@@ -65,6 +65,24 @@ def test_a_run_leaves_its_numbers_and_pictures(whole):
 
 
 @pytest.mark.slow
+def test_pictures_come_without_scores_which_the_same_command_adds(
+    whole, tmp_path, call, monkeypatch
+):
+    path = Path(shutil.copytree(whole, tmp_path / "run"))
+    for file in (path / "metrics.json", *path.glob("*.png")):
+        file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(directions, "measure", None)
+        code, out, err = call(directions, *FLAGS, "--no-scores", "--run", path)
+        assert (code, err) == (0, "")
+        assert "traversals_zoom.png" in out
+        assert not {"metrics.json", "control.png"} & {file.name for file in path.iterdir()}
+    assert call(directions, *FLAGS, "--run", path)[0] == 0
+    assert (path / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+    assert (path / "control.png").exists()
+
+
+@pytest.mark.slow
 def test_a_finished_run_returns_at_once(whole, call, monkeypatch):
     monkeypatch.setattr(directions, "load_subject", lambda *_: pytest.fail("was called"))
     code, out, err = call(directions, *FLAGS, "--run", whole)

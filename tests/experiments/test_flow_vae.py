@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -165,6 +167,23 @@ def whole(tmp_path_factory, compile_quickly):
         patch.setattr(command, "setup", lambda: None)
         assert command.main(flow_vae.run, flow_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
     return path
+
+
+@pytest.mark.slow
+def test_pictures_come_without_scores_which_the_same_command_adds(
+    whole, tmp_path, call, monkeypatch
+):
+    path = Path(shutil.copytree(whole, tmp_path / "run"))
+    for file in (path / "metrics.json", *path.glob("*.png")):
+        file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(flow_vae_scores, "measure", None)
+        code, out, err = call(flow_vae, *FLAGS, "--no-scores", "--run", path)
+        assert (code, err) == (0, "")
+        assert "sequences.png" in out
+        assert not (path / "metrics.json").exists()
+    assert call(flow_vae, *FLAGS, "--run", path)[0] == 0
+    assert (path / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
 @pytest.mark.slow

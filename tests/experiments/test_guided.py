@@ -191,6 +191,22 @@ def test_the_codes_of_the_truth_keep_every_score_they_can():
 
 
 @pytest.mark.slow
+def test_pictures_come_without_scores_which_the_same_command_adds(tmp_path, call, monkeypatch):
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(guided_scores, "outcome", None)
+        code, out, err = call(guided, *RUN, "--no-scores", "--run", path)
+        assert (code, err) == (0, "")
+        assert "strips.png" in out
+        patch.setattr(guided, "load_subject", None)
+        assert call(guided, *RUN, "--no-scores", "--run", path)[0] == 0, "nothing is left to do"
+    code, out, err = call(guided, *RUN, "--run", path)
+    assert code == 0, err
+    assert "Control of known factors" in out
+    assert (path / "control.png").exists()
+
+
+@pytest.mark.slow
 def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(tmp_path, call, monkeypatch):
     path = tmp_path / "run"
     code, _, err = call(guided, *RUN, "--run", path)

@@ -127,6 +127,42 @@ def test_a_finished_run_returns_at_once(copy, call, monkeypatch):
     assert (copy / "traversals.gif").stat().st_mtime_ns == stamp
 
 
+def unmeasured(copy):
+    """Takes the scores, and the pictures, of a run away."""
+    shutil.rmtree(copy / "scores", ignore_errors=True)
+    for file in (copy / "metrics.json", *copy.glob("*.png"), *copy.glob("*.gif")):
+        file.unlink()
+
+
+def test_pictures_come_without_scores_and_once(copy, call, monkeypatch):
+    unmeasured(copy)
+    monkeypatch.setattr(flow_scores, "measure", None)
+    for _ in range(2):
+        code, out, err = call(potential_flows, *FLAGS, "--no-scores", "--run", copy)
+        assert (code, err) == (0, "")
+        assert "traversals.png" in out
+        assert not (copy / "metrics.json").exists()
+        monkeypatch.setattr(traverse, "draw", None)
+
+
+def test_the_same_command_adds_scores_to_pictures(whole, copy, call, monkeypatch):
+    (copy / "metrics.json").unlink()
+
+    def measure(folder, *_):
+        found = json.loads((whole / "metrics.json").read_text())
+        folder.write_json("metrics.json", found)
+        return found
+
+    monkeypatch.setattr(flow_scores, "measure", measure)
+    code, out, err = call(potential_flows, *FLAGS, "--run", copy)
+    assert (code, err) == (0, "")
+    assert "latent coordinates" in out
+    assert numbers(copy) == numbers(whole)
+    code, out, err = call(potential_flows, *FLAGS, "--no-scores", "--run", copy)
+    assert (code, err) == (0, "")
+    assert "latent coordinates" in out, "what is measured is shown"
+
+
 class Crash(Exception):
     pass
 

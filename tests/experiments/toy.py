@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ TRAINING = Training(steps=40, batch_size=8, log_every=3, checkpoint_every=7)
 @dataclass(frozen=True)
 class Config:
     """What the toy does."""
+
+    PHASES: ClassVar = {"training": ("line",)}
 
     run: str = "runs/toy"
     """Folder of the run."""

@@ -1,0 +1,181 @@
+"""The defaults of a command line: they follow what is given, and --quick makes them small.
+
+A configuration may say in `QUICK` what a short run is made with: the most of a number, or another
+value of anything else; and in a static method `follow` what its defaults become beside flags that
+they would not fit.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
+
+FLAG = "--quick"
+ABOUT = (
+    "--quick makes small whatever other flags do not name, in a run folder of its own: the first "
+    "picture in about a minute on a CPU. Generators of other runs stay as large as they are."
+)
+
+Config = TypeVar("Config")
+Quick: TypeAlias = Mapping[str, Any]
+"""Settings of a short run, by their dotted names."""
+
+
+class Settings:
+    """The settings of a run before they are checked, of which those that were given are fixed."""
+
+    def __init__(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        self._values, self._given = {**values, **given}, given
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def is_given(self, name: str) -> bool:
+        """Whether a flag has fixed it."""
+        return name in self._given
+
+    def put(self, name: str, value: Any) -> None:
+        """Sets what is not fixed."""
+        if name not in self._given:
+            self._values[name] = value
+
+    def at_most(self, name: str, most: int) -> None:
+        """Lowers what is not fixed."""
+        self.put(name, min(self[name], most))
+
+    def at_least(self, name: str, least: int) -> None:
+        """Raises what is not fixed."""
+        self.put(name, max(self[name], least))
+
+    def divisor_of(self, name: str, number: int, least: int = 1) -> None:
+        """Lowers what is not fixed to a divisor of a number, unless there is none from `least` on.
+
+        >>> settings = Settings({"count": 4}, {})
+        >>> settings.divisor_of("count", 63)
+        >>> settings["count"]
+        3
+        """
+        candidates = range(self[name], least - 1, -1)
+        self.put(name, next((n for n in candidates if number % n == 0), self[name]))
+
+    def multiple_of(self, name: str, number: int, most: int | None = None) -> None:
+        """Lowers what is not fixed to a multiple of a number; the least one is the number itself.
+
+        >>> settings = Settings({"batch": 64}, {"count": 10})
+        >>> settings.multiple_of("batch", 10)
+        >>> settings["batch"]
+        60
+        """
+        if number > 0:
+            wanted = self[name] if most is None else min(self[name], most)
+            self.put(name, max(wanted // number, 1) * number)
+
+    def changed(self, config: Config) -> Config:
+        """A configuration with these settings.
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        return cast(Config, _changed(config, self._values))
+
+
+def fitting(config: Config, arguments: Sequence[str]) -> Config:
+    """The configuration of a preset, as far as flags that are not given follow those that are.
+
+    Args:
+        config: the preset's.
+        arguments: the flags; --quick among them makes what they do not name small.
+
+    Returns:
+        Defaults for these flags. They are the preset's own where that cannot be: reading the flags
+        will say what is wrong.
+
+    Raises:
+        ValueError: the small settings do not fit the flags.
+    """
+    known = dict(leaves(config))
+    given = {
+        name: _read(known[name], words)
+        for name, words in _given(arguments).items()
+        if name in known
+    }
+    small = known
+    if FLAG in arguments:
+        quick: Quick = getattr(config, "QUICK", {})
+        small = known | {name: _smaller(known[name], to) for name, to in quick.items()}
+        small["run"] = f"{known['run']}-quick"
+    settings = Settings(small, given)
+    for name in known:
+        outer, _, last = name.rpartition(".")
+        if last == "warmup" and f"{outer}.steps" in known:
+            settings.at_most(name, settings[f"{outer}.steps"])
+    getattr(type(config), "follow", lambda _: None)(settings)
+    try:
+        return settings.changed(config)
+    except ValueError:
+        if FLAG in arguments:
+            raise
+        return config
+
+
+def is_quick(config: Any) -> bool:
+    """Whether there are small settings for runs of a configuration, or of its class."""
+    return hasattr(config, "QUICK")
+
+
+def leaves(config: Any, outer: str = "") -> list[tuple[str, Any]]:
+    """Every setting of a nested dataclass by its dotted name."""
+    found: list[tuple[str, Any]] = []
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{outer}{field.name}"
+        is_outer = dataclasses.is_dataclass(value)
+        found += leaves(value, f"{name}.") if is_outer else [(name, value)]
+    return found
+
+
+def _given(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """The words after each flag, by the setting's dotted name."""
+    found: dict[str, list[str]] = {}
+    words: list[str] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag, equals, value = argument.removeprefix("--").partition("=")
+            words = found[flag.replace("-", "_")] = [value] if equals else []
+        else:
+            words.append(argument)
+    return found
+
+
+def _read(default: Any, words: Sequence[str]) -> Any:
+    """What the words after a flag mean, as far as its default tells; else the default itself.
+
+    >>> _read(64, ["7"]), _read((0.1, 0.2), ["3", "4"]), _read(("x",), []), _read(64, ["few"])
+    (7, (3.0, 4.0), (), 64)
+    """
+    several = isinstance(default, tuple)
+    like = next(iter(default), "") if several else default
+    if words and type(like) not in (int, float, str):
+        return default
+    with contextlib.suppress(ValueError):
+        read = tuple(type(like)(word) for word in words)
+        if several:
+            return read
+        if len(read) == 1:
+            return read[0]
+    return default
+
+
+def _smaller(value: Any, to: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return min(value, to) if is_number else to
+
+
+def _changed(config: Any, values: Mapping[str, Any], outer: str = "") -> Any:
+    changes = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{outer}{field.name}"
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _changed(value, values, f"{name}.")
+        elif values[name] != value:
+            changes[field.name] = values[name]
+    return dataclasses.replace(config, **changes)

@@ -1,0 +1,140 @@
+import importlib
+
+import pytest
+
+from experiments import command, defaults
+
+EXPERIMENTS = (
+    "train_vae", "train_gan", "potential_flows", "directions", "guided", "flow_vae", "geodesics",
+    "clustering", "land", "random_walk",
+)  # fmt: skip
+PRESETS = [
+    (name, preset)
+    for name in EXPERIMENTS
+    for preset in importlib.import_module(f"experiments.{name}").PRESETS
+]
+
+
+def parsed(name, *argv):
+    """The configuration of a command line."""
+    module = importlib.import_module(f"experiments.{name}")
+    return command.parse(module.PRESETS, [str(word) for word in argv], name, None)
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_every_training_can_be_made_short_by_one_flag(name, preset):
+    module = importlib.import_module(f"experiments.{name}")
+    _, config = module.PRESETS[preset]
+    for setting in config.PHASES:
+        found = dict(defaults.leaves(parsed(name, preset, f"--{setting}.steps", 1)))
+        assert (found[f"{setting}.steps"], found[f"{setting}.warmup"] <= 1) == (1, True)
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_every_preset_has_a_quick_run_in_a_folder_of_its_own(name, preset):
+    module = importlib.import_module(f"experiments.{name}")
+    _, usual = module.PRESETS[preset]
+    quick = parsed(name, preset, "--quick")
+    assert quick.run == f"{usual.run}-quick"
+    before, after = dict(defaults.leaves(usual)), dict(defaults.leaves(quick))
+    for setting in (*usual.PHASES, *(("training",) if hasattr(usual, "training") else ())):
+        assert after[f"{setting}.steps"] <= min(before[f"{setting}.steps"], 300)
+    assert getattr(quick, "measure", False) is False
+    assert (quick.seed, quick.data) == (usual.seed, usual.data)
+
+
+def test_a_quick_run_has_small_settings_of_that_experiment_only():
+    for name in EXPERIMENTS:
+        module = importlib.import_module(f"experiments.{name}")
+        _, config = next(iter(module.PRESETS.values()))
+        assert {*config.QUICK} <= {*dict(defaults.leaves(config))}, name
+
+
+def test_flags_win_over_quick_settings():
+    found = parsed(
+        "potential_flows", "digits", "--training.steps", 700, "--quick", "--run", "here", "--scores"
+    )
+    assert (found.training.steps, found.run, found.measure) == (700, "here", True)
+    assert found.vae_training.steps == 300
+
+
+def test_small_settings_never_make_a_preset_larger():
+    found = parsed("potential_flows", "demo", "--quick", "--vae-training.steps", 10)
+    assert found.vae.latent_dim == 6
+    assert found.flows.bank == 128
+
+
+def test_quick_is_for_experiments_that_have_it(call):
+    summary = importlib.import_module("experiments.summary")
+    code, _, err = call(summary, "--quick", "runs/x")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "unknown flag --quick" in err
+
+
+def test_help_tells_of_quick_runs(capsys):
+    module = importlib.import_module("experiments.guided")
+    assert command.main(module.run, module.PRESETS, ["--help"]) == 0
+    assert "--quick makes small whatever other flags do not name" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(module.run, module.PRESETS, ["swing", "--help"])
+    out = capsys.readouterr().out
+    assert "--quick makes small" in out
+    assert "--scores, --no-scores" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "follows"),
+    [
+        ("potential_flows", ["--flows.count", 7], {"training.batch_size": 56}),
+        ("potential_flows", ["--flows.bank", 32], {"training.batch_size": 32}),
+        ("potential_flows", ["--flows.bank=32", "--flows.count=5"], {"training.batch_size": 30}),
+        ("potential_flows", ["--flows.codes", 50], {"flows.bank": 50, "training.batch_size": 48}),
+        ("potential_flows", ["--flows.bank", 5000], {"flows.codes": 5000}),
+        ("potential_flows", ["--training.batch-size", 63], {"flows.count": 3}),
+        (
+            "potential_flows",
+            ["--training.batch_size", 4800],
+            {"flows.count": 4, "flows.bank": 4800, "flows.codes": 4800},
+        ),
+        ("potential_flows", ["--vae-training.steps", 20], {"vae_training.warmup": 20}),
+        ("potential_flows", ["--vae-objective.decoded", 99], {"vae_training.batch_size": 99}),
+        ("flow_vae", ["--factors", "scale", "hue", "rotation", "x", "y"],
+         {"training.batch_size": 45}),
+        ("flow_vae", ["--train-images", 10], {"training.batch_size": 9}),
+        ("train_gan", ["--adversarial.critic-steps", 5], {"training.batch_size": 60}),
+        ("train_gan", ["--adversarial.critic-steps", 100], {"training.batch_size": 100}),
+        ("directions", ["digits", "--transformations", "rotate"], {"ts": ()}),
+        ("directions", ["digits", "--transformations", "zoom", "--ts", "0.3"], {"ts": (0.3,)}),
+        ("geodesics", ["--codes", 16, "--geodesics.pairs", 3], {"geodesics.neighbours": 10}),
+        ("clustering", ["--clustering.clusters", 400], {"clustering.points": 400}),
+        ("land", ["--fit.components", 400], {"fit.points": 400}),
+        ("guided", ["--training.steps", 3, "--training.batch-size", 2], {"training.steps": 3}),
+    ],
+)  # fmt: skip
+def test_what_is_not_given_follows_what_is(name, argv, follows):
+    found = dict(defaults.leaves(parsed(name, *argv)))
+    assert {key: found[key] for key in follows} == follows
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--flows.count", 7, "--training.batch-size", 20], "must be a multiple of flows.count"),
+        (["--training.warmup", 9000], "warmup must lie in [0, steps=1400], got 9000"),
+        (["--flows.bank", 64, "--flows.codes", 32], "flows.bank (64) is more than flows.codes"),
+        (["--training.steps", 0], "steps must be at least 1"),
+        (["--training.steps", "few"], "--training.steps takes INT, not 'few'"),
+        (["--quick", "--flows.count", 7, "--training.batch-size", 20], "must be a multiple of"),
+    ],
+)
+def test_flags_that_do_not_fit_each_other_are_still_one_line(call, argv, message):
+    module = importlib.import_module("experiments.potential_flows")
+    code, out, err = call(module, "demo", *argv)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_flags_that_change_nothing_leave_the_preset_as_it_is():
+    for name, preset in PRESETS:
+        module = importlib.import_module(f"experiments.{name}")
+        assert parsed(name, preset) == module.PRESETS[preset][1]
