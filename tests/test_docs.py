@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`((?:python -m|make) [^`]+)`(?!`)")
-PLACEHOLDER = re.compile(r"[A-Z]+|\.\.\.")
+PLACEHOLDER = re.compile(r"(?:experiments\.)?[A-Z]+|\.\.\.")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
