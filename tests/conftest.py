@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import install_import_hook
 
-collect_ignore_glob = ["generators/record_*.py"]
+collect_ignore_glob = ["generators/record_*.py", "geometry/record_*.py"]
 """Scripts that recorded arrays with PyTorch are no tests."""
 
 # The annotated shapes of these modules are checked at run time, under the tests only.

@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["from_product", "solve"]
+__all__ = [
+    "from_product",
+    "solve",
+    "times",
+]
 
 
 def solve(
@@ -57,6 +61,28 @@ def solve(
     following = jnp.concatenate([upper, jnp.zeros_like(diagonal[:1])])
     last = jnp.zeros_like(right[0])
     return jax.lax.scan(backward, last, (factors, following, reduced), reverse=True)[1]
+
+
+def times(
+    diagonal: Float[Array, "m d d"], upper: Float[Array, "m-1 d d"], x: Float[Array, "m d"]
+) -> Float[Array, "m d"]:
+    """The product of a matrix, as `solve` takes it, with a vector.
+
+    Args:
+        diagonal: the blocks on the diagonal.
+        upper: those to their right.
+        x: the vector, one row a block.
+
+    Returns:
+        The product, one row a block.
+
+    >>> import jax.numpy as jnp
+    >>> print(times(2 * jnp.ones((2, 1, 1)), -jnp.ones((1, 1, 1)), jnp.array([[1.0], [0.0]]))[:, 0])
+    [ 2. -1.]
+    """
+    product = jnp.einsum("mde,me->md", diagonal, x)
+    product = product.at[:-1].add(jnp.einsum("mde,me->md", upper, x[1:]))
+    return product.at[1:].add(jnp.einsum("med,me->md", upper, x[:-1]))
 
 
 def from_product(

@@ -8,8 +8,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
-from latent_flows.geometry import curves, metrics
+from latent_flows.geometry import curves, metrics, solving
 from latent_flows.geometry.geodesics import geodesic, reach
+from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = [
@@ -117,7 +118,7 @@ def spokes(
         zero = jnp.zeros((), curve.dtype)
         velocity = jax.jvp(found, (zero,), (jnp.ones_like(zero),))[1]
         # The direction is that of the discrete curve, the length that of the whole of it.
-        speed = jnp.sqrt(metrics.squared_norm(metric, curve[0], velocity))
+        speed = safe_sqrt(metrics.squared_norm(metric, curve[0], velocity))
         scale = jnp.where(speed > 0, length / jnp.where(speed > 0, speed, 1), 1)
         logarithm = scale * velocity
         apart = (curve[0] != curve[-1]).any()
@@ -146,7 +147,7 @@ def chord_length(metric: Metric, points: Float[Array, "n d"]) -> Scalar:
     """
     if not (isinstance(metric, metrics.Pullback) and metric.ambient is None):
         return jnp.zeros((), points.dtype)
-    return jnp.linalg.norm(jnp.diff(jax.vmap(metric.flat)(points), axis=0), axis=1).sum()
+    return safe_norm(jnp.diff(jax.vmap(metric.flat)(points), axis=0), axis=1).sum()
 
 
 def lines(
@@ -493,9 +494,7 @@ def check_points(points: ArrayLike) -> Float[Array, "n d"]:
     Raises:
         ValueError: points that are not a matrix of numbers with at least one row.
     """
-    points = jnp.asarray(points)
-    if jnp.issubdtype(points.dtype, jnp.integer):
-        points = points.astype(jnp.result_type(float))
+    points = solving.floats(points)
     if points.ndim != 2 or points.shape[0] == 0 or not jnp.issubdtype(points.dtype, jnp.floating):
         raise ValueError(
             f"points must be numbers of shape [n, d] with n at least 1, got shape {points.shape} "

@@ -264,6 +264,8 @@ def inner(metric: Metric, z: Latent, u: Latent, v: Latent) -> Scalar:
 def squared_norm(metric: Metric, z: Latent, v: Latent) -> Scalar:
     r"""The squared length of a tangent vector, $v^\top M(z)\, v$; one forward-mode pass.
 
+    NaN where the image is not finite, of which derivatives may yet be.
+
     Args:
         metric: any metric.
         z: a latent.
@@ -274,7 +276,7 @@ def squared_norm(metric: Metric, z: Latent, v: Latent) -> Scalar:
     """
     if isinstance(metric, Pullback):
         x, pushed = jax.jvp(metric.flat, (z,), (v,))
-        return pushed @ metric.lower(x, pushed)
+        return jnp.where(jnp.isfinite(x).all(), pushed @ metric.lower(x, pushed), jnp.nan)
     return v @ matrix(metric, z) @ v
 
 

@@ -95,7 +95,7 @@ def spline_geodesic(
     points, stopped = jax.lax.stop_gradient((start, jnp.array(True)))
     if knots > 1:
         points, stopped = _shorten(metric, points, segments, tolerance, max_iterations)
-    return jax.lax.stop_gradient(described(metric, points, stopped))
+    return jax.lax.stop_gradient(described(metric, points, start, stopped))
 
 
 def _shorten(
