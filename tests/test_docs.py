@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import doctest
 import functools
 import importlib
 import importlib.util
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`((?:python -m|make) [^`]+)`(?!`)")
-PLACEHOLDER = re.compile(r"[A-Z]+|\.\.\.")
+PLACEHOLDER = re.compile(r"(?:experiments\.)?[A-Z]+|\.\.\.")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -124,6 +125,14 @@ def test_a_wrong_flag_or_name_on_a_page_would_be_seen():
     assert "no mistake" in complaint(["make", "mistake"])
     with pytest.raises(AssertionError, match=r"there is no experiments\.mistake"):
         complaint(["python", "-m", "experiments.mistake"])
+
+
+def test_the_site_puts_doctests_into_fences():
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("doctests", ROOT / "docs/site/doctests.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert doctest.testmod(module) == (0, 1)
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere():

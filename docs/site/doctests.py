@@ -11,13 +11,8 @@ BLOCK = re.compile(r"^(?P<indent>[ ]*)>>> .*?(?=\n[ ]*\n|\Z)", re.MULTILINE | re
 def fenced(text: str) -> str:
     """A docstring whose doctests stand in fences.
 
-    >>> print(fenced("One line.\\n\\n>>> 1 + 1\\n2"))
-    One line.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
+    >>> fenced("One line.\\n\\n>>> 1 + 1\\n2").splitlines()
+    ['One line.', '', '```pycon', '>>> 1 + 1', '2', '```']
     """
 
     def fence(block: re.Match[str]) -> str:
