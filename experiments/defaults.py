@@ -154,7 +154,8 @@ def _read(default: Any, words: Sequence[str]) -> Any:
     """
     several = isinstance(default, tuple)
     like = next(iter(default), None) if several else default
-    if words and type(like) not in (int, float, str):
+    # A word may be none of a few valid ones, which is for others to say.
+    if words and type(like) not in ((int, float, str) if several else (int, float)):
         return default
     with contextlib.suppress(ValueError):
         read = tuple(type(like)(word) for word in words)
