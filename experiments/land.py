@@ -23,7 +23,7 @@ from sklearn.mixture import GaussianMixture
 from experiments import manifold, report, tables
 from experiments.announcements import announced
 from experiments.command import main
-from experiments.defaults import Quick, Settings
+from experiments.defaults import Quick
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -94,13 +94,6 @@ class Config(manifold.Config):
 
     fit: Fit = field(default_factory=Fit)
     """Mixtures."""
-
-    @staticmethod
-    def follow(settings: Settings) -> None:
-        """A point for each component."""
-        manifold.Config.follow(settings)
-        settings.at_least("fit.points", settings["fit.components"])
-        settings.at_least("codes", settings["fit.components"])
 
 
 SHORT = Fit(iterations=3, final_samples=1024)
