@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-MOMENT = 0.5
+MOMENT = 1.0
 """Seconds that need no explanation."""
 IMPORTS = "loading JAX and what the experiment is made of"
 

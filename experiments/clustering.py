@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from experiments import manifold, report, tables
 from experiments.announcements import announced
 from experiments.command import main
-from experiments.defaults import Quick, Settings
+from experiments.defaults import Quick
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -81,13 +81,6 @@ class Config(manifold.Config):
 
     clustering: Clustering = field(default_factory=Clustering)
     """Clusters."""
-
-    @staticmethod
-    def follow(settings: Settings) -> None:
-        """A point for each cluster."""
-        manifold.Config.follow(settings)
-        settings.at_least("clustering.points", settings["clustering.clusters"])
-        settings.at_least("codes", settings["clustering.clusters"])
 
 
 PRESETS = manifold.presets(Config)

@@ -153,14 +153,14 @@ def _read(default: Any, words: Sequence[str]) -> Any:
     (7, (3.0, 4.0), (), 64)
     """
     several = isinstance(default, tuple)
-    like = next(iter(default), "") if several else default
-    if words and type(like) not in (int, float, str):
-        return default
+    like = type(next(iter(default), None)) if several else type(default)
+    # A single word may be none of a few valid ones, which is for others to say.
+    convert = {int: int, float: float, **({str: str} if several else {})}.get(like)
     with contextlib.suppress(ValueError):
-        read = tuple(type(like)(word) for word in words)
-        if several:
+        read = tuple(convert(word) for word in words) if convert else ()
+        if several and len(read) == len(words):
             return read
-        if len(read) == 1:
+        if not several and len(read) == 1:
             return read[0]
     return default
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from experiments import manifold, report, tables
 from experiments.announcements import announced
 from experiments.command import main
-from experiments.defaults import Quick, Settings
+from experiments.defaults import Quick
 from experiments.deviation import KINDS
 from experiments.folder import Folder, Timed, open_folder
 from experiments.geodesics import box
@@ -96,13 +96,6 @@ class Config(manifold.Config):
 
     fit: Fit = field(default_factory=Fit)
     """Mixtures."""
-
-    @staticmethod
-    def follow(settings: Settings) -> None:
-        """A point for each component."""
-        manifold.Config.follow(settings)
-        settings.at_least("fit.points", settings["fit.components"])
-        settings.at_least("codes", settings["fit.components"])
 
 
 SHORT = Fit(iterations=3, final_samples=1024)

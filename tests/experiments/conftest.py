@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import command
+from experiments import announcements, command
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +36,7 @@ def compile_quickly(compiling):
 def call(monkeypatch, capsys):
     """Calls an experiment as its command line would: exit code, stdout, stderr."""
     monkeypatch.setattr(command, "setup", lambda: None)
+    monkeypatch.setattr(announcements, "MOMENT", 60.0)  # however slow the machine is
 
     def run(module, *argv):
         gc.collect()  # a run folder is held until the object of the last call is gone

@@ -29,7 +29,7 @@ def hasty(monkeypatch):
 
 def test_what_takes_long_is_announced_while_it_is_under_way(hasty, capsys):
     with announced("counting sheep"):
-        time.sleep(0.3)
+        time.sleep(0.6)
         assert capsys.readouterr().out == "counting sheep ...\n"
     time.sleep(0.1)
     assert capsys.readouterr().out == ""
@@ -49,7 +49,7 @@ def test_what_a_run_computes_and_draws_is_announced_by_its_file(hasty, tmp_path,
     folder = Folder(tmp_path)
 
     def slow(made):
-        time.sleep(0.3)
+        time.sleep(0.6)
         return made
 
     folder.remember("scores/sheep", lambda: slow(1))
@@ -69,7 +69,7 @@ def test_compiling_is_announced_before_it_starts(call, tmp_path):
 
 
 def test_long_imports_are_announced(tmp_path):
-    (tmp_path / "jax.py").write_text("import time\ntime.sleep(1.5)\nraise SystemExit(3)")
+    (tmp_path / "jax.py").write_text("import time\ntime.sleep(3)\nraise SystemExit(3)")
     for words, out in (([], f"{announcements.IMPORTS} ...\n"), (["--help"], "")):
         code = ["-m", "experiments.train_vae", *words]
         found = python(code, env={"PYTHONPATH": str(tmp_path), "PATH": ""})

@@ -106,8 +106,6 @@ def test_help_tells_of_quick_runs(capsys):
         ("directions", ["digits", "--transformations", "rotate"], {"ts": ()}),
         ("directions", ["digits", "--transformations", "zoom", "--ts", "0.3"], {"ts": (0.3,)}),
         ("geodesics", ["--codes", 16, "--geodesics.pairs", 3], {"geodesics.neighbours": 10}),
-        ("clustering", ["--clustering.clusters", 400], {"clustering.points": 400}),
-        ("land", ["--fit.components", 400], {"fit.points": 400}),
         ("guided", ["--training.steps", 3, "--training.batch-size", 2], {"training.steps": 3}),
     ],
 )  # fmt: skip
