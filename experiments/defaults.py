@@ -7,7 +7,7 @@ they would not fit.
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 FLAG = "--quick"
@@ -155,7 +155,8 @@ def _read(default: Any, words: Sequence[str]) -> Any:
     several = isinstance(default, tuple)
     like = type(next(iter(default), None)) if several else type(default)
     # A single word may be none of a few valid ones, which is for others to say.
-    convert = {int: int, float: float, **({str: str} if several else {})}.get(like)
+    kinds: dict[type, Callable[[str], Any]] = {int: int, float: float}
+    convert = str if several and like is str else kinds.get(like)
     with contextlib.suppress(ValueError):
         read = tuple(convert(word) for word in words) if convert else ()
         if several and len(read) == len(words):
