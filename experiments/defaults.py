@@ -7,7 +7,7 @@ they would not fit.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 FLAG = "--quick"
@@ -153,10 +153,10 @@ def _read(default: Any, words: Sequence[str]) -> Any:
     (7, (3.0, 4.0), (), 64)
     """
     several = isinstance(default, tuple)
-    like = type(next(iter(default), None)) if several else type(default)
+    like: Any = type(next(iter(default), None)) if several else type(default)
     # A single word may be none of a few valid ones, which is for others to say.
-    kinds: dict[type, Callable[[str], Any]] = {int: int, float: float}
-    convert = str if several and like is str else kinds.get(like)
+    kinds: tuple[Any, ...] = (int, float, str) if several else (int, float)
+    convert = like if like in kinds else None
     with contextlib.suppress(ValueError):
         read = tuple(convert(word) for word in words) if convert else ()
         if several and len(read) == len(words):

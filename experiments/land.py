@@ -72,10 +72,12 @@ class Fit:
     geodesics many times cheaper; 0: no table."""
     iterations: int = 10
     """The most steps of each mean."""
+    resolution: int = 81
+    """Points on each side of the picture, each of which takes a geodesic to every mean."""
 
     def __post_init__(self) -> None:
         least = {"components": 0, "points": 8, "test_points": 1, "samples": 16, "segments": 2}
-        least |= {"final_samples": 16, "iterations": 1, "table": 0}
+        least |= {"final_samples": 16, "iterations": 1, "table": 0, "resolution": 2}
         at_least(self, "fit.", **least)
 
 
@@ -86,7 +88,8 @@ class Config(manifold.Config):
     QUICK: ClassVar[Quick] = {
         **manifold.Config.QUICK,
         "fit.points": 60,
-        "fit.test_points": 60,
+        "fit.test_points": 30,
+        "fit.resolution": 21,
         "fit.samples": 64,
         "fit.final_samples": 128,
         "fit.segments": 8,
@@ -316,7 +319,7 @@ def draw(
         titles=[TITLES[name] for name in shown],
         value="log density",
         data=np.asarray(test),
-        resolution=81,
+        resolution=config.fit.resolution,
         caption=(
             f"Log-density of mixtures of {mixture.n_components} components, the lowest "
             f"{RANGE:g} nats below what is usual on data, and held-out codes."

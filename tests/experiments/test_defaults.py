@@ -97,7 +97,6 @@ def test_help_tells_of_quick_runs(capsys):
             {"flows.count": 4, "flows.bank": 4800, "flows.codes": 4800},
         ),
         ("potential_flows", ["--vae-training.steps", 20], {"vae_training.warmup": 20}),
-        ("potential_flows", ["--vae-objective.decoded", 99], {"vae_training.batch_size": 99}),
         ("flow_vae", ["--factors", "scale", "hue", "rotation", "x", "y"],
          {"training.batch_size": 45}),
         ("flow_vae", ["--train-images", 10], {"training.batch_size": 9}),
