@@ -70,10 +70,12 @@ class Fit:
     geodesics many times cheaper; 0: no table."""
     iterations: int = 10
     """The most steps of each mean."""
+    resolution: int = 81
+    """Points on each side of the picture, each of which takes a geodesic to every mean."""
 
     def __post_init__(self) -> None:
         least = {"components": 0, "points": 8, "test_points": 1, "samples": 16, "segments": 2}
-        least |= {"final_samples": 16, "iterations": 1, "table": 0}
+        least |= {"final_samples": 16, "iterations": 1, "table": 0, "resolution": 2}
         at_least(self, "fit.", **least)
 
 
@@ -84,7 +86,8 @@ class Config(manifold.Config):
     QUICK: ClassVar[Quick] = {
         **manifold.Config.QUICK,
         "fit.points": 60,
-        "fit.test_points": 60,
+        "fit.test_points": 30,
+        "fit.resolution": 21,
         "fit.samples": 64,
         "fit.final_samples": 128,
         "fit.segments": 8,
@@ -312,7 +315,7 @@ def draw(
         titles=[TITLES[name] for name in shown],
         value="log density",
         data=np.asarray(test),
-        resolution=81,
+        resolution=config.fit.resolution,
         caption=(
             f"Log-density of mixtures of {mixture.n_components} components, the lowest "
             f"{RANGE:g} nats below what is usual on data, and held-out codes."
@@ -334,11 +337,11 @@ def run(config: Config) -> int | None:
     with announced("putting the metrics into tables"):
         known = tables.metrics(subject, config.fit.table)
     found = find(folder, config, subject, known, start)
-    metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     failed = []
     if codes.shape[1] <= 2:
         densities = partial(draw, config, subject, known, mixture, found)
         failed = report.save_figures(folder, {"densities": densities})
+    metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     with folder.understood("metrics"):
         show(metrics, found)
     return report.where(folder, failed)

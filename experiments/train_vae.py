@@ -139,10 +139,7 @@ class Config:
 
 def follow(settings: Settings, objective: str, training: str) -> None:
     """What a VAE's defaults become beside flags: it decodes no more images than a batch has."""
-    decoded, batch = f"{objective}.decoded", f"{training}.batch_size"
-    if settings.is_given(decoded):
-        settings.at_least(batch, settings[decoded])
-    settings.at_most(decoded, settings[batch])
+    settings.at_most(f"{objective}.decoded", settings[f"{training}.batch_size"])
 
 
 QUICK: Quick = {
