@@ -106,7 +106,7 @@ def test_what_eight_devices_began_one_can_end(whole, tmp_path):
         cwd=ROOT,
         env=environment(XLA_FLAGS=EIGHT),
     )
-    process.stdout.readline()  # compiled
+    toy.await_compiled(process)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

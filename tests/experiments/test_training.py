@@ -354,7 +354,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
         process = subprocess.Popen(
             command(path, "--sleep", "0.02"), stdout=subprocess.PIPE, cwd=ROOT, env=environment()
         )
-        process.stdout.readline()  # compiled
+        toy.await_compiled(process)
         time.sleep(moment)
         process.kill()
         process.communicate()
@@ -374,7 +374,7 @@ def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number, expected):
         cwd=ROOT,
         env=environment(),
     )
-    process.stdout.readline()
+    toy.await_compiled(process)
     time.sleep(0.1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
