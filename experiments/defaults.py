@@ -24,8 +24,13 @@ Quick: TypeAlias = Mapping[str, Any]
 class Settings:
     """The settings of a run before they are checked, of which those that were given are fixed."""
 
-    def __init__(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        self._values, self._given = {**values, **given}, given
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        given: Mapping[str, Any],
+        usual: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._values, self._given, self._usual = {**values, **given}, given, usual or values
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -44,8 +49,8 @@ class Settings:
         self.put(name, min(self[name], most))
 
     def at_least(self, name: str, least: int) -> None:
-        """Raises what is not fixed."""
-        self.put(name, max(self[name], least))
+        """Raises what is not fixed, but not above what is usual: more may be a slip of the pen."""
+        self.put(name, max(self[name], min(least, self._usual[name])))
 
     def divisor_of(self, name: str, number: int, least: int = 1) -> None:
         """Lowers what is not fixed to a divisor of a number, unless there is none from `least` on.
@@ -104,7 +109,7 @@ def fitting(config: Config, arguments: Sequence[str]) -> Config:
         quick: Quick = getattr(config, "QUICK", {})
         small = known | {name: _smaller(known[name], to) for name, to in quick.items()}
         small["run"] = f"{known['run']}-quick"
-    settings = Settings(small, given)
+    settings = Settings(small, given, known)
     for name in known:
         outer, _, last = name.rpartition(".")
         if last == "warmup" and f"{outer}.steps" in known:

@@ -121,9 +121,9 @@ class Config:
         batch, bank, codes = "training.batch_size", "flows.bank", "flows.codes"
         if settings.is_given(batch):
             settings.divisor_of("flows.count", settings[batch], least=2)
-            if settings[bank]:
-                settings.at_least(bank, settings[batch])
             settings.at_least(codes, settings[batch])
+            if settings[bank]:
+                settings.put(bank, max(settings[bank], min(settings[batch], settings[codes])))
         if settings.is_given(bank) or not settings.is_given(codes):
             settings.at_least(codes, settings[bank])
         settings.at_most(bank, settings[codes])

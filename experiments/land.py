@@ -341,11 +341,11 @@ def run(config: Config) -> int | None:
     with announced("putting the metrics into tables"):
         known = tables.metrics(subject, config.fit.table)
     found = find(folder, config, subject, known, start)
-    metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     failed = []
     if codes.shape[1] <= 2:
         densities = partial(draw, config, subject, known, mixture, found)
         failed = report.save_figures(folder, {"densities": densities})
+    metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     with folder.understood("metrics"):
         show(metrics, found)
     return report.where(folder, failed)

@@ -106,7 +106,7 @@ def test_what_eight_devices_began_one_can_end(whole, tmp_path):
         cwd=ROOT,
         env=environment(XLA_FLAGS=EIGHT),
     )
-    assert any(b"compiled" in line for line in iter(process.stdout.readline, b""))
+    toy.await_compiled(process)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
