@@ -3,7 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
+
+EXAMPLES := $(patsubst examples/%.py,build/examples/%.png,$(wildcard examples/*.py))
+LIBRARY := $(shell find latent_flows -name '*.py')
 
 demo: $(READY)  ## Learn potential flows on sprites and draw what they do.
 	$(BIN)/python -m experiments.potential_flows demo --run runs/demo
@@ -20,6 +23,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY) $(EXAMPLES)  ## The site, in build/site; any warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# An example is run again whenever it or the library has changed.
+build/examples/%.png: examples/%.py $(LIBRARY) | $(READY)
+	@mkdir -p $(@D)
+	MPLBACKEND=agg $(BIN)/python $< $(@D)
+
 bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
 	$(BIN)/python -m benchmarks.laplacian
 	$(BIN)/python -m benchmarks.potential_flows
@@ -34,8 +45,8 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "latent_flows needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

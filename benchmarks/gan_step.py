@@ -208,7 +208,7 @@ def _zeros(work: Work) -> Work:
 
 def torch_side(config: Config, work: Work, step: Step) -> Any:
     """The same step in PyTorch, from the same parameters."""
-    from benchmarks import torch_sngan  # noqa: PLC0415  # only where PyTorch is
+    from benchmarks import torch_sngan  # only where PyTorch is
 
     params, _ = step.learnt
     problem = decoders.Problem(

@@ -360,7 +360,7 @@ def costs(config: Config, latent: int) -> dict[str, Any]:
         return jax.vmap(lambda v: jax.jvp(decode, (z,), (v,))[1])(directions)
 
     def iteration(z0, z1, inner):
-        advance, blank = chords.model(metric, z0, z1, segments)
+        _, advance, blank, _ = chords.model(metric, z0, z1, segments)
         step = descent.propose(advance(inner, inner, blank)[0], jnp.zeros(()))
         return step
 

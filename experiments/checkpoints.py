@@ -7,36 +7,45 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from experiments.command import UsageError
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 KEEP = 3
 _CHECKSUM = "crc32"
 
 
-# Of several processes the first alone has to do with checkpoints, whose arrays are all its own.
-_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-
-
-def open_manager(path: Path) -> ocp.CheckpointManager:
+def open_manager(path: Path) -> "ocp.CheckpointManager":
     """The orbax manager that writes the checkpoints of one phase and keeps the newest few."""
+    import orbax.checkpoint as ocp
+
     path.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEEP, create=False, multiprocessing_options=_ALONE
+        max_to_keep=KEEP, create=False, multiprocessing_options=_alone()
     )
     return ocp.CheckpointManager(path.absolute(), options=options)
 
 
-def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
+def _alone() -> "ocp.options.MultiprocessingOptions":
+    """Of several processes the first alone has to do with checkpoints, which are all its own."""
+    import orbax.checkpoint as ocp
+
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+
+
+def save(manager: "ocp.CheckpointManager", step: int, tree: Any) -> None:
     """Writes a tree in the background; waits only for the copy from the device.
 
     Raises an error of an earlier write, if there was one.
     """
+    import orbax.checkpoint as ocp
+
     if manager.latest_step() != step:
         flat = flatten(tree)
         flat[_CHECKSUM] = _checksum(flat)
@@ -127,10 +136,12 @@ def _names(tree: Any) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     # Whatever orbax raises for a damaged checkpoint, it means one thing here. It also writes to
     # stderr from its threads, which would drown the one line that matters.
+    import orbax.checkpoint as ocp
+
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as reader:
+            with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
                 # orbax takes a relative path for damage.
                 stored = reader.restore(path.absolute() / "default")
                 flat = {k: np.asarray(v) for k, v in stored.items()}

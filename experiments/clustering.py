@@ -9,17 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from matplotlib.figure import Figure
-from scipy.optimize import linear_sum_assignment
-from sklearn import cluster
-from sklearn.metrics import adjusted_rand_score
-from sklearn.metrics.cluster import contingency_matrix, pair_confusion_matrix
 
 from experiments import manifold, report, tables
 from experiments.announcements import announced
@@ -36,6 +31,9 @@ from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
 from latent_flows.limits import at_least
 from latent_flows.typing import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLES = {
     "rbf": "geodesic, RBF deviation",
@@ -100,6 +98,9 @@ def f_measure(truth: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"]) -> float
         >>> f_measure(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0]))
         0.5
     """
+
+    from sklearn.metrics.cluster import pair_confusion_matrix
+
     (_, wrong), (missed, right) = pair_confusion_matrix(truth, found)
     return float(2 * right / max(2 * right + wrong + missed, 1))
 
@@ -140,6 +141,9 @@ def count(config: Config, labels: Int[np.ndarray, "n"]) -> int:
 
 def euclidean(config: Config, codes: Float[Array, "n d"], k: int) -> Timed:
     """Clusters by straight distances."""
+
+    from sklearn import cluster
+
     begun = time.monotonic()
     found = cluster.KMeans(k, n_init=10, random_state=config.seed).fit(np.asarray(codes))
     clusters = {
@@ -197,6 +201,9 @@ def find(
 
 def measure(found: Mapping[str, Any], labels: Int[np.ndarray, "n"], k: int) -> dict[str, Any]:
     """How well the clusters of each method agree with the labels."""
+
+    from sklearn.metrics import adjusted_rand_score
+
     rows = [
         {
             "method": TITLES[name],
@@ -224,6 +231,10 @@ def matched(labels: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"]) -> Int[np
         >>> matched(np.array([7, 7, 9, 9]), np.array([1, 1, 0, 1]))
         array([7, 7, 9, 7])
     """
+
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics.cluster import contingency_matrix
+
     table = contingency_matrix(labels, found)
     names, clusters = np.unique(labels), np.unique(found)
     fresh = labels.max() + 1 + np.arange(len(clusters))  # for clusters that no label is left for
@@ -238,12 +249,12 @@ def draw(
     labels: Int[np.ndarray, "n"],
     found: Mapping[str, Any],
     metrics: Mapping[str, Any],
-) -> dict[str, Callable[[], Figure]]:
+) -> dict[str, Callable[[], "Figure"]]:
     """The labels, and the clusters of each method, over the log volume that is trusted."""
     low, high = box(np.asarray(codes))
     volume = log_volume(subject.metrics["rbf"])
 
-    def picture(title: str, groups: Int[np.ndarray, "n"], caption: str) -> Figure:
+    def picture(title: str, groups: Int[np.ndarray, "n"], caption: str) -> "Figure":
         return plots.latent_maps(
             [volume],
             low=low,

@@ -30,6 +30,7 @@ import platformdirs
 import tyro
 
 from experiments import announcements, defaults, interrupts, kept, memory, processes
+from latent_flows._extras import MissingExtra
 from latent_flows.choices import choose
 
 Config = TypeVar("Config")
@@ -99,8 +100,8 @@ def main(
     except KeyboardInterrupt:
         code = interrupts.arrived()
         return _say(_interrupted(config, module, arguments), code)
-    except (UsageError, Failure) as error:
-        return _say(f"error: {error}", error.exit_code)
+    except (UsageError, Failure, MissingExtra) as error:
+        return _say(f"error: {error}", getattr(error, "exit_code", UsageError.exit_code))
     except Exception as error:
         if trouble := _trouble(error, config):
             return _say(f"error: {trouble}", 1)

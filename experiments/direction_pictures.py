@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from matplotlib.figure import Figure
 
 from experiments import direction_scores, factors, report
 from experiments.direction_config import Config, Subject, reach
@@ -17,6 +16,9 @@ from latent_flows import directions, plots
 from latent_flows.directions.model import Direction
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.typing import Generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LINEAR, NONLINEAR, ONE_SHOT = "linear", "nonlinear", "one shot"
 LAST = "inversions.png"
@@ -88,7 +90,7 @@ def is_drawn(folder: Folder, config: Config) -> bool:
 
 def traversals(
     config: Config, subject: Subject, kind: str, models: Mapping[str, Mapping[str, Direction]]
-) -> Figure:
+) -> "Figure":
     """The transformed image itself, and what the directions make of its latent."""
     amounts = jnp.linspace(-1.0, 1.0, COLUMNS) * reach(config)[kind]
     zs = central(subject)[:EXAMPLES]
@@ -145,7 +147,7 @@ def inversions(
     ways: Mapping[str, Mapping[str, Trajectories]],
     caption: str,
     shown: int = 3,
-) -> Figure:
+) -> "Figure":
     """Targets at both ends of some trajectories, and what each way of inversion made of them."""
     decode = partial(direction_scores.decode, subject.generator)
     centre, places = central(subject)[0], jnp.array([0, -1])

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from sklearn.ensemble import GradientBoostingClassifier
 
 from experiments.command import UsageError
 from experiments.evaluated import Evaluated, HeldOut
@@ -206,6 +205,8 @@ def _mig(material: Material) -> float:
 
 
 def _dci(material: Material) -> dict[str, Any]:
+    from sklearn.ensemble import GradientBoostingClassifier
+
     count = material.sizes.tree_codes
     codes, factors = (values[:count] for values in material.labelled)
     trees = GradientBoostingClassifier(

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.flow_vae_config import PHASE, WITH_FLOW, Config
@@ -33,6 +32,9 @@ from latent_flows.evaluation import equivariance_error, iwae_bound
 from latent_flows.generators.vae import generator
 from latent_flows.potentials import select
 from latent_flows.typing import Latent, Scalar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AT_ONCE = 10
 """Images, or sequences, whose bounds are computed at once: each takes all its samples' memory."""
@@ -370,7 +372,7 @@ def draw(
     return report.save_figures(folder, figures)
 
 
-def draw_sequences(model: Model, config: Config, params: Params, test: Sequences) -> Figure:
+def draw_sequences(model: Model, config: Config, params: Params, test: Sequences) -> "Figure":
     """True sequences, what becomes of `x_0` by the flow, and reconstructions."""
     found = held_out(test, 1)
     encode, decode = encoder(model, params), generator(model.vae, params["vae"])

@@ -11,15 +11,12 @@ joined instead, by its pull-back metric.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestNeighbors
 
 from experiments import classifier, judges, manifold, prior_geodesics, report, train_vae, vae_runs
 from experiments.command import main
@@ -46,6 +43,9 @@ from latent_flows.data import Dataset
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.geometry.metrics import log_volume, pullback
 from latent_flows.typing import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MARGIN = 0.1
 """Of the range of the codes, added on each side of it where points off the data are drawn."""
@@ -143,6 +143,9 @@ def measure_paths(
     `gap` is the distance in data space from the point of a path that is farthest from all training
     images to the nearest of them.
     """
+
+    from sklearn.neighbors import NearestNeighbors
+
     # Those of all methods at once, so that each measure is compiled once.
     points = np.stack([found.points for found in paths.values()])
     methods, count, steps, dim = points.shape
@@ -183,6 +186,9 @@ def measure_volume(config: Config, subject: Subject, judge: Judges) -> list[dict
     `border_above` and `far_above` are the probabilities that the volume there is larger than on a
     code: 1/2 where the two cannot be told apart.
     """
+
+    from sklearn.metrics import roc_auc_score
+
     _, codes = np.array_split(np.asarray(subject.test.codes), 2)
     places = {"data": codes, **off_data(config, codes, judge)}
     rows = []
@@ -210,6 +216,9 @@ def off_data(
 ) -> dict[str, Float[np.ndarray, "m d"]]:
     """Points of the box of the codes where hardly any data is: in holes and near the border, and
     farther from all codes than `BORDER`."""
+
+    from sklearn.neighbors import NearestNeighbors
+
     low, high = box(codes)
     limit = np.quantile(judge.log_density(codes), 0.01)
     random = np.random.default_rng(config.seed)
@@ -265,7 +274,7 @@ def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, P
     return report.save_figures(folder, figures)
 
 
-def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
+def draw_latent(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> "Figure":
     """The volume measure of both metrics with data and paths."""
     order = hardest(subject, paths)
     ranks = np.linspace(0, len(order) - 1, min(config.geodesics.shown, len(order)))
@@ -299,7 +308,7 @@ def hardest(subject: Subject, paths: Mapping[str, Paths]) -> np.ndarray:
     return np.argsort(-everywhere(length, paths[manifold.EUCLIDEAN].points, BATCH))
 
 
-def draw_strips(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
+def draw_strips(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> "Figure":
     """Images along the paths of a few pairs."""
     places = np.linspace(0, 1, 11)
     rows, labels = [], []
@@ -319,7 +328,7 @@ def draw_strips(config: Config, subject: Subject, paths: Mapping[str, Paths]) ->
     )
 
 
-def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> Figure:
+def draw_space(config: Config, subject: Subject, paths: Mapping[str, Paths]) -> "Figure":
     """Decoded paths among data in space."""
     shown = hardest(subject, paths)[: config.geodesics.strips]
     decode = jax.vmap(jax.vmap(lambda z: subject.mean(z).ravel()))

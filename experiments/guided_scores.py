@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from matplotlib.figure import Figure
-from sklearn.metrics import r2_score
 
 from experiments import report
 from experiments.announcements import announced
@@ -22,6 +20,9 @@ from experiments.training import Params
 from latent_flows import flows, pde, plots
 from latent_flows.data import sprites
 from latent_flows.families import climbing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = "metrics.json"
 CONTROL, STRIPS = "control", "strips"
@@ -99,6 +100,9 @@ def judge(
     >>> [round(found[name], 3) for name in ("r2", "leakage", "error", "far_error")]
     [1.0, 0.1, 0.0, 0.0]
     """
+
+    from sklearn.metrics import r2_score
+
     achieved = changes[..., own]
     trained = slice(0, horizon + 1)
     at = np.abs(changes[:, horizon]).mean(0)

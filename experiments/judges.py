@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
-from sklearn.neighbors import KernelDensity
 
 from experiments import classifier
 from experiments.announcements import announced
@@ -83,6 +82,9 @@ def density(
         codes: where the kernels are.
         others: codes that choose the bandwidth.
     """
+
+    from sklearn.neighbors import KernelDensity
+
     spread = codes.std()
     estimates = [KernelDensity(bandwidth=width * spread).fit(codes) for width in BANDWIDTHS]
     best = max(estimates, key=lambda estimate: estimate.score(others))

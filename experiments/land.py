@@ -11,14 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from matplotlib.figure import Figure
-from sklearn.mixture import GaussianMixture
 
 from experiments import manifold, report, tables
 from experiments.announcements import announced
@@ -35,6 +33,10 @@ from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
 from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from sklearn.mixture import GaussianMixture
 
 GAUSSIAN = "gaussian"
 TITLES = {
@@ -138,8 +140,10 @@ def points(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Float
     return train[: config.fit.points], test[: config.fit.test_points]
 
 
-def gaussian(config: Config, codes: Float[Array, "n d"], count: int) -> GaussianMixture:
+def gaussian(config: Config, codes: Float[Array, "n d"], count: int) -> "GaussianMixture":
     """The Gaussian mixture of greatest likelihood."""
+    from sklearn.mixture import GaussianMixture
+
     return GaussianMixture(count, n_init=10, random_state=config.seed).fit(np.asarray(codes))
 
 
@@ -236,7 +240,7 @@ def log_density(
     return partial(land.land_log_prob, revive(saved), metric)
 
 
-def gaussian_log_density(mixture: GaussianMixture) -> Callable[[Latent], Scalar]:
+def gaussian_log_density(mixture: "GaussianMixture") -> Callable[[Latent], Scalar]:
     """The log-density of a Gaussian mixture."""
     means, covariances = jnp.asarray(mixture.means_), jnp.asarray(mixture.covariances_)
     normal = jax.vmap(jax.scipy.stats.multivariate_normal.logpdf, in_axes=(None, 0, 0))
@@ -248,7 +252,7 @@ def measure(
     config: Config,
     subject: Subject,
     known: Mapping[str, Metric],
-    mixture: GaussianMixture,
+    mixture: "GaussianMixture",
     found: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The held-out log-density of every mixture."""
@@ -299,9 +303,9 @@ def draw(
     config: Config,
     subject: Subject,
     known: Mapping[str, Metric],
-    mixture: GaussianMixture,
+    mixture: "GaussianMixture",
     found: Mapping[str, Any],
-) -> Figure:
+) -> "Figure":
     """The densities side by side, with held-out codes."""
     _, test = points(config, subject)
     low, high = box(np.asarray(test))

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array
 from safetensors.numpy import load_file
 
@@ -237,6 +236,8 @@ def read_checkpoint(path: str) -> Any:
 
 
 def _read(place: Path) -> Any:
+    import orbax.checkpoint as ocp
+
     if place.is_dir():
         with ocp.StandardCheckpointer() as reader:
             return reader.restore(_orbax_folder(place))

@@ -7,13 +7,12 @@ own, pulled back from its images, and paths are compared with straight lines.
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.folder import Folder
@@ -32,6 +31,9 @@ from experiments.paths import (
 from experiments.supply import Supply, draws
 from latent_flows import plots
 from latent_flows.geometry.metrics import log_volume, pullback
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GEODESIC = "geodesic"
 BUDGET = 2**28
@@ -116,7 +118,7 @@ def draw(
     return report.save_figures(folder, figures)
 
 
-def draw_latent(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> Figure:
+def draw_latent(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> "Figure":
     """The volume measure with draws and the paths between some pairs of them."""
     dim = supply.latent_dim
     points = paths[STRAIGHT].points.reshape(-1, dim)
@@ -136,7 +138,7 @@ def draw_latent(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -
     )
 
 
-def draw_strips(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> Figure:
+def draw_strips(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> "Figure":
     """Images along the paths of a few pairs."""
     places = np.linspace(0, 1, 11)
     decode = jax.jit(jax.lax.map)

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from matplotlib.figure import Figure
 
 from experiments import judges, manifold, report
 from experiments.command import main
@@ -34,6 +33,9 @@ from latent_flows.geometry.diffusion import brownian_motion
 from latent_flows.geometry.metrics import log_volume, matrix, pullback
 from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BATCH = 64
 """Walks that are followed at once."""
@@ -216,7 +218,7 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Paths]) -> None:
 
 def draw(
     config: Config, subject: Subject, found: Mapping[str, Paths]
-) -> dict[str, Callable[[], Figure]]:
+) -> dict[str, Callable[[], "Figure"]]:
     """Walks over the log volume, and what they decode to."""
     figures: dict[str, Callable[[], Figure]] = {}
     if subject.vae.config.latent_dim <= 2:
@@ -226,7 +228,7 @@ def draw(
     return figures
 
 
-def draw_walks(config: Config, subject: Subject, found: Mapping[str, Paths]) -> Figure:
+def draw_walks(config: Config, subject: Subject, found: Mapping[str, Paths]) -> "Figure":
     """Some walks over the log volume."""
     drawn, dim = config.walks.drawn, subject.vae.config.latent_dim
     codes = np.asarray(subject.train.codes[:1000])
@@ -253,7 +255,7 @@ def draw_walks(config: Config, subject: Subject, found: Mapping[str, Paths]) -> 
     )
 
 
-def draw_samples(config: Config, subject: Subject, found: Mapping[str, Paths]) -> Figure:
+def draw_samples(config: Config, subject: Subject, found: Mapping[str, Paths]) -> "Figure":
     """What some walks decode to."""
     places = np.linspace(0, config.walks.steps, 12).astype(int)
     decode = jax.vmap(jax.vmap(subject.mean))

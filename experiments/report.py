@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +12,9 @@ from experiments.announcements import announced
 from experiments.command import disk_trouble
 from experiments.folder import Folder
 from latent_flows import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -67,7 +69,7 @@ def with_times(
     return [{**row, "seconds": taken.get("seconds")} for row, taken in pairs]
 
 
-def save_figures(folder: Folder, figures: Mapping[str, Callable[[], Figure]]) -> list[str]:
+def save_figures(folder: Folder, figures: Mapping[str, Callable[[], "Figure"]]) -> list[str]:
     """Draw each figure, and write it as NAME.png before the next one is drawn.
 
     Returns:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array
 
 from experiments import budget, import_weights, train_gan, train_vae, vae_runs
@@ -176,6 +175,9 @@ def _trained(run: str, source: Source) -> Supply:
 
 def _colours(run: str) -> int:
     """The colours of a trained GAN's images, from its weights: its data need not be there."""
+
+    import orbax.checkpoint as ocp
+
     path = Path(run).expanduser().absolute() / "checkpoints" / train_gan.PHASE
     steps = [child for child in path.glob("*") if child.name.isdigit()]
     if not steps:

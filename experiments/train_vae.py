@@ -9,15 +9,13 @@ reconstructions, samples and losses.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
-from matplotlib.figure import Figure
-from sklearn.linear_model import LinearRegression
 
 from experiments import budget, deviation, extension, report
 from experiments.announcements import announced
@@ -35,6 +33,9 @@ from latent_flows.generators.hoisting import hoist_at
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PHASE = "vae"
 CHUNK = 250  # images that are encoded, or latents that are decoded, at once
@@ -437,6 +438,9 @@ def measure_sprites(
     vae: VAE, params: Params, images: Float[Array, "n h w c"], truth: Any, key: Array
 ) -> dict[str, float]:
     """Overlap of image and reconstruction, linear decodability of factors, valid samples."""
+
+    from sklearn.linear_model import LinearRegression
+
     mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
     decode = in_chunks(partial(vae.apply, params, method=vae.decode))
     rebuilt = decode(mean)
@@ -469,7 +473,7 @@ def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> list[str]:
     return report.save_figures(folder, figures)
 
 
-def reconstructions(vae: VAE, params: Params, test: Dataset) -> Figure:
+def reconstructions(vae: VAE, params: Params, test: Dataset) -> "Figure":
     """Held-out images and what becomes of them."""
     chosen = np.arange(0, test.length, max(test.length // 16, 1))[:16]
     images = jnp.asarray(test.examples(chosen)["image"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
-from tensorboardX import SummaryWriter
 
 from experiments import budget, checkpoints, interrupts, memory, processes
 from experiments.command import Failure, UsageError
@@ -29,6 +28,9 @@ from latent_flows import data
 from latent_flows.data import Dataset
 from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 Params: TypeAlias = PyTree
 Batch: TypeAlias = Mapping[str, Array]
@@ -252,9 +254,7 @@ def advance(
         manager = None
         if processes.is_first():
             manager = stack.enter_context(checkpoints.open_manager(path))
-        events = stack.enter_context(
-            SummaryWriter(str(folder.path / "tensorboard" / phase), purge_step=start)
-        )
+        events = stack.enter_context(_open_events(folder.path / "tensorboard" / phase, start))
         report = stack.enter_context(progress(describe or phase, start, config.steps))
         report(start, "compiling")
         if found is None:
@@ -381,6 +381,13 @@ def _finished(root: Path, phase: str, like: Params) -> Params:
     return checkpoints.unflatten(flat, {"params": like}, str(path))["params"]
 
 
+def _open_events(path: Path, step: int) -> "SummaryWriter":
+    """What writes the events of a phase from a step on, and forgets those after it."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(path), purge_step=step)
+
+
 def _bound(function: Callable[..., Any]) -> Partial:
     """A function as a pytree of what is bound to it; plain ones hold nothing that is seen."""
     return function if isinstance(function, Partial) else Partial(function)
@@ -423,7 +430,7 @@ class _Watch:
         phase: str,
         config: Training,
         *,
-        events: SummaryWriter,
+        events: "SummaryWriter",
         path: Path,
         last_good: Callable[[], int | None],
         start: int,

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 from jaxtyping import Array, Float
-from matplotlib.figure import Figure
 
 from experiments import flow_families, report
 from experiments.announcements import announced
@@ -30,6 +29,9 @@ from experiments.folder import CONFIG, Folder, open_folder, run_around
 from experiments.training import Params
 from latent_flows import flows, plots, potentials
 from latent_flows.evaluation import traversals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = "metrics.json"
 GRID, LANDSCAPES = "traversals", "landscapes"
@@ -105,7 +107,7 @@ def draw(
         "the marked image, forward to the right and reversed to the left."
     )
 
-    def grid() -> Figure:
+    def grid() -> "Figure":
         images, times = followed()
         return plots.traversal_grid(images, times=times, row_labels=labels, caption=what)
 
@@ -153,7 +155,7 @@ def row_labels(folder: Folder, config: Config) -> list[str]:
     return [f"{k}: {winner}" for k, winner in zip(numbers, winners or (), strict=False)] or numbers
 
 
-def landscapes(config: Config, subject: Subject, params: Params, labels: list[str]) -> Figure:
+def landscapes(config: Config, subject: Subject, params: Params, labels: list[str]) -> "Figure":
     """Each potential over the plane of the two axes along which its flow goes farthest.
 
     Where there is one axis only, over that.

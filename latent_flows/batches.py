@@ -7,9 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+__all__ = ["even_size", "in_batches"]
+
 
 def even_size(count: int, most: int) -> int:
     """The size of as few batches as there must be, all about as large.
+
+    Args:
+        count: how many items there are.
+        most: the largest batch that is allowed.
+
+    Returns:
+        The size of a batch; the last may be smaller.
 
     >>> even_size(5, 4), even_size(8, 4), even_size(3, 4)
     (3, 4, 3)

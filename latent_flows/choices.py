@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
+__all__ = ["Choice", "choose"]
+
 Choice = TypeVar("Choice")
 
 

@@ -9,6 +9,19 @@ from jaxtyping import Array, Float
 
 from latent_flows.limits import floats
 
+__all__ = [
+    "CLASSIFIERS",
+    "MAX_SIDE",
+    "SIDES",
+    "LeNet",
+    "Network",
+    "PairClassifier",
+    "ResNet18",
+    "pair_features",
+    "shrink",
+    "space_to_depth",
+]
+
 MAX_SIDE = 32
 """Images are brought to at most this many pixels a side before they are classified."""
 
@@ -30,6 +43,9 @@ def pair_features(
         gain: brings the small changes of one step to the scale of the images.
         side: the most pixels a side.
 
+    Returns:
+        The features: the channels of the images, then those of the changes.
+
     Raises:
         ValueError: for images that are not of floats.
     """
@@ -40,6 +56,13 @@ def pair_features(
 
 def shrink(images: Float[Array, "*n h w c"], side: int = MAX_SIDE) -> Float[Array, "*n h2 w2 c"]:
     """Mean-pool by 2 until no side is longer than `side`.
+
+    Args:
+        images: `[*n, h, w, c]`.
+        side: the longest side that is kept.
+
+    Returns:
+        The images, smaller by a power of two.
 
     Raises:
         ValueError: for images that are not of floats.
@@ -52,7 +75,15 @@ def shrink(images: Float[Array, "*n h w c"], side: int = MAX_SIDE) -> Float[Arra
 
 
 def space_to_depth(x: Float[Array, "*n h w c"], block: int) -> Float[Array, "*n h2 w2 c2"]:
-    """Blocks of pixels into channels; a side that the block does not divide is padded by zeros."""
+    """Blocks of pixels into channels; a side that the block does not divide is padded by zeros.
+
+    Args:
+        x: images, `[*n, h, w, c]`.
+        block: pixels along each side of a block.
+
+    Returns:
+        The images with `block^2` times as many channels.
+    """
     *_, h, w, _ = x.shape
     pad = [(0, 0)] * (x.ndim - 3) + [(0, -h % block), (0, -w % block), (0, 0)]
     x = jnp.pad(x, pad)

@@ -39,6 +39,7 @@ __all__ = [
     "Learnt",
     "Motion",
     "Potentials",
+    "dim",
     "load",
     "motion",
     "save",
@@ -139,7 +140,14 @@ def motion(learnt: Potentials | Directions) -> Motion:
 
 
 def dim(learnt: Learnt) -> int:
-    """The length of the latents that something was learnt about."""
+    """The length of the latents that something was learnt about.
+
+    Args:
+        learnt: potentials, directions or a metric.
+
+    Returns:
+        The length `d`.
+    """
     if isinstance(learnt, Potentials):
         return learnt.frame.origin.shape[0]
     if isinstance(learnt, Directions):
@@ -264,7 +272,13 @@ def _serialize(function: Callable, inputs: tuple, platforms: Sequence[str]) -> b
 
 
 def save(path: str | Path, learnt: Learnt, *, about: Mapping[str, Any] | None = None) -> None:
-    """Writes what was learnt as one file; see `to_bytes`."""
+    """Writes what was learnt as one file; see `to_bytes`.
+
+    Args:
+        path: of the file, which is replaced if it is there.
+        learnt: potentials, directions or a metric.
+        about: what else to say of it, as JSON.
+    """
     Path(path).expanduser().write_bytes(to_bytes(learnt, about=about))
 
 

@@ -24,9 +24,11 @@ __all__ = [
     "Motion",
     "Solve",
     "Warp",
+    "adaptive",
     "climbing",
     "constant",
     "following",
+    "mixture",
     "motion",
     "orthogonal",
 ]
@@ -51,6 +53,14 @@ FLAT = 1e-6
 def constant(direction: Latent, t: Number, z: Latent) -> Latent:
     """The field of a straight line, whose parameters are its direction.
 
+    Args:
+        direction: the velocity, the field's parameters.
+        t: a time, of no account.
+        z: a latent, of no account.
+
+    Returns:
+        The direction.
+
     >>> print(constant(jnp.array([1.0, 2.0]), 0.0, jnp.zeros(2)))
     [1. 2.]
     """
@@ -60,6 +70,12 @@ def constant(direction: Latent, t: Number, z: Latent) -> Latent:
 
 def following(net: nn.Module) -> Field:
     """The field that a network of time and latent gives itself.
+
+    Args:
+        net: a network `(t, z) -> dz/dt`, such as `potentials.FieldNet`.
+
+    Returns:
+        The field, `(parameters, t, z) -> dz/dt`.
 
     >>> net, z = Line(), jnp.zeros(3)
     >>> params = net.init(jax.random.key(0), 0.0, z)
@@ -76,6 +92,9 @@ def climbing(net: nn.Module, climb: Callable[[Potential], VectorField] = flows.g
         net: `(t, z) -> scalar`.
         climb: from a potential to a field, for instance `flows.gradient` or
             `partial(flows.natural_gradient, metric=metric)`.
+
+    Returns:
+        The field, `(parameters, t, z) -> dz/dt`.
 
     >>> net, z = potentials.PotentialNet(width=8), jnp.ones(3)
     >>> params = net.init(jax.random.key(0), 0.0, z)
@@ -172,6 +191,16 @@ def mixture(
 ) -> Scalar:
     r"""A weighted sum of Gaussian kernels, $\sum_i \alpha_i \exp(o - \gamma_i |z - q_i|^2)$.
 
+    Args:
+        supports: the centres `q_i`.
+        alphas: their weights.
+        gammas: their inverse squared widths.
+        z: a latent.
+        offset: `o`, against underflow.
+
+    Returns:
+        The sum.
+
     >>> print(mixture(jnp.zeros((1, 2)), jnp.array([3.0]), jnp.ones(1), jnp.zeros(2)))
     3.0
     """
@@ -224,7 +253,15 @@ def _speed(module: nn.Module, z: Latent) -> Scalar:
 
 
 def adaptive(field: VectorField, z: Latent) -> Latent:
-    """The end of a path over times 0 to 1 by `flows.integrate`; not finite where that fails."""
+    """The end of a path over times 0 to 1 by `flows.integrate`; not finite where that fails.
+
+    Args:
+        field: `(t, z) -> dz/dt`.
+        z: where the path starts.
+
+    Returns:
+        The latent where it ends.
+    """
     return flows.integrate(field, z, jnp.array([0.0, 1.0])).zs[-1]
 
 

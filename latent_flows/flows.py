@@ -17,6 +17,7 @@ from latent_flows.typing import Latent, Metric, Potential, Scalar, VectorField
 
 __all__ = [
     "Trajectory",
+    "check_times",
     "combine",
     "gradient",
     "integrate",

@@ -9,10 +9,19 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from sklearn.decomposition import FastICA
-from sklearn.exceptions import ConvergenceWarning
 
+from latent_flows._extras import extra
 from latent_flows.typing import Generator, Latent
+
+__all__ = [
+    "Frame",
+    "active",
+    "compose",
+    "from_latent",
+    "identity",
+    "independent_components",
+    "to_latent",
+]
 
 
 class Frame(NamedTuple):
@@ -25,29 +34,58 @@ class Frame(NamedTuple):
 
 
 def to_latent(frame: Frame, s: Float[Array, "m"]) -> Latent:
-    """The latent with the coordinates `s`."""
+    """The latent with the coordinates `s`.
+
+    Args:
+        frame: the coordinates' frame.
+        s: coordinates.
+
+    Returns:
+        `origin + basis s`.
+    """
     return frame.origin + frame.basis @ s
 
 
 def from_latent(frame: Frame, z: Latent) -> Float[Array, "m"]:
     """The coordinates of a latent, by least squares where it lies outside the frame's span.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> frame = Frame(jnp.array([1.0, 0.0]), jnp.array([[2.0], [0.0]]))
-        >>> from_latent(frame, to_latent(frame, jnp.array([3.0]))).tolist()
-        [3.0...]
+    Args:
+        frame: the coordinates' frame.
+        z: a latent.
+
+    Returns:
+        The coordinates `s`.
+
+    >>> import jax.numpy as jnp
+    >>> frame = Frame(jnp.array([1.0, 0.0]), jnp.array([[2.0], [0.0]]))
+    >>> from_latent(frame, to_latent(frame, jnp.array([3.0]))).tolist()
+    [3.0...]
     """
     return jnp.linalg.pinv(frame.basis) @ (z - frame.origin)
 
 
 def compose(generator: Generator, frame: Frame) -> Generator:
-    """The generator as a function of a frame's coordinates."""
+    """The generator as a function of a frame's coordinates.
+
+    Args:
+        generator: `z -> x`.
+        frame: the coordinates' frame.
+
+    Returns:
+        `s -> x`.
+    """
     return lambda s: generator(to_latent(frame, s))
 
 
 def identity(dim: int) -> Frame:
-    """The latent space's own coordinates."""
+    """The latent space's own coordinates.
+
+    Args:
+        dim: the length of a latent.
+
+    Returns:
+        The frame.
+    """
     return Frame(jnp.zeros(dim), jnp.eye(dim))
 
 
@@ -57,6 +95,9 @@ def active(std: Float[Array, "n d"], threshold: float = 0.8) -> Bool[np.ndarray,
     Args:
         std: posterior standard deviations of `n` images; the prior's is 1.
         threshold: largest mean deviation of a dimension in use.
+
+    Returns:
+        True for each dimension that does.
     """
     return np.asarray(jnp.mean(std, 0)) < threshold
 
@@ -80,11 +121,20 @@ def independent_components(
         restarts: random starts.
         seed: source of their randomness.
 
+    Returns:
+        The frame, with the mean of the codes as its origin.
+
     Raises:
         ValueError: fewer than two codes a dimension, or no dimension to keep.
 
-    Source: Hyvarinen and Oja, *Independent component analysis: algorithms and applications*, 2000.
+    References:
+        Hyvarinen and Oja, *Independent component analysis: algorithms and applications*, 2000.
     """
+
+    with extra("evaluation"):
+        from sklearn.decomposition import FastICA
+        from sklearn.exceptions import ConvergenceWarning
+
     points = np.asarray(codes, np.float64)
     keep = np.ones(points.shape[1], bool) if keep is None else np.asarray(keep)
     count = int(keep.sum())

@@ -11,6 +11,8 @@ from latent_flows.choices import choose
 from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar, VectorField
 
+__all__ = ["guidance"]
+
 _SPACES = {"latent": "the length of the step itself", "data": "the length of what it changes"}
 
 

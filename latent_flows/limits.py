@@ -4,6 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+__all__ = ["at_least", "floats"]
+
 
 def at_least(settings: Any, prefix: str = "", /, **least: float) -> None:
     """Checks that numbers of a configuration are not too small.

@@ -7,7 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
+
+from latent_flows._extras import extra
+
+__all__ = ["available", "require", "size_of", "text"]
 
 # How control groups limit a container, of the second and of the first version.
 _GROUPS = (
@@ -24,17 +27,22 @@ def available() -> int:
 
     Of the host that is what the system has free, swap included, within the limits that a container
     or the shell sets.
+
+    Returns:
+        The number of bytes.
     """
     with contextlib.suppress(Exception):  # not every backend keeps account
         found = jax.local_devices()[0].memory_stats()
         if found and jax.default_backend() != "cpu":
             return max(0, found["bytes_limit"] - found["bytes_in_use"])
+    with extra("data"):
+        import psutil
     free = [psutil.virtual_memory().available + psutil.swap_memory().free]
     for limit, used in _GROUPS:
         with contextlib.suppress(OSError, ValueError):
             free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
     with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # noqa: PLC0415 (not on Windows)
+        import resource
 
         limit_as, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit_as != resource.RLIM_INFINITY:
@@ -44,6 +52,12 @@ def available() -> int:
 
 def size_of(tree: Any) -> int:
     """Bytes of all arrays, or `jax.ShapeDtypeStruct`s, of a pytree.
+
+    Args:
+        tree: a pytree.
+
+    Returns:
+        The number of bytes.
 
     >>> size_of({"a": jax.ShapeDtypeStruct((10**6, 10**6), np.float32), "b": np.ones(2)})
     4000000000016
@@ -76,6 +90,12 @@ def require(size: float, what: str, remedy: str) -> None:
 
 def text(size: float) -> str:
     """A number of bytes in words.
+
+    Args:
+        size: a number of bytes.
+
+    Returns:
+        The number with its unit.
 
     >>> text(5 * 2**29), text(300), text(2**52), text(2**80)
     ('2.5 GiB', '300 B', '4 PiB', '1.07e+09 PiB')

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from jaxtyping import Array, Float, PyTree
 
+__all__ = ["Curve", "Field", "Generator", "Latent", "Metric", "Potential", "Scalar", "VectorField"]
+
 Scalar: TypeAlias = Float[Array, ""]
 """A number, as an array without axes."""
 

@@ -1,5 +1,8 @@
 """What the tests share: checked shapes, both precisions, a random key."""
 
+import ctypes.util
+import gc
+import sys
 from contextlib import ExitStack
 
 import jax
@@ -7,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import install_import_hook
 
-collect_ignore_glob = ["generators/record_*.py"]
+collect_ignore_glob = ["generators/record_*.py", "geometry/record_*.py"]
 """Scripts that recorded arrays with PyTorch are no tests."""
 
 # The annotated shapes of these modules are checked at run time, under the tests only.
@@ -24,7 +27,7 @@ def double_precision(on: bool):
     """A context in which 64-bit numbers are kept, or not."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(on)
-    from jax.experimental import enable_x64  # noqa: PLC0415
+    from jax.experimental import enable_x64
 
     return enable_x64(on)
 
@@ -43,6 +46,18 @@ def x64():
     with ExitStack() as stack:
         stack.enter_context(double_precision(True))
         yield jnp.dtype("float64")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Compiled programs of one file are of no use to the next, and would fill the memory."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux" and (libc := ctypes.util.find_library("c")):
+        trim = getattr(ctypes.CDLL(libc), "malloc_trim", None)  # of glibc alone
+        if trim is not None:
+            trim(0)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_a_container_allows_less_than_the_machine_has(groups):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
 def test_a_limit_of_the_shell_counts(groups, monkeypatch):
-    import resource  # noqa: PLC0415
+    import resource
 
     used = psutil.Process().memory_info().vms
     monkeypatch.setattr(resource, "getrlimit", lambda _: (used + 2**40, used + 2**40))

@@ -213,7 +213,7 @@ def test_reconstructions_stand_under_their_originals():
 
 
 def test_figures_do_not_enter_pyplots_global_state():
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot
 
     figure = plots.samples_grid(np.zeros((2, 4, 4, 1)))
     assert isinstance(figure, Figure)

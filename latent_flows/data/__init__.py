@@ -10,3 +10,16 @@ from latent_flows.data.loading import load as load
 from latent_flows.data.parts import load_part as load_part
 from latent_flows.data.pipeline import batches as batches
 from latent_flows.data.subset import with_labels as with_labels
+
+__all__ = [
+    "Dataset",
+    "batches",
+    "digits",
+    "from_arrays",
+    "load",
+    "load_part",
+    "sprites",
+    "surface",
+    "tfds",
+    "with_labels",
+]

@@ -8,28 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Int
 
+__all__ = ["Dataset", "Examples", "from_arrays", "to_unit"]
+
 Examples = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A finite set of examples that can be fetched in any order.
-
-    Attributes:
-        name: What it is called, for messages and folders.
-        split: "train", "test" or what else the set offers.
-        image_shape: (height, width, channels) of "image"; the shape of one row of the first array
-            where there is no image, as in a set of latents.
-        length: Number of examples.
-        examples: From an integer array of B indices in [0, length) to a dict of arrays with leading
-            axis B: "image" in [0, 1] as float32, "label" if there is one, "factors" for sprites.
-    """
+    """A finite set of examples that can be fetched in any order."""
 
     name: str
+    """What it is called, for messages and folders."""
     split: str
+    """"train", "test" or what else the set offers."""
     image_shape: tuple[int, ...]
+    """(height, width, channels) of "image"; the shape of one row of the first array
+    where there is no image, as in a set of latents."""
     length: int
+    """Number of examples."""
     examples: Callable[[Int[np.ndarray, "B"]], Examples]
+    """From an integer array of B indices in [0, length) to a dict of arrays with leading
+    axis B: "image" in [0, 1] as float32, "label" if there is one, "factors" for sprites."""
 
 
 def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Dataset:
@@ -75,6 +74,12 @@ def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Data
 
 def to_unit(image: np.ndarray) -> np.ndarray:
     """Images of dtype uint8 as float32 in [0, 1], black and white ones too; of floats as they are.
+
+    Args:
+        image: of any shape.
+
+    Returns:
+        The image, black at 0 and white at 1.
 
     Raises:
         ValueError: Images of other whole numbers.

@@ -4,7 +4,10 @@ import jax
 import numpy as np
 
 from latent_flows import memory
+from latent_flows._extras import extra
 from latent_flows.data.dataset import Dataset, from_arrays
+
+__all__ = ["SPLITS", "dataset"]
 
 SPLITS = ("train", "test")
 
@@ -22,13 +25,15 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
     Raises:
         ValueError: There is no such split, or the size is not positive or beyond the memory.
 
-    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), test part.
+    References:
+        Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), test part.
 
     >>> dataset("test").length, dataset("test", size=16).image_shape
     (360, (16, 16, 1))
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow to import)
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+    with extra("evaluation"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     if split not in SPLITS:
         raise ValueError(f"digits has the splits {', '.join(SPLITS)}, got {split!r}")

@@ -10,22 +10,21 @@ from jaxtyping import Int
 
 from latent_flows.data.dataset import Dataset
 
+__all__ = ["CHUNK", "GRIDS", "Grid", "Places", "rows_by_factors"]
+
 CHUNK = 4096
 """Examples that are looked at at once."""
 
 
 class Grid(NamedTuple):
-    """The factors of such a set.
-
-    Attributes:
-        labels: For each factor, the entry of an example that holds which of its values it has.
-        factors: Their names here.
-        sizes: How many values each has. The last varies fastest.
-    """
+    """The factors of such a set."""
 
     labels: tuple[str, ...]
+    """For each factor, the entry of an example that holds which of its values it has."""
     factors: tuple[str, ...]
+    """Their names here."""
     sizes: tuple[int, ...]
+    """How many values each has. The last varies fastest."""
 
 
 GRIDS: Mapping[str, Grid] = MappingProxyType(
@@ -60,16 +59,13 @@ GRIDS: Mapping[str, Grid] = MappingProxyType(
 
 
 class Places(NamedTuple):
-    """Where the image of each combination of factors is.
-
-    Attributes:
-        row_of_factors: The row of the data set for each combination, numbered as
-            `np.ravel_multi_index` does.
-        factors_of_row: The number of the combination at each row.
-    """
+    """Where the image of each combination of factors is."""
 
     row_of_factors: Int[np.ndarray, "N"]
+    """The row of the data set for each combination, numbered as
+    `np.ravel_multi_index` does."""
     factors_of_row: Int[np.ndarray, "N"]
+    """The number of the combination at each row."""
 
 
 def rows_by_factors(dataset: Dataset, grid: Grid) -> Places:

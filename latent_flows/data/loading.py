@@ -6,6 +6,8 @@ import os
 from latent_flows.data import digits, sprites, surface, tfds
 from latent_flows.data.dataset import Dataset
 
+__all__ = ["BUILT_IN", "load"]
+
 BUILT_IN = {
     "sprites": sprites.dataset,
     "digits": digits.dataset,

@@ -9,6 +9,8 @@ from latent_flows.data.dataset import Dataset
 from latent_flows.data.loading import BUILT_IN, load
 from latent_flows.data.sprites import split_indices
 
+__all__ = ["load_part"]
+
 
 def load_part(
     name: str,

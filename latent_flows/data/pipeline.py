@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from jaxtyping import Int
 
+from latent_flows._extras import extra
 from latent_flows.data.dataset import Dataset
+
+__all__ = ["batches"]
 
 
 def batches(
@@ -51,6 +53,10 @@ def batches(
     >>> sorted([*next(stream)["value"].tolist(), *next(stream)["value"].tolist()])
     [0, 1, 2, 3, 4, 5]
     """
+
+    with extra("data"):
+        import grain
+
     shares = 1 if sharding is None else jax.process_count()
     if not 1 <= batch_size <= dataset.length or batch_size % shares:
         raise ValueError(

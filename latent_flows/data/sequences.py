@@ -28,6 +28,17 @@ from latent_flows.data.parts import load_part
 from latent_flows.directions.transformations import TRANSFORMATIONS
 from latent_flows.typing import Scalar
 
+__all__ = [
+    "FRAMES",
+    "Change",
+    "Image",
+    "Sequences",
+    "grid_of",
+    "known_factors",
+    "load_sequences",
+    "sequences",
+]
+
 FRAMES = 9
 """Images of a sequence, `T + 1`, as published."""
 
@@ -50,22 +61,19 @@ _COLOURED = ("hue", "saturation")
 
 @dataclass(frozen=True)
 class Sequences:
-    """A data set of starting points, and what each known factor makes of one of them.
-
-    Attributes:
-        dataset: Its examples have one entry, "example": an image, the factors of a sprite, or all
-            frames of all factors.
-        factors: The K names of what may change.
-        frames: Images of a sequence, `T + 1`.
-        image_shape: (height, width, channels) of a frame.
-        changes: For each factor, `(example, s) -> image`, `s` from 0 (the start) to 1 (the end).
-    """
+    """A data set of starting points, and what each known factor makes of one of them."""
 
     dataset: Dataset
+    """Its examples have one entry, "example": an image, the factors of a sprite, or all
+    frames of all factors."""
     factors: tuple[str, ...]
+    """The K names of what may change."""
     frames: int
+    """Images of a sequence, `T + 1`."""
     image_shape: tuple[int, int, int]
+    """(height, width, channels) of a frame."""
     changes: tuple[Change, ...]
+    """For each factor, `(example, s) -> image`, `s` from 0 (the start) to 1 (the end)."""
 
     def frame(self, example: Array, k: int | Int[Array, ""], t: ArrayLike) -> Image:
         """The image `x_t` of the sequence in which the factor `k` changes.
@@ -129,7 +137,8 @@ def sequences(dataset: Dataset, factors: Sequence[str], *, frames: int = FRAMES)
     Raises:
         ValueError: An unknown factor (the nearest is named), none, one twice, too few frames.
 
-    Source: the sequences of Song et al. (ICML 2023, section 4.3).
+    References:
+        The sequences of Song et al. (ICML 2023, section 4.3).
 
     >>> found = sequences(load("digits"), ("scale", "hue"))
     >>> found.image_shape, found.dataset.examples(np.arange(2))["example"].shape
@@ -198,6 +207,12 @@ def load_sequences(
 def known_factors(dataset: Dataset) -> Mapping[str, str]:
     """The factors that sequences of a data set may change, each with what happens.
 
+    Args:
+        dataset: the set.
+
+    Returns:
+        What happens, in a few words, by the name of the factor.
+
     >>> sorted(known_factors(load("sprites")))
     ['orientation', 'scale', 'shape', 'x', 'y']
     """
@@ -209,7 +224,14 @@ def known_factors(dataset: Dataset) -> Mapping[str, str]:
 
 
 def grid_of(dataset: Dataset) -> Grid | None:
-    """The grid of factors of a data set that has one, by its name without a version."""
+    """The grid of factors of a data set that has one, by its name without a version.
+
+    Args:
+        dataset: the set.
+
+    Returns:
+        The grid, or None where the set is not one.
+    """
     return GRIDS.get(dataset.name.partition(":")[0])
 
 

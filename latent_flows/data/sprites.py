@@ -21,6 +21,27 @@ from latent_flows.limits import floats
 from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Scalar
 
+__all__ = [
+    "AREAS",
+    "COUNT",
+    "ELLIPSE",
+    "GRID",
+    "LOBE",
+    "MARGIN",
+    "SHAPES",
+    "SQUARE",
+    "Factors",
+    "Moments",
+    "centre",
+    "dataset",
+    "grid_factors",
+    "is_valid",
+    "moments",
+    "random_factors",
+    "render",
+    "split_indices",
+]
+
 SHAPES = ("square", "ellipse", "heart")
 
 MARGIN = 0.25  # of the frame, between its border and the first and last centre of a sprite
@@ -42,44 +63,44 @@ COUNT = math.prod(GRID)
 
 
 class Factors(NamedTuple):
-    """What a sprite is made from.
-
-    Attributes:
-        shape: 0 a square, 1 an ellipse, 2 a heart; values between morph one into the next.
-        scale: Size relative to the largest sprite of dSprites, 0.5 to 1 there.
-        orientation: Angle in radians, anticlockwise as seen; at 0 the square stands upright, the
-            ellipse lies flat and the heart points down.
-        x: Position of the barycentre, from 0 (left) to 1 (right); see `centre`.
-        y: Position of the barycentre, from 0 (top) to 1 (bottom).
-    """
+    """What a sprite is made from."""
 
     shape: Float[Array, ""] | float
+    """0 a square, 1 an ellipse, 2 a heart; values between morph one into the next."""
     scale: Float[Array, ""] | float
+    """Size relative to the largest sprite of dSprites, 0.5 to 1 there."""
     orientation: Float[Array, ""] | float
+    """Angle in radians, anticlockwise as seen; at 0 the square stands upright, the
+    ellipse lies flat and the heart points down."""
     x: Float[Array, ""] | float
+    """Position of the barycentre, from 0 (left) to 1 (right); see `centre`."""
     y: Float[Array, ""] | float
+    """Position of the barycentre, from 0 (top) to 1 (bottom)."""
 
 
 class Moments(NamedTuple):
-    """What can be measured on an image alone.
-
-    Attributes:
-        x: Barycentre from the left border (0) to the right one (1).
-        y: Barycentre from the top (0) to the bottom (1).
-        size: Square root of the area as a share of the frame.
-        elongation: Logarithm of the ratio of the principal second moments; 0 when round.
-        mass: Sum of the pixels.
-    """
+    """What can be measured on an image alone."""
 
     x: Scalar
+    """Barycentre from the left border (0) to the right one (1)."""
     y: Scalar
+    """Barycentre from the top (0) to the bottom (1)."""
     size: Scalar
+    """Square root of the area as a share of the frame."""
     elongation: Scalar
+    """Logarithm of the ratio of the principal second moments; 0 when round."""
     mass: Scalar
+    """Sum of the pixels."""
 
 
 def centre(position: Float[Array, "..."] | float) -> Float[Array, "..."] | float:
     """Where in the frame, from 0 to 1, a sprite with the factor `position` (x or y) is centred.
+
+    Args:
+        position: the factor, from 0 to 1.
+
+    Returns:
+        The place, a share of the frame's side.
 
     >>> centre(0.0), centre(0.5), centre(1.0)
     (0.25, 0.5, 0.75)
@@ -157,7 +178,8 @@ def render(factors: Factors, *, size: int = 64) -> Float[Array, "size size 1"]:
     Raises:
         ValueError: A factor is not a scalar, or `size` is not positive.
 
-    Source: the factors of dSprites (Matthey et al., 2017).
+    References:
+        The factors of dSprites (Matthey et al., 2017).
 
     >>> image = render(Factors(shape=0, scale=1.0, orientation=0.0, x=0.5, y=0.5))
     >>> image.shape, round(float(image.mean()), 3)
@@ -230,8 +252,9 @@ def moments(image: Float[Array, "height width 1"] | Float[Array, "height width"]
     Raises:
         ValueError: The image has more than one channel or is not an image.
 
-    Source: the barycentre and area by which Plumerault et al. (ICLR 2020) measure position and
-    scale on dSprites.
+    References:
+        The barycentre and area by which Plumerault et al. (ICLR 2020) measure position and scale on
+        dSprites.
 
     >>> import jax.numpy as jnp
     >>> found = moments(jnp.zeros((8, 8, 1)).at[2:4, 4:8].set(1.0))
@@ -272,8 +295,9 @@ def is_valid(
     Raises:
         ValueError: The image has more than one channel or is not an image.
 
-    Source: the Euler number from counts of 2 by 2 windows is that of Gray, Local Properties of
-    Binary Images in Two Dimensions (1971).
+    References:
+        The Euler number from counts of 2 by 2 windows is that of Gray, Local Properties of Binary
+        Images in Two Dimensions (1971).
 
     >>> image = render(Factors(shape=2, scale=0.7, orientation=1.0, x=0.2, y=0.9))
     >>> bool(is_valid(image)), bool(is_valid(0.5 * image)), bool(is_valid(1 - image))

@@ -7,6 +7,8 @@ import numpy as np
 
 from latent_flows.data.dataset import Dataset
 
+__all__ = ["CHUNK", "with_labels"]
+
 CHUNK = 4096
 """Examples that are looked at at once."""
 

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from latent_flows.data.dataset import Dataset, from_arrays
 from latent_flows.typing import Scalar
 
+__all__ = ["MARGIN", "NOISE", "SECTORS", "SIZES", "dataset", "height", "immersion"]
+
 SIZES = {"train": 4000, "test": 1000}
 """Points of each split."""
 INNER, OUTER = 0.4, 1.0
@@ -29,6 +31,12 @@ def height(uv: Float[Array, "2"]) -> Scalar:
     r"""The surface over the plane, with values in [-1, 1].
 
     $$h(u, v) = \sin(\tfrac{\pi}{2} u)\, \cos(\pi v)$$
+
+    Args:
+        uv: a place on the plane, `(u, v)`.
+
+    Returns:
+        The height there.
     """
     return jnp.sin(jnp.pi / 2 * uv[0]) * jnp.cos(jnp.pi * uv[1])
 

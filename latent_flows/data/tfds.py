@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from latent_flows._extras import extra
 from latent_flows.data.dataset import Dataset, Examples, from_arrays, to_unit
+
+__all__ = ["IN_MEMORY", "dataset", "names", "splits"]
 
 IN_MEMORY = 2**30
 """Sets of at most this many bytes, decoded, are decoded once and kept."""
@@ -43,7 +46,8 @@ def dataset(
         ValueError: The set is not there, has no such split, holds no 8-bit images, was prepared in
             a format without random access, or has images of varied size and no `size` was given.
 
-    Source: the layout on disk is that of TensorFlow Datasets.
+    References:
+        The layout on disk is that of TensorFlow Datasets.
 
     >>> dataset("mnist", data_dir="/nowhere")
     Traceback (most recent call last):
@@ -88,6 +92,9 @@ def splits(name: str, data_dir: str | os.PathLike[str] | None = None) -> list[st
         name: As in `dataset`.
         data_dir: As in `dataset`.
 
+    Returns:
+        Their names.
+
     Raises:
         ValueError: The set is not there.
     """
@@ -106,7 +113,8 @@ def names(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
     >>> "mnist" in names()
     True
     """
-    import tensorflow_datasets  # noqa: PLC0415 (slow to import)
+    with extra("data"):
+        import tensorflow_datasets
 
     folder = _folder(data_dir)
     prepared = [path.parts[len(folder.parts)] for path in folder.glob("*/**/dataset_info.json")]
@@ -120,8 +128,9 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path:
 
 def _builder(name: str, folder: Path) -> Any:
     """What reads a prepared set."""
-    import tensorflow_datasets  # noqa: PLC0415
-    from tensorflow_datasets.core.read_only_builder import builder_from_files  # noqa: PLC0415
+    with extra("data"):
+        import tensorflow_datasets
+        from tensorflow_datasets.core.read_only_builder import builder_from_files
 
     # The registry of TFDS, and so `tfds.data_source`, asks the network about a set that is absent.
     set_name, _, version = name.partition(":")
@@ -139,7 +148,8 @@ def _builder(name: str, folder: Path) -> Any:
 
 def _open(name: str, split: str, folder: Path) -> tuple[Any, Any]:
     """A sequence of undecoded records with `__getitems__`, and the features of one."""
-    import tensorflow_datasets  # noqa: PLC0415
+    with extra("data"):
+        import tensorflow_datasets
 
     builder = _builder(name, folder)
     features = builder.info.features
@@ -190,7 +200,8 @@ def _records(
 
 
 def _decode(encoded: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "height width c"]:
-    from PIL import Image, ImageOps  # noqa: PLC0415
+    with extra("data"):
+        from PIL import Image, ImageOps
 
     height, width, channels = shape
     image: Image.Image = Image.open(io.BytesIO(encoded))

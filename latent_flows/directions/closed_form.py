@@ -6,6 +6,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows.norms import safe_norm
 
+__all__ = ["ganspace", "random_directions", "sefa"]
+
 
 def sefa(weight: Float[Array, "m d"], count: int) -> Float[Array, "count d"]:
     r"""The directions that the first layer of a generator stretches most.

@@ -21,6 +21,17 @@ from latent_flows._transforms import keep_compiled
 from latent_flows.directions.model import Direction, DirectionModel, PotentialModel
 from latent_flows.typing import Latent, Scalar
 
+__all__ = [
+    "Distribution",
+    "Quantile",
+    "check_reach",
+    "place",
+    "place_many",
+    "sample",
+    "shift",
+    "shift_many",
+]
+
 _FLOW_STEPS = 16
 _CORRECTIONS = 2  # Newton steps after a flow, which leave an error of its size to the fourth power
 

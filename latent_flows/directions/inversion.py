@@ -17,6 +17,8 @@ from latent_flows.limits import floats
 from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar
 
+__all__ = ["Inversion", "Projection", "invert", "projection", "shape_made", "to_ball"]
+
 Projection: TypeAlias = Callable[[Latent], Latent]
 """`z -> z`, onto the set of latents that are allowed."""
 
@@ -147,7 +149,14 @@ def invert(
 
 
 def projection(project: Projection | float | None) -> Projection:
-    """A projection from what `invert` takes as one: a callable, the radius of a ball, or None."""
+    """A projection from what `invert` takes as one: a callable, the radius of a ball, or None.
+
+    Args:
+        project: a callable `z -> z`, the radius of a ball, or None for no projection.
+
+    Returns:
+        The projection, `z -> z`.
+    """
     if project is None:
         return lambda z: z
     if callable(project):
@@ -158,7 +167,15 @@ def projection(project: Projection | float | None) -> Projection:
 
 
 def shape_made(generator: Generator, z: Latent) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of a generator's sample, once its latent is known to be one vector."""
+    """The shape and dtype of a generator's sample, once its latent is known to be one vector.
+
+    Args:
+        generator: `z -> x`.
+        z: a latent, whose shape is looked at.
+
+    Returns:
+        The shape and dtype; nothing is computed.
+    """
     if z.ndim != 1 or not jnp.issubdtype(z.dtype, jnp.floating):
         raise ValueError(
             f"expected one latent, a vector of floats, got shape {z.shape} and dtype {z.dtype}; "

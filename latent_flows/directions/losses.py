@@ -11,13 +11,14 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, Float
 
 from latent_flows.choices import choose
 from latent_flows.directions.transformations import Image, Mask
 from latent_flows.limits import floats
 from latent_flows.typing import Scalar
+
+__all__ = ["LOSSES", "Loss", "blurred_error", "dssim", "loss", "mse"]
 
 Loss: TypeAlias = Callable[[Image, Image, Mask], Scalar]
 """`(x, y, mask) -> scalar`, 0 where the images agree."""
@@ -126,6 +127,9 @@ def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:
     >>> print(dssim(x, x, jnp.ones((8, 8))) < 1e-6, dssim(x, 1 - x, jnp.ones((8, 8))) > 0.5)
     True True
     """
+
+    import scipy.linalg
+
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma} pixels")
     mask = _check(x, y, mask)
@@ -220,6 +224,9 @@ def _blur_root(side: int, sigma: float) -> Float[np.ndarray, "rank side"]:
 
     The autocorrelation of the kernel is that quadratic form; the wider the blur the lower its rank.
     """
+
+    import scipy.linalg
+
     half = _kernel(max(side, int(np.ceil(8 * sigma)) + 1), sigma)
     kernel = np.concatenate([half[:0:-1], half])
     autocorrelation = np.convolve(kernel, kernel)[len(kernel) - 1 :][:side]

@@ -19,6 +19,15 @@ from latent_flows.norms import safe_sqrt
 from latent_flows.potentials import PotentialNet
 from latent_flows.typing import Latent, Scalar
 
+__all__ = [
+    "Direction",
+    "DirectionModel",
+    "PotentialModel",
+    "calibrate",
+    "fit_direction",
+    "fit_potential",
+]
+
 _FEWEST = 4  # trajectories left after dropping, so that some can be held out
 _SLOPE_FLOOR = 1e-3  # least slope of g as a share of its mean, so that g has an inverse
 _SPEED_LIMIT = 10.0  # how much faster a flow may be than where it was trained, typically

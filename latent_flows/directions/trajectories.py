@@ -17,6 +17,8 @@ from latent_flows.directions.losses import Loss
 from latent_flows.directions.transformations import Transformation
 from latent_flows.typing import Generator, Latent
 
+__all__ = ["Trajectories", "trajectories"]
+
 
 class Trajectories(NamedTuple):
     """Latents whose images are transformed copies of those of `z0`.

@@ -21,6 +21,22 @@ from jaxtyping import Array, Float
 from latent_flows.choices import choose
 from latent_flows.typing import Scalar
 
+__all__ = [
+    "TRANSFORMATIONS",
+    "Image",
+    "Mask",
+    "Transformation",
+    "brightness",
+    "contrast",
+    "hue",
+    "rotate",
+    "saturation",
+    "transformation",
+    "translate_x",
+    "translate_y",
+    "zoom",
+]
+
 Image: TypeAlias = Float[Array, "h w c"]
 Mask: TypeAlias = Float[Array, "h w"]
 

@@ -9,6 +9,8 @@ from jaxtyping import Array, Bool, Float
 from latent_flows.choices import choose
 from latent_flows.norms import safe_sqrt
 
+__all__ = ["Correlation", "correlation"]
+
 
 class Correlation(NamedTuple):
     """How `f` attributes go with the time of `k` traversals, averaged over their starts."""

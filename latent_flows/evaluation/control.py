@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float
 from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Scalar
 
+__all__ = ["ControlScore", "control_score"]
+
 
 class ControlScore(NamedTuple):
     """How well a factor does what it is asked, and how little the others do."""

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from latent_flows.limits import floats
 from latent_flows.typing import Generator, Latent, Scalar
 
+__all__ = ["EquivarianceError", "equivariance_error"]
+
 
 class EquivarianceError(NamedTuple):
     """Distances of a true sequence from what a flow makes of its first sample."""

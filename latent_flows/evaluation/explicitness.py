@@ -1,14 +1,18 @@
 """Modularity and explicitness: does a code know of one factor only, are factors easy to read?"""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
+from latent_flows._extras import extra
 from latent_flows.evaluation.information import informed
 from latent_flows.evaluation.labelled import labelled, split
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+__all__ = ["Modularity", "modularity"]
 
 
 class Modularity(NamedTuple):
@@ -68,6 +72,9 @@ def modularity(
     >>> round(score.modularity, 2), score.explicitness > 0.8
     (1.0, True)
     """
+    with extra("evaluation"):
+        from sklearn.linear_model import LogisticRegression
+
     train, test = split(labelled(codes, factors, least_factors=2), held_out, seed)
     mean, deviation = train.codes.mean(0), train.codes.std(0)
     known, judged = (
@@ -83,9 +90,13 @@ def modularity(
 
 
 def _area(
-    model: LogisticRegression, codes: Float[np.ndarray, "n d"], truth: Int[np.ndarray, "n"]
+    model: "LogisticRegression", codes: Float[np.ndarray, "n d"], truth: Int[np.ndarray, "n"]
 ) -> float:
     """Area under the ROC curve of each value against the rest, averaged."""
+
+    with extra("evaluation"):
+        from sklearn.metrics import roc_auc_score
+
     chances = model.predict_proba(codes)
     present = [
         (truth == value, chance)

@@ -2,7 +2,8 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy import linalg
+
+__all__ = ["Features", "frechet_distance"]
 
 Features = Float[np.ndarray, "n d"]
 
@@ -33,6 +34,9 @@ def frechet_distance(one: Features, other: Features) -> float:
     >>> round(frechet_distance(points, points + [3.0, 4.0, 0.0]), 6)
     25.0
     """
+
+    from scipy import linalg
+
     sets = [np.asarray(points, np.float64) for points in (one, other)]
     shapes = [list(points.shape) for points in sets]
     if (

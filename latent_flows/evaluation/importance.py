@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from sklearn.base import clone
-from sklearn.ensemble import GradientBoostingClassifier
 
+from latent_flows._extras import extra
 from latent_flows.evaluation.labelled import labelled, split
+
+__all__ = ["DCI", "dci"]
 
 
 class DCI(NamedTuple):
@@ -66,6 +67,11 @@ def dci(
     >>> [round(value, 3) for value in score[:3]]
     [1.0, 1.0, 1.0]
     """
+
+    with extra("evaluation"):
+        from sklearn.base import clone
+        from sklearn.ensemble import GradientBoostingClassifier
+
     both = labelled(codes, factors, least_codes=2, least_factors=2)
     train, test = split(both, held_out, seed)
     model = GradientBoostingClassifier(random_state=seed) if model is None else model

@@ -5,6 +5,8 @@ from jaxtyping import ArrayLike, Float, Int
 
 from latent_flows.evaluation.labelled import Labelled, discretise, labelled
 
+__all__ = ["informed", "mig", "mutual_information"]
+
 
 def mutual_information(
     codes: Int[np.ndarray, "n d"], factors: Int[np.ndarray, "n f"]
@@ -16,6 +18,9 @@ def mutual_information(
     Args:
         codes: whole numbers of at least 0, such as those of `discretise`.
         factors: the same.
+
+    Returns:
+        One row a code and one column a factor.
 
     >>> bits = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     >>> mutual_information(bits, bits).round(3).tolist()
@@ -34,7 +39,15 @@ def _of_pair(a: Int[np.ndarray, "n"], b: Int[np.ndarray, "n"]) -> float:
 
 
 def informed(both: Labelled, bins: int) -> Float[np.ndarray, "d f"]:
-    """Mutual information of codes in bins and of factors."""
+    """Mutual information of codes in bins and of factors.
+
+    Args:
+        both: codes and factors.
+        bins: bins of each code.
+
+    Returns:
+        One row a code and one column a factor, in nats.
+    """
     return mutual_information(discretise(both.codes, bins), both.factors)
 
 

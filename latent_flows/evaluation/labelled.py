@@ -5,11 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
+__all__ = ["Labelled", "check_pair", "discretise", "labelled", "split"]
+
 
 class Labelled(NamedTuple):
     """Codes, and the factors of the examples that they stand for."""
 
     codes: Float[np.ndarray, "n d"]
+    """One row an example."""
     factors: Int[np.ndarray, "n f"]
     """The values of each factor by their ranks, 0 to the number of values - 1."""
 
@@ -24,6 +27,9 @@ def labelled(
         factors: `[n, f]`, each column with few different values, whole numbers or not.
         least_codes: how many columns of codes it takes.
         least_factors: how many factors it takes.
+
+    Returns:
+        Both, with the factors as whole numbers from 0.
 
     Raises:
         ValueError: shapes that do not fit, numbers that are not finite, a factor that never
@@ -62,6 +68,13 @@ def check_pair(
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n f"]]:
     """Codes and factors as finite matrices of one length.
 
+    Args:
+        codes: one row an example.
+        factors: one row an example.
+
+    Returns:
+        Both as matrices of floats.
+
     Raises:
         ValueError: they are not.
     """
@@ -88,6 +101,9 @@ def split(both: Labelled, held_out: float, seed: int) -> tuple[Labelled, Labelle
         both: everything.
         held_out: share of the rest, in (0, 1).
         seed: of the choice.
+
+    Returns:
+        The part to learn from, then the part to judge on.
 
     Raises:
         ValueError: the share is out of its range, or leaves nothing to judge on, or nothing to

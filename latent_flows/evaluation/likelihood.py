@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from latent_flows.objectives import gaussian_kl
 from latent_flows.typing import Latent, Scalar
 
+__all__ = ["Encoder", "LogLikelihood", "elbo", "iwae_bound"]
+
 Encoder: TypeAlias = Callable[[Array], tuple[Latent, Latent]]
 """`x -> (mean, std)` of the diagonal Gaussian `q(z | x)`."""
 
@@ -30,27 +32,26 @@ def elbo(
 ) -> Scalar:
     r"""Evidence lower bound of one `x`, its divergence in closed form.
 
-    .. math::
-        \mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \,\|\, N(0, I)) \le \log p(x)
+    $$\mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \,\|\, N(0, I)) \le \log p(x)$$
 
     The expectation is a mean over `samples` reparametrised draws, so the value is an unbiased
     estimate of the bound and differentiable in whatever the two callables close over.
 
     Args:
-      key: randomness of the draws.
-      encode: `x -> (mean, std)`, both `[d]`, `std > 0`.
-      log_likelihood: `(x, z) -> log p(x | z)`, a scalar in nats.
-      x: one example, of any shape.
-      samples: number of draws, at least 1. More than 64 are scanned in pieces of 64.
+        key: randomness of the draws.
+        encode: `x -> (mean, std)`, both `[d]`, `std > 0`.
+        log_likelihood: `(x, z) -> log p(x | z)`, a scalar in nats.
+        x: one example, of any shape.
+        samples: number of draws, at least 1. More than 64 are scanned in pieces of 64.
 
     Returns:
-      A scalar, in nats.
+        A scalar, in nats.
 
     Raises:
-      ValueError: `samples` is below 1, or the callables return wrong shapes.
+        ValueError: `samples` is below 1, or the callables return wrong shapes.
 
     References:
-      Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, equation 3 and appendix B.
+        Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, equation 3 and appendix B.
 
     >>> import jax, jax.numpy as jnp
     >>> encode = lambda x: (x / 2, jnp.full_like(x, 0.5**0.5))  # the posterior of x = z + noise
@@ -76,29 +77,28 @@ def iwae_bound(
 ) -> Scalar:
     r"""Importance-weighted lower bound on `log p(x)` of one `x`.
 
-    .. math::
-        \log \frac{1}{m} \sum_{i=1}^{m} \frac{p(x|z_i)\, p(z_i)}{q(z_i|x)},
-        \qquad z_i \sim q(z|x)
+    $$\log \frac{1}{m} \sum_{i=1}^{m} \frac{p(x|z_i)\, p(z_i)}{q(z_i|x)},
+      \qquad z_i \sim q(z|x)$$
 
     Its expectation grows with `m` from the ELBO (`m = 1`) to `log p(x)`; with the exact posterior
     it is `log p(x)` for every `m` and every draw.
 
     Args:
-      key: randomness of the draws.
-      encode: `x -> (mean, std)`, both `[d]`, `std > 0`.
-      log_likelihood: `(x, z) -> log p(x | z)`, a scalar in nats.
-      x: one example, of any shape.
-      samples: `m`, at least 1. Memory does not grow beyond 64 decoded draws at a time (unless the
-        bound is differentiated in reverse mode, which keeps them all).
+        key: randomness of the draws.
+        encode: `x -> (mean, std)`, both `[d]`, `std > 0`.
+        log_likelihood: `(x, z) -> log p(x | z)`, a scalar in nats.
+        x: one example, of any shape.
+        samples: `m`, at least 1. Memory does not grow beyond 64 decoded draws at a time (unless the
+            bound is differentiated in reverse mode, which keeps them all).
 
     Returns:
-      A scalar, in nats.
+        A scalar, in nats.
 
     Raises:
-      ValueError: `samples` is below 1, or the callables return wrong shapes.
+        ValueError: `samples` is below 1, or the callables return wrong shapes.
 
     References:
-      Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, equation 8.
+        Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, equation 8.
 
     >>> import jax, jax.numpy as jnp
     >>> encode = lambda x: (x / 2, jnp.full_like(x, 0.5**0.5))  # the posterior of x = z + noise

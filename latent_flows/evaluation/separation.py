@@ -2,9 +2,11 @@
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from sklearn.svm import LinearSVC
 
+from latent_flows._extras import extra
 from latent_flows.evaluation.labelled import check_pair, labelled, split
+
+__all__ = ["sap"]
 
 
 def sap(
@@ -76,6 +78,10 @@ def _named(
     codes: ArrayLike, factors: ArrayLike, held_out: float, seed: int
 ) -> Float[np.ndarray, "d f"]:
     """Held-out accuracies of naming each factor from each code alone."""
+
+    with extra("evaluation"):
+        from sklearn.svm import LinearSVC
+
     train, test = split(labelled(codes, factors, least_codes=2), held_out, seed)
     scores = np.empty((train.codes.shape[1], train.factors.shape[1]))
     for i, j in np.ndindex(*scores.shape):

@@ -7,11 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
-from sklearn.linear_model import LogisticRegression
 
+from latent_flows._extras import extra
 from latent_flows.batches import in_batches
 from latent_flows.evaluation.labelled import labelled
 from latent_flows.typing import Latent
+
+__all__ = [
+    "Recognition",
+    "Sampler",
+    "beta_vae_score",
+    "factor_vae_score",
+    "sampler_of_examples",
+    "sampler_of_model",
+]
 
 # So many groups of examples are in memory at once.
 _AT_ONCE = 64
@@ -36,6 +45,9 @@ def sampler_of_examples(codes: ArrayLike, factors: ArrayLike) -> Sampler:
     Args:
         codes: `[n, d]`.
         factors: the true ones, `[n, f]`, discrete.
+
+    Returns:
+        A `Sampler` for the scores.
 
     Raises:
         ValueError: see `labelled`; also a value that only one example has.
@@ -78,6 +90,9 @@ def sampler_of_model(
     Args:
         sample_factors: a key to the factors of one example, independent of each other.
         represent: factors to the code of the example that they make: renders it, and encodes.
+
+    Returns:
+        A `Sampler` for the scores.
 
     Raises:
         ValueError: factors or codes are no vectors.
@@ -146,6 +161,10 @@ def beta_vae_score(
     >>> beta_vae_score(jax.random.key(0), same, train=100, test=50).accuracy
     1.0
     """
+
+    with extra("evaluation"):
+        from sklearn.linear_model import LogisticRegression
+
     _check(sampler, batch_size=(batch_size, 1), train=(train, sampler.factors), test=(test, 1))
     labels, points = _groups(_difference, sampler, batch_size, key, train + test)
     if len(np.unique(labels[:train])) < sampler.factors:

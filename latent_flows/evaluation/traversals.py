@@ -12,11 +12,14 @@ from latent_flows.limits import floats
 from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar
 
+__all__ = ["Dominance", "Traversal", "dominance", "equal_length_scale", "path_length", "traverse"]
+
 
 class Traversal(NamedTuple):
     """A path in latent space with what is generated along it."""
 
     zs: Float[Array, "t d"]
+    """The latents at the times asked for."""
     samples: Float[Array, "t ..."]
     """`g(z_t)`."""
     length: Scalar
@@ -35,13 +38,15 @@ def path_length(samples: Float[Array, "t ..."]) -> Scalar:
     Args:
         samples: the corners, of any event shape.
 
+    Returns:
+        The length, in the units of the samples.
+
     Raises:
         ValueError: for samples that are not floats.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> float(path_length(jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])))
-        6.0
+    >>> import jax.numpy as jnp
+    >>> float(path_length(jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])))
+    6.0
     """
     floats("path_length", samples=samples)
     steps = jnp.diff(samples, axis=0)
@@ -66,6 +71,9 @@ def traverse(
         ts: times, the first being that of `z0`.
         scale: factor on the velocity; negative for the reversed flow.
         **options: of `flows.integrate`.
+
+    Returns:
+        A `Traversal`.
     """
     factor = jnp.asarray(scale)
     path = flows.integrate(lambda t, z: factor * field(t, z), z0, ts, **options)
@@ -91,11 +99,13 @@ def equal_length_scale(
         target: the wanted lengths.
         rounds: iterations.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> scale = equal_length_scale(lambda a: 2.0 * a, jnp.array([6.0, 1.0]))
-        >>> bool(jnp.allclose(scale, jnp.array([3.0, 0.5])))
-        True
+    Returns:
+        The factor, one for each target, between 1e-4 and 1e4.
+
+    >>> import jax.numpy as jnp
+    >>> scale = equal_length_scale(lambda a: 2.0 * a, jnp.array([6.0, 1.0]))
+    >>> bool(jnp.allclose(scale, jnp.array([3.0, 0.5])))
+    True
     """
     scale, slope = jnp.zeros_like(target), jnp.ones_like(target)
     last_scale = last_length = jnp.full_like(target, jnp.nan)
@@ -138,13 +148,15 @@ def dominance(
         valid: which of them to count: attributes of a broken image mean nothing.
         ranges: the range of each attribute in the data.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> before = jnp.zeros((1, 2, 2))
-        >>> after = jnp.array([[[0.3, 0.1], [0.3, -0.1]]])
-        >>> result = dominance(before, after, jnp.ones((1, 2), bool), jnp.ones(2))
-        >>> result.share.round(2).tolist(), result.winner.tolist()
-        ([0.75], [0])
+    Returns:
+        A `Dominance`.
+
+    >>> import jax.numpy as jnp
+    >>> before = jnp.zeros((1, 2, 2))
+    >>> after = jnp.array([[[0.3, 0.1], [0.3, -0.1]]])
+    >>> result = dominance(before, after, jnp.ones((1, 2), bool), jnp.ones(2))
+    >>> result.share.round(2).tolist(), result.winner.tolist()
+    ([0.75], [0])
     """
     # Whole numbers are attributes too, of which differences must not wrap.
     moved = (1.0 * jnp.asarray(after) - 1.0 * jnp.asarray(before)) / ranges

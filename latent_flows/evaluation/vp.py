@@ -13,16 +13,16 @@ from latent_flows.classifiers import PairClassifier, shrink
 from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
+__all__ = ["VPScore", "vp_score"]
+
 
 class VPScore(NamedTuple):
-    """Shares of pairs whose label the classifier names correctly, in [0, 1].
-
-    `accuracy` is over the held-out pairs (this is the score), `train_accuracy` over the pairs it
-    was trained on (1 when it memorised them).
-    """
+    """Shares of pairs whose label the classifier names correctly, in [0, 1]."""
 
     accuracy: Scalar
+    """Over the held-out pairs; this is the score."""
     train_accuracy: Scalar
+    """Over the pairs that it was trained on; 1 when it memorised them."""
 
 
 def vp_score(
@@ -43,9 +43,8 @@ def vp_score(
     A fresh convolutional network sees `before` and `after - before`, learns from a random
     `train_fraction` of the pairs which of the traversals made each, and is scored on the rest:
 
-    .. math::
-        \mathrm{VP} = \frac{1}{|\text{held out}|} \sum_{i \in \text{held out}}
-            [\hat k(x_i, x'_i) = k_i]
+    $$\mathrm{VP} = \frac{1}{|\text{held out}|} \sum_{i \in \text{held out}}
+      [\hat k(x_i, x'_i) = k_i]$$
 
     Few training pairs make it a test of how *simple* the changes are. Chance is one over the
     number of traversals. The score depends on **how far** each traversal goes: a longer step is
@@ -59,27 +58,27 @@ def vp_score(
     `jax.vmap` over keys gives several seeds in one call (splits and networks both differ).
 
     Args:
-      key: randomness of the split, the network and the batches.
-      before: images at the start of the traversals, grey or colour.
-      after: images at their ends.
-      labels: which traversal, 0 to K - 1.
-      train_fraction: share of the pairs to learn from, in (0, 1).
-      width: channels of the first layer.
-      steps: steps of Adam.
-      batch_size: pairs a step, drawn with replacement.
-      learning_rate: of Adam.
-      classes: K; by default the largest label plus one, for which labels must not be traced.
+        key: randomness of the split, the network and the batches.
+        before: images at the start of the traversals, grey or colour.
+        after: images at their ends.
+        labels: which traversal, 0 to K - 1.
+        train_fraction: share of the pairs to learn from, in (0, 1).
+        width: channels of the first layer.
+        steps: steps of Adam.
+        batch_size: pairs a step, drawn with replacement.
+        learning_rate: of Adam.
+        classes: K; by default the largest label plus one, for which labels must not be traced.
 
     Returns:
-      `VPScore(accuracy, train_accuracy)`.
+        `VPScore(accuracy, train_accuracy)`.
 
     Raises:
-      ValueError: shapes, dtypes or ranges are wrong, or the fraction leaves fewer training pairs
-        than classes or nothing to score.
+        ValueError: shapes, dtypes or ranges are wrong, or the fraction leaves fewer training pairs
+            than classes or nothing to score.
 
     References:
-      Zhu, Xu and Tao, "Learning Disentangled Representations with Latent Variation
-      Predictability", ECCV 2020, section 3.3.
+        Zhu, Xu and Tao, "Learning Disentangled Representations with Latent Variation
+        Predictability", ECCV 2020, section 3.3.
 
     >>> import jax, jax.numpy as jnp
     >>> before = jax.random.uniform(jax.random.key(0), (400, 4, 4, 1))

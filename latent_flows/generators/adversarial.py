@@ -9,6 +9,8 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from latent_flows.norms import safe_norm
 from latent_flows.typing import Scalar
 
+__all__ = ["average", "discriminator_hinge", "generator_hinge", "normalise", "singular_vectors"]
+
 
 def discriminator_hinge(real: Float[Array, "n"], fake: Float[Array, "m"]) -> Scalar:
     r"""What a discriminator minimises: $E[\max(0, 1 - D(x))] + E[\max(0, 1 + D(g(z)))]$.
@@ -16,6 +18,9 @@ def discriminator_hinge(real: Float[Array, "n"], fake: Float[Array, "m"]) -> Sca
     Args:
         real: its scores of data.
         fake: its scores of a generator's images.
+
+    Returns:
+        The loss, at least 0.
 
     References:
         Lim and Ye, *Geometric GAN*, 2017; Miyato et al., 2018, equation 16.
@@ -29,6 +34,12 @@ def discriminator_hinge(real: Float[Array, "n"], fake: Float[Array, "m"]) -> Sca
 def generator_hinge(fake: Float[Array, "n"]) -> Scalar:
     r"""What its generator minimises: $-E[D(g(z))]$, of which only the scores are cut off above.
 
+    Args:
+        fake: scores of samples.
+
+    Returns:
+        The loss.
+
     >>> float(generator_hinge(jnp.array([1.0, 3.0])))
     -2.0
     """
@@ -39,6 +50,13 @@ def singular_vectors(key: PRNGKeyArray, params: PyTree) -> PyTree:
     """Random directions for `normalise` to start from: one for each matrix, `[features]`.
 
     Biases and other vectors have none: their place holds an array without elements.
+
+    Args:
+        key: a random key.
+        params: of a network; matrices are its leaves of more than one axis.
+
+    Returns:
+        Vectors, not yet of unit length, in the structure of `params`.
     """
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))
@@ -98,6 +116,15 @@ def average(mean: PyTree, value: PyTree, step: ArrayLike, decay: float) -> Any:
     r"""An exponential moving average, which forgets its start faster: $m + (1 - d_s)(x - m)$.
 
     The decay at step `s`, counted from 0, is `min(decay, (1 + s) / (10 + s))`.
+
+    Args:
+        mean: the average so far, a pytree.
+        value: what is averaged, of the same structure.
+        step: how many steps it has been averaged for.
+        decay: the share of the average that is kept, once its start is forgotten.
+
+    Returns:
+        The average, a pytree.
 
     >>> round(float(average(jnp.array(0.0), jnp.array(1.0), step=0, decay=0.99)), 3)
     0.9

@@ -14,6 +14,8 @@ from jaxtyping import Array, ArrayLike, Float
 from latent_flows.generators.layers import Conv, Conv1, Images, SelfAttention, UpConv, upsample
 from latent_flows.generators.weights import Target
 
+__all__ = ["PRESETS", "SEED", "WIDTHS", "BigGAN", "key_names"]
+
 SEED = 4  # pixels along each side of what the first layer makes
 
 WIDTHS: dict[int, tuple[int, ...]] = {
@@ -188,6 +190,12 @@ def key_names(net: BigGAN) -> dict[str, Target]:
     Weights are stored beside the vectors of a power iteration, `u0`; one more step from there
     gives the spectral norm that they are divided by, as the implementation does for inference. Its
     own batch normalisation (`mybn`) stores the same statistics under other names; either will do.
+
+    Args:
+        net: the network.
+
+    Returns:
+        The targets by key, for `weights.from_state_dict`.
 
     >>> key_names(PRESETS["biggan-128"])["blocks.3.1.theta.weight"]
     Target(path=('params', 'attentions_3', 'theta', 'kernel'), layout='conv', ...)

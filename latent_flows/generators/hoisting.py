@@ -12,6 +12,8 @@ from jaxtyping import Array
 
 from latent_flows.typing import Generator
 
+__all__ = ["hoist", "hoist_at"]
+
 
 def hoist(generator: Generator, dim: int) -> Generator:
     """The same generator as a pytree, whose leaves are the arrays that it closes over.

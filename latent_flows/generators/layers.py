@@ -13,6 +13,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+__all__ = ["Conv", "Conv1", "DownConv", "Images", "SelfAttention", "UpConv", "pool", "upsample"]
+
 Images = Float[Array, "*n height width channels"]
 
 Conv = partial(nn.Conv, kernel_size=(3, 3), padding=1)
@@ -26,6 +28,12 @@ _GLOROT = nn.initializers.glorot_uniform()
 def upsample(x: Images) -> Images:
     """Twice the height and width: the nearest pixel.
 
+    Args:
+        x: images, `[*n, h, w, c]`.
+
+    Returns:
+        `[*n, 2h, 2w, c]`.
+
     >>> upsample(jnp.arange(2.0).reshape(1, 2, 1))[..., 0].tolist()
     [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]
     """
@@ -34,6 +42,12 @@ def upsample(x: Images) -> Images:
 
 def pool(x: Images) -> Images:
     """Half the height and width: the mean of 2 x 2 pixels.
+
+    Args:
+        x: images of even height and width, `[*n, h, w, c]`.
+
+    Returns:
+        `[*n, h / 2, w / 2, c]`.
 
     >>> pool(jnp.arange(4.0).reshape(2, 2, 1)).tolist()
     [[[1.5]]]

@@ -10,6 +10,8 @@ from jaxtyping import Array, ArrayLike, Float
 from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
+__all__ = ["bernoulli", "discretised_logistic", "gaussian"]
+
 
 def bernoulli(x: Float[Array, "..."], logits: Float[Array, "..."]) -> Scalar:
     r"""Each pixel is white with a probability $p = \sigma(\text{logit})$.
@@ -21,6 +23,9 @@ def bernoulli(x: Float[Array, "..."], logits: Float[Array, "..."]) -> Scalar:
     Args:
         x: an image in [0, 1].
         logits: of its shape.
+
+    Returns:
+        The log-likelihood of the sample, in nats.
 
     Raises:
         ValueError: an image that is not of floats, two shapes.
@@ -42,6 +47,9 @@ def gaussian(x: Float[Array, "..."], mean: Float[Array, "..."], std: ArrayLike) 
         x: an image.
         mean: of its shape.
         std: positive; one number, or one a pixel.
+
+    Returns:
+        The log-likelihood of the sample, in nats.
 
     Raises:
         ValueError: an image that is not of floats, two shapes.
@@ -71,6 +79,9 @@ def discretised_logistic(
         mean: of its shape.
         scale: `s`, positive; one number, or one a pixel. The deviation is `1.81 s`.
         levels: grey values, at least 2; 256 for images of 8 bits.
+
+    Returns:
+        The log-likelihood of the sample, in nats.
 
     Raises:
         ValueError: an image that is not of floats, two shapes, or fewer levels.

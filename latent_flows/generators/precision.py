@@ -9,6 +9,8 @@ from jaxtyping import Array, DTypeLike, PyTree
 
 from latent_flows.typing import Generator
 
+__all__ = ["in_dtype"]
+
 
 def in_dtype(apply: Callable[..., Array], params: PyTree, dtype: DTypeLike) -> Generator:
     """A network with its parameters closed over, which computes in a floating dtype.

@@ -19,6 +19,8 @@ from latent_flows.generators.weights import Target
 from latent_flows.limits import at_least
 from latent_flows.typing import Latent
 
+__all__ = ["CHANNELS", "PRESETS", "Image", "ProgGAN", "ScaledConv", "key_names"]
+
 Image = Float[Array, "height width channels"]
 
 CHANNELS = (512, 512, 512, 512, 256, 128, 64, 32, 16)
@@ -29,8 +31,11 @@ class ScaledConv(nn.Module):
     """Pixel normalisation, a convolution without bias, then a stored factor and a bias."""
 
     features: int
+    """Channels of the result."""
     size: int = 3
+    """Pixels along each side of the kernel."""
     up: bool = False
+    """Whether height and width are doubled."""
     spread: bool = False
     """Whether the input is one pixel, which the kernel spreads out to its own size."""
 
@@ -61,23 +66,20 @@ class ScaledConv(nn.Module):
 class ProgGAN(nn.Module):
     """The generator of a fully grown ProgGAN, `z -> image`, in [-1, 1] nominally.
 
-    Attributes:
-        channels: features at 4, 8, ... pixels; their number sets the resolution.
-        latent_dim: dimensions of `z`, of which only the direction matters.
-        checkpoint: recompute each layer's features on the way back instead of storing them.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from latent_flows.generators.proggan import ProgGAN
-        >>> net = ProgGAN(channels=(4, 2), latent_dim=3)
-        >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones(3))
-        >>> jax.eval_shape(net.apply, variables, jnp.ones(3)).shape
-        (8, 8, 3)
+    >>> import jax, jax.numpy as jnp
+    >>> from latent_flows.generators.proggan import ProgGAN
+    >>> net = ProgGAN(channels=(4, 2), latent_dim=3)
+    >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones(3))
+    >>> jax.eval_shape(net.apply, variables, jnp.ones(3)).shape
+    (8, 8, 3)
     """
 
     channels: tuple[int, ...] = CHANNELS
+    """Features at 4, 8, ... pixels; their number sets the resolution."""
     latent_dim: int = 512
+    """Dimensions of `z`, of which only the direction matters."""
     checkpoint: bool = False
+    """Recompute each layer's features on the way back instead of storing them."""
 
     def __post_init__(self) -> None:
         at_least(self, "ProgGAN ", latent_dim=1)
@@ -115,7 +117,14 @@ class ProgGAN(nn.Module):
 
 
 def key_names(net: ProgGAN) -> dict[str, Target]:
-    """Where each key of a published state dict belongs."""
+    """Where each key of a published state dict belongs.
+
+    Args:
+        net: the network.
+
+    Returns:
+        The targets by key, for `weights.from_state_dict`.
+    """
     layers = {f"features.{i}": f"conv_{i}" for i in range(2 * len(net.channels))}
     return {
         key: target

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = ["Bytes", "Refused", "Storage", "Tensor", "open_tensors", "tensors"]
+
 _STORAGES = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
@@ -38,17 +40,24 @@ class Storage(NamedTuple):
     """A run of numbers in the file, which several tensors may share."""
 
     kind: str
+    """The name of its class, which says the dtype."""
     key: str
+    """Its name in the file."""
     length: int
+    """How many numbers it has."""
 
 
 class Tensor(NamedTuple):
     """A tensor that has not been read yet: a strided window onto a storage."""
 
     storage: Storage
+    """What it looks onto."""
     offset: int
+    """Where in the storage it starts, in numbers."""
     shape: tuple[int, ...]
+    """Its shape."""
     strides: tuple[int, ...]
+    """How far the next entry along each axis is, in numbers."""
 
 
 class Refused(ValueError):
@@ -64,6 +73,9 @@ def open_tensors(path: Path) -> Iterator[tuple[Any, Callable[[Tensor], np.ndarra
 
     Args:
         path: a file of `torch.save`, in today's format or in that of before 1.6.
+
+    Returns:
+        A context with the object, and a function that reads a tensor of it.
 
     Raises:
         ValueError: the pickle names anything but tensors, dicts, lists and numbers (nothing of it
@@ -210,7 +222,14 @@ def _array(tensor: Tensor, read: Bytes) -> np.ndarray:
 
 
 def tensors(tree: Any) -> dict[str, Tensor]:
-    """The tensors of nested dicts, by their names joined with dots; everything else is left out."""
+    """The tensors of nested dicts, by their names joined with dots; everything else is left out.
+
+    Args:
+        tree: what was read.
+
+    Returns:
+        The tensors by name.
+    """
     found: dict[str, Tensor] = {}
     for name, value in tree.items() if isinstance(tree, Mapping) else ():
         if isinstance(value, Tensor):

@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
-from sklearn.cluster import KMeans
 
+from latent_flows._extras import extra
 from latent_flows.typing import Latent, Scalar
+
+__all__ = ["RBF", "StdNetwork", "init_rbf", "precision", "std"]
 
 
 class RBF(NamedTuple):
@@ -75,6 +77,10 @@ def init_rbf(
     >>> bool(near[0] < 0.5), far.round(3).tolist()
     (True, [10.0, 10.0, 10.0])
     """
+
+    with extra("evaluation"):
+        from sklearn.cluster import KMeans
+
     points = np.asarray(codes)
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"codes must be finite and of shape [n, d], got shape {points.shape}")
@@ -131,6 +137,13 @@ def precision(params: RBF, z: Latent) -> Float[Array, "*event"]:
 
 def std(params: RBF, z: Latent) -> Float[Array, "*event"]:
     r"""The deviation $\sigma(z)$ whose precision is `precision`.
+
+    Args:
+        params: from `init_rbf`, fitted.
+        z: a latent.
+
+    Returns:
+        The deviation, of the shape of a sample.
 
     >>> import jax.numpy as jnp
     >>> rbf = RBF(jnp.zeros((1, 2)), jnp.ones(1), jnp.zeros((1, 1)), jnp.array(0.25))

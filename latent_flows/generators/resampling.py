@@ -8,16 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+__all__ = ["Image", "fir_kernel", "upfirdn"]
+
 Image = Float[Array, "height width channels"]
 
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> np.ndarray:
     """The separable filter with these taps along both axes, its sum `gain`.
 
-    Example:
-        >>> from latent_flows.generators.resampling import fir_kernel
-        >>> fir_kernel([1, 1]).tolist()
-        [[0.25, 0.25], [0.25, 0.25]]
+    Args:
+        taps: of the filter along one axis.
+        gain: the sum of all.
+
+    Returns:
+        The kernel, two-dimensional, float32.
+
+    >>> from latent_flows.generators.resampling import fir_kernel
+    >>> fir_kernel([1, 1]).tolist()
+    [[0.25, 0.25], [0.25, 0.25]]
     """
     kernel = np.outer(taps, taps)
     return (gain * kernel / kernel.sum()).astype(np.float32)
@@ -39,8 +47,6 @@ def upfirdn(
 
     which is a convolution, so the kernel is mirrored against what neural networks call one.
 
-    Source: Karras et al., Analyzing and Improving the Image Quality of StyleGAN (CVPR 2020).
-
     Args:
         x: the image.
         kernel: the filter, the same for every channel.
@@ -54,12 +60,14 @@ def upfirdn(
     Raises:
         ValueError: wrong ranks, factors below one, or a filter larger than the padded image.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from latent_flows.generators.resampling import fir_kernel, upfirdn
-        >>> x = jnp.arange(4.0).reshape(2, 2, 1)
-        >>> upfirdn(x, jnp.ones((2, 2)), up=2, pad=(1, 0))[..., 0].astype(int).tolist()
-        [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    References:
+        Karras et al., Analyzing and Improving the Image Quality of StyleGAN (CVPR 2020).
+
+    >>> import jax.numpy as jnp
+    >>> from latent_flows.generators.resampling import fir_kernel, upfirdn
+    >>> x = jnp.arange(4.0).reshape(2, 2, 1)
+    >>> upfirdn(x, jnp.ones((2, 2)), up=2, pad=(1, 0))[..., 0].astype(int).tolist()
+    [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
     """
     if x.ndim != 3 or jnp.ndim(kernel) != 2:
         raise ValueError(

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from latent_flows.generators.layers import Conv, Conv1, DownConv, Images, UpConv, pool, upsample
 from latent_flows.generators.weights import Target
 
+__all__ = ["PRESETS", "SEED", "SNGAN", "Discriminator", "key_names"]
+
 SEED = 4  # pixels along each side of what the first layer makes
 
 _GLOROT = nn.initializers.glorot_uniform()
@@ -104,6 +106,12 @@ def key_names(net: SNGAN) -> dict[str, Target]:
 
     A block's convolutions stand in a state dict twice, as `conv1` and in the sequence `model`;
     either name will do.
+
+    Args:
+        net: the network.
+
+    Returns:
+        The targets by key, for `weights.from_state_dict`.
 
     >>> key_names(SNGAN(channels=(4, 4)))["model.2.conv1.weight"]
     Target(path=('params', 'block0', 'conv1', 'kernel'), layout='conv', ...)

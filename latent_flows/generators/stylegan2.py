@@ -23,6 +23,26 @@ from latent_flows.generators.weights import Target
 from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent
 
+__all__ = [
+    "CHANNELS",
+    "MAPPING_RATE",
+    "PRESETS",
+    "TAPS",
+    "EqualDense",
+    "Image",
+    "ModulatedConv",
+    "Noise",
+    "Space",
+    "StyleGAN2",
+    "StyledConv",
+    "Styles",
+    "ToRGB",
+    "generator",
+    "key_names",
+    "mean_w",
+    "with_mean_w",
+]
+
 Image = Float[Array, "height width channels"]
 Styles = Float[Array, "layers d"]
 Noise: TypeAlias = Literal["stored", "none"] | PRNGKeyArray
@@ -43,9 +63,13 @@ class EqualDense(nn.Module):
     """A dense layer with an equalised learning rate: factors at run time, not in the weights."""
 
     features: int
+    """Channels of the result."""
     rate: float = 1.0
+    """The learning rate, as a factor on weights that are drawn the larger for it."""
     bias_init: float = 0.0
+    """What the bias starts at."""
     activate: bool = False
+    """Whether a leaky ReLU follows."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "features"]:
@@ -67,9 +91,13 @@ class ModulatedConv(nn.Module):
     """
 
     features: int
+    """Channels of the result."""
     size: int = 3
+    """Pixels along each side of the kernel."""
     demodulate: bool = True
+    """Whether the result is scaled back to unit variance."""
     up: bool = False
+    """Whether height and width are doubled."""
 
     @nn.compact
     def __call__(self, x: Image, w: Latent) -> Image:
@@ -105,7 +133,9 @@ class StyledConv(nn.Module):
     """A modulated convolution, noise of a learned strength, a bias and a leaky ReLU."""
 
     features: int
+    """Channels of the result."""
     up: bool = False
+    """Whether height and width are doubled."""
 
     @nn.compact
     def __call__(self, x: Image, w: Latent, noise: Float[Array, "height width"] | None) -> Image:
@@ -138,33 +168,30 @@ class StyleGAN2(nn.Module):
     holds, none, or fresh from a key. Truncation is $\bar w + \psi (w - \bar w)$ with the mean
     $\bar w$ of the collection `statistics`, zero until it is imported or set by `with_mean_w`.
 
-    Attributes:
-        resolution: pixels along each side, a power of two from 8 to 1024.
-        latent_dim: dimensions of `z` and of `w`.
-        mapping_layers: layers of the mapping network.
-        channel_multiplier: features from 64 pixels on, relative to half those of `CHANNELS`.
-        channels: features at 4, 8, ... pixels, instead of those.
-        checkpoint: recompute each resolution's features on the way back instead of storing them.
-
-    Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> from latent_flows.generators.stylegan2 import StyleGAN2
-        >>> net = StyleGAN2(resolution=8, latent_dim=4, mapping_layers=1, channels=(2, 2))
-        >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones(4))
-        >>> to_w = partial(net.apply, method=net.to_w)
-        >>> from_w = partial(net.apply, method=net.from_w)
-        >>> w = jax.eval_shape(to_w, variables, jnp.ones(4))
-        >>> w.shape, jax.eval_shape(from_w, variables, w).shape
-        ((4,), (8, 8, 3))
+    >>> from functools import partial
+    >>> import jax, jax.numpy as jnp
+    >>> from latent_flows.generators.stylegan2 import StyleGAN2
+    >>> net = StyleGAN2(resolution=8, latent_dim=4, mapping_layers=1, channels=(2, 2))
+    >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones(4))
+    >>> to_w = partial(net.apply, method=net.to_w)
+    >>> from_w = partial(net.apply, method=net.from_w)
+    >>> w = jax.eval_shape(to_w, variables, jnp.ones(4))
+    >>> w.shape, jax.eval_shape(from_w, variables, w).shape
+    ((4,), (8, 8, 3))
     """
 
     resolution: int = 256
+    """Pixels along each side, a power of two from 8 to 1024."""
     latent_dim: int = 512
+    """Dimensions of `z` and of `w`."""
     mapping_layers: int = 8
+    """Layers of the mapping network."""
     channel_multiplier: int = 2
+    """Features from 64 pixels on, relative to half those of `CHANNELS`."""
     channels: tuple[int, ...] | None = None
+    """Features at 4, 8, ... pixels, instead of those."""
     checkpoint: bool = False
+    """Recompute each resolution's features on the way back instead of storing them."""
 
     def __post_init__(self) -> None:
         at_least(self, "StyleGAN2 ", latent_dim=1, mapping_layers=0, channel_multiplier=1)
@@ -305,18 +332,20 @@ def generator(
         truncation: what the distance from the mean of W is multiplied with.
         noise: `"stored"`, `"none"` or a random key.
 
+    Returns:
+        `z -> image`, or `w -> image`.
+
     Raises:
         ValueError: an unknown space.
 
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from latent_flows.generators import stylegan2
-        >>> net = stylegan2.StyleGAN2(8, latent_dim=4, mapping_layers=1, channels=(2, 2))
-        >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones(4))
-        >>> def image(variables, w):
-        ...     return stylegan2.generator(net, variables, space="w+", noise="none")(w)
-        >>> jax.eval_shape(image, variables, jnp.ones(net.style_count * 4)).shape
-        (8, 8, 3)
+    >>> import jax, jax.numpy as jnp
+    >>> from latent_flows.generators import stylegan2
+    >>> net = stylegan2.StyleGAN2(8, latent_dim=4, mapping_layers=1, channels=(2, 2))
+    >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones(4))
+    >>> def image(variables, w):
+    ...     return stylegan2.generator(net, variables, space="w+", noise="none")(w)
+    >>> jax.eval_shape(image, variables, jnp.ones(net.style_count * 4)).shape
+    (8, 8, 3)
     """
     synthesis = partial(
         _apply(net), variables, truncation=truncation, noise=noise, method=net.from_w
@@ -330,13 +359,31 @@ def generator(
 
 
 def mean_w(net: StyleGAN2, variables: Any, key: PRNGKeyArray, *, samples: int = 4096) -> Latent:
-    """The mean of W over standard normal `z`, estimated from samples."""
+    """The mean of W over standard normal `z`, estimated from samples.
+
+    Args:
+        net: the network.
+        variables: its variables.
+        key: a random key.
+        samples: how many are drawn.
+
+    Returns:
+        The mean.
+    """
     z = jax.random.normal(key, (samples, net.latent_dim))
     return jax.vmap(partial(_apply(net), variables, method=net.to_w))(z).mean(0)
 
 
 def with_mean_w(variables: Any, mean: Latent) -> Any:
-    """The variables with this mean of W, which truncation draws towards."""
+    """The variables with this mean of W, which truncation draws towards.
+
+    Args:
+        variables: of the network.
+        mean: the mean of W, such as from `mean_w`.
+
+    Returns:
+        The variables, otherwise as they were.
+    """
     return {**variables, "statistics": {"mean_w": jnp.asarray(mean)}}
 
 
@@ -349,6 +396,12 @@ def key_names(net: StyleGAN2) -> dict[str, Target]:
     """Where each key of a published state dict belongs.
 
     The mean of W (`latent_avg`), the stored noise and the filters may be missing.
+
+    Args:
+        net: the network.
+
+    Returns:
+        The targets by key, for `weights.from_state_dict`.
     """
     names: dict[str, Target] = {"input.input": Target(("params", "constant"), "image")}
     for i in range(net.mapping_layers):

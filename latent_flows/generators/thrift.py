@@ -9,11 +9,19 @@ from jaxtyping import Array, PyTree
 from latent_flows.generators.precision import in_dtype
 from latent_flows.typing import Generator
 
+__all__ = ["layerwise", "thrifty"]
+
 
 def layerwise(net: Any) -> Any:
     """The flax module with each layer's features computed again on the way back, if it can.
 
     A layer at a time is much less than a whole network at once. The parameters are the same.
+
+    Args:
+        net: a flax module.
+
+    Returns:
+        The module, of the same variables and results.
 
     >>> from latent_flows.generators.stylegan2 import StyleGAN2
     >>> layerwise(StyleGAN2(8)).checkpoint

@@ -20,6 +20,22 @@ from latent_flows.generators import likelihoods
 from latent_flows.limits import at_least, floats
 from latent_flows.typing import Generator, Latent, Scalar
 
+__all__ = [
+    "VAE",
+    "BroadcastDecoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DecoderName",
+    "EncoderName",
+    "Image",
+    "LikelihoodName",
+    "MLPDecoder",
+    "MLPEncoder",
+    "VAEConfig",
+    "first_weights",
+    "generator",
+]
+
 Image = Float[Array, "height width channels"]
 
 EncoderName = Literal["mlp", "conv"]
@@ -80,6 +96,7 @@ class MLPEncoder(nn.Module):
     """Dense layers on the flattened image."""
 
     config: VAEConfig
+    """Sizes and kinds of layers."""
 
     @nn.compact
     def __call__(self, x: Image) -> Array:
@@ -93,6 +110,7 @@ class ConvEncoder(nn.Module):
     """Patch merges, each followed by a dense layer on the features of a pixel."""
 
     config: VAEConfig
+    """Sizes and kinds of layers."""
 
     @nn.compact
     def __call__(self, x: Image) -> Array:
@@ -107,7 +125,9 @@ class MLPDecoder(nn.Module):
     """Dense layers to the flattened image."""
 
     config: VAEConfig
+    """Sizes and kinds of layers."""
     image_shape: tuple[int, int, int]
+    """Height, width and channels of a sample."""
 
     @nn.compact
     def __call__(self, z: Latent) -> Array:
@@ -120,7 +140,9 @@ class ConvDecoder(nn.Module):
     """The mirror image of `ConvEncoder`, with a 3x3 convolution at each resolution."""
 
     config: VAEConfig
+    """Sizes and kinds of layers."""
     image_shape: tuple[int, int, int]
+    """Height, width and channels of a sample."""
 
     @nn.compact
     def __call__(self, z: Latent) -> Array:
@@ -152,7 +174,9 @@ class BroadcastDecoder(nn.Module):
     """
 
     config: VAEConfig
+    """Sizes and kinds of layers."""
     image_shape: tuple[int, int, int]
+    """Height, width and channels of a sample."""
 
     @nn.compact
     def __call__(self, z: Latent) -> Array:
@@ -184,19 +208,20 @@ class VAE(nn.Module):
 
     Every method takes one unbatched point:
 
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from latent_flows.generators.vae import VAE, VAEConfig
-        >>> vae = VAE(VAEConfig(latent_dim=3, width=8), image_shape=(16, 16, 1))
-        >>> x = jnp.zeros((16, 16, 1))
-        >>> params = vae.init(jax.random.key(0), x)
-        >>> mean, std = vae.apply(params, x, method=vae.encode)
-        >>> mean.shape, vae.apply(params, mean, method=vae.decode).shape
-        ((3,), (16, 16, 1))
+    >>> import jax, jax.numpy as jnp
+    >>> from latent_flows.generators.vae import VAE, VAEConfig
+    >>> vae = VAE(VAEConfig(latent_dim=3, width=8), image_shape=(16, 16, 1))
+    >>> x = jnp.zeros((16, 16, 1))
+    >>> params = vae.init(jax.random.key(0), x)
+    >>> mean, std = vae.apply(params, x, method=vae.encode)
+    >>> mean.shape, vae.apply(params, mean, method=vae.decode).shape
+    ((3,), (16, 16, 1))
     """
 
     config: VAEConfig
+    """Sizes and kinds of layers."""
     image_shape: tuple[int, int, int]
+    """Height, width and channels of a sample."""
 
     def setup(self):
         self.encoder = _ENCODERS[self.config.encoder](self.config)
@@ -236,13 +261,29 @@ class VAE(nn.Module):
 
 
 def generator(vae: VAE, params) -> Generator:
-    """The decoder with its parameters closed over, `z -> x`."""
+    """The decoder with its parameters closed over, `z -> x`.
+
+    Args:
+        vae: the network.
+        params: its variables.
+
+    Returns:
+        `z -> x`, the mean of the likelihood.
+    """
     apply: Any = vae.apply  # flax types its result as a pair as well
     return partial(apply, params, method=vae.decode)
 
 
 def first_weights(vae: VAE, params) -> Float[Array, "m d"]:
-    """The weights of the decoder's layers that take the latent, stacked, as SeFa needs them."""
+    """The weights of the decoder's layers that take the latent, stacked, as SeFa needs them.
+
+    Args:
+        vae: the network.
+        params: its variables.
+
+    Returns:
+        One row a unit, one column a latent dimension.
+    """
     decoder = params["params"]["decoder"]
     # The broadcast decoder takes it twice: to move and to stretch its frames.
     count = 2 if vae.config.decoder == "broadcast" else 1

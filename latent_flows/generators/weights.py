@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from latent_flows.choices import choose
 from latent_flows.generators import pytorch_file
 
+__all__ = ["HARMLESS", "LINES", "Path_", "State", "Target", "from_state_dict", "read_state_dict"]
+
 Path_ = tuple[str, ...]
 State = Mapping[str, np.ndarray]
 
@@ -40,27 +42,24 @@ _RESHAPED = {"same", "flat"}
 
 
 class Target(NamedTuple):
-    """Where a key of a state dict belongs.
-
-    path: into the flax variables, such as `("params", "conv", "kernel")`.
-    layout: how its axes are laid out: `"conv"` (OIHW to HWIO), `"modulated_conv"` (1OIHW to HWIO),
-        `"transposed_conv"` (IOHW to HWIO, mirrored in H and W, as `flax.linen.ConvTranspose` and
-        `jax.lax.conv_transpose` take it), `"dense"` (OI to IO), `"image"` (1CHW to HWC),
-        `"plane"` (11HW to HW), `"same"`,
-        or `"flat"` (any shape with as many numbers).
-    scale: what it is multiplied with.
-    normalise: for weights that are divided by an estimate of their largest singular value. The key
-        of `u`, from which one step of the power iteration leads to it (BigGAN), or the keys of `u`
-        and `v`, which it is $u^\top W v$ of (`torch.nn.utils.spectral_norm`); both as those do it
-        in evaluation mode.
-    optional: the value of `init` is kept where the key is missing.
-    """
+    """Where a key of a state dict belongs."""
 
     path: Path_
+    """Into the flax variables, such as `("params", "conv", "kernel")`."""
     layout: str = "same"
+    """How its axes are laid out: `"conv"` (OIHW to HWIO), `"modulated_conv"` (1OIHW to HWIO),
+    `"transposed_conv"` (IOHW to HWIO, mirrored in H and W, as `flax.linen.ConvTranspose` and
+    `jax.lax.conv_transpose` take it), `"dense"` (OI to IO), `"image"` (1CHW to HWC), `"plane"`
+    (11HW to HW), `"same"`, or `"flat"` (any shape with as many numbers)."""
     scale: float = 1.0
+    """What it is multiplied with."""
     normalise: str | tuple[str, str] | None = None
+    r"""For weights that are divided by an estimate of their largest singular value. The key of `u`,
+    from which one step of the power iteration leads to it (BigGAN), or the keys of `u` and `v`,
+    which it is $u^\top W v$ of (`torch.nn.utils.spectral_norm`); both as those do it in evaluation
+    mode."""
     optional: bool = False
+    """The value of `init` is kept where the key is missing."""
 
 
 def read_state_dict(
@@ -180,26 +179,25 @@ def from_state_dict(
     Raises:
         ValueError: keys that are missing, left over, or of another shape, in at most ten lines.
 
-    Example:
-        >>> import numpy as np
-        >>> from flax import linen as nn
-        >>> from latent_flows.generators.weights import Target, from_state_dict
-        >>> class Net(nn.Module):
-        ...     latent_dim: int = 3
-        ...     @nn.compact
-        ...     def __call__(self, z):
-        ...         return nn.Dense(2, use_bias=False, name="dense")(z)
-        >>> table = {"linear.weight": Target(("params", "dense", "kernel"), "dense")}
-        >>> variables = from_state_dict(Net(), table, {"linear.weight": np.ones((2, 3))})
-        >>> variables["params"]["dense"]["kernel"].shape
-        (3, 2)
-        >>> wrong = {"linear.weight": np.ones((5, 3)), "linear.bias": np.ones(5)}
-        >>> from_state_dict(Net(), table, wrong)
-        Traceback (most recent call last):
-        ...
-        ValueError: the weights are not those of Net: 1 key left over, 1 of another shape
-          left over: linear.bias [5]
-          another shape: linear.weight [5, 3], expected [2, 3]
+    >>> import numpy as np
+    >>> from flax import linen as nn
+    >>> from latent_flows.generators.weights import Target, from_state_dict
+    >>> class Net(nn.Module):
+    ...     latent_dim: int = 3
+    ...     @nn.compact
+    ...     def __call__(self, z):
+    ...         return nn.Dense(2, use_bias=False, name="dense")(z)
+    >>> table = {"linear.weight": Target(("params", "dense", "kernel"), "dense")}
+    >>> variables = from_state_dict(Net(), table, {"linear.weight": np.ones((2, 3))})
+    >>> variables["params"]["dense"]["kernel"].shape
+    (3, 2)
+    >>> wrong = {"linear.weight": np.ones((5, 3)), "linear.bias": np.ones(5)}
+    >>> from_state_dict(Net(), table, wrong)
+    Traceback (most recent call last):
+    ...
+    ValueError: the weights are not those of Net: 1 key left over, 1 of another shape
+      left over: linear.bias [5]
+      another shape: linear.weight [5, 3], expected [2, 3]
     """
     like = flatten_dict(_shapes(net))
     if forgotten := set(like) - {target.path for target in key_names.values()}:

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Latent, Scalar
 
+__all__ = ["Blend", "blend", "median_gap"]
+
 
 @dataclass(frozen=True)
 class Blend:
@@ -75,6 +77,12 @@ def blend(
 
 def median_gap(points: Float[Array, "n d"]) -> Scalar:
     """The median distance from a point to the nearest other.
+
+    Args:
+        points: one a row.
+
+    Returns:
+        The distance.
 
     >>> print(median_gap(jnp.array([[0.0], [1.0], [3.0], [4.0]])))
     1.0

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+__all__ = ["from_product", "solve", "times"]
+
 
 def solve(
     diagonal: Float[Array, "m d d"],
@@ -55,6 +57,28 @@ def solve(
     following = jnp.concatenate([upper, jnp.zeros_like(diagonal[:1])])
     last = jnp.zeros_like(right[0])
     return jax.lax.scan(backward, last, (factors, following, reduced), reverse=True)[1]
+
+
+def times(
+    diagonal: Float[Array, "m d d"], upper: Float[Array, "m-1 d d"], x: Float[Array, "m d"]
+) -> Float[Array, "m d"]:
+    """The product of a matrix, as `solve` takes it, with a vector.
+
+    Args:
+        diagonal: the symmetric blocks on the diagonal.
+        upper: the blocks that couple each row to the next.
+        x: the vector.
+
+    Returns:
+        `[m, d]`.
+
+    >>> import jax.numpy as jnp
+    >>> print(times(2 * jnp.ones((2, 1, 1)), -jnp.ones((1, 1, 1)), jnp.array([[1.0], [0.0]]))[:, 0])
+    [ 2. -1.]
+    """
+    product = jnp.einsum("mde,me->md", diagonal, x)
+    product = product.at[:-1].add(jnp.einsum("mde,me->md", upper, x[1:]))
+    return product.at[1:].add(jnp.einsum("med,me->md", upper, x[:-1]))
 
 
 def from_product(

@@ -5,12 +5,14 @@ of data space and the energy a sum of squares,
 
 $$E = \frac n2 \sum_i |f(z_{i+1}) - f(z_i)|^2,$$
 
-of which the Gauss-Newton matrix $J^\top J$ is the larger part of the Hessian. For any other metric
-the metric is taken at the middle of the chord,
+of which the Gauss-Newton matrix $J^\top J$ is the larger part of the Hessian. Any other metric is
+averaged over the chord by Simpson's rule,
 
-$$E = \frac n2 \sum_i (z_{i+1} - z_i)^\top M\big(\tfrac{z_i + z_{i+1}}2\big) (z_{i+1} - z_i).$$
+$$E = \frac n2 \sum_i (z_{i+1} - z_i)^\top \tfrac16\Big( M(z_i)
+  + 4 M\big(\tfrac{z_i + z_{i+1}}2\big) + M(z_{i+1}) \Big) (z_{i+1} - z_i).$$
 
-Both are second order in $1/n$.
+Both are second order in $1/n$. A chord of data space can miss what lies between its ends, so that
+form also knows what the metric at its ends makes of it.
 """
 
 from collections.abc import Callable
@@ -21,16 +23,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_flows.geometry import metrics
-from latent_flows.geometry.descent import Advance, Model
+from latent_flows.geometry.descent import Advance, Model, Problem
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
+
+__all__ = ["Exact", "Total", "halved", "is_immersed", "model", "ridge", "total"]
+
+Exact = Callable[[Float[Array, "m d"], Model], Model]
+"""`(points, model) -> model`: the model with its exact Hessian."""
 
 Total = Callable[[Float[Array, "n+1 d"]], Scalar]
 """`points -> energy`."""
 
 
 def total(metric: Metric) -> Total:
-    """The energy of a chain of points, ends included."""
+    """The energy of a chain of points, ends included.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        The energy, as a function of the points `[n + 1, d]`.
+    """
     if is_immersed(metric):
 
         def immersed(points: Float[Array, "n+1 d"]) -> Scalar:
@@ -39,27 +53,55 @@ def total(metric: Metric) -> Total:
 
         return immersed
 
-    def middle(points: Float[Array, "n+1 d"]) -> Scalar:
+    def simpson(points: Float[Array, "n+1 d"]) -> Scalar:
         steps = jnp.diff(points, axis=0)
-        matrices = jax.vmap(metric)((points[:-1] + points[1:]) / 2)
+        middles = jax.vmap(metric)((points[:-1] + points[1:]) / 2)
+        corners = jax.vmap(metric)(points)
+        matrices = (4 * middles + corners[:-1] + corners[1:]) / 6
         return len(steps) * jnp.einsum("id,ide,ie->", steps, matrices, steps) / 2
 
-    return middle
+    return simpson
 
 
-def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Advance, Model]:
-    """How a Newton method sees the energy between two ends; a blank model to begin with."""
+def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
+    """The energy between two ends, as a Newton method sees it.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+        segments: how many chords there are.
+
+    Returns:
+        The `Problem` of the points between the ends.
+    """
     if is_immersed(metric):
-        return _immersed(metric, z0, z1, segments)
-    return _middle(metric, z0, z1, segments)
+        advance, blank, exact = _immersed(metric, z0, z1, segments)
+    else:
+        advance, blank, exact = _simpson(metric, z0, z1, segments)
+    energy = total(metric)
+
+    def value(inner: Float[Array, "m d"]) -> Scalar:
+        return energy(jnp.concatenate([z0[None], inner, z1[None]]))
+
+    return Problem(value, advance, blank, exact)
 
 
 def is_immersed(metric: Metric) -> TypeGuard[Pullback]:
-    """Whether lengths are those of Euclidean space, seen through an immersion."""
+    """Whether lengths are those of Euclidean space, seen through an immersion.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        True for a `pullback` without an ambient metric.
+    """
     return isinstance(metric, Pullback) and metric.ambient is None
 
 
-def _immersed(metric: Pullback, z0: Latent, z1: Latent, segments: int) -> tuple[Advance, Model]:
+def _immersed(
+    metric: Pullback, z0: Latent, z1: Latent, segments: int
+) -> tuple[Advance, Model, Exact]:
     """Gauss-Newton, with the missing part of the Hessian learnt on the way.
 
     That part is, at each point, `S = r . f''` with the residual `r` of the point. A step `s` shows
@@ -70,15 +112,19 @@ def _immersed(metric: Pullback, z0: Latent, z1: Latent, segments: int) -> tuple[
     n, m, d = segments, segments - 1, z0.shape[0]
     tiny = jnp.finfo(z0.dtype).eps
     products = jax.vmap(metrics.products)
-    ends = jax.vmap(metric.flat)(jnp.stack([z0, z1]))
+    ends, pushed = jax.vmap(metric.push)(jnp.stack([z0, z1]))
+    edges = products(pushed)
 
     def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
         residual, second = here.memory
         x, jacobians = jax.vmap(metric.push)(points)
-        steps = jnp.diff(jnp.concatenate([ends[:1], x, ends[1:]]), axis=0)
+        images = jnp.concatenate([ends[:1], x, ends[1:]])
+        steps = jnp.diff(images, axis=0)
         new_residual = n * (steps[:-1] - steps[1:])
         gradient = products(jacobians, new_residual[:, None])[..., 0]
-        gauss_newton = 2 * n * products(jacobians)
+        inside = products(jacobians)
+        gauss_newton = 2 * n * inside
+        matrices = jnp.concatenate([edges[:1], inside, edges[1:]])
         upper = -n * products(jacobians[:-1], jacobians[1:])
         turned = products(jacobians, residual[:, None])[..., 0] - here.gradient
         second = jax.vmap(_nearest)(second, step, turned)
@@ -91,67 +137,158 @@ def _immersed(metric: Pullback, z0: Latent, z1: Latent, segments: int) -> tuple[
             safe_diagonal=safe,
             safe_upper=upper,
             noise=4 * tiny * n * jnp.sqrt(d * (x**2).mean()),
+            finer=_by_ends(matrices, jnp.concatenate([z0[None], points, z1[None]])),
             memory=(new_residual, second),
         )
         return there, here._replace(diagonal=here.safe_diagonal + second, memory=(residual, second))
 
-    return advance, _blank(
-        z0, m, (jnp.zeros((m, ends.shape[1]), z0.dtype), jnp.zeros((m, d, d), z0.dtype))
-    )
+    def exact(points: Float[Array, "m d"], here: Model) -> Model:
+        residual, _ = here.memory
+
+        def bend(z: Latent, force: Float[Array, "D"]) -> Float[Array, "d d"]:
+            return jax.jacfwd(jax.grad(lambda z: metric.flat(z) @ force))(z)
+
+        return here._replace(diagonal=here.safe_diagonal + jax.vmap(bend)(points, residual))
+
+    memory = jnp.zeros((m, ends.shape[1]), z0.dtype), jnp.zeros((m, d, d), z0.dtype)
+    return advance, _blank(z0, m, memory), exact
 
 
-def _middle(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Advance, Model]:
-    """Newton's method with exact second derivatives of the metric, one chord at a time."""
+def _simpson(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Advance, Model, Exact]:
+    """Newton's method with exact second derivatives of the metric, one place at a time."""
     n, m, d = segments, segments - 1, z0.shape[0]
     tiny = jnp.finfo(z0.dtype).eps
 
-    def chord(middle: Latent, step: Latent):
-        """Derivatives of a chord's energy in its middle and its step."""
+    def place(z: Latent, steps: Float[Array, "k d"]):
+        """Derivatives of the energies of `k` chords that have a place in common, in that place and
+        in their steps."""
 
-        def first(middle):
-            def value(middle):
-                matrix = metric(middle)
+        def first(z):
+            def value(z):
+                matrix = metric(z)
                 matrix = n * (matrix + matrix.T) / 2
-                return step @ matrix @ step / 2, matrix
+                return jnp.einsum("kd,de,ke->", steps, matrix, steps) / 2, matrix
 
-            slope, matrix = jax.grad(value, has_aux=True)(middle)
-            return (slope, matrix @ step), (slope, matrix)
+            slope, matrix = jax.grad(value, has_aux=True)(z)
+            return (slope, steps @ matrix), (slope, steps @ matrix, matrix)
 
-        (bend, shear), (slope, matrix) = jax.jacfwd(first, has_aux=True)(middle)
-        return slope, matrix, bend, shear
+        (bend, shear), (slope, force, matrix) = jax.jacfwd(first, has_aux=True)(z)
+        return slope, force, matrix, bend, shear
 
     def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
         chain = jnp.concatenate([z0[None], points, z1[None]])
         steps = jnp.diff(chain, axis=0)
-        slope, matrix, bend, shear = jax.vmap(chord)((chain[:-1] + chain[1:]) / 2, steps)
-        force = jnp.einsum("ide,ie->id", matrix, steps)
-        both = (shear + shear.mT) / 2
-        safe = ridge(matrix[:-1] + matrix[1:])
-        inner = matrix[1:-1]
+        # A place in the middle of each chord, and one at each point for the chords that meet there.
+        slope, force, matrix, bend, shear = jax.vmap(place)(
+            (chain[:-1] + chain[1:]) / 2, steps[:, None]
+        )
+        force, shear = force[:, 0], shear[:, 0]
+        pairs = jnp.stack([steps[:-1], steps[1:]], 1)
+        slope_at, _, inside, bend_at, shear_at = jax.vmap(place)(points, pairs)
+        before, after = shear_at[:, 0], shear_at[:, 1]
+        ends = jax.vmap(metric)(jnp.stack([z0, z1]))
+        ends = n * (ends + ends.mT) / 2
+        corners = jnp.concatenate([ends[:1], inside, ends[1:]])
+        whole = (4 * matrix + corners[:-1] + corners[1:]) / 6
+        pull = jnp.einsum("ide,ie->id", whole, steps)
+        both = shear + shear.mT
+        turned = before + before.mT - after - after.mT
+        safe = ridge(whole[:-1] + whole[1:])
+        between = 4 * (bend / 4 + (shear.mT - shear) / 2)[1:-1] + after[:-1].mT - before[1:]
         there = Model(
-            value=(force * steps).sum() / 2,
-            gradient=(slope / 2 + force)[:-1] + (slope / 2 - force)[1:],
-            diagonal=safe + (bend / 4 + both)[:-1] + (bend / 4 - both)[1:],
-            upper=(bend / 4 + (shear.mT - shear) / 2)[1:-1] - inner,
+            value=(pull * steps).sum() / 2,
+            gradient=pull[:-1] - pull[1:] + (2 * (slope[:-1] + slope[1:]) + slope_at) / 6,
+            diagonal=safe
+            + (bend + 2 * both)[:-1] / 6
+            + (bend - 2 * both)[1:] / 6
+            + (bend_at + turned) / 6,
+            upper=between / 6 - whole[1:-1],
             safe_diagonal=safe,
-            safe_upper=-inner,
+            safe_upper=-whole[1:-1],
             noise=4
             * tiny
             * n
             * jnp.sqrt(
                 d * jnp.abs(jnp.einsum("id,idd,id->i", chain[1:], matrix, chain[1:])).mean() / n
             ),
+            finer=(pull * steps).sum() / 2,
             memory=(),
         )
         return there, here
 
-    return advance, _blank(z0, m, ())
+    return advance, _blank(z0, m, ()), lambda points, here: here
+
+
+def halved(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
+    """The energy with every chord made of two, and the point between them in its middle.
+
+    It knows more of the curve between the points, at the price of one with twice the segments.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+        segments: how many chords, before they are halved.
+
+    Returns:
+        The `Problem` of the points between the ends.
+    """
+    fine = model(metric, z0, z1, 2 * segments)
+    ends, still = jnp.stack([z0, z1]), jnp.zeros((2, len(z0)), z0.dtype)
+
+    def spread(inner: Float[Array, "m d"], ends: Float[Array, "2 d"]) -> Float[Array, "2m+1 d"]:
+        chain = jnp.concatenate([ends[:1], inner, ends[1:]])
+        middles = (chain[:-1] + chain[1:]) / 2
+        return jnp.concatenate(
+            [middles[:1], jnp.stack([inner, middles[1:]], 1).reshape(-1, len(z0))]
+        )
+
+    def diagonals(blocks: Float[Array, "2m+1 d d"], links: Float[Array, "2m d d"]) -> Array:
+        """The middle of `P' A P` where `P` spreads: what each point and its two middles add."""
+        linked = (links + links.mT) / 2
+        return blocks[1::2] + (blocks[:-2:2] + blocks[2::2]) / 4 + linked[::2] + linked[1::2]
+
+    def links_of(blocks: Float[Array, "2m+1 d d"], links: Float[Array, "2m d d"]) -> Array:
+        return blocks[2:-2:2] / 4 + (links[1:-1:2] + links[2::2]) / 2
+
+    def gathered(model: Model) -> Model:
+        blocks, safe = (model.diagonal, model.upper), (model.safe_diagonal, model.safe_upper)
+        gradient = model.gradient
+        return Model(
+            value=model.value,
+            gradient=gradient[1::2] + (gradient[:-2:2] + gradient[2::2]) / 2,
+            diagonal=diagonals(*blocks),
+            upper=links_of(*blocks),
+            safe_diagonal=diagonals(*safe),
+            safe_upper=links_of(*safe),
+            noise=model.noise,
+            finer=model.finer,
+            memory=model,
+        )
+
+    def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
+        there, amended = fine.advance(spread(points, ends), spread(step, still), here.memory)
+        learnt = gathered(amended)
+        return gathered(there), here._replace(diagonal=learnt.diagonal, memory=amended)
+
+    def exact(points: Float[Array, "m d"], here: Model) -> Model:
+        return gathered(fine.exact(spread(points, ends), here.memory))
+
+    return Problem(
+        lambda inner: fine.value(spread(inner, ends)), advance, gathered(fine.blank), exact
+    )
+
+
+def _by_ends(matrices: Float[Array, "n+1 d d"], chain: Float[Array, "n+1 d"]) -> Scalar:
+    """The energy of straight lines between points with the mean of the metrics at their ends."""
+    steps = jnp.diff(chain, axis=0)
+    return len(steps) * jnp.einsum("id,ide,ie->", steps, matrices[:-1] + matrices[1:], steps) / 4
 
 
 def _blank(z: Latent, m: int, memory) -> Model:
     d = z.shape[0]
     zero, blocks, links = (jnp.zeros(shape, z.dtype) for shape in ((), (m, d, d), (m - 1, d, d)))
-    return Model(zero, jnp.zeros((m, d), z.dtype), blocks, links, blocks, links, zero, memory)
+    return Model(zero, jnp.zeros((m, d), z.dtype), blocks, links, blocks, links, zero, zero, memory)
 
 
 def ridge(blocks: Float[Array, "*m d d"]) -> Float[Array, "*m d d"]:
@@ -159,6 +296,12 @@ def ridge(blocks: Float[Array, "*m d d"]) -> Float[Array, "*m d d"]:
 
     In units of the axis that shows most: those that hardly show drown in its rounding. A GAN's
     images may move ten thousand times further along one latent axis than along another.
+
+    Args:
+        blocks: symmetric matrices.
+
+    Returns:
+        The blocks, to each diagonal added a small share of its largest entry.
     """
     d = blocks.shape[-1]
     largest = jnp.diagonal(blocks, axis1=-2, axis2=-1).max(-1)[..., None, None]

@@ -11,6 +11,18 @@ from latent_flows.geometry import metrics
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = [
+    "Field",
+    "acceleration",
+    "christoffel",
+    "connection",
+    "lowered_connection",
+    "ricci",
+    "riemann",
+    "scalar_curvature",
+    "sectional_curvature",
+]
+
 Field = Callable[[Latent], Array]
 """A function of a point, with values of any shape."""
 

@@ -2,18 +2,42 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy.interpolate import CubicSpline
 
 from latent_flows.geometry.metrics import squared_norm
+from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
+
+__all__ = [
+    "LOBATTO",
+    "SIMPSON",
+    "Geodesic",
+    "Measures",
+    "differentiate",
+    "energy",
+    "evaluate",
+    "gauss_places",
+    "length",
+    "measure",
+    "resample",
+    "spline_weights",
+    "straight",
+]
 
 _PANELS = 16
 """Parts, at least, in which the length of a spline is measured."""
+LOBATTO = (0.5 - np.sqrt(0.05), 0.5 + np.sqrt(0.05))
+"""Inner places, in [0, 1], of four-point Gauss-Lobatto quadrature; its outer ones are the ends."""
+SIMPSON = (0.5,)
+"""The inner place of Simpson's rule."""
 
 
 @jax.tree_util.register_dataclass
@@ -28,17 +52,20 @@ class Geodesic:
     points: Float[Array, "n+1 d"]
     """The latents at `s = 0, 1/n, ..., 1`; the first and the last are the end points, exactly."""
     length: Scalar
-    """Its length in the metric."""
+    """Its length in the metric: never less than the distance, and no more than where the search
+    started. Infinite where the metric gives none."""
     energy: Scalar
     r"""Half the integral of its squared speed, $\tfrac12 \int |c'|_M^2\,ds$; at a geodesic half the
-    squared length."""
+    squared length. Infinite where the length is."""
     residual: Scalar
     r"""How far it is from the geodesic equation: the root mean square, over the points between the
     ends, of $|\nabla_{c'} c'|_M / |c'|_M$, with derivatives of the spline. It is the angle, in
     radians, by which a curve as crooked as this everywhere turns from its start to its end, and
-    says whether `n` is large enough. It is taken at seven places between the ends."""
+    says whether `n` is large enough. It is taken at seven places between the ends, less what
+    rounding of the points makes of it. Infinite where the metric gives none."""
     converged: Bool[Array, ""]
-    """Whether the discretised energy is stationary to tolerance, and every number finite."""
+    """Whether the discretised energy is at a minimum to tolerance, the curve is as long as its
+    points say, and every number finite."""
 
     def __call__(self, s: Scalar) -> Latent:
         return evaluate(self.points, s)
@@ -58,7 +85,7 @@ def length(metric: Metric, curve: Curve, *, segments: int = 64) -> Scalar:
         segments: how many equal parts of [0, 1] the quadrature takes, at least 1.
 
     Returns:
-        The length. Where the metric is not positive, a negative squared speed counts as zero.
+        The length; NaN where a squared speed is NaN, or negative beyond rounding.
 
     Raises:
         ValueError: fewer segments than one.
@@ -68,7 +95,7 @@ def length(metric: Metric, curve: Curve, *, segments: int = 64) -> Scalar:
     >>> print(jnp.allclose(length(lambda z: jnp.eye(2), circle), jnp.pi))
     True
     """
-    return _mean_root(_squared_speeds(metric, curve, segments))
+    return _roots(_squared_speeds(metric, curve, segments)).mean()
 
 
 def energy(metric: Metric, curve: Curve, *, segments: int = 64) -> Scalar:
@@ -100,6 +127,13 @@ def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
     """The cubic spline through `points`, which lie at equal distances in `s`, at one `s`.
 
     Outside of [0, 1] the first and the last cubic go on, so that the ends have derivatives too.
+
+    Args:
+        points: at equal distances in `s`.
+        s: where; in [0, 1].
+
+    Returns:
+        The latent there.
     """
     segments = points.shape[0] - 1
     place = jnp.asarray(s) * segments
@@ -111,21 +145,47 @@ def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
 
 
 def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 d"]:
-    """The cubic spline through `points` at other equally distant places."""
+    """The cubic spline through `points` at other equally distant places.
+
+    Args:
+        points: at equal distances in `s`.
+        segments: how many parts the result has.
+
+    Returns:
+        The points, `[segments + 1, d]`.
+    """
     if segments == points.shape[0] - 1:
         return points
     places = np.linspace(0, 1, segments + 1)
-    return jnp.asarray(spline_weights(points.shape[0] - 1, places), points.dtype) @ points
+    weights = jnp.asarray(spline_weights(points.shape[0] - 1, places), points.dtype)
+    return points[0] + weights @ (points - points[0])
 
 
 def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:
-    """The straight line; its first and last points are the given ones, exactly."""
+    """The straight line; its first and last points are the given ones, exactly.
+
+    Args:
+        z0: where it starts.
+        z1: where it ends.
+        segments: how many parts it has.
+
+    Returns:
+        The points, `[segments + 1, d]`.
+    """
     s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
-    return ((1 - s) * z0 + s * z1).at[-1].set(z1)
+    # Points between ends that are one are that one, exactly.
+    return (z0 + s * (z1 - z0)).at[-1].set(z1)
 
 
 def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
-    """The nodes of two-point Gauss quadrature on equal segments of [0, 1]; all weigh the same."""
+    """The nodes of two-point Gauss quadrature on equal segments of [0, 1]; all weigh the same.
+
+    Args:
+        segments: how many there are.
+
+    Returns:
+        The nodes, two a segment.
+    """
     if segments < 1:
         raise ValueError(f"segments must be at least 1, got {segments}")
     offsets = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
@@ -135,7 +195,16 @@ def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
 def differentiate(
     points: Float[Array, "n+1 d"], places: Float[np.ndarray, "q"], order: int = 1
 ) -> Float[Array, "q d"]:
-    """Derivatives in `s` of the spline through `points`; exactly zero where all points are one."""
+    """Derivatives in `s` of the spline through `points`; exactly zero where all points are one.
+
+    Args:
+        points: at equal distances in `s`.
+        places: where; in [0, 1].
+        order: of the derivative.
+
+    Returns:
+        The derivatives, one row a place.
+    """
     weights = spline_weights(len(points) - 1, places, order)
     return jnp.asarray(weights, points.dtype) @ (points - points[0])
 
@@ -143,18 +212,65 @@ def differentiate(
 def spline_weights(
     segments: int, places: Float[np.ndarray, "q"], derivative: int = 0
 ) -> Float[np.ndarray, "q n+1"]:
-    """What every point contributes to its spline, or a derivative in `s`, at given places."""
+    """What every point contributes to its spline, or a derivative in `s`, at given places.
+
+    Args:
+        segments: parts between the points.
+        places: where; in [0, 1].
+        derivative: its order; 0 for the spline itself.
+
+    Returns:
+        One row a place, one column a point.
+    """
     return _unit_splines(segments)(places, derivative)
 
 
-def measure(metric: Metric, points: Float[Array, "n+1 d"]) -> tuple[Scalar, Scalar]:
-    """Length and energy of the spline through `points`."""
+class Measures(NamedTuple):
+    """What the spline through points is like."""
+
+    length: Scalar
+    """Its length; not finite where a squared speed is negative or not finite."""
+    energy: Scalar
+    """Its energy; not finite where the length is not."""
+    doubt: Scalar
+    """How far two rules of quadrature differ in the length, relative to it."""
+
+
+def measure(
+    metric: Metric, points: Float[Array, "n+1 d"], inside: tuple[float, ...] = LOBATTO
+) -> Measures:
+    """Length and energy of the spline through points.
+
+    By Gauss-Lobatto quadrature, or Simpson's rule. Their difference from the trapezoidal rule tells
+    whether the metric was seen often enough.
+
+    Args:
+        metric: any metric.
+        points: at equal distances in `s`.
+        inside: the places inside each part: `LOBATTO`, or `SIMPSON` for a third fewer.
+
+    Returns:
+        The `Measures`.
+    """
     segments = len(points) - 1
-    places = gauss_places(segments * -(-_PANELS // segments))
+    parts = segments * -(-_PANELS // segments)
+    corners = np.linspace(0, 1, parts + 1)
+    between = ((np.arange(parts)[:, None] + inside) / parts).ravel()
+    places = np.concatenate([corners, between])
     z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
     v = differentiate(points, places)
     squares = jax.vmap(lambda z, v: squared_norm(metric, z, v))(z, v)
-    return _mean_root(squares), squares.mean() / 2
+    share = {LOBATTO: 5 / 6, SIMPSON: 2 / 3}[inside]
+
+    def integral(values: Float[Array, "q"]) -> tuple[Scalar, Scalar]:
+        rough = (values[:parts].mean() + values[1 : parts + 1].mean()) / 2
+        return rough + share * (values[parts + 1 :].mean() - rough), rough
+
+    length, rough = integral(_roots(squares))
+    energy = jnp.where(jnp.isnan(length), jnp.nan, integral(squares)[0] / 2)
+    moves = length > 0
+    doubt = jnp.where(moves, jnp.abs(length - rough) / jnp.where(moves, length, 1), 0)
+    return Measures(length, energy, doubt)
 
 
 def _squared_speeds(metric: Metric, curve: Curve, segments: int) -> Float[Array, "q"]:
@@ -165,15 +281,20 @@ def _squared_speeds(metric: Metric, curve: Curve, segments: int) -> Float[Array,
     return jax.vmap(squared_speed)(jnp.asarray(gauss_places(segments)))
 
 
-def _mean_root(squares: Float[Array, "q"]) -> Scalar:
-    """The mean square root, with derivative zero where the square is."""
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0).mean()
+def _roots(squares: Float[Array, "q"]) -> Float[Array, "q"]:
+    """Square roots, with derivative zero where the square is; NaN for what is no length.
+
+    What rounding may make of zero counts as zero.
+    """
+    rounding = jnp.sqrt(jnp.finfo(squares.dtype).eps) * jnp.abs(squares).max()
+    return jnp.where(squares < -rounding, jnp.nan, safe_sqrt(jnp.maximum(squares, 0)))
 
 
 @lru_cache
-def _unit_splines(segments: int) -> CubicSpline:
+def _unit_splines(segments: int) -> "CubicSpline":
     """One spline a point: 1 there and 0 at the others. Splines are linear in their points."""
+    from scipy.interpolate import CubicSpline
+
     return CubicSpline(np.linspace(0, 1, segments + 1), np.eye(segments + 1))
 
 

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from latent_flows.geometry import block_tridiagonal
 from latent_flows.typing import Scalar
+
+__all__ = ["Advance", "Minimum", "Model", "Problem", "minimise", "minimum", "propose"]
 
 
 class Model(NamedTuple):
@@ -30,8 +33,26 @@ class Model(NamedTuple):
     """The blocks above the diagonal of the stand-in."""
     noise: Scalar
     """The decrement, see `minimise`, that rounding makes of a zero gradient."""
+    finer: Scalar
+    """The function by another rule, which is much larger than `value` where too few samples miss
+    what lies between them."""
     memory: Any
     """Anything that the next evaluation needs."""
+
+
+_SAMPLED = 1.5
+"""How much larger `finer` may be than `value`; no matter where the search came from a place where
+it was larger still."""
+
+
+_SADDLE = 1e-3
+"""Curvature, in units of the safe Hessian's, that has to be negative by more than rounding."""
+_WAVES = 4
+"""Waves along the chain among which the direction of least curvature is sought."""
+_ESCAPES = 4
+"""How often a search that has ended at a saddle goes on from there."""
+_KICKS = (1.0, 0.25, 1 / 16, 1 / 64)
+"""Squared sizes of the first step from a saddle, in units of the safe Hessian and the value."""
 
 
 class Minimum(NamedTuple):
@@ -53,6 +74,28 @@ the model `here` was made; and that one, if the step taught something about it, 
 call comes with a step of zero, and zeros in the memory of `here`."""
 
 
+class Problem(NamedTuple):
+    """A function of a chain of points, as its minimisation asks for it."""
+
+    value: Callable[[Float[Array, "m d"]], Scalar]
+    """The function itself."""
+    advance: Advance
+    """Its models, one after the other."""
+    blank: Model
+    """A model of the right shapes, all zeros."""
+    exact: Callable[[Float[Array, "m d"], Model], Model]
+    """`(points, model) -> model`: the model of a place near `points` with the exact Hessian at
+    `points`, which tells a minimum from a saddle."""
+
+
+class _Search(NamedTuple):
+    found: Minimum
+    start: Float[Array, "m d"]
+    """Where to go on from."""
+    saddle: Bool[Array, ""]
+    rounds: Int[Array, ""]
+
+
 class _State(NamedTuple):
     points: Float[Array, "m d"]
     here: Model
@@ -63,20 +106,89 @@ class _State(NamedTuple):
     iterations: Int[Array, ""]
 
 
+def minimum(
+    problem: Problem,
+    start: Float[Array, "m d"],
+    *,
+    tolerance: float,
+    max_iterations: int | Int[Array, ""],
+) -> Minimum:
+    """Minimise a function of a chain of points, past saddles.
+
+    Where the gradient of `minimise` is zero but the Hessian is not positive semidefinite, it goes
+    on along the direction of least curvature.
+
+    Args:
+        problem: the function.
+        start: the points to start from.
+        tolerance: as in `minimise`.
+        max_iterations: as in `minimise`, after each saddle anew; nothing is done if it is 0.
+
+    Returns:
+        A `Minimum`, which has not converged where it is a saddle.
+    """
+
+    def go_on(search: _Search) -> _Search:
+        found = minimise(
+            problem.advance,
+            problem.blank,
+            search.start,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
+        start, saddle = _leave(problem, found)
+        found = found._replace(converged=found.converged & ~saddle)
+        return _Search(found, start, saddle, search.rounds + 1)
+
+    no, none = jnp.array(False), jnp.zeros((), int)
+    return jax.lax.while_loop(
+        lambda search: jnp.where(
+            search.rounds == 0, max_iterations > 0, search.saddle & (search.rounds <= _ESCAPES)
+        ),
+        go_on,
+        _Search(Minimum(start, problem.blank, no, none), start, no, none),
+    ).found
+
+
+def _leave(problem: Problem, found: Minimum) -> tuple[Float[Array, "m d"], Bool[Array, ""]]:
+    """Where to go on from a saddle, and whether it is one: whether there is a way down.
+
+    Nothing is done where the Hessian is positive semidefinite, of a whole batch if need be.
+    """
+    model, points = found.model, found.points
+    along = _downhill(problem.exact(points, model))
+    sizes = jnp.sqrt(2 * jnp.abs(model.value) * jnp.array(_KICKS, points.dtype))
+    margin = 32 * jnp.finfo(points.dtype).eps * jnp.abs(model.value) + model.noise**2
+
+    def kick(state: tuple[Int[Array, ""], Array, Array]) -> tuple[Int[Array, ""], Array, Array]:
+        count, _, _ = state
+        there = points + sizes[count] * along
+        return count + 1, there, problem.value(there) < model.value - margin
+
+    is_saddle = found.converged & (along != 0).any()
+    _, there, lower = jax.lax.while_loop(
+        lambda state: is_saddle & (state[0] < len(_KICKS)) & ~state[2],
+        kick,
+        (jnp.zeros((), int), points, jnp.array(False)),
+    )
+    return jnp.where(lower, there, points), lower
+
+
 def minimise(
     advance: Advance,
     blank: Model,
     start: Float[Array, "m d"],
     *,
     tolerance: float,
-    max_iterations: int,
+    max_iterations: int | Int[Array, ""],
 ) -> Minimum:
     r"""Minimise a function of a chain of points by damped Newton steps.
 
     Each step solves $(H + \lambda \operatorname{diag} B)\, s = -g$ with the model's Hessian $H$,
     or, where that is not positive definite, with the stand-in $B$. A step that does not lower the
-    function is not taken; the damping $\lambda$ then grows, and shrinks again, down to zero, with
-    steps that do what the model foretold. The function is evaluated once a step.
+    function is not taken, nor one to where its samples miss most of it; the damping $\lambda$ then
+    grows, and shrinks again, down to zero, with steps that do what the model foretold. The function
+    is evaluated once a step.
 
     It has converged when the Newton decrement $\delta = \sqrt{-g^\top s}$, of which half the square
     is what a step should gain, is at most `tolerance` times the root of the value, or is what
@@ -114,8 +226,9 @@ def minimise(
         there, here = advance(trial, state.step, state.here)
         gained = here.value - there.value
         finite = jnp.isfinite(there.value) & jnp.isfinite(there.gradient).all()
-        taken = finite & (gained >= -32 * tiny * jnp.abs(here.value))
-        ratio = 2 * gained / state.squared_decrement
+        sampled = _is_sampled(there, here)
+        taken = finite & sampled & (gained >= -32 * tiny * jnp.abs(here.value))
+        ratio = jnp.where(sampled, 2 * gained / state.squared_decrement, 0)
         less = jnp.where(state.damping < 1e-3, 0, state.damping / 8)
         damping = jnp.where(
             (ratio > 0.75) | (state.iterations == 0),
@@ -161,13 +274,29 @@ def minimise(
     )
 
 
+def _is_sampled(there: Model, here: Model) -> Bool[Array, ""]:
+    """Whether the samples of the function still tell what it is, or no less than they did."""
+    known = jnp.isfinite(here.value)
+    ratio = jnp.where(known, here.finer / jnp.where(here.value > 0, here.value, 1), jnp.inf)
+    most = jnp.maximum(_SAMPLED, jnp.where(jnp.isnan(ratio), jnp.inf, ratio))
+    return (there.finer <= most * there.value + there.noise**2) | (most == jnp.inf)
+
+
 def _target(model: Model, tolerance: float) -> Scalar:
     """The square of the decrement at which to stop."""
     return tolerance**2 * jnp.abs(model.value) + model.noise**2
 
 
 def propose(model: Model, damping: Scalar) -> tuple[Float[Array, "m d"], Scalar]:
-    """The next step, and the square of the decrement."""
+    """The next step, and the square of the decrement.
+
+    Args:
+        model: of the function near a point.
+        damping: how much of the safe diagonal is added.
+
+    Returns:
+        The step, then the square of the decrement.
+    """
     systems = (
         jnp.stack([model.diagonal, model.safe_diagonal]) + damping * model.safe_diagonal,
         jnp.stack([model.upper, model.safe_upper]),
@@ -176,3 +305,37 @@ def propose(model: Model, damping: Scalar) -> tuple[Float[Array, "m d"], Scalar]
     newton, safe = solve(*systems)
     step = jnp.where(jnp.isfinite(newton).all(), newton, safe)
     return step, -(step * model.gradient).sum()
+
+
+def _downhill(model: Model) -> Float[Array, "m d"]:
+    r"""The direction in which a stationary point is most of a saddle.
+
+    The lowest Ritz vector of $H x = \mu B x$ among the slowest waves with fixed ends: what a curve
+    that has passed a conjugate point can gain by is smooth.
+
+    Args:
+        model: the function there, with its exact Hessian.
+
+    Returns:
+        `x` with $x^\top B x = 1$; zero where no $\mu$ is negative by more than rounding.
+
+    References:
+        Saad, *Numerical Methods for Large Eigenvalue Problems*, 2011, section 4.3.
+    """
+    m, d = model.gradient.shape
+    waves = np.sin(np.pi * np.outer(1 + np.arange(min(_WAVES, m)), 1 + np.arange(m)) / (m + 1))
+    basis = np.einsum("km,de->kdme", waves, np.eye(d)).reshape(-1, m, d)
+    trial = jnp.asarray(basis, model.gradient.dtype)
+
+    def projected(diagonal: Float[Array, "m d d"], upper: Float[Array, "m-1 d d"]) -> Array:
+        images = jax.vmap(partial(block_tridiagonal.times, diagonal, upper))(trial)
+        small = jnp.einsum("imd,jmd->ij", trial, images)
+        return (small + small.T) / 2
+
+    lower = jnp.linalg.cholesky(projected(model.safe_diagonal, model.safe_upper))
+    inward = jax.scipy.linalg.solve_triangular(
+        lower, jnp.eye(len(basis), dtype=lower.dtype), lower=True
+    )
+    values, vectors = jnp.linalg.eigh(inward @ projected(model.diagonal, model.upper) @ inward.T)
+    x = jnp.einsum("i,imd->md", vectors[:, 0] @ inward, trial)
+    return jnp.where((values[0] < -_SADDLE) & jnp.isfinite(x).all(), x, 0)

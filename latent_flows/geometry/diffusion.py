@@ -13,6 +13,8 @@ from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.operators import frame_and_bend
 from latent_flows.typing import Latent, Metric
 
+__all__ = ["Walk", "brownian_motion"]
+
 
 class Walk(NamedTuple):
     """The path of one random walk."""

@@ -13,13 +13,25 @@ import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows import flows
-from latent_flows._transforms import keep_compiled
+from latent_flows._transforms import keep_compiled, unjitted
 from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import spline_weights
-from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.geodesics import geodesic, is_positive
 from latent_flows.geometry.shooting import State, multiple_shooting
 from latent_flows.typing import Latent, Metric, Scalar
+
+__all__ = [
+    "GeodesicFlow",
+    "Logarithm",
+    "exponential_map",
+    "geodesic_flow",
+    "logarithm",
+    "logarithm_map",
+]
+
+_DRIFT = 0.01
+"""Relative change of the squared speed by which a curve is no geodesic any more."""
 
 
 class GeodesicFlow(NamedTuple):
@@ -28,11 +40,12 @@ class GeodesicFlow(NamedTuple):
     ts: Float[Array, "n"]
     """The times asked for."""
     zs: Float[Array, "n d"]
-    """The points at these times; where the solver did not get to, the last one it reached."""
+    """The points at these times; where the geodesic did not get to, the last one it reached."""
     velocities: Float[Array, "n d"]
     """The velocities there."""
     ok: Bool[Array, ""]
-    """Whether the solver reached the last time with finite numbers."""
+    """Whether the solver reached the last time with finite numbers and the speed of the start,
+    which geodesics keep, at points where the metric is positive definite."""
 
 
 class Logarithm(NamedTuple):
@@ -74,8 +87,9 @@ def geodesic_flow(
         max_steps: the most steps it may take.
 
     Returns:
-        A `GeodesicFlow`. A solver that runs out of steps, or a metric that stops being positive
-        definite or finite, gives `ok=False` and never raises.
+        A `GeodesicFlow`. A solver that runs out of steps, a metric that stops being positive
+        definite or finite, or a curve that does not keep its speed, as beyond a border of the
+        manifold, gives `ok=False` and never raises.
 
     Raises:
         ValueError: for a velocity of another shape than that of `z`, `ts` that are not at least
@@ -105,8 +119,9 @@ def geodesic_flow(
         adjoint=adjoint,
         max_steps=max_steps,
     )
-    states = solving.hold(path.zs)
-    return GeodesicFlow(path.ts, states[:, :dim], states[:, dim:], path.ok)
+    good = _is_geodesic(metric, path.zs[:, :dim], path.zs[:, dim:])
+    states = solving.hold(jnp.where(good[:, None], path.zs, jnp.nan))
+    return GeodesicFlow(path.ts, states[:, :dim], states[:, dim:], path.ok & good.all())
 
 
 @keep_compiled(arrays=["z", "v"])
@@ -232,14 +247,15 @@ def logarithm(
         def aim(v: Latent, _: None) -> Latent:
             return v - jnp.linalg.solve(slope, flow(z0, v, [0.0, 1.0]).zs[-1] - z1)
 
-        vector = optimistix.fixed_point(
+        vector = unjitted(optimistix.fixed_point)(
             aim,
             optimistix.FixedPointIteration(rtol=tolerance, atol=tolerance),
             vector,
             max_steps=max_shots,
             throw=False,
         ).value
-        return velocities[0], vector, slope, curve.length
+        # Where no shortest curve is known, none can be told from a detour.
+        return velocities[0], vector, slope, jnp.where(curve.converged, curve.length, -jnp.inf)
 
     # Nothing is differentiated through the search: its inputs, those closed over too, are held.
     closed, held = jax.closure_convert(search, z0, z1)
@@ -312,6 +328,18 @@ def logarithm_map(
         max_steps=max_steps,
         max_shots=max_shots,
     ).vector
+
+
+def _is_geodesic(
+    metric: Metric, zs: Float[Array, "n d"], velocities: Float[Array, "n d"]
+) -> Bool[Array, "n"]:
+    """At which times, and at all before, a curve has kept the speed that geodesics conserve."""
+    zs, velocities = jax.lax.stop_gradient((zs, velocities))
+    squares = jax.vmap(partial(metrics.squared_norm, metric))(zs, velocities)
+    # Of the start, which is taken as it is, nothing is asked.
+    kept = jnp.abs(squares - squares[0]) <= _DRIFT * squares[0]
+    good = (kept & is_positive(metric, zs)).at[0].set(True)
+    return jax.lax.cummin(good.astype(int)) > 0
 
 
 def _equation(metric: Metric) -> Callable[[State], State]:

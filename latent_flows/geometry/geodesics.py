@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,42 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
-from latent_flows.geometry import block_tridiagonal, chords, metrics
+from latent_flows.choices import choose
+from latent_flows.geometry import block_tridiagonal, chords, metrics, solving
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import (
+    SIMPSON,
     Geodesic,
+    Measures,
     differentiate,
     measure,
     resample,
     spline_weights,
     straight,
 )
-from latent_flows.geometry.descent import minimise
+from latent_flows.geometry.descent import minimise, minimum
+from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
+
+__all__ = [
+    "described",
+    "distance",
+    "end_points",
+    "geodesic",
+    "geodesic_batch",
+    "is_positive",
+    "join",
+    "reach",
+    "start_points",
+]
 
 _ROUGH = 0.1
 """Tolerance for a chain of few points, which is only where a longer one starts."""
+_UNEVEN = 1.1
+"""How much longer the square root of twice the energy may be, squared, than the curve: speeds that
+vary more are those of a chain whose few points miss what lies between them."""
+_DOUBT = 0.02
+"""Relative difference of two rules for the length of a curve that is known well enough."""
 
 
 @keep_compiled(arrays=["z0", "z1", "initial"])
@@ -43,20 +64,24 @@ def geodesic(
 
     $$\min_c \; \tfrac12 \int_0^1 |c'(s)|_{M(c(s))}^2\,ds, \qquad c(0) = z_0,\; c(1) = z_1$$
 
-    It is a local minimum: the one downhill from where the search starts. The curve is known at
-    `segments + 1` points. Where the metric is a `pullback` without an ambient metric, the energy
-    is a sum of squares of chords in data space, minimised by damped Gauss-Newton steps that learn
-    the rest of the Hessian on the way; a step costs one evaluation of the immersion and of its
-    Jacobian at the points. For any other metric it is minimised by Newton's method, with the
-    metric taken in the middle of each segment; a step costs its first and second derivatives.
-    For an immersion, from 16 segments and without `initial`, a curve of a quarter of the segments
-    comes first; other metrics can look too small between few points.
+    It is a local minimum: the one downhill from where the search starts, past saddles such as a
+    curve beyond a conjugate point. The curve is known at `segments + 1` points. Where the metric is
+    a `pullback` without an ambient metric, the energy is a sum of squares of chords in data space,
+    minimised by damped Gauss-Newton steps that learn the rest of the Hessian on the way; a step
+    costs one evaluation of the immersion and of its Jacobian at the points. For any other metric it
+    is minimised by Newton's method, with the metric averaged over each segment by Simpson's rule; a
+    step costs its first and second derivatives at twice as many places. For an immersion, from 16
+    segments and without `initial`, a curve of a quarter of the segments comes first.
+
+    Points that are few can miss what lies between them. No step is taken to where they do, and in
+    the end the curve through them is measured: where it is longer than the start, or its speed is
+    uneven, or two rules of quadrature differ, it is not called a geodesic; more segments may help.
 
     Derivatives in `z0`, `z1` and anything that the metric closes over are those of the minimum, by
     the implicit function theorem, in forward and reverse mode.
 
-    Call it under `jax.jit`: it compiles in seconds, and outside does so at every call. It can be
-    mapped by `jax.vmap`; for many pairs `geodesic_batch` is faster and bounds the memory.
+    It compiles in seconds, once for a metric and shapes of its arguments. It can be mapped by
+    `jax.vmap`; for many pairs `geodesic_batch` is faster and bounds the memory.
 
     Args:
         metric: any metric, positive definite along the way.
@@ -74,8 +99,9 @@ def geodesic(
 
     Returns:
         A `Geodesic`. Where the metric is not finite or not positive definite on the way, or the
-        search did not end, `converged` is False; the points are then the best that were found, or
-        the straight line, but always finite if the end points are.
+        search did not end at a minimum that the points can show, `converged` is False; the points
+        are then the best that were found, or where the search started, always finite if the end
+        points are, and the length is an upper bound of the distance.
 
     Raises:
         ValueError: end points that are not two vectors of the same length, or not numbers; fewer
@@ -107,15 +133,15 @@ def geodesic(
             f"{segments}, {max_iterations} and {tolerance}"
         )
     line = straight(z0, z1, segments)
-    stationary = jnp.array(True)
+    begun = line if start is None else start
+    minimal = jnp.array(True)
     points = line
     if segments > 1:
-        inner, stationary = _inner(
+        inner, minimal = _inner(
             metric, z0, z1, line, start, tolerance=tolerance, max_iterations=max_iterations
         )
         points = join(z0, inner, z1)
-        points = jnp.where(jnp.isfinite(points).all(), points, line)
-    return described(metric, points, stationary & _is_definite(metric, points))
+    return described(metric, points, begun, minimal)
 
 
 @keep_compiled(arrays=["z0", "z1", "initial"])
@@ -179,8 +205,15 @@ def geodesic_batch(
 
 
 def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
-    """How long chains of points are in latent space: geodesics take the more iterations for it."""
-    return jnp.linalg.norm(jnp.diff(chains, axis=1), axis=2).sum(1)
+    """How long chains of points are in latent space: geodesics take the more iterations for it.
+
+    Args:
+        chains: points, `[p, n, d]`.
+
+    Returns:
+        One length a chain.
+    """
+    return safe_norm(jnp.diff(chains, axis=1), axis=2).sum(1)
 
 
 @keep_compiled(arrays=["z0", "z1", "initial"])
@@ -193,11 +226,13 @@ def distance(
     initial: Float[ArrayLike, "k+1 d"] | Curve | None = None,
     tolerance: float | None = None,
     max_iterations: int = 100,
+    unknown: Literal["bound", "nan"] = "bound",
 ) -> Scalar:
     """The length of the shortest path between two latents that `geodesic` finds.
 
-    Whether it found one is said by `geodesic` alone. The derivative at `z0 = z1`, where the
-    distance has none, is zero.
+    Where it finds none, the distance is not known, but the length of the best path is a bound: it
+    is no less than the distance and no more than the length of the straight line. The derivative at
+    `z0 = z1`, where the distance has none, is zero.
 
     Args:
         metric: any metric.
@@ -207,18 +242,22 @@ def distance(
         initial: where the search starts.
         tolerance: when it ends.
         max_iterations: when it gives up.
+        unknown: what stands for a distance that is not known, where `geodesic` has not converged:
+            the `"bound"`, or `"nan"`.
 
     Returns:
-        The distance.
+        The distance. Infinite, or NaN, where an end or the metric on the way is not finite, or the
+        metric is negative.
 
     Raises:
-        ValueError: as `geodesic` does.
+        ValueError: as `geodesic` does; another word for `unknown`.
 
     >>> import jax.numpy as jnp
-    >>> print(distance(lambda z: 4 * jnp.eye(2), jnp.zeros(2), jnp.array([3.0, 4.0])))
+    >>> print(distance(lambda z: 4 * jnp.eye(2), jnp.zeros(2), jnp.array([3.0, 4.0])).round(4))
     10.0
     """
-    return geodesic(
+    choose("unknown", unknown, {"bound": 0, "nan": 0})
+    found = geodesic(
         metric,
         z0,
         z1,
@@ -226,7 +265,10 @@ def distance(
         initial=initial,
         tolerance=tolerance,
         max_iterations=max_iterations,
-    ).length
+    )
+    if unknown == "bound":
+        return found.length
+    return jnp.where(found.converged, found.length, jnp.nan)
 
 
 def _inner(
@@ -246,20 +288,27 @@ def _inner(
     def force(inner: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
         return jax.grad(lambda inner: energy(join(z0, inner, z1)))(inner)
 
-    def descend(points: Float[Array, "k+1 d"], tolerance: float):
-        advance, blank = chords.model(metric, z0, z1, len(points) - 1)
-        return minimise(
-            advance, blank, points[1:-1], tolerance=tolerance, max_iterations=max_iterations
-        )
-
     def solve(_, inner: Float[Array, "n-1 d"]):
         points = join(z0, inner, z1)
         if start is None and chords.is_immersed(metric):
             for coarse in _levels(segments):
-                found = descend(resample(points, coarse), _ROUGH)
+                # So few points need to be told what lies between them.
+                problem = chords.halved(metric, z0, z1, coarse)
+                found = minimise(
+                    problem.advance,
+                    problem.blank,
+                    resample(points, coarse)[1:-1],
+                    tolerance=_ROUGH,
+                    max_iterations=max_iterations,
+                )
                 finer = resample(join(z0, found.points, z1), segments)
                 points = jnp.where(found.converged, finer, points)
-        found = descend(points, tolerance)
+        found = minimum(
+            chords.model(metric, z0, z1, segments),
+            points[1:-1],
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
         # As a number, because custom_root differentiates whatever else it returns.
         return found.points, found.converged.astype(inner.dtype)
 
@@ -274,9 +323,27 @@ def _inner(
             symmetric=True,
         )
 
-    guess = jax.lax.stop_gradient(line if start is None else start)
+    guess = jax.lax.stop_gradient(_evenly(metric, line) if start is None else start)
     inner, converged = jax.lax.custom_root(force, guess[1:-1], solve, solve_linear, has_aux=True)
     return inner, converged > 0
+
+
+def _evenly(metric: Metric, line: Float[Array, "n+1 d"]) -> Float[Array, "n+1 d"]:
+    """A straight line with points at equal distances in the metric; left as it is where the metric
+    breaks down.
+
+    Points that are far apart where the metric is large could step over it.
+    """
+    count = 4 * (len(line) - 1)
+    s = jnp.linspace(0, 1, count + 1, dtype=line.dtype)
+    across = line[-1] - line[0]
+    squares = jax.vmap(lambda s: metrics.squared_norm(metric, line[0] + s * across, across))(s)
+    speeds = jnp.sqrt(squares)
+    gone = jnp.cumulative_sum((speeds[:-1] + speeds[1:]) / 2, include_initial=True)
+    shares = jnp.interp(jnp.linspace(0, 1, len(line), dtype=line.dtype), gone / gone[-1], s)
+    usable = jnp.isfinite(shares).all() & (gone[-1] > 0)
+    even = line[0] + shares[:, None] * across
+    return jnp.where(usable, even.at[0].set(line[0]).at[-1].set(line[-1]), line)
 
 
 def _levels(segments: int) -> list[int]:
@@ -289,16 +356,57 @@ def _levels(segments: int) -> list[int]:
 
 
 def described(
-    metric: Metric, points: Float[Array, "n+1 d"], converged: Bool[Array, ""]
+    metric: Metric,
+    points: Float[Array, "n+1 d"],
+    start: Float[Array, "n+1 d"],
+    minimal: Bool[Array, ""],
 ) -> Geodesic:
-    """The spline through points with its measures, each of which has to be finite to converge."""
-    length, energy = measure(metric, points)
-    residual = _residual(metric, points)
-    numbers = jnp.stack([length, energy, residual])
+    """The better of where a search ended and where it started, as a spline with its measures.
+
+    A chain of few points may be short only because it misses what lies between them. Its spline is
+    then longer than where the search started, or unevenly fast, or not known well enough.
+
+    Args:
+        metric: any metric.
+        points: where the search ended, at equal distances in `s`.
+        start: where it started.
+        minimal: whether it has ended at a minimum.
+
+    Returns:
+        The `Geodesic`.
+    """
+    found, begun = measure(metric, points), measure(metric, start, SIMPSON)
+    rounding = _rounding(metric, points)
+
+    def known(measures: Measures) -> Bool[Array, ""]:
+        return measures.doubt * measures.length <= _DOUBT * measures.length + rounding
+
+    # A start that is a geodesic is a little shorter than the best that is known by points.
+    longer = known(begun) & (found.length > 1.001 * begun.length + rounding)
+    good = jnp.isfinite(points).all() & known(found) & ~longer
+    even = 2 * found.energy <= _UNEVEN * found.length**2 + rounding**2
+    # Between ends that are one to rounding, nothing is shorter than the straight line.
+    is_point = known(begun) & (begun.length <= found.length) & (found.length <= rounding)
+    better = good & ~is_point
+    points = jnp.where(better, points, start)
+    # More rather than less, where the rules differ.
+    length = jnp.where(better, found.length, begun.length * (1 + begun.doubt))
+    energy = jnp.where(better, found.energy, begun.energy)
+    # Where the metric breaks down nothing is known of the length. The line is no worse an answer.
+    numbers = jnp.stack([length, energy, _residual(metric, points)])
     finite = jnp.isfinite(numbers)
-    # The line is no worse an answer where the metric breaks down, but its length may be missing.
-    length, energy, residual = jnp.where(finite, numbers, 0)
-    return Geodesic(points, length, energy, residual, converged & finite.all())
+    sound = finite[0] & is_positive(metric, points).all()
+    length, energy, residual = jnp.where(finite & sound, numbers, jnp.inf)
+    converged = minimal & good & even & finite.all() & sound
+    return Geodesic(points, length, energy, residual, converged)
+
+
+def _rounding(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
+    """The length that rounding of the points can make of nothing."""
+    start = points[0]
+    # Rounding is never differentiated.
+    size = metrics.squared_norm(metric, *jax.lax.stop_gradient((start, start)))
+    return 64 * jnp.finfo(start.dtype).eps * jnp.sqrt(jnp.maximum(size, 0))
 
 
 def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
@@ -310,10 +418,9 @@ def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
     v, bend = (differentiate(points, places, order) for order in (1, 2))
     squared, speed = (each.mean() for each in jax.vmap(partial(_turn, metric))(z, v, bend))
-    moves = speed > 0
-    ratio = jnp.where(moves, squared / jnp.where(moves, speed, 1), 0)
-    positive = ~(ratio <= 0)  # NaN stays NaN
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, ratio, 1)), 0)
+    squared = jnp.maximum(squared - (segments**2 * _rounding(metric, points)) ** 2, 0)
+    still = speed == 0
+    return safe_sqrt(jnp.where(still, 0, squared / jnp.where(still, 1, speed)))
 
 
 def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, Scalar]:
@@ -342,25 +449,51 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     return jnp.where(shown, along, jnp.nan), speed @ speed
 
 
-def _is_definite(metric: Metric, points: Float[Array, "n+1 d"]) -> Bool[Array, ""]:
-    """Whether a metric is positive definite at the points.
+def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]:
+    """At which points a metric is positive semidefinite, to rounding.
 
-    What is pulled back from Euclidean space cannot be negative, and where it does not show an axis
-    at all the residual is not finite.
+    What is pulled back from Euclidean space cannot be negative, and where a metric does not show an
+    axis at all the residual is not finite.
+
+    Args:
+        metric: any metric.
+        points: `[n, d]`.
+
+    Returns:
+        One truth value a point.
     """
     if chords.is_immersed(metric):
-        return jnp.array(True)
-    return jnp.isfinite(jnp.linalg.cholesky(jax.vmap(metric)(points))).all()
+        return jnp.ones(len(points), bool)
+    matrices = chords.ridge(jax.vmap(metric)(points))
+    return jnp.isfinite(jnp.linalg.cholesky(matrices)).all((1, 2))
 
 
 def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
-    """A chain of points with its ends."""
+    """A chain of points with its ends.
+
+    Args:
+        z0: one end.
+        inner: the points between.
+        z1: the other end.
+
+    Returns:
+        All of them, in their order.
+    """
     return jnp.concatenate([z0[None], inner, z1[None]])
 
 
 def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
-    """The end points as floats of one dtype, once they are known to suit the metric."""
-    ends = {name: jnp.asarray(z) for name, z in (("z0", z0), ("z1", z1))}
+    """The end points as floats of one dtype, once they are known to suit the metric.
+
+    Args:
+        metric: any metric.
+        z0: one end.
+        z1: the other.
+
+    Returns:
+        Both ends, and the dtype of what is computed.
+    """
+    ends = {name: solving.floats(z) for name, z in (("z0", z0), ("z1", z1))}
     for name, z in ends.items():
         if z.ndim != 1 or z.size == 0 or not jnp.issubdtype(z.dtype, jnp.number):
             raise ValueError(
@@ -374,8 +507,6 @@ def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
             f"z1 must have the shape of z0, {ends['z0'].shape}, got {ends['z1'].shape}"
         )
     dtype = jnp.result_type(*ends.values())
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
     start, end = (z.astype(dtype) for z in ends.values())
     jax.eval_shape(partial(metrics.matrix, metric), start)
     return start, end, dtype
@@ -384,7 +515,17 @@ def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
 def start_points(
     initial: Float[ArrayLike, "k+1 d"] | Curve | None, z0: Latent, z1: Latent, segments: int
 ) -> Float[Array, "n+1 d"] | None:
-    """The points to start from, ends included; None for the straight line."""
+    """The points to start from, ends included; None for the straight line.
+
+    Args:
+        initial: as in `geodesic`.
+        z0: one end.
+        z1: the other.
+        segments: how many parts the curve has.
+
+    Returns:
+        The points, or None.
+    """
     if initial is None or segments < 2:
         return None
     if callable(initial):

@@ -8,18 +8,22 @@ graph is built and searched by scikit-learn and SciPy, outside of any `jax.jit`.
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
-from scipy.sparse import block_array, csr_array
-from scipy.sparse.csgraph import dijkstra
-from sklearn.neighbors import NearestNeighbors
 
+from latent_flows._extras import extra
 from latent_flows.geometry.curves import length
 from latent_flows.typing import Latent, Metric, Scalar
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+    from sklearn.neighbors import NearestNeighbors
+
+__all__ = ["Ends", "Graph", "graph_path", "knn_graph"]
 
 _EDGES_AT_ONCE = 1024
 _FINE = 64
@@ -40,9 +44,9 @@ class Graph(NamedTuple):
     """The points."""
     neighbours: int
     """To how many others a point is joined, at least."""
-    search: NearestNeighbors
+    search: "NearestNeighbors"
     """Finds the nearest of the data, by Euclidean distance."""
-    edges: csr_array
+    edges: "csr_array"
     """The lengths of the edges, `[n, n]`, symmetric."""
 
 
@@ -87,6 +91,9 @@ def knn_graph(metric: Metric, data: Float[ArrayLike, "n d"], *, neighbours: int 
         raise ValueError(
             f"data must have more points than neighbours = {neighbours}, got {len(points)}"
         )
+    with extra("evaluation"):
+        from sklearn.neighbors import NearestNeighbors
+
     search = NearestNeighbors(n_neighbors=neighbours).fit(points)
     near = search.kneighbors(return_distance=False)
     rows = np.repeat(np.arange(len(points)), neighbours)
@@ -127,6 +134,10 @@ def graph_path(
     >>> print(graph_path(graph, arc[0], arc[-1], segments=2)[1, 1] > 0.5)
     True
     """
+
+    from scipy.sparse import block_array
+    from scipy.sparse.csgraph import dijkstra
+
     if segments < 1:
         raise ValueError(f"segments must be at least 1, got {segments}")
     ends = [np.asarray(z) for z in (z0, z1)]
@@ -164,8 +175,10 @@ def _edges(
     rows: Int[np.ndarray, "e"],
     columns: Int[np.ndarray, "e"],
     width: int,
-) -> csr_array:
+) -> "csr_array":
     """Lengths of the straight lines between rows of two arrays, as a sparse matrix."""
+    from scipy.sparse import csr_array
+
     dtype = jnp.result_type(float)
     pairs = (jnp.asarray(starts[rows], dtype), jnp.asarray(stops[columns], dtype))
     found = np.asarray(measure(pairs), float)

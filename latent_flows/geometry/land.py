@@ -21,6 +21,16 @@ from latent_flows.geometry import metrics
 from latent_flows.geometry.means import Spokes, check_points, kmeans, lines, spokes
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = [
+    "MEASURES",
+    "Land",
+    "Proposal",
+    "fit_land",
+    "land_log_prob",
+    "normalise_land",
+    "sample_land",
+]
+
 MEASURES: Mapping[str, bool] = MappingProxyType({"volume": True, "lebesgue": False})
 """What a density is a density of, and whether that is the volume of the metric."""
 

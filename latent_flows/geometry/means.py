@@ -8,9 +8,23 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from latent_flows._transforms import keep_compiled
 from latent_flows.batches import in_batches
-from latent_flows.geometry import curves, metrics
+from latent_flows.geometry import curves, metrics, solving
 from latent_flows.geometry.geodesics import geodesic, reach
+from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Latent, Metric, Scalar
+
+__all__ = [
+    "FrechetMean",
+    "KMeans",
+    "Spokes",
+    "check_points",
+    "chord_length",
+    "frechet_mean",
+    "kmeans",
+    "lines",
+    "plus_plus",
+    "spokes",
+]
 
 _ITERATIONS = 25
 """Of one geodesic. Most need fewer, all of a batch wait for the last, and what is not solved goes
@@ -104,7 +118,7 @@ def spokes(
         zero = jnp.zeros((), curve.dtype)
         velocity = jax.jvp(found, (zero,), (jnp.ones_like(zero),))[1]
         # The direction is that of the discrete curve, the length that of the whole of it.
-        speed = jnp.sqrt(metrics.squared_norm(metric, curve[0], velocity))
+        speed = safe_sqrt(metrics.squared_norm(metric, curve[0], velocity))
         scale = jnp.where(speed > 0, length / jnp.where(speed > 0, speed, 1), 1)
         logarithm = scale * velocity
         apart = (curve[0] != curve[-1]).any()
@@ -123,6 +137,9 @@ def chord_length(metric: Metric, points: Float[Array, "n d"]) -> Scalar:
         metric: one that is pulled back from Euclidean space; for any other the result is 0.
         points: the corners, in latent space.
 
+    Returns:
+        The length.
+
     >>> import jax.numpy as jnp
     >>> doubled = metrics.pullback(lambda z: 2 * z)
     >>> print(chord_length(doubled, jnp.array([[0.0, 0.0], [3.0, 4.0]])))
@@ -130,13 +147,22 @@ def chord_length(metric: Metric, points: Float[Array, "n d"]) -> Scalar:
     """
     if not (isinstance(metric, metrics.Pullback) and metric.ambient is None):
         return jnp.zeros((), points.dtype)
-    return jnp.linalg.norm(jnp.diff(jax.vmap(metric.flat)(points), axis=0), axis=1).sum()
+    return safe_norm(jnp.diff(jax.vmap(metric.flat)(points), axis=0), axis=1).sum()
 
 
 def lines(
     centres: Float[Array, "k d"], points: Float[Array, "n d"], segments: int
 ) -> Float[Array, "k n m d"]:
-    """Straight lines from each centre to each point, as `segments + 1` points each."""
+    """Straight lines from each centre to each point, as `segments + 1` points each.
+
+    Args:
+        centres: one a row.
+        points: one a row.
+        segments: how many parts each has.
+
+    Returns:
+        The points of each line.
+    """
     to_all = jax.vmap(lambda z0, z1: curves.straight(z0, z1, segments), in_axes=(None, 0))
     return jax.vmap(to_all, in_axes=(0, None))(centres, points)
 
@@ -459,12 +485,16 @@ def plus_plus(
 def check_points(points: ArrayLike) -> Float[Array, "n d"]:
     """Points as floats, once it is known that they are some.
 
+    Args:
+        points: one a row.
+
+    Returns:
+        The points, a matrix of floats.
+
     Raises:
         ValueError: points that are not a matrix of numbers with at least one row.
     """
-    points = jnp.asarray(points)
-    if jnp.issubdtype(points.dtype, jnp.integer):
-        points = points.astype(jnp.result_type(float))
+    points = solving.floats(points)
     if points.ndim != 2 or points.shape[0] == 0 or not jnp.issubdtype(points.dtype, jnp.floating):
         raise ValueError(
             f"points must be numbers of shape [n, d] with n at least 1, got shape {points.shape} "

@@ -14,6 +14,23 @@ from jaxtyping import Array, Float
 
 from latent_flows.typing import Generator, Latent, Metric, Scalar
 
+__all__ = [
+    "Ambient",
+    "Pullback",
+    "check_tangent",
+    "conformal",
+    "inner",
+    "local_pca",
+    "log_volume",
+    "matrix",
+    "products",
+    "pullback",
+    "root",
+    "squared_norm",
+    "stochastic_pullback",
+    "volume",
+]
+
 Ambient = Callable[[Float[Array, "n"]], Array]
 """`x -> A(x)`, a metric of data space at a flattened sample: `[n, n]`, or `[n]` if diagonal."""
 
@@ -67,6 +84,13 @@ def products(
     """The inner products of long rows with others, or with themselves.
 
     XLA is slow at matrix products of very few rows on a CPU: they are sums then.
+
+    Args:
+        rows: `[d, n]`.
+        others: `[e, n]`; the rows themselves where left out.
+
+    Returns:
+        The matrix of inner products.
 
     >>> print(products(jnp.array([[1.0, 2.0], [0.0, 1.0]])))
     [[5. 2.]
@@ -225,6 +249,9 @@ def inner(metric: Metric, z: Latent, u: Latent, v: Latent) -> Scalar:
         u: a tangent vector at `z`.
         v: another.
 
+    Returns:
+        The inner product.
+
     >>> import jax.numpy as jnp
     >>> print(inner(lambda z: 2 * jnp.eye(2), jnp.zeros(2), jnp.ones(2), jnp.ones(2)))
     4.0
@@ -235,10 +262,21 @@ def inner(metric: Metric, z: Latent, u: Latent, v: Latent) -> Scalar:
 
 
 def squared_norm(metric: Metric, z: Latent, v: Latent) -> Scalar:
-    r"""The squared length of a tangent vector, $v^\top M(z)\, v$; one forward-mode pass."""
+    r"""The squared length of a tangent vector, $v^\top M(z)\, v$; one forward-mode pass.
+
+    NaN where the image is not finite, of which derivatives may yet be.
+
+    Args:
+        metric: any metric.
+        z: a latent.
+        v: a tangent vector at `z`.
+
+    Returns:
+        The squared length.
+    """
     if isinstance(metric, Pullback):
         x, pushed = jax.jvp(metric.flat, (z,), (v,))
-        return pushed @ metric.lower(x, pushed)
+        return jnp.where(jnp.isfinite(x).all(), pushed @ metric.lower(x, pushed), jnp.nan)
     return v @ matrix(metric, z) @ v
 
 

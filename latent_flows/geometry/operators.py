@@ -11,6 +11,15 @@ from latent_flows.geometry import metrics
 from latent_flows.geometry.curvature import lowered_connection
 from latent_flows.typing import Latent, Metric, Scalar
 
+__all__ = [
+    "Operator",
+    "coordinate_laplacian",
+    "frame_and_bend",
+    "inverse_root",
+    "laplace_beltrami",
+    "operator_in",
+]
+
 Operator = Callable[[Callable[[Latent], Scalar]], Callable[[Latent], Scalar]]
 """`f -> (z -> scalar)`, like `calculus.laplacian`."""
 

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from latent_flows.typing import Latent
 
+__all__ = ["State", "multiple_shooting"]
+
 State = Float[Array, "2d"]
 """A point and a velocity, one after the other."""
 

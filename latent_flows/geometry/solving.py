@@ -7,9 +7,32 @@ from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows.typing import Latent
 
+__all__ = ["adaptive", "floats", "hold", "precision", "start"]
+
+
+def floats(x: ArrayLike) -> Array:
+    """Numbers as floats of the precision that is switched on, or of their own if that is higher.
+
+    Everything of a solver is then of one dtype, whatever that of the metric. What are no real
+    numbers is left as it is, for a check to name.
+
+    Args:
+        x: numbers of any kind.
+
+    Returns:
+        An array of the same shape.
+
+    >>> print(floats([1, 2]))
+    [1. 2.]
+    """
+    x = jnp.asarray(x)
+    if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
+        return x
+    return x.astype(jnp.promote_types(x.dtype, jnp.result_type(float)))
+
 
 def start(name: str, z: ArrayLike) -> Latent:
-    """One vector of floats; whole numbers are taken as floats.
+    """One vector of `floats`.
 
     Args:
         name: what the caller calls it.
@@ -24,9 +47,7 @@ def start(name: str, z: ArrayLike) -> Latent:
     >>> print(start("z0", [1, 2]))
     [1. 2.]
     """
-    z = jnp.asarray(z)
-    if jnp.issubdtype(z.dtype, jnp.integer):
-        z = z.astype(jnp.result_type(float))
+    z = floats(z)
     if z.ndim != 1 or not jnp.issubdtype(z.dtype, jnp.floating):
         raise ValueError(
             f"{name} must be one vector of numbers, got shape {z.shape} and dtype {z.dtype}; "

@@ -14,6 +14,8 @@ from latent_flows.geometry.curves import Geodesic, spline_weights, straight
 from latent_flows.geometry.geodesics import described, end_points, join, start_points
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
+__all__ = ["spline_geodesic"]
+
 _PLACES = 5
 """Points of the straight line whose metrics, on average, are the unit of steps."""
 _FLOOR = 0.1
@@ -93,7 +95,7 @@ def spline_geodesic(
     points, stopped = jax.lax.stop_gradient((start, jnp.array(True)))
     if knots > 1:
         points, stopped = _shorten(metric, points, segments, tolerance, max_iterations)
-    return jax.lax.stop_gradient(described(metric, points, stopped))
+    return jax.lax.stop_gradient(described(metric, points, start, stopped))
 
 
 def _shorten(

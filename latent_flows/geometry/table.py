@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.ndimage import spline_filter
 
 from latent_flows.batches import in_batches
 from latent_flows.geometry.metrics import root
 from latent_flows.typing import Latent, Metric, Scalar
+
+__all__ = ["tabulate"]
 
 
 def tabulate(
@@ -51,6 +52,9 @@ def tabulate(
     [[1.649 0.   ]
      [0.    1.649]]
     """
+
+    from scipy.ndimage import spline_filter
+
     corners = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     if any(corner.shape != (2,) for corner in corners) or not (corners[0] < corners[1]).all():
         raise ValueError(f"low must lie below and left of high, two numbers each, got {corners}")

@@ -11,6 +11,8 @@ from latent_flows.geometry import metrics, solving
 from latent_flows.geometry.curvature import connection
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
+__all__ = ["parallel_transport"]
+
 
 @keep_compiled(arrays=["curve", "v"])
 def parallel_transport(

@@ -6,17 +6,32 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows.typing import Latent, Scalar
 
+__all__ = [
+    "density_ratio_loss",
+    "gaussian_kl",
+    "gaussian_kl_between",
+    "gaussian_total_correlation",
+    "permuted",
+    "total_correlation",
+]
+
 
 def gaussian_kl(mean: Latent, std: Latent) -> Float[Array, "d"]:
     r"""KL divergence of `N(mean, std^2)` from `N(0, 1)`, per dimension, in nats.
 
     $$ \tfrac12 (\mu^2 + \sigma^2 - 1) - \log \sigma $$
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from latent_flows.objectives import gaussian_kl
-        >>> gaussian_kl(jnp.zeros(2), jnp.ones(2)).tolist()
-        [0.0, 0.0]
+    Args:
+        mean: one number a dimension.
+        std: one positive number a dimension.
+
+    Returns:
+        The divergence of each dimension.
+
+    >>> import jax.numpy as jnp
+    >>> from latent_flows.objectives import gaussian_kl
+    >>> gaussian_kl(jnp.zeros(2), jnp.ones(2)).tolist()
+    [0.0, 0.0]
     """
     return 0.5 * (mean**2 + std**2 - 1.0) - jnp.log(std)
 
@@ -117,11 +132,19 @@ def gaussian_kl_between(
 
     $$ \log \frac{\sigma'}{\sigma} + \frac{\sigma^2 + (\mu - \mu')^2}{2 \sigma'^2} - \tfrac12 $$
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> one = jnp.ones(1)
-        >>> gaussian_kl_between(3 * one, one, one, one).tolist()
-        [2.0]
+    Args:
+        mean: of the first, one number a dimension.
+        std: of the first, positive.
+        other_mean: of the second.
+        other_std: of the second, positive.
+
+    Returns:
+        The divergence of each dimension.
+
+    >>> import jax.numpy as jnp
+    >>> one = jnp.ones(1)
+    >>> gaussian_kl_between(3 * one, one, one, one).tolist()
+    [2.0]
     """
     ratio = std / other_std
     return 0.5 * (ratio**2 + ((mean - other_mean) / other_std) ** 2 - 1) - jnp.log(ratio)
@@ -134,13 +157,16 @@ def permuted(key: PRNGKeyArray, z: Float[Array, "batch d"]) -> Float[Array, "bat
         key: randomness of the shuffles.
         z: samples of the aggregate posterior.
 
-    Source: FactorVAE (Kim and Mnih, 2018, algorithm 1).
+    Returns:
+        As many samples.
 
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> z = jnp.arange(6.0).reshape(3, 2)
-        >>> jnp.sort(permuted(jax.random.key(0), z), axis=0).tolist() == z.tolist()
-        True
+    References:
+        FactorVAE (Kim and Mnih, 2018, algorithm 1).
+
+    >>> import jax, jax.numpy as jnp
+    >>> z = jnp.arange(6.0).reshape(3, 2)
+    >>> jnp.sort(permuted(jax.random.key(0), z), axis=0).tolist() == z.tolist()
+    True
     """
     return jax.random.permutation(key, z, axis=0, independent=True)
 
@@ -158,11 +184,14 @@ def density_ratio_loss(joint: Float[Array, "batch"], shuffled: Float[Array, "bat
         joint: `D` of codes.
         shuffled: `D` of the same codes after `permuted`.
 
-    Source: FactorVAE (Kim and Mnih, 2018, eq. 3 and algorithm 1).
+    Returns:
+        The loss, in nats.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(density_ratio_loss(jnp.zeros(4), jnp.zeros(4)).round(3))
-        0.693
+    References:
+        FactorVAE (Kim and Mnih, 2018, eq. 3 and algorithm 1).
+
+    >>> import jax.numpy as jnp
+    >>> print(density_ratio_loss(jnp.zeros(4), jnp.zeros(4)).round(3))
+    0.693
     """
     return 0.5 * jnp.mean(jax.nn.softplus(-joint)) + 0.5 * jnp.mean(jax.nn.softplus(shuffled))

@@ -6,6 +6,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows.typing import Latent, Scalar
 
+__all__ = ["categorical_kl", "concrete_gates", "gumbel_softmax", "mismatch", "spike_and_slab_kl"]
+
 
 def mismatch(z: Latent, mean: Latent, std: Latent) -> Scalar:
     r"""How unlikely a flowed latent is under the posterior of the image it should be the code of.
@@ -21,12 +23,15 @@ def mismatch(z: Latent, mean: Latent, std: Latent) -> Scalar:
         mean: of `q(z_t | x_t)`.
         std: of the same.
 
-    Source: the latent matching of Song et al. (ICML 2023, section 3.4), as a divergence.
+    Returns:
+        The loss, in nats.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(mismatch(jnp.ones(2), jnp.ones(2), jnp.ones(2)).round(3))
-        1.838
+    References:
+        The latent matching of Song et al. (ICML 2023, section 3.4), as a divergence.
+
+    >>> import jax.numpy as jnp
+    >>> print(mismatch(jnp.ones(2), jnp.ones(2), jnp.ones(2)).round(3))
+    1.838
     """
     return -jnp.sum(jax.scipy.stats.norm.logpdf(z, mean, std))
 
@@ -44,12 +49,15 @@ def gumbel_softmax(
         logits: unnormalised log-probabilities.
         temperature: `tau`, positive.
 
-    Source: Jang, Gu and Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017, eq. 2.
+    Returns:
+        The weights.
 
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> gumbel_softmax(jax.random.key(0), jnp.array([99.0, 0.0]), 0.5).tolist()
-        [1.0, 0.0]
+    References:
+        Jang, Gu and Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017, eq. 2.
+
+    >>> import jax, jax.numpy as jnp
+    >>> gumbel_softmax(jax.random.key(0), jnp.array([99.0, 0.0]), 0.5).tolist()
+    [1.0, 0.0]
     """
     noise = jax.random.gumbel(key, logits.shape, logits.dtype)
     return jax.nn.softmax((logits + noise) / temperature)
@@ -61,10 +69,12 @@ def categorical_kl(logits: Float[Array, "k"]) -> Scalar:
     Args:
         logits: unnormalised log-probabilities.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(categorical_kl(jnp.zeros(4)), categorical_kl(jnp.array([99.0, 0.0])).round(3))
-        0.0 0.693
+    Returns:
+        The divergence, in nats.
+
+    >>> import jax.numpy as jnp
+    >>> print(categorical_kl(jnp.zeros(4)), categorical_kl(jnp.array([99.0, 0.0])).round(3))
+    0.0 0.693
     """
     log_q = jax.nn.log_softmax(logits)
     return jnp.sum(jnp.exp(log_q) * log_q) + jnp.log(logits.shape[-1])
@@ -85,13 +95,16 @@ def concrete_gates(
         logits: log-odds that a gate is open.
         temperature: `tau`, positive.
 
-    Source: Louizos, Welling and Kingma, *Learning Sparse Neural Networks through L0
-    Regularization*, 2018, eqs. 10 and 11, with stretch (-0.1, 1.1).
+    Returns:
+        The gates.
 
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> concrete_gates(jax.random.key(0), jnp.array([-99.0, 99.0]), 0.5).tolist()
-        [0.0, 1.0]
+    References:
+        Louizos, Welling and Kingma, *Learning Sparse Neural Networks through L0 Regularization*,
+        2018, eqs. 10 and 11, with stretch (-0.1, 1.1).
+
+    >>> import jax, jax.numpy as jnp
+    >>> concrete_gates(jax.random.key(0), jnp.array([-99.0, 99.0]), 0.5).tolist()
+    [0.0, 1.0]
     """
     noise = jax.random.logistic(key, logits.shape, logits.dtype)
     return jnp.clip(1.2 * jax.nn.sigmoid((logits + noise) / temperature) - 0.1, 0, 1)
@@ -116,13 +129,16 @@ def spike_and_slab_kl(
         std: of the slab.
         open_share: `pi_0`, the prior's probability of the slab, in (0, 1).
 
-    Source: Tonolini, Jensen and Murray-Smith, *Variational Sparse Coding*, 2019, eq. 7.
+    Returns:
+        The divergence of each dimension, in nats.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> one = jnp.ones(1)
-        >>> spike_and_slab_kl(0 * one, 5 * one, one, 0.5).tolist()
-        [6.25]
+    References:
+        Tonolini, Jensen and Murray-Smith, *Variational Sparse Coding*, 2019, eq. 7.
+
+    >>> import jax.numpy as jnp
+    >>> one = jnp.ones(1)
+    >>> spike_and_slab_kl(0 * one, 5 * one, one, 0.5).tolist()
+    [6.25]
     """
     share = jax.nn.sigmoid(logits)
     gates = share * (jax.nn.log_sigmoid(logits) - jnp.log(open_share)) + (1 - share) * (

@@ -7,6 +7,17 @@ from jaxtyping import Array, Float
 from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Latent, Scalar
 
+__all__ = [
+    "inconsistency",
+    "off_pace",
+    "outside",
+    "overlap",
+    "relative_start",
+    "sparsity",
+    "stillness",
+    "unit_contributions",
+]
+
 
 def unit_contributions(velocity: Latent, metric: Float[Array, "d d"]) -> Latent:
     r"""How much each latent axis contributes to a step, as the generator's metric sees it.
@@ -21,10 +32,12 @@ def unit_contributions(velocity: Latent, metric: Float[Array, "d d"]) -> Latent:
         velocity: `v`, the velocity of a flow at one point.
         metric: `G`, the generator's metric at that point; only its diagonal is used.
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> unit_contributions(jnp.array([3.0, 1.0]), jnp.diag(jnp.array([1.0, 16.0]))).tolist()
-        [0.6..., 0.8...]
+    Returns:
+        The contributions, one an axis.
+
+    >>> import jax.numpy as jnp
+    >>> unit_contributions(jnp.array([3.0, 1.0]), jnp.diag(jnp.array([1.0, 16.0]))).tolist()
+    [0.6..., 0.8...]
     """
     # An axis that the generator ignores has no length, and must not make gradients NaN.
     steps = velocity * safe_sqrt(jnp.diagonal(metric))
@@ -39,6 +52,9 @@ def sparsity(contributions: Float[Array, "count n d"]) -> Scalar:
 
     Args:
         contributions: `unit_contributions` of each flow at `n` points.
+
+    Returns:
+        The entropy over its largest value.
     """
     shares = jnp.mean(contributions**2, axis=1)
     entropy = jnp.sum(jax.scipy.special.entr(shares + 1e-12), axis=-1)
@@ -52,6 +68,9 @@ def overlap(contributions: Float[Array, "count n d"]) -> Scalar:
 
     Args:
         contributions: `unit_contributions` of each flow at `n` points.
+
+    Returns:
+        The overlap.
     """
     count = contributions.shape[0]
     shares = jnp.mean(contributions**2, axis=1)
@@ -66,6 +85,9 @@ def inconsistency(contributions: Float[Array, "count n d"]) -> Scalar:
 
     Args:
         contributions: `unit_contributions` of each flow at `n` points.
+
+    Returns:
+        The inconsistency.
     """
     mean = jnp.mean(contributions, axis=1)
     return jnp.mean(1 - jnp.sqrt(jnp.sum(mean**2, axis=-1) + 1e-12))
@@ -83,6 +105,9 @@ def stillness(squared_speed: Float[Array, "count n"], scale: float) -> Scalar:
     Args:
         squared_speed: `|J_g v|^2` of each flow at `n` points.
         scale: `s`, the data-space length per unit time at which half is gained.
+
+    Returns:
+        The loss.
     """
     return jnp.mean(scale**2 / (scale**2 + jnp.mean(squared_speed, axis=1)))
 
@@ -95,6 +120,9 @@ def off_pace(squared_speed: Float[Array, "count n"], pace: float) -> Scalar:
     Args:
         squared_speed: `|J_g v|^2` of each flow at `n` points.
         pace: the wanted length in data space per unit time.
+
+    Returns:
+        The loss, at least 0.
     """
     mean = jnp.mean(squared_speed, axis=1)
     return jnp.mean((0.5 * jnp.log(mean + 1e-12) - jnp.log(pace)) ** 2)
@@ -107,6 +135,9 @@ def outside(z: Latent, low: Latent, high: Latent) -> Scalar:
         z: a latent.
         low: the lower corner of the box, for instance the codes' 1% quantiles.
         high: the upper one.
+
+    Returns:
+        The squared distance.
     """
     beyond = jnp.maximum(z - high, 0) + jnp.maximum(low - z, 0)
     return jnp.sum((2 * beyond / (high - low)) ** 2)
@@ -124,6 +155,9 @@ def relative_start(at_start: Float[Array, "n d"], moving: Float[Array, "n d"]) -
     Args:
         at_start: velocities at time 0.
         moving: velocities at later times.
+
+    Returns:
+        The loss.
     """
     start, later = jnp.mean(jnp.sum(at_start**2, -1)), jnp.mean(jnp.sum(moving**2, -1))
     return start / (start + later + 1e-12)

@@ -23,6 +23,8 @@ from latent_flows.plots.style import (
     write_caption,
 )
 
+__all__ = ["asked_against_measured", "dots", "factor_matrix", "loss_curves"]
+
 
 def loss_curves(rows: Sequence[Mapping[str, Any]], *, caption: str) -> Figure:
     """Every term of a loss against the step, each on an axis of its own.
@@ -31,15 +33,15 @@ def loss_curves(rows: Sequence[Mapping[str, Any]], *, caption: str) -> Figure:
     Long curves are drawn faintly, with their running mean on top.
 
     Args:
-      rows: dicts with `step` and numbers by name; other values are left out, and missing,
-        `None` and non-finite numbers are gaps.
-      caption: what is seen.
+        rows: dicts with `step` and numbers by name; other values are left out, and missing,
+            `None` and non-finite numbers are gaps.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: no row holds a step and a number.
+        ValueError: no row holds a step and a number.
 
     >>> figure = loss_curves([{"step": i, "loss": 1 / (i + 1)} for i in range(9)], caption="Loss.")
     >>> figure.axes[0].get_title()
@@ -84,16 +86,16 @@ def factor_matrix(
     """How the change along each flow is shared out over the factors.
 
     Args:
-      matrix: `[K, F]`, a row for each flow, shares in [0, 1].
-      row_labels: K names of the flows.
-      column_labels: F names of the factors.
-      caption: what is seen.
+        matrix: `[K, F]`, a row for each flow, shares in [0, 1].
+        row_labels: K names of the flows.
+        column_labels: F names of the factors.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: shapes or lengths do not agree.
+        ValueError: shapes or lengths do not agree.
 
     >>> import numpy as np
     >>> figure = factor_matrix(np.eye(2), ["flow 0", "flow 1"], ["x", "y"], "Perfect.")
@@ -132,19 +134,19 @@ def asked_against_measured(
     """What was asked of a factor and what it became, one panel a factor, a band a method.
 
     Args:
-      panels: for each factor and each method of control, which must be the same for all and at
-        most three: its `"amounts"`, increasing, and at each the `"mean"` and the `"deviation"` of
-        what was measured; None where there is nothing.
-      titles: names of the factors.
-      units: in which each is measured.
-      trained: the largest amount that each was trained on.
-      caption: what is seen.
+        panels: for each factor and each method of control, which must be the same for all and at
+            most three: its `"amounts"`, increasing, and at each the `"mean"` and the `"deviation"`
+            of what was measured; None where there is nothing.
+        titles: names of the factors.
+        units: in which each is measured.
+        trained: the largest amount that each was trained on.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: lengths do not agree, or there are too many methods.
+        ValueError: lengths do not agree, or there are too many methods.
 
     >>> curve = {"amounts": [-1, 0, 1], "mean": [-0.9, 0, None], "deviation": [0.1, 0, None]}
     >>> figure = asked_against_measured([{"linear": curve}], titles=["x"], units=["widths"],
@@ -187,16 +189,16 @@ def dots(
     """Numbers of several rows side by side: each alone, and their mean with its deviation.
 
     Args:
-      panels: for each measure, in its own panel, the numbers of each row, such as one a seed; of a
-        row without numbers nothing is drawn.
-      labels: names of the rows, from above.
-      caption: what is seen.
+        panels: for each measure, in its own panel, the numbers of each row, such as one a seed; of
+            a row without numbers nothing is drawn.
+        labels: names of the rows, from above.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: not as many rows as labels, or no panel.
+        ValueError: not as many rows as labels, or no panel.
 
     >>> figure = dots({"share": [[0.5, 0.7], []]}, labels=["ours", "theirs"], caption="A measure.")
     >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]

@@ -11,9 +11,18 @@ from jaxtyping import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageDraw, ImageFont
 
 from latent_flows.plots.style import MEDIUM, VERMILION, Images, number, same_length, write_caption
+
+__all__ = [
+    "check_drawable",
+    "reconstructions",
+    "rgb",
+    "samples_grid",
+    "strips",
+    "traversal_gif",
+    "traversal_grid",
+]
 
 
 def traversal_grid(
@@ -27,17 +36,18 @@ def traversal_grid(
     """Flows as rows, time as columns, the image that each flow starts from marked.
 
     Args:
-      images: `[K, T, H, W, C]` in [0, 1].
-      times: `[T]`, increasing; negative is along the reversed flow. The column nearest 0 is marked.
-      row_labels: K names of the flows.
-      axis: what changes from left to right.
-      caption: what is seen.
+        images: `[K, T, H, W, C]` in [0, 1].
+        times: `[T]`, increasing; negative is along the reversed flow. The column nearest 0 is
+            marked.
+        row_labels: K names of the flows.
+        axis: what changes from left to right.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: shapes or lengths do not agree.
+        ValueError: shapes or lengths do not agree.
 
     >>> import numpy as np
     >>> images = np.zeros((2, 3, 8, 8, 1))
@@ -61,15 +71,15 @@ def samples_grid(images: Images, *, columns: int | None = None, caption: str = "
     """Images in rows, about as many rows as columns.
 
     Args:
-      images: `[N, H, W, C]` in [0, 1].
-      columns: images a row.
-      caption: what is seen.
+        images: `[N, H, W, C]` in [0, 1].
+        columns: images a row.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: the shape is wrong.
+        ValueError: the shape is wrong.
 
     >>> import numpy as np
     >>> figure = samples_grid(np.zeros((7, 8, 8, 3)), caption="Seven samples.")
@@ -86,15 +96,15 @@ def reconstructions(originals: Images, reconstructed: Images, caption: str) -> F
     """Originals above their reconstructions, at most twelve pairs a row.
 
     Args:
-      originals: `[N, H, W, C]` in [0, 1].
-      reconstructed: the same shape.
-      caption: what is seen.
+        originals: `[N, H, W, C]` in [0, 1].
+        reconstructed: the same shape.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: the shapes are wrong or differ.
+        ValueError: the shapes are wrong or differ.
 
     >>> import numpy as np
     >>> figure = reconstructions(np.zeros((5, 8, 8, 1)), np.ones((5, 8, 8, 1)), "Five pairs.")
@@ -127,16 +137,16 @@ def strips(
     """Sequences of images, one a row, without any marked.
 
     Args:
-      images: `[K, T, H, W, C]` in [0, 1].
-      row_labels: K names of the sequences.
-      axis: what changes from left to right.
-      caption: what is seen.
+        images: `[K, T, H, W, C]` in [0, 1].
+        row_labels: K names of the sequences.
+        axis: what changes from left to right.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: shapes or lengths do not agree.
+        ValueError: shapes or lengths do not agree.
 
     >>> import numpy as np
     >>> figure = strips(np.zeros((1, 3, 8, 8, 1)), row_labels=["a"], caption="One row.")
@@ -160,20 +170,23 @@ def traversal_gif(
     pixels a side with visible pixels, else smoothly.
 
     Args:
-      images: `[K, T, H, W, C]` in [0, 1].
-      row_labels: K names of the flows, written under each.
-      fps: images a second.
+        images: `[K, T, H, W, C]` in [0, 1].
+        row_labels: K names of the flows, written under each.
+        fps: images a second.
 
     Returns:
-      The contents of a GIF file.
+        The contents of a GIF file.
 
     Raises:
-      ValueError: the shape is wrong, the labels are not K, or `fps` is not positive.
+        ValueError: the shape is wrong, the labels are not K, or `fps` is not positive.
 
     >>> import numpy as np
     >>> traversal_gif(np.zeros((2, 3, 8, 8, 1)))[:6]
     b'GIF89a'
     """
+
+    from PIL import Image, ImageDraw, ImageFont
+
     pixels = rgb(images, "images [K, T, H, W, C]", 5)
     count, length, height, width, _ = pixels.shape
     labels = [""] * count if row_labels is None else list(row_labels)
@@ -248,7 +261,16 @@ def check_drawable(shape: Sequence[int], what: str = "images") -> None:
 
 
 def rgb(images: Images, what: str, ndim: int) -> np.ndarray:
-    """Images as NumPy in [0, 1] with three channels, on white where they are transparent."""
+    """Images as NumPy in [0, 1] with three channels, on white where they are transparent.
+
+    Args:
+        images: grey, in colour, or in colour with alpha.
+        what: what they are called in an error.
+        ndim: how many axes they must have.
+
+    Returns:
+        The images, their last axis of length 3.
+    """
     pixels = np.asarray(images)
     if pixels.ndim != ndim:
         raise ValueError(f"{what} must have {ndim} axes, got shape {pixels.shape}")

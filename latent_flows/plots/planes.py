@@ -29,6 +29,8 @@ from latent_flows.plots.style import (
 )
 from latent_flows.typing import Latent, Potential
 
+__all__ = ["landscape", "latent_maps"]
+
 
 def landscape(
     potentials: Sequence[Potential],
@@ -45,8 +47,8 @@ def landscape(
 ) -> Figure:
     r"""Potentials on a plane of the latent space, with their flow lines.
 
-    The plane is :math:`z = o + a b_1 + b b_2`, :math:`|a|, |b| \le` `extent`; the lines follow
-    the part of :math:`\nabla_z u` in the plane, in the coordinates `a` and `b`. With one time,
+    The plane is $z = o + a b_1 + b b_2$, $|a|, |b| \le$ `extent`; the lines follow
+    the part of $\nabla_z u$ in the plane, in the coordinates `a` and `b`. With one time,
     every potential has a panel; with several, potentials are rows and times columns. A colour bar
     belongs to one potential, over all of its times.
 
@@ -54,23 +56,23 @@ def landscape(
     which arrows show the way of the flow.
 
     Args:
-      potentials: callables `(t, z) -> u`.
-      origin: `[d]`, the centre of the plane.
-      basis: `[2, d]`, independent directions that span it, or `[1, d]`.
-      extent: half the side of the square that is drawn, in units of the directions.
-      times: at which the potentials are drawn.
-      data: points to show, projected to the plane.
-      trajectories: for every potential, curves `[m, s, d]` to show, projected to the plane.
-      labels: names of the potentials.
-      resolution: points a side at which the potentials are evaluated.
-      caption: what is seen.
+        potentials: callables `(t, z) -> u`.
+        origin: `[d]`, the centre of the plane.
+        basis: `[2, d]`, independent directions that span it, or `[1, d]`.
+        extent: half the side of the square that is drawn, in units of the directions.
+        times: at which the potentials are drawn.
+        data: points to show, projected to the plane.
+        trajectories: for every potential, curves `[m, s, d]` to show, projected to the plane.
+        labels: names of the potentials.
+        resolution: points a side at which the potentials are evaluated.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: shapes or lengths do not agree, `basis` does not span a plane, or a potential
-        is not finite on it.
+        ValueError: shapes or lengths do not agree, `basis` does not span a plane, or a potential
+            is not finite on it.
 
     >>> import jax.numpy as jnp
     >>> bowl = lambda t, z: t * jnp.sum(z**2)
@@ -147,23 +149,23 @@ def latent_maps(
     on which the paths lie.
 
     Args:
-      functions: `z -> scalar`, such as a log volume; NaN and infinities are left white.
-      low: lower left corner, two numbers, or one.
-      high: upper right corner.
-      titles: names of the functions.
-      value: what the colours stand for.
-      data: points to show on each.
-      labels: classes of the points, a colour each.
-      curves: for each function, families of curves by name. The first family is drawn in front
-        with a solid line, the second with a dashed one, others dotted.
-      resolution: points a side at which the functions are evaluated.
-      caption: what is seen.
+        functions: `z -> scalar`, such as a log volume; NaN and infinities are left white.
+        low: lower left corner, two numbers, or one.
+        high: upper right corner.
+        titles: names of the functions.
+        value: what the colours stand for.
+        data: points to show on each.
+        labels: classes of the points, a colour each.
+        curves: for each function, families of curves by name. The first family is drawn in front
+            with a solid line, the second with a dashed one, others dotted.
+        resolution: points a side at which the functions are evaluated.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: shapes or lengths do not agree, or the corners are no corners.
+        ValueError: shapes or lengths do not agree, or the corners are no corners.
 
     >>> import jax.numpy as jnp
     >>> figure = latent_maps([lambda z: z @ z], low=[-1, -1], high=[1, 1], titles=["bowl"],

@@ -10,6 +10,8 @@ from matplotlib.lines import Line2D
 
 from latent_flows.plots.style import LINES, ON_WHITE, SMALL, write_caption
 
+__all__ = ["space_curves"]
+
 
 def space_curves(
     data: Float[Array, "n 3"] | np.ndarray,
@@ -20,16 +22,16 @@ def space_curves(
     """Points and curves in space, from two sides.
 
     Args:
-      data: the points.
-      curves: families of curves by name; the first is drawn solid, the second dashed, others
-        dotted.
-      caption: what is seen.
+        data: the points.
+        curves: families of curves by name; the first is drawn solid, the second dashed, others
+            dotted.
+        caption: what is seen.
 
     Returns:
-      A figure.
+        A figure.
 
     Raises:
-      ValueError: the points are not in three dimensions.
+        ValueError: the points are not in three dimensions.
 
     >>> import numpy as np
     >>> line = np.linspace(0, 1, 5)[None, :, None] * np.ones(3)

@@ -8,6 +8,19 @@ import numpy as np
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
+__all__ = [
+    "CLASSES",
+    "COLOUR_MAP",
+    "LINES",
+    "ON_WHITE",
+    "Images",
+    "is_number",
+    "number",
+    "png_bytes",
+    "same_length",
+    "write_caption",
+]
+
 Images: TypeAlias = Array | np.ndarray
 """Pixels in [0, 1], channels last: one (grey) or three (RGB)."""
 
@@ -30,11 +43,11 @@ def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
     """The figure as the contents of a PNG file, the same bytes for the same figure.
 
     Args:
-      figure: any figure.
-      dpi: pixels an inch.
+        figure: any figure.
+        dpi: pixels an inch.
 
     Returns:
-      The bytes to write.
+        The bytes to write.
 
     >>> png_bytes(Figure())[1:4]
     b'PNG'
@@ -53,21 +66,49 @@ def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is a number that can be drawn.
+
+    Args:
+        value: anything.
+
+    Returns:
+        False for booleans too.
+    """
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def number(value: float) -> str:
-    """A short number with a true minus sign and no negative zero."""
+    """A short number with a true minus sign and no negative zero.
+
+    Args:
+        value: any number.
+
+    Returns:
+        Three significant digits.
+    """
     return f"{float(value) + 0.0:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def same_length(name: str, given: Any, what: str, count: int) -> None:
+    """Raise a `ValueError` if there are not as many of one thing as of another.
+
+    Args:
+        name: of what is given.
+        given: a sequence.
+        what: what it has to be as many as.
+        count: how many these are.
+    """
     if len(given) != count:
         raise ValueError(f"{name} has {len(given)} entries for {count} {what}")
 
 
 def write_caption(figure: Figure, text: str) -> None:
-    """Text under the figure, wrapped to its width; the figure grows to hold it."""
+    """Text under the figure, wrapped to its width; the figure grows to hold it.
+
+    Args:
+        figure: which grows.
+        text: what is seen; nothing is written if it is empty.
+    """
     if not text:
         return
     lines = textwrap.wrap(text, width=int(13.5 * figure.get_figwidth()))

@@ -141,8 +141,8 @@ def test_batches_of_all_phases_are_held_against_the_devices(
 
 @pytest.mark.parametrize("name", ["potential_flows", "directions", "land", "geodesics", "guided"])
 def test_a_generator_that_is_not_finished_is_refused_before_a_folder_is_made(name, call, tmp_path):
-    from experiments import train_vae  # noqa: PLC0415
-    from experiments.folder import open_folder  # noqa: PLC0415
+    from experiments import train_vae
+    from experiments.folder import open_folder
 
     data = "sprites" if name == "guided" else "digits"
     preset = {"guided": "sprites", "potential_flows": "digits", "directions": "digits"}
@@ -158,7 +158,7 @@ def test_a_generator_that_is_not_finished_is_refused_before_a_folder_is_made(nam
 
 
 def test_a_function_that_leaves_the_program_is_a_line(call, tmp_path):
-    from experiments import potential_flows  # noqa: PLC0415
+    from experiments import potential_flows
 
     path = "tests.experiments.test_checks:leaving"
     code, _, err = call(potential_flows, "gan", "--generator.path", path, "--run", tmp_path / "run")

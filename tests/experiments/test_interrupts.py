@@ -155,7 +155,7 @@ def test_before_the_first_step_nothing_is_said_to_be_saved(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no terminals of this kind")
 def test_a_run_whose_terminal_is_closed_saves_the_step_just_done(tmp_path):
-    import pty  # noqa: PLC0415
+    import pty
 
     path = tmp_path / "run"
     argv = [sys.executable, "-m", "tests.experiments.toy", "long", "--run", str(path)]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from experiments import checkpoints, training
@@ -96,7 +97,7 @@ def test_rows_hold_the_values_that_a_step_saw(whole):
 
 
 def _crc(text):
-    import zlib  # noqa: PLC0415
+    import zlib
 
     return zlib.crc32(text.encode())
 
@@ -286,7 +287,7 @@ def test_a_full_disk_during_a_checkpoint_is_recognised(tmp_path, monkeypatch):
     def full(*_, **__):
         raise ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device")
 
-    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "save", full)
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
     with pytest.raises(ValueError, match="RESOURCE_EXHAUSTED") as error:
         train(tmp_path / "run")
     assert disk_trouble(error.value) == "no space left on the device"
@@ -347,6 +348,11 @@ def test_a_step_is_adam_on_the_clipped_gradient(tmp_path):
     assert rows(tmp_path / "run")[0]["grad_norm"] == pytest.approx(5.0)
 
 
+def wait_for_steps(process):
+    """Reads what a toy says until its program is compiled and steps are taken."""
+    assert any(b"compiled" in line for line in iter(process.stdout.readline, b""))
+
+
 def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
     path, generator = tmp_path / "run", random.Random(time.time_ns())
     moments = [generator.uniform(0.0, 0.5) for _ in range(2)]
@@ -354,7 +360,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
         process = subprocess.Popen(
             command(path, "--sleep", "0.02"), stdout=subprocess.PIPE, cwd=ROOT, env=environment()
         )
-        toy.await_compiled(process)
+        wait_for_steps(process)
         time.sleep(moment)
         process.kill()
         process.communicate()
@@ -374,7 +380,7 @@ def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number, expected):
         cwd=ROOT,
         env=environment(),
     )
-    toy.await_compiled(process)
+    wait_for_steps(process)
     time.sleep(0.1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

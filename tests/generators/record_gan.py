@@ -43,8 +43,8 @@ BIGGAN_DEFAULTS = {"classes": 4, "shared_dim": 6, "shared": True, "split": True,
 
 def sngan(channels, image_channels, latent_dim):
     """The published generator, a function of latents."""
-    from models.SNGAN.distribution import NormalDistribution  # noqa: PLC0415
-    from models.SNGAN.sn_gen_resnet import (  # noqa: PLC0415
+    from models.SNGAN.distribution import NormalDistribution
+    from models.SNGAN.sn_gen_resnet import (
         ResNetGenConfig,
         make_resnet_generator,
     )
@@ -59,8 +59,8 @@ def sngan(channels, image_channels, latent_dim):
 
 def biggan(resolution, channels, latent_dim, attention, classes, shared, shared_dim, split):
     """The published generator, a function of latents and labels."""
-    import torch  # noqa: PLC0415
-    from models.BigGAN.BigGAN import Generator  # noqa: PLC0415
+    import torch
+    from models.BigGAN.BigGAN import Generator
 
     net = Generator(
         G_ch=channels,
@@ -81,7 +81,7 @@ def biggan(resolution, channels, latent_dim, attention, classes, shared, shared_
 
 def run(build, settings, seed):
     """Shapes of the state dict, latents, labels and images of one network."""
-    import torch  # noqa: PLC0415
+    import torch
 
     net, generate = build(**settings)
     # A convolution of SNGAN is in the state dict twice; one name is enough to load it.

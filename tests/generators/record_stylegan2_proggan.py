@@ -46,7 +46,7 @@ def published(checkout):
         return functional.leaky_relu(x + bias, negative_slope) * scale
 
     with mock.patch("torch.utils.cpp_extension.load"):
-        import models.StyleGAN2.op as operations  # noqa: PLC0415
+        import models.StyleGAN2.op as operations
     # The repository's own slow version, beside the fast one that is not compiled here.
     native = sys.modules["models.StyleGAN2.op.upfirdn2d"]
     native.F = functional  # a name that the file forgets to import
@@ -60,8 +60,8 @@ def published(checkout):
     operations.FusedLeakyReLU = FusedLeakyReLU
     operations.fused_leaky_relu = fused_leaky_relu
     operations.upfirdn2d = upfirdn2d
-    from models.ProgGAN import model as published_proggan  # noqa: PLC0415
-    from models.StyleGAN2 import model as published_stylegan2  # noqa: PLC0415
+    from models.ProgGAN import model as published_proggan
+    from models.StyleGAN2 import model as published_stylegan2
 
     return published_stylegan2, published_proggan
 

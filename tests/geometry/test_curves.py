@@ -63,7 +63,7 @@ def test_a_line_stays_a_line(dtype, segments):
     assert (points[0] == z0).all()
     assert (points[-1] == z1).all()
     np.testing.assert_allclose(resample(points, 5), straight(z0, z1, 5), atol=1e-5)
-    found, half_square = measure(lambda z: jnp.eye(2), points)
+    found, half_square, _ = measure(lambda z: jnp.eye(2), points)
     np.testing.assert_allclose(found, jnp.linalg.norm(z1 - z0), rtol=1e-5)
     np.testing.assert_allclose(2 * half_square, found**2, rtol=1e-5)
 

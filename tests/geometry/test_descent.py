@@ -24,6 +24,7 @@ def chain(value):
             safe,
             jnp.zeros_like(upper),
             jnp.zeros(()),
+            value(points),
             (),
         )
         return there, here

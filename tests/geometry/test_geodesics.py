@@ -163,7 +163,9 @@ def test_where_the_metric_breaks_down_the_answer_is_a_finite_line(name):
     z0, z1 = jnp.array([-1.0, 0.0]), jnp.array([1.0, 0.5])
     found = jax.jit(lambda: geodesic(BROKEN[name], z0, z1, segments=4))()
     assert not found.converged
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    # Of the length nothing is known, but where the metric only fails to see a direction.
+    assert jnp.isfinite(found.length) == (name in ("singular", "immersion that forgets an axis"))
+    assert not jnp.isnan(found.length)
     np.testing.assert_allclose(found.points[:, 0], jnp.linspace(-1, 1, 5), atol=1e-6)
 
 

@@ -56,7 +56,7 @@ def test_it_is_the_geodesic_that_newtons_method_finds():
 def test_through_a_long_latent_it_is_shorter_than_the_line_by_about_as_much():
     metric = pullback(network(32))
     z0, z1 = jax.random.normal(jax.random.key(2), (2, 32))
-    line, _ = measure(metric, straight(z0, z1, 32))
+    line, _, _ = measure(metric, straight(z0, z1, 32))
     newton = jax.jit(partial(geodesic, metric))(z0, z1)
     spline = jax.jit(partial(spline_geodesic, metric))(z0, z1)
     assert newton.converged
