@@ -106,7 +106,7 @@ def test_what_eight_devices_began_one_can_end(whole, tmp_path):
         cwd=ROOT,
         env=environment(XLA_FLAGS=EIGHT),
     )
-    toy.await_compiled(process)
+    assert any(b"compiled" in line for line in iter(process.stdout.readline, b""))
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

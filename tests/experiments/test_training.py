@@ -348,6 +348,11 @@ def test_a_step_is_adam_on_the_clipped_gradient(tmp_path):
     assert rows(tmp_path / "run")[0]["grad_norm"] == pytest.approx(5.0)
 
 
+def wait_for_steps(process):
+    """Reads what a toy says until its program is compiled and steps are taken."""
+    assert any(b"compiled" in line for line in iter(process.stdout.readline, b""))
+
+
 def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
     path, generator = tmp_path / "run", random.Random(time.time_ns())
     moments = [generator.uniform(0.0, 0.5) for _ in range(2)]
@@ -355,7 +360,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
         process = subprocess.Popen(
             command(path, "--sleep", "0.02"), stdout=subprocess.PIPE, cwd=ROOT, env=environment()
         )
-        toy.await_compiled(process)
+        wait_for_steps(process)
         time.sleep(moment)
         process.kill()
         process.communicate()
@@ -375,7 +380,7 @@ def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number, expected):
         cwd=ROOT,
         env=environment(),
     )
-    toy.await_compiled(process)
+    wait_for_steps(process)
     time.sleep(0.1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

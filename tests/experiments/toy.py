@@ -62,13 +62,6 @@ def batches(config):
     return at
 
 
-def await_compiled(process):
-    """Reads what a run of this prints until its steps begin."""
-    for line in process.stdout:
-        if "compiled in" in (line if isinstance(line, str) else line.decode()):
-            return
-
-
 def run(config):
     folder = open_folder(config.run, config)
     params = fit(
