@@ -170,33 +170,32 @@ def _simpson(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Adv
                 return jnp.einsum("kd,de,ke->", steps, matrix, steps) / 2, matrix
 
             slope, matrix = jax.grad(value, has_aux=True)(z)
-            return (slope, steps @ matrix), (slope, steps @ matrix, matrix)
+            return (slope, steps @ matrix), (slope, matrix)
 
-        (bend, shear), (slope, force, matrix) = jax.jacfwd(first, has_aux=True)(z)
-        return slope, force, matrix, bend, shear
+        (bend, shear), (slope, matrix) = jax.jacfwd(first, has_aux=True)(z)
+        return slope, matrix, bend, shear
 
     def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
         chain = jnp.concatenate([z0[None], points, z1[None]])
         steps = jnp.diff(chain, axis=0)
         # A place in the middle of each chord, and one at each point for the chords that meet there.
-        slope, force, matrix, bend, shear = jax.vmap(place)(
-            (chain[:-1] + chain[1:]) / 2, steps[:, None]
-        )
-        force, shear = force[:, 0], shear[:, 0]
+        slope, matrix, bend, shear = jax.vmap(place)((chain[:-1] + chain[1:]) / 2, steps[:, None])
+        shear = shear[:, 0]
         pairs = jnp.stack([steps[:-1], steps[1:]], 1)
-        slope_at, _, inside, bend_at, shear_at = jax.vmap(place)(points, pairs)
+        slope_at, inside, bend_at, shear_at = jax.vmap(place)(points, pairs)
         before, after = shear_at[:, 0], shear_at[:, 1]
         ends = jax.vmap(metric)(jnp.stack([z0, z1]))
         ends = n * (ends + ends.mT) / 2
         corners = jnp.concatenate([ends[:1], inside, ends[1:]])
         whole = (4 * matrix + corners[:-1] + corners[1:]) / 6
         pull = jnp.einsum("ide,ie->id", whole, steps)
+        value = (pull * steps).sum() / 2
         both = shear + shear.mT
         turned = before + before.mT - after - after.mT
         safe = ridge(whole[:-1] + whole[1:])
         between = 4 * (bend / 4 + (shear.mT - shear) / 2)[1:-1] + after[:-1].mT - before[1:]
         there = Model(
-            value=(pull * steps).sum() / 2,
+            value=value,
             gradient=pull[:-1] - pull[1:] + (2 * (slope[:-1] + slope[1:]) + slope_at) / 6,
             diagonal=safe
             + (bend + 2 * both)[:-1] / 6
@@ -211,7 +210,7 @@ def _simpson(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Adv
             * jnp.sqrt(
                 d * jnp.abs(jnp.einsum("id,idd,id->i", chain[1:], matrix, chain[1:])).mean() / n
             ),
-            finer=(pull * steps).sum() / 2,
+            finer=value,
             memory=(),
         )
         return there, here

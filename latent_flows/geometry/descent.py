@@ -111,7 +111,7 @@ def minimum(
     start: Float[Array, "m d"],
     *,
     tolerance: float,
-    max_iterations: int | Int[Array, ""],
+    max_iterations: int,
 ) -> Minimum:
     """Minimise a function of a chain of points, past saddles.
 
@@ -122,7 +122,7 @@ def minimum(
         problem: the function.
         start: the points to start from.
         tolerance: as in `minimise`.
-        max_iterations: as in `minimise`, after each saddle anew; nothing is done if it is 0.
+        max_iterations: as in `minimise`, after each saddle anew.
 
     Returns:
         A `Minimum`, which has not converged where it is a saddle.
@@ -142,9 +142,7 @@ def minimum(
 
     no, none = jnp.array(False), jnp.zeros((), int)
     return jax.lax.while_loop(
-        lambda search: jnp.where(
-            search.rounds == 0, max_iterations > 0, search.saddle & (search.rounds <= _ESCAPES)
-        ),
+        lambda search: (search.rounds == 0) | search.saddle & (search.rounds <= _ESCAPES),
         go_on,
         _Search(Minimum(start, problem.blank, no, none), start, no, none),
     ).found
@@ -180,7 +178,7 @@ def minimise(
     start: Float[Array, "m d"],
     *,
     tolerance: float,
-    max_iterations: int | Int[Array, ""],
+    max_iterations: int,
 ) -> Minimum:
     r"""Minimise a function of a chain of points by damped Newton steps.
 
