@@ -32,6 +32,12 @@ def double_precision(on: bool):
     return enable_x64(on)
 
 
+@pytest.fixture(name="double_precision")
+def _double_precision():
+    """What keeps 64-bit numbers within a test, for tests that switch in the middle."""
+    return double_precision
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     """Each floating dtype, with the mode that it needs switched on."""

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import double_precision
 from flax import linen as nn
 
 from latent_flows import _transforms, directions, flows, geometry
@@ -360,7 +359,7 @@ def test_within_a_trace_nothing_is_done(monkeypatch):
     np.testing.assert_allclose(slope, [0.6, 0.8], rtol=1e-4)
 
 
-def test_precision_is_that_of_the_call():
+def test_precision_is_that_of_the_call(double_precision):
     third = lambda x: jnp.ones(1) / 3 + 0 * x[0]  # noqa: E731
     x = jnp.zeros(1, jnp.float32)
     for _ in range(2):
