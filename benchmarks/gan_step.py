@@ -25,9 +25,9 @@ from experiments import flow_config, potential_flows
 from experiments.flow_config import Flows, Subject, Weights
 from experiments.memory import needs
 from experiments.training import Training, optimizer
-from latent_flows import frames
+from latent_flows import coordinates
 from latent_flows.generators import sngan, stylegan2
-from latent_flows.generators.thrift import layerwise, thrifty
+from latent_flows.generators.memory import cast_and_remat, remat_layers
 from latent_flows.typing import Generator
 
 Model: TypeAlias = Literal["sngan-mnist", "sngan-animefaces", "stylegan2-256", "stylegan2-1024"]
@@ -99,12 +99,12 @@ class Work(NamedTuple):
     def subject(self, variables: Any) -> Subject:
         """What the experiment trains on."""
         dim = self.starts.shape[1]
-        frame = frames.identity(dim)
+        frame = coordinates.identity(dim)
         return Subject(
             vae=None,
             params=variables,
             frame=frame,
-            generator=frames.compose(self.generator(variables), frame),
+            generator=coordinates.compose(self.generator(variables), frame),
             starts=self.starts,
             low=jnp.full(dim, -2.0),
             high=jnp.full(dim, 2.0),
@@ -121,11 +121,11 @@ def prepared(config: Config) -> Work:
     """The step, with shapes in place of arrays."""
     net, size, thrift = network(config), config.size, config.thrift
     if thrift.checkpoint:
-        net = layerwise(net)
+        net = remat_layers(net)
 
     def generator(variables: Any) -> Generator:
         apply: Any = net.apply
-        return thrifty(apply, variables, dtype=thrift.dtype, recompute=thrift.checkpoint)
+        return cast_and_remat(apply, variables, dtype=thrift.dtype, recompute=thrift.checkpoint)
 
     latent = jax.ShapeDtypeStruct((net.latent_dim,), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), latent)

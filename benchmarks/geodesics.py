@@ -37,9 +37,9 @@ from benchmarks.potential_flows import choose_threads, prepare
 from experiments import train_vae
 from experiments.folder import read_config
 from experiments.training import restore
-from latent_flows.batches import in_batches
+from latent_flows._transforms import vmap_chunked
 from latent_flows.generators import vae as vaes
-from latent_flows.geometry import chords, descent
+from latent_flows.geometry import _discrete_energy, _newton
 from latent_flows.geometry.curves import evaluate, straight
 from latent_flows.geometry.geodesics import geodesic_batch, reach
 from latent_flows.geometry.metrics import conformal, pullback, squared_norm
@@ -235,7 +235,7 @@ def stochman_points(curve: Any, count: int) -> Float[np.ndarray, "p n d"]:
 
 def many(connect: Callable) -> Callable:
     """Connects many pairs, a bounded number of them at a time, as `geodesic_batch` does."""
-    return in_batches(connect, AT_ONCE, effort=lambda *ends: reach(jnp.stack(ends, 1)))
+    return vmap_chunked(connect, AT_ONCE, effort=lambda *ends: reach(jnp.stack(ends, 1)))
 
 
 class Reached(NamedTuple):
@@ -261,7 +261,7 @@ def reached(
     converged: float,
 ) -> Reached:
     """Energy and gradient of curves that are given by many and by few points."""
-    total = chords.total(metric)
+    total = _discrete_energy.total(metric)
 
     def gradient(points):
         value, slope = jax.value_and_grad(total)(points)
@@ -360,8 +360,8 @@ def costs(config: Config, latent: int) -> dict[str, Any]:
         return jax.vmap(lambda v: jax.jvp(decode, (z,), (v,))[1])(directions)
 
     def iteration(z0, z1, inner):
-        _, advance, blank, _ = chords.model(metric, z0, z1, segments)
-        step = descent.propose(advance(inner, inner, blank)[0], jnp.zeros(()))
+        _, advance, blank, _ = _discrete_energy.model(metric, z0, z1, segments)
+        step = _newton.propose(advance(inner, inner, blank)[0], jnp.zeros(()))
         return step
 
     def both(z: Latent) -> tuple[Array, Array]:

@@ -41,7 +41,7 @@ from benchmarks.laplacian import compiled, medians
 from experiments import command, flow_config, potential_flows
 from experiments.flow_config import Flows, Subject, Weights
 from experiments.training import Training, optimizer
-from latent_flows import frames
+from latent_flows import coordinates
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
 
@@ -139,13 +139,13 @@ def problem(size: Size) -> Problem:
     vae_key, start_key, init_key, key = jax.random.split(jax.random.key(0), 4)
     vae = VAE(config.vae, IMAGE)
     params = vae.init(vae_key, jnp.zeros(IMAGE))
-    frame = frames.identity(size.latent)
+    frame = coordinates.identity(size.latent)
     starts = jax.random.normal(start_key, (size.batch, size.latent))
     subject = Subject(
         vae=vae,
         params=params,
         frame=frame,
-        generator=frames.compose(vaes.generator(vae, params), frame),
+        generator=coordinates.compose(vaes.generator(vae, params), frame),
         starts=starts,
         low=jnp.full(size.latent, -2.0),
         high=jnp.full(size.latent, 2.0),

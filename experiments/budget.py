@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from experiments import memory as programs
-from latent_flows import memory
+from latent_flows import _memory
 from latent_flows.generators.vae import VAE, VAEConfig
 
 
@@ -24,8 +24,8 @@ def checked_state(state: Any, phase: str) -> Any:
         ValueError: there is less memory than that.
     """
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-    memory.require(
-        memory.size_of(state) + memory.size_of(state.params),
+    _memory.require(
+        _memory.size_of(state) + _memory.size_of(state.params),
         f"{phase}: training {count:,} numbers",
         "lower the latent dimensions, the widths or --image-size",
     )
@@ -40,7 +40,7 @@ def checked_needs(step: Any, phase: str) -> dict[str, float]:
     """
     found = programs.needs(step)
     if found:
-        memory.require(
+        _memory.require(
             found["temp"] * 2**30,
             f"{phase}: a step",
             "lower --training.batch-size, --image-size or the widths",
@@ -60,7 +60,7 @@ def check_images(
         ValueError: there is less memory than that.
     """
     sides = " x ".join(map(str, shape))
-    memory.require(
+    _memory.require(
         4 * count * math.prod(shape),
         f"{what} ({count} of {sides})",
         remedy,
@@ -96,4 +96,4 @@ def check_init(init: Callable[[Any], PyTree], copies: int, what: str, remedy: st
         ValueError: there is less memory than that.
     """
     shapes = jax.eval_shape(init, jax.random.key(0))
-    memory.require((1 + copies) * memory.size_of(shapes), f"training {what}", remedy)
+    _memory.require((1 + copies) * _memory.size_of(shapes), f"training {what}", remedy)

@@ -26,10 +26,10 @@ from experiments.geodesics import box
 from experiments.manifold import Subject
 from experiments.source import resolved
 from latent_flows import plots
+from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.geometry.means import kmeans
 from latent_flows.geometry.metrics import log_volume
-from latent_flows.limits import at_least
 from latent_flows.typing import Metric
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ import tyro
 
 from experiments import announcements, defaults, interrupts, kept, memory, processes
 from latent_flows._extras import MissingExtra
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 
 Config = TypeVar("Config")
 Presets = Mapping[str, tuple[str, Config]]

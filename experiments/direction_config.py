@@ -20,12 +20,12 @@ from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training
 from latent_flows import directions
+from latent_flows._transforms import closure_convert
+from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.directions.losses import Loss, blurred_error
 from latent_flows.generators import vae as vaes
-from latent_flows.generators.hoisting import hoist
 from latent_flows.generators.vae import VAE, VAEConfig
-from latent_flows.limits import at_least
 from latent_flows.typing import Generator
 
 REACH = {
@@ -309,7 +309,7 @@ def encoded(
     norms = jnp.linalg.norm(codes(config, vae, params, images(train, SURVEYED)), axis=1)
     names = factors.measurable(config.transformations)
     return Subject(
-        hoist(vaes.generator(vae, params), vae.config.latent_dim),
+        closure_convert(vaes.generator(vae, params), vae.config.latent_dim),
         vaes.first_weights(vae, params),
         starts,
         held_out,

@@ -18,7 +18,7 @@ from experiments.command import UsageError, main
 from experiments.evaluate_scores import SCORES, Material, Sizes, lacks
 from experiments.evaluated import METRICS, Evaluated, read
 from experiments.folder import Folder, jsonable, read_header, understood
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 
 RESULT = "evaluation.json"
 OWN = {"comparison", "sequences", "realism"}

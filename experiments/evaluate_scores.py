@@ -14,7 +14,7 @@ from experiments.command import UsageError
 from experiments.evaluated import Evaluated, HeldOut
 from experiments.train_vae import in_chunks
 from latent_flows import evaluation
-from latent_flows.limits import at_least
+from latent_flows._validation import at_least
 
 AT_ONCE = 1000
 """Images that are made and encoded at once."""

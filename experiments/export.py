@@ -30,7 +30,7 @@ from experiments.command import UsageError, main, module_name
 from experiments.direction_pictures import LINEAR, NONLINEAR
 from experiments.folder import Folder, made_by, read_config, read_header, writable
 from latent_flows import export
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.export import Directions, Learnt, Potentials

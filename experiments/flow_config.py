@@ -22,14 +22,14 @@ from experiments.folder import read_config
 from experiments.supply import Flags, Source, Supply, draws
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training, restore
-from latent_flows import flows, frames, memory, potentials
-from latent_flows.choices import choose
+from latent_flows import _memory, coordinates, flows, potentials
+from latent_flows._validation import choose
 from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
+from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset
-from latent_flows.frames import Frame
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
-from latent_flows.geometry.blend import blend
+from latent_flows.geometry.interpolation import blend
 from latent_flows.geometry.metrics import pullback, stochastic_pullback
 from latent_flows.potentials import PotentialNet
 from latent_flows.typing import Field, Generator, Latent, Metric
@@ -192,7 +192,7 @@ def check_memory(config: Config, dim: int) -> None:
         ValueError: there is less memory than that.
     """
     matrices = max(config.flows.bank, VISIBLE_AT if config.flows.frame == "visible" else 1)
-    memory.require(
+    _memory.require(
         4 * (2 * config.flows.codes * dim + matrices * dim**2),
         f"{config.flows.codes} latents of {dim} numbers with {matrices} matrices of their size",
         "lower --generator.latent-dim or --vae.latent-dim, --flows.codes or --flows.bank",
@@ -215,7 +215,7 @@ class Subject(NamedTuple):
     """Whose decoder the generator is; None for a generator without an encoder."""
     params: Params
     """Of the VAE."""
-    frame: Frame
+    frame: AffineCoordinates
     generator: Generator
     """From the frame's coordinates to an image."""
     starts: Float[Array, "n m"]
@@ -251,14 +251,16 @@ def load_subject(config: Config, dataset: Dataset, vae: VAE, params: Params) -> 
     latents = mean + std * noise if config.flows.starts == "posterior" else noise
     decode = vaes.generator(vae, params)
     if config.flows.frame == "ica":
-        if not frames.active(std).any():
+        if not coordinates.active(std).any():
             raise Failure(
                 "the VAE says nothing of its data: no latent dimension is active, so there are no "
                 "components to find; give it more --vae-training.steps or a smaller "
                 "--vae-objective.beta in a new --run, or take --flows.frame identity"
             )
         with announced("finding independent components of the codes"):
-            frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
+            frame = coordinates.independent_components(
+                mean, coordinates.active(std), seed=config.seed
+            )
     else:
         frame = frame_of(config, decode, latents)
     weight = vaes.first_weights(vae, params)
@@ -274,29 +276,31 @@ def supplied_subject(config: Config, supply: Supply) -> Subject:
     return _subject(config, None, None, frame, generator, latents, name, weight)
 
 
-def frame_of(config: Config, generator: Generator, latents: Float[Array, "n d"]) -> Frame:
+def frame_of(
+    config: Config, generator: Generator, latents: Float[Array, "n d"]
+) -> AffineCoordinates:
     """The frame that the flags name, for latents about which no more is known."""
     if config.flows.frame == "identity":
-        return frames.identity(latents.shape[1])
+        return coordinates.identity(latents.shape[1])
     if config.flows.frame == "visible":
         with announced("finding the axes that change images most"):
             return visible_axes(generator, latents)
     return principal_axes(latents)
 
 
-def principal_axes(latents: Float[Array, "n d"]) -> Frame:
+def principal_axes(latents: Float[Array, "n d"]) -> AffineCoordinates:
     """Coordinates in which latents have mean 0 and covariance 1, by decreasing variance."""
     mean = latents.mean(0)
     variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(latents.T)))
     kept = np.asarray(variances > 1e-6 * variances[-1])
-    return Frame(mean, (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept][:, ::-1])
+    return AffineCoordinates(mean, (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept][:, ::-1])
 
 
-def visible_axes(generator: Generator, latents: Float[Array, "n d"]) -> Frame:
+def visible_axes(generator: Generator, latents: Float[Array, "n d"]) -> AffineCoordinates:
     """Orthogonal unit axes by how much an image changes along them: of the mean metric `E J' J`."""
     metrics = pullback_metrics(generator, latents[:VISIBLE_AT])
     _, axes = jnp.linalg.eigh(metrics.mean(0))
-    return Frame(jnp.zeros(latents.shape[1]), axes[:, ::-1])
+    return AffineCoordinates(jnp.zeros(latents.shape[1]), axes[:, ::-1])
 
 
 def pullback_metrics(generator: Generator, points: Float[Array, "n m"]) -> Float[Array, "n m m"]:
@@ -319,15 +323,15 @@ def _subject(
     config: Config,
     vae: VAE | None,
     params: Params,
-    frame: Frame,
+    frame: AffineCoordinates,
     generator: Generator,
     latents: Float[Array, "n d"],
     name: str,
     weight: Array | None,
 ) -> Subject:
-    starts = jax.vmap(partial(frames.from_latent, frame))(latents)
+    starts = jax.vmap(partial(coordinates.from_latent, frame))(latents)
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
-    within = frames.compose(generator, frame)
+    within = coordinates.compose(generator, frame)
     subject = Subject(vae, params, frame, within, starts, low, high, name, weight)
     with announced("measuring the generator's metric"):
         return _with_metrics(config, subject)

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from experiments.command import UsageError
 from experiments.flow_flags import Flows
-from latent_flows import calculus, families, flows, pde
+from latent_flows import calculus, flows, pde, traversals
 from latent_flows.geometry.operators import Operator
 from latent_flows.potentials import FieldNet, PotentialNet
 from latent_flows.typing import Field, Metric, Potential, Scalar
@@ -41,9 +41,9 @@ NAMES = {
 def network(settings: Flows) -> nn.Module:
     """The network that all members share: of time and latent, to a potential or a velocity."""
     if settings.family == "linear":
-        return families.Line()
+        return traversals.Line()
     if settings.family == "warp":
-        return families.Warp(pairs=settings.supports)
+        return traversals.Warp(pairs=settings.supports)
     timed = PotentialNet if settings.family == "potential" else FieldNet
     return timed(
         width=settings.width,
@@ -77,16 +77,16 @@ def field(settings: Flows, metric: Metric | None = None) -> Field:
     """
     net = network(settings)
     if settings.family != "potential":
-        return families.following(net)
+        return traversals.following(net)
     if settings.gradient == "natural":
         assert metric is not None
-        return families.climbing(net, partial(flows.natural_gradient, metric=metric))
-    return families.climbing(net)
+        return traversals.climbing(net, partial(flows.natural_gradient, metric=metric))
+    return traversals.climbing(net)
 
 
 def members(settings: Flows, params: PyTree) -> PyTree:
     """The parameters of the members, from those that are learnt."""
-    return families.orthogonal(params) if settings.orthogonal else params
+    return traversals.orthogonal(params) if settings.orthogonal else params
 
 
 def coefficient(raw: Scalar) -> Scalar:

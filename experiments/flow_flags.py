@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from latent_flows.limits import at_least
+from latent_flows._validation import at_least
 
 
 @dataclass(frozen=True)

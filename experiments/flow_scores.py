@@ -27,9 +27,9 @@ from latent_flows import calculus, directions, pde
 from latent_flows.classifiers import shrink
 from latent_flows.data import Dataset, sprites
 from latent_flows.evaluation import traversals, vp_score
-from latent_flows.families import constant
 from latent_flows.generators.vae import VAE
 from latent_flows.geometry.operators import Operator, laplace_beltrami
+from latent_flows.traversals import constant
 from latent_flows.typing import Field, Generator
 
 SEGMENTS = 10

@@ -10,11 +10,10 @@ from experiments import budget, extension
 from experiments.defaults import Quick, Settings
 from experiments.flow_families import EQUATIONS
 from experiments.training import Training
-from latent_flows.choices import choose
+from latent_flows._validation import at_least, choose
 from latent_flows.data import Dataset
 from latent_flows.data.sequences import FRAMES, Sequences, load_sequences
 from latent_flows.generators.vae import VAEConfig
-from latent_flows.limits import at_least
 
 PHASE = "vae"
 

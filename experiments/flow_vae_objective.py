@@ -106,7 +106,7 @@ def loss_of_pairs(
             density = jnp.sum(jax.scipy.stats.norm.logpdf(z[1], mean[1], std[1]), -1)
             terms["kl"] = 0.5 * (kls[0] + jnp.mean(density - own["log_prior"]))
         carried = each(found.after, own["end"]) + each(found.before, own["start"])
-        fit = jax.vmap(jax.vmap(objectives.mismatch))
+        fit = jax.vmap(jax.vmap(objectives.latent_matching))
         terms |= {
             "transport": -0.5 * jnp.mean(carried),
             "mismatch": jnp.mean(fit(own["end"], mean[1], std[1])),

@@ -26,7 +26,7 @@ from experiments.flow_vae_model import (
 from experiments.folder import Folder
 from experiments.training import Params
 from latent_flows import flows, plots
-from latent_flows.batches import in_batches
+from latent_flows._transforms import vmap_chunked
 from latent_flows.data.sequences import Sequences
 from latent_flows.evaluation import equivariance_error, iwae_bound
 from latent_flows.generators.vae import generator
@@ -136,7 +136,7 @@ def bounds(model: Model, config: Config, params: Params, found: HeldOut) -> dict
         return jax.nn.logsumexp(priors(z, t)) - jnp.log(2.0 * factors * times)
 
     keys = jax.random.split(jax.random.key(1), (2, count, found.t.shape[1]))
-    each = jax.jit(in_batches(lambda key, x: bound(key, x, log_normal), AT_ONCE))
+    each = jax.jit(vmap_chunked(lambda key, x: bound(key, x, log_normal), AT_ONCE))
     plain = each(keys[0, :, 0], found.plain)
     flat, flat_t = found.transformed.reshape(-1, *found.plain.shape[1:]), found.t.reshape(-1)
     flat_keys = keys[1].reshape(-1)
@@ -144,7 +144,7 @@ def bounds(model: Model, config: Config, params: Params, found: HeldOut) -> dict
         transformed = each(flat_keys, flat)
         return _row(plain=plain, transformed=transformed)
     along = jax.jit(
-        in_batches(lambda key, x, t: bound(key, x, lambda z: of_mixture(z, t)), AT_ONCE)
+        vmap_chunked(lambda key, x, t: bound(key, x, lambda z: of_mixture(z, t)), AT_ONCE)
     )
     transformed = along(flat_keys, flat, flat_t)
     result = _row(
@@ -160,7 +160,7 @@ def bounds(model: Model, config: Config, params: Params, found: HeldOut) -> dict
             u = select(model.potential, params["potentials"], k)
             return bound(key, x, lambda z: origin(u, z, t, steps).log_prior)
 
-        given = jax.jit(in_batches(of_factor, AT_ONCE))
+        given = jax.jit(vmap_chunked(of_factor, AT_ONCE))
         result |= _row(transformed_given=given(flat_keys, flat, flat_t, known))
     few = slice(0, CHECKED)
     result["log_prior_error"] = density_error(
@@ -223,7 +223,7 @@ def of_sequences(model: Model, config: Config, params: Params, found: HeldOut) -
                 jax.lax.map(lambda a: one(a[0], x=a[1]), (jax.random.split(key, frames), xs))
             )
 
-        values = jax.jit(in_batches(jax.vmap(independent), AT_ONCE))(keys, found.sequences)
+        values = jax.jit(vmap_chunked(jax.vmap(independent), AT_ONCE))(keys, found.sequences)
         return float(jnp.mean(values))
 
     def joint(xs: Array, weights: Array, z: Latent) -> Scalar:
@@ -247,7 +247,7 @@ def of_sequences(model: Model, config: Config, params: Params, found: HeldOut) -
         return (jax.nn.logsumexp(each) - jnp.log(model.members)) / frames
 
     known = jnp.tile(jnp.arange(found.t.shape[1]), (len(found.t), 1))
-    values = jax.jit(in_batches(jax.vmap(dependent), AT_ONCE))(keys, found.sequences, known)
+    values = jax.jit(vmap_chunked(jax.vmap(dependent), AT_ONCE))(keys, found.sequences, known)
     return float(jnp.mean(values))
 
 
@@ -306,7 +306,7 @@ def straight_directions(
         return ts @ (codes - codes[0]) / jnp.sum(ts**2)
 
     slopes = [
-        jnp.mean(jax.jit(in_batches(partial(moments, k), 100))(examples), 0)
+        jnp.mean(jax.jit(vmap_chunked(partial(moments, k), 100))(examples), 0)
         for k in range(len(train.factors))
     ]
     return jnp.stack(slopes)
@@ -345,7 +345,7 @@ def equivariance(
         return result
 
     known = jnp.tile(jnp.arange(len(straight)), (len(found.t), 1))
-    each = jax.jit(in_batches(jax.vmap(errors), AT_ONCE))(found.sequences, known)
+    each = jax.jit(vmap_chunked(jax.vmap(errors), AT_ONCE))(found.sequences, known)
     means = {name: np.asarray(value.mean(0)) for name, value in each.items()}
     best = means.get("flow", means["straight"])
     rows = [

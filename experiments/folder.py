@@ -31,7 +31,7 @@ import numpy as np
 from experiments import extension, interrupts, processes
 from experiments.announcements import announced
 from experiments.command import UsageError, disk_trouble, module_name
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 
 Config = TypeVar("Config")
 Timed: TypeAlias = tuple[Any, Mapping[str, float]]

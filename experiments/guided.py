@@ -44,7 +44,7 @@ from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import data, flows, pde
 from latent_flows.data import Dataset
-from latent_flows.families import climbing
+from latent_flows.traversals import climbing
 from latent_flows.typing import Scalar
 
 SPRITES = with_vae(

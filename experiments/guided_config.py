@@ -21,15 +21,13 @@ from experiments.flow_families import EQUATIONS
 from experiments.folder import Folder
 from experiments.train_vae import Objective, in_chunks
 from experiments.training import Params, Training
-from latent_flows import flows, frames
-from latent_flows.choices import choose
+from latent_flows import coordinates, flows
+from latent_flows._validation import at_least, choose
+from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset
-from latent_flows.frames import Frame
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
-from latent_flows.limits import at_least
-from latent_flows.potentials import init_stack
-from latent_flows.tilted import TiltedNet
+from latent_flows.potentials import TiltedNet, init_stack
 from latent_flows.typing import Generator
 
 PHASE = "guided"
@@ -237,12 +235,12 @@ class Subject(NamedTuple):
     vae: VAE
     params: Params
     """Of the VAE."""
-    frame: Frame
+    frame: AffineCoordinates
 
     @property
     def generator(self) -> Generator:
         """From the frame's coordinates to an image."""
-        return frames.compose(vaes.generator(self.vae, self.params), self.frame)
+        return coordinates.compose(vaes.generator(self.vae, self.params), self.frame)
 
     @property
     def dim(self) -> int:
@@ -252,20 +250,20 @@ class Subject(NamedTuple):
     def encode(self, image: Array) -> Array:
         """The code of an image, in the frame's coordinates."""
         mean, _ = self.vae.apply(self.params, image, method=self.vae.encode)
-        return frames.from_latent(self.frame, mean)
+        return coordinates.from_latent(self.frame, mean)
 
 
 def load_subject(folder: Folder, config: Config, dataset: Dataset) -> Subject:
     """Train the VAE in the run's folder or take it from where it is; find the frame."""
     vae, params = vae_runs.load_vae(folder, config, dataset)
     if config.flows.frame == "identity":
-        return Subject(vae, params, frames.identity(vae.config.latent_dim))
+        return Subject(vae, params, coordinates.identity(vae.config.latent_dim))
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
     with announced(f"encoding {len(chosen)} images"):
         images = jnp.asarray(dataset.examples(chosen)["image"])
         mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
     with announced("finding independent components of the codes"):
-        frame = frames.independent_components(mean, frames.active(std), seed=config.seed)
+        frame = coordinates.independent_components(mean, coordinates.active(std), seed=config.seed)
     return Subject(vae, params, frame)
 
 

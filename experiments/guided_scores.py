@@ -19,7 +19,7 @@ from experiments.guided_sequences import Taught, held_out, measured, true_attrib
 from experiments.training import Params
 from latent_flows import flows, pde, plots
 from latent_flows.data import sprites
-from latent_flows.families import climbing
+from latent_flows.traversals import climbing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

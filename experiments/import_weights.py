@@ -25,10 +25,9 @@ from experiments.progress import progress
 from experiments.supply import check_changes
 from experiments.training import Params, restore
 from latent_flows import plots
-from latent_flows.choices import choose
+from latent_flows._validation import at_least, choose
 from latent_flows.generators import biggan, proggan, sngan, stylegan2
 from latent_flows.generators.weights import Target, from_state_dict, read_state_dict
-from latent_flows.limits import at_least
 
 PHASE = "import"
 ARCHITECTURES = (sngan, biggan, proggan, stylegan2)

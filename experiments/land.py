@@ -28,10 +28,10 @@ from experiments.geodesics import box
 from experiments.manifold import Subject, everywhere
 from experiments.source import resolved
 from latent_flows import plots
+from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
-from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
 
 if TYPE_CHECKING:

@@ -70,9 +70,9 @@ def _asked(text: str) -> str:
     if found := re.search(r"allocat\w+ ([\d.]+) ?([KMGTPEZY]i?B)", text):
         return f": {float(found[1]):g} {found[2]} asked for"
     if found := re.search(r"allocat\w+ (\d+)(?: bytes)?", text):
-        from latent_flows import memory
+        from latent_flows import _memory
 
-        return f": {memory.text(int(found[1]))} asked for"
+        return f": {_memory.text(int(found[1]))} asked for"
     return ""
 
 

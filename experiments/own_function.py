@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from experiments.command import UsageError
 from experiments.supply import Source, Supply, prior
-from latent_flows.generators.thrift import thrifty
+from latent_flows.generators.memory import cast_and_remat
 
 
 def own(source: Source) -> Supply:
@@ -56,7 +56,7 @@ def own(source: Source) -> Supply:
         apply = lambda _, z: function(z)  # noqa: E731
     else:
         apply, params = function, jax.tree.map(jnp.asarray, params)
-    call = thrifty(apply, params, dtype=source.dtype, recompute=source.recompute)
+    call = cast_and_remat(apply, params, dtype=source.dtype, recompute=source.recompute)
     low, high = source.range
     shape = _image_shape(source, call, dim)
     if params is None:

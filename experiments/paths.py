@@ -13,15 +13,14 @@ from jaxtyping import Array, Bool, Float
 
 from experiments.folder import Folder
 from experiments.progress import in_parts
-from latent_flows import memory
-from latent_flows.batches import even_size
-from latent_flows.generators.hoisting import hoist_at
+from latent_flows import _memory
+from latent_flows._transforms import closure_convert_at, even_size
+from latent_flows._validation import at_least
 from latent_flows.geometry import curves
 from latent_flows.geometry.curves import Geodesic
 from latent_flows.geometry.geodesics import geodesic, reach
 from latent_flows.geometry.graph import Graph, graph_path
 from latent_flows.geometry.splines import spline_geodesic
-from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
 
 BATCH = 20
@@ -73,7 +72,7 @@ class Geodesics:
         Raises:
             ValueError: there is less memory than their points take.
         """
-        memory.require(
+        _memory.require(
             4 * self.pairs * (self.segments + 1) * dim,
             f"{self.pairs} paths of {self.segments} segments between latents of {dim} numbers",
             "lower --geodesics.pairs or --geodesics.segments",
@@ -140,7 +139,7 @@ def joined(
     searched = time.monotonic()
     size = even_size(len(pairs), batch_size)
     first = [array[:size] for array in given]
-    batch = hoist_at(jax.vmap(path), *first)
+    batch = closure_convert_at(jax.vmap(path), *first)
     solve = jax.jit(lambda batch, *parts: batch(*parts)).lower(batch, *first).compile()
     compiled = time.monotonic()
     points, converged = in_parts(

@@ -46,8 +46,7 @@ from experiments.supply import Source, Usual
 from experiments.train_vae import with_vae
 from experiments.training import Batch, Params, Training, fit, shuffled
 from latent_flows import calculus, data, flows, objectives, pde
-from latent_flows.batches import in_batches
-from latent_flows.generators.hoisting import hoist
+from latent_flows._transforms import closure_convert, vmap_chunked
 from latent_flows.geometry.operators import frame_and_bend, operator_in
 from latent_flows.typing import Generator, Scalar
 
@@ -196,15 +195,15 @@ def loss(
         "classification": jnp.mean(entropy) / jnp.log(count),
         "residual": jnp.mean(found["residual"]),
         "initial": jnp.mean(found["initial"]),
-        "stillness": objectives.stillness(found["squared_speed"], config.flows.pace),
-        "pace": objectives.off_pace(found["squared_speed"], config.flows.pace),
+        "stillness": objectives.variation_loss(found["squared_speed"], config.flows.pace),
+        "pace": objectives.speed_loss(found["squared_speed"], config.flows.pace),
         "outside": jnp.mean(found["outside"]),
     }
     if banked:
         terms |= {
             "sparsity": objectives.sparsity(found["contributions"]),
             "overlap": objectives.overlap(found["contributions"]),
-            "inconsistency": objectives.inconsistency(found["contributions"]),
+            "inconsistency": objectives.direction_consistency(found["contributions"]),
         }
     total = sum(getattr(weights, name) * value for name, value in terms.items())
     accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
@@ -229,7 +228,7 @@ def image_pairs(
     points = [found[name] for name in ("before", "after", "moving")]
     count, share, dim = points[0].shape
     flat = [leaf.reshape(-1, dim) for leaf in points]
-    batched = in_batches(jax.checkpoint(pair), at_once) if at_once else jax.vmap(pair)
+    batched = vmap_chunked(jax.checkpoint(pair), at_once) if at_once else jax.vmap(pair)
     return jax.tree.map(lambda leaf: leaf.reshape(count, share, *leaf.shape[1:]), batched(*flat))
 
 
@@ -341,7 +340,7 @@ def train(folder: Folder, config: Config, subject: Subject) -> Params:
     """Train, or go on training, the potentials of a run folder."""
     with announced(f"computing the generator's metric at the bank's {config.flows.bank} latents"):
         dataset = latents(config, subject)
-    generator = hoist(subject.generator, subject.starts.shape[1])
+    generator = closure_convert(subject.generator, subject.starts.shape[1])
     return fit(
         folder,
         PHASE,

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from latent_flows.batches import even_size
+from latent_flows._transforms import even_size
 
 Report = Callable[[int, str], None]
 """`(steps done, text)`: shows where the phase is."""

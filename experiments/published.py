@@ -13,10 +13,10 @@ from experiments.supply import Source, Supply, prior
 from experiments.training import Params
 from latent_flows.generators import stylegan2
 from latent_flows.generators.biggan import BigGAN
+from latent_flows.generators.memory import cast_and_remat, remat_layers
 from latent_flows.generators.proggan import ProgGAN
 from latent_flows.generators.sngan import SNGAN
 from latent_flows.generators.stylegan2 import StyleGAN2
-from latent_flows.generators.thrift import layerwise, thrifty
 from latent_flows.typing import Latent
 
 
@@ -28,7 +28,7 @@ def published(name: str, net: Any, variables: Params, source: Source, seed: int)
         raise UsageError(f"--generator.label is BigGAN's; {name} has no classes")
     draw = prior(source, net.latent_dim)
     if source.recompute:
-        net = layerwise(net)
+        net = remat_layers(net)
     apply: Any = net.apply  # flax types its result as a pair as well
     images: Callable[[Params, Latent], Array] = apply
     if isinstance(net, BigGAN):
@@ -44,7 +44,7 @@ def published(name: str, net: Any, variables: Params, source: Source, seed: int)
         images = lambda variables, z: within(variables)(z)  # noqa: E731
         draw = _style_prior(net, variables, source, draw)
         name = f"{name}, {source.space.upper()} space"
-    make = thrifty(images, variables, dtype=source.dtype, recompute=source.recompute)
+    make = cast_and_remat(images, variables, dtype=source.dtype, recompute=source.recompute)
     return Supply(
         name,
         lambda z: (make(z) + 1) / 2,

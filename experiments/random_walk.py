@@ -28,10 +28,10 @@ from experiments.judges import Judges
 from experiments.manifold import Subject, everywhere
 from experiments.source import resolved
 from latent_flows import plots
-from latent_flows.batches import in_batches
+from latent_flows._transforms import vmap_chunked
+from latent_flows._validation import at_least
 from latent_flows.geometry.diffusion import brownian_motion
 from latent_flows.geometry.metrics import log_volume, matrix, pullback
-from latent_flows.limits import at_least
 from latent_flows.typing import Latent, Metric, Scalar
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def walk(config: Config, metric: Metric, starts: Float[Array, "n d"], step: floa
 
     keys = jax.random.split(jax.random.key(config.seed), len(starts))
     begun = time.monotonic()
-    compiled = jax.jit(in_batches(follow, BATCH)).lower(keys, starts).compile()
+    compiled = jax.jit(vmap_chunked(follow, BATCH)).lower(keys, starts).compile()
     ready = time.monotonic()
     found = jax.block_until_ready(compiled(keys, starts))
     times = {"seconds": time.monotonic() - ready, "compiling": ready - begun}

@@ -25,7 +25,7 @@ from experiments.published import published
 from experiments.supply import Source, Supply, Usual, check_changes, draws
 from experiments.training import restore
 from latent_flows import data
-from latent_flows.generators.hoisting import hoist
+from latent_flows._transforms import closure_convert
 from latent_flows.generators.sngan import SNGAN
 from latent_flows.typing import Generator
 
@@ -200,7 +200,7 @@ def _checked(found: Supply, source: Source) -> Supply:
     latents = draws(found.prior, jax.random.key(0), PROBES)
     try:
         # Programs take its parameters as arguments: as constants they would each hold a copy.
-        found = found._replace(generator=hoist(found.generator, found.latent_dim))
+        found = found._replace(generator=closure_convert(found.generator, found.latent_dim))
         images = np.asarray(jax.jit(jax.lax.map)(found.generator, latents))
     except Exception as error:
         raise UsageError(f"{found.name} cannot make an image: {what(error)}") from None

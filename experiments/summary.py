@@ -13,7 +13,7 @@ import tyro
 from experiments import report
 from experiments.command import UsageError, main
 from experiments.folder import made_by, read_header, read_object
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 
 METRICS = "metrics.json"
 Row = Mapping[str, Any]

@@ -12,9 +12,9 @@ import tyro
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from experiments.command import UsageError
-from latent_flows import memory
+from latent_flows import _memory
+from latent_flows._validation import at_least
 from latent_flows.data import Dataset
-from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent
 
 SAME = 1e-6
@@ -135,8 +135,8 @@ def draws(
         ValueError: there is too little memory for so many.
     """
     one = jax.eval_shape(prior, jax.random.key(0))
-    memory.require(
-        count * (8 + memory.size_of(one)),
+    _memory.require(
+        count * (8 + _memory.size_of(one)),
         f"drawing {count} latents of {one.shape[0]} numbers",
         "lower --flows.codes, --inversion.count, --geodesics.pairs or the latent dimensions",
     )

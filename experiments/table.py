@@ -21,7 +21,7 @@ from experiments import table_page
 from experiments.command import Failure, UsageError, is_of_the_disk, main
 from experiments.folder import Folder, read_object, run_around, understood
 from experiments.table_groups import GROUPS, Group, Measure, Row
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 
 METRICS = "metrics.json"
 Entry = dict[str, Any]

@@ -5,7 +5,7 @@ import numpy as np
 from experiments.deviation import KINDS
 from experiments.geodesics import box
 from experiments.manifold import Subject
-from latent_flows.geometry.table import tabulate
+from latent_flows.geometry.interpolation import tabulate
 from latent_flows.typing import Metric
 
 REACH = 1.4

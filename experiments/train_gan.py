@@ -24,10 +24,10 @@ from experiments.folder import Folder, open_folder
 from experiments.train_vae import images, in_chunks
 from experiments.training import Batch, Params, State, Training, Update, advance, optimizer
 from latent_flows import data, plots
+from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.generators import adversarial
 from latent_flows.generators.sngan import SNGAN, Discriminator
-from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
 
 PHASE = "gan"

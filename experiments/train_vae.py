@@ -26,12 +26,12 @@ from experiments.deviation import KINDS, Deviation, Kind
 from experiments.folder import Folder, open_folder
 from experiments.training import Batch, Params, Training, fit
 from latent_flows import data, objectives, plots
+from latent_flows._transforms import closure_convert_at
+from latent_flows._validation import at_least
 from latent_flows.data import Dataset, sprites
 from latent_flows.directions import transformation
 from latent_flows.evaluation import elbo, iwae_bound
-from latent_flows.generators.hoisting import hoist_at
 from latent_flows.generators.vae import VAE, VAEConfig
-from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
 
 if TYPE_CHECKING:
@@ -387,7 +387,7 @@ def in_chunks(function: Callable[..., Any], size: int = CHUNK) -> Callable[..., 
 
     @cache
     def hoisted(structure: Any, *leaves: jax.ShapeDtypeStruct) -> Callable[..., Any]:
-        return hoist_at(function, *jax.tree.unflatten(structure, leaves))
+        return closure_convert_at(function, *jax.tree.unflatten(structure, leaves))
 
     def apply(*args: Any) -> Any:
         leaves, structure = jax.tree.flatten(args)

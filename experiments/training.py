@@ -25,8 +25,8 @@ from experiments.command import Failure, UsageError
 from experiments.folder import Folder
 from experiments.progress import progress
 from latent_flows import data
+from latent_flows._validation import at_least
 from latent_flows.data import Dataset
-from latent_flows.limits import at_least
 from latent_flows.typing import Scalar
 
 if TYPE_CHECKING:

@@ -15,13 +15,12 @@ __all__ = [
     "__version__",
     "calculus",
     "classifiers",
+    "coordinates",
     "data",
     "directions",
     "evaluation",
     "export",
-    "families",
     "flows",
-    "frames",
     "generators",
     "geometry",
     "guidance",
@@ -29,6 +28,7 @@ __all__ = [
     "pde",
     "plots",
     "potentials",
+    "traversals",
     "typing",
 ]
 

@@ -1,267 +1,147 @@
-"""Solvers that are compiled once for a function, and not at every call."""
+"""`jax.vmap` in bounded memory, and functions as pytrees of the arrays they close over."""
 
-import functools
-import gc
-import inspect
-import logging
-import threading
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.extend.core import get_opaque_trace_state
-from jaxtyping import Array
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
-from latent_flows._captured import Captured, UnknownError
+from latent_flows.typing import Generator
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_MOST = 32
-"""Programs that are kept."""
-_WEIGHT = 1 << 29
-"""Bytes of arrays, at most, that all but the newest of them hold."""
+__all__ = ["closure_convert", "closure_convert_at", "even_size", "vmap_chunked"]
 
 
-class _Kept(NamedTuple):
-    """A program, with what its key knows by identity."""
-
-    program: "_Program"
-    held: list[Any]
-
-
-_kept: OrderedDict[Hashable, _Kept] = OrderedDict()
-_lock = threading.Lock()
-_contents: dict[int, tuple[weakref.ref, bytes]] = {}
-"""Digests of the arrays of NumPy that programs were made with."""
-_ARRAY = object()
-"""Where an array goes among other arguments."""
-
-
-def keep_compiled(
-    *,
-    arrays: Sequence[str] = (),
-    known: Sequence[str] = (),
-    check: Callable[..., object] | None = None,
-) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator for what takes long to compile: outside of `jax.jit` its programs are kept.
-
-    Called again with functions that do the same, and arrays of the same shapes, it runs the program
-    that it has. Functions do the same if their code is equal and so is all that they capture, in
-    closures, globals, attributes and arguments of `partial`: large arrays of JAX are compared by
-    identity, as they cannot change; small ones and those of NumPy by content. A function that
-    captures what cannot be compared is compiled at every call. The oldest programs are given up,
-    with their memory, where there are many, or where they hold large arrays.
-
-    Within a trace (`jax.jit`, `jax.grad`, `jax.vmap`) nothing is done at all. Where the program
-    cannot be made or fails, the plain function is called, and says what is wrong.
+def even_size(count: int, most: int) -> int:
+    """The size of as few batches as there must be, all about as large.
 
     Args:
-        arrays: names of the arguments that are numbers: lists of them, numbers and arrays of NumPy
-            become arguments of the program, as arrays of JAX everywhere do.
-        known: names of those whose values have to be known before the program runs.
-        check: is called before, with all arguments by name: to look at values that the program does
-            not know.
+        count: how many items there are.
+        most: the largest batch that is allowed.
 
     Returns:
-        The decorator.
+        The size of a batch; the last may be smaller.
+
+    >>> even_size(5, 4), even_size(8, 4), even_size(3, 4)
+    (3, 4, 3)
+    """
+    return -(-count // -(-count // most))
+
+
+def vmap_chunked(
+    function: Callable[..., Any],
+    batch_size: int,
+    *,
+    effort: Callable[..., Float[Array, "n"]] | None = None,
+) -> Callable[..., Any]:
+    """`jax.vmap` that takes at most `batch_size` elements at a time.
+
+    Unlike `jax.lax.map` it evens the batches out and fills the last one up, so that one batch size
+    is compiled and not two. A batch of searches runs until its slowest element is done: where it
+    can be foretold which are slow, they share batches, and the others need not wait for them.
+
+    Args:
+        function: of one element, any pytree of arrays in each argument.
+        batch_size: the most elements at once.
+        effort: the batched arguments to a number each, the larger the longer it will take.
+
+    Returns:
+        A function of batched arguments, with its results in their order.
+
+    Raises:
+        ValueError: a batch size below 1.
 
     >>> import jax.numpy as jnp
-    >>> made = []
-    >>> @keep_compiled(arrays=["x"])
-    ... def total(f, x):
-    ...     made.append(jnp.shape(x))
-    ...     return f(x).sum()
-    >>> print(total(jnp.sin, [0.0, 0.0]), total(jnp.sin, [0, 0.0]), total(jnp.cos, [0.0, 0.0]))
-    0.0 0.0 2.0
-    >>> made
-    [(2,), (2,)]
+    >>> print(vmap_chunked(lambda x: 2 * x, 2)(jnp.arange(5)))
+    [0 2 4 6 8]
+    >>> print(vmap_chunked(lambda x: 2 * x, 2, effort=lambda x: -x)(jnp.arange(5)))
+    [0 2 4 6 8]
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    batched = jax.vmap(function)
 
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        signature = inspect.signature(function)
+    def mapped(*args: Any) -> Any:
+        n = len(jax.tree.leaves(args)[0])
+        if n <= batch_size:
+            return batched(*args)
+        even = even_size(n, batch_size)
+        count = -(-n // even)
+        order = jnp.arange(n) if effort is None else jnp.argsort(effort(*args))
+        # The last batch is filled up with elements of the one before.
+        order = jnp.concatenate([order, order[2 * n - count * even :]])
+        parts = jax.tree.map(lambda x: x[order].reshape(count, even, *x.shape[1:]), args)
+        found = jax.lax.map(lambda part: batched(*part), parts)
+        back = jnp.argsort(order[:n])
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], found)
 
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            if _is_tracing((args, kwargs)):
-                return function(*args, **kwargs)
-            try:
-                bound = signature.bind(*args, **kwargs)
-                bound.apply_defaults()
-                for name in arrays:
-                    bound.arguments[name] = _as_arrays(bound.arguments[name])
-                for name in known:
-                    bound.arguments[name] = _as_known(bound.arguments[name])
-                if check is not None:
-                    check(**bound.arguments)
-                return _run(function, bound)
-            except Exception:
-                # The plain function raises what is to be raised, or can do what a program cannot.
-                return function(*args, **kwargs)
-
-        return call
-
-    return decorate
+    return mapped
 
 
-def unjitted(function: T) -> T:
-    """A solver of Equinox's family without its own `jit`, for use within a program of ours.
+def closure_convert(generator: Generator, dim: int) -> Generator:
+    """The same generator as a pytree, whose leaves are the arrays that it closes over.
 
-    Theirs keeps all that it was ever called with, and so the memory of every new function.
+    A compiled program holds whatever it closes over as constants, which are copied into it and may
+    be computed with while it is compiled. What is an argument of it is neither, and two calls with
+    one such generator compile once.
 
     Args:
-        function: what `equinox.filter_jit` made, or any other, which stays as it is.
+        generator: `z -> x`, of any framework; whatever it closes over.
+        dim: the length of a latent.
 
     Returns:
-        The function.
+        `z -> x` for a `z` of this length, a `jax.tree_util.Partial`; it raises a ValueError for any
+        other.
 
-    >>> import equinox as eqx
-    >>> unjitted(eqx.filter_jit(lambda x: x + 1)).__name__
-    '<lambda>'
+    >>> weights = jnp.arange(6.0).reshape(3, 2)
+    >>> generator = closure_convert(lambda z: weights @ z, 2)
+    >>> [leaf.shape for leaf in jax.tree.leaves(generator)]
+    [(3, 2)]
+    >>> print(jax.jit(lambda generator, z: generator(z))(generator, jnp.ones(2)))
+    [1. 5. 9.]
     """
-    return getattr(function, "__wrapped__", function)
+    return closure_convert_at(generator, jax.ShapeDtypeStruct((dim,), jnp.result_type(float)))
 
 
-def _run(function: Callable[..., T], bound: inspect.BoundArguments) -> T:
-    """The result of the program that is kept, or of a new one."""
-    key, captured = _key(function, bound)
-    with _lock:
-        kept = _kept.get(key) if key is not None else None
-        if kept is not None:
-            _kept.move_to_end(key)
-    if kept is not None:
-        return kept.program(bound)
-    _forget_changed(captured)
-    program = _Program(function)
-    found = program(bound)
-    # As it is now, after the trace: a function that counts its calls is still the same one.
-    key, captured = _key(function, bound)
-    if key is not None:
-        _keep(key, _Kept(program, captured.held))
-    return found
+def closure_convert_at(function: Callable[..., Any], *examples: Any) -> Partial:
+    """The same function of arrays as a pytree, whose leaves are the arrays that it closes over.
 
+    Args:
+        function: of pytrees of arrays, to any such.
+        *examples: its arguments, or their shapes and dtypes; they are not computed with.
 
-class _Program:
-    """A function of arrays, compiled, and of other arguments that are always the same.
+    Returns:
+        The function, for arguments of these shapes; it raises a ValueError for any other.
 
-    These are handed in at every call, for JAX may trace it again, such as in double precision, and
-    hold no memory in between.
+    >>> table = jnp.arange(4.0)
+    >>> look = closure_convert_at(lambda i: table[i], jax.ShapeDtypeStruct((2,), jnp.int32))
+    >>> print(look(jnp.array([3, 1])), len(jax.tree.leaves(look)))
+    [3. 1.] 1
     """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        others = self._others = threading.local()
-
-        @functools.wraps(function)
-        def run(arrays: list[Array]) -> Any:
-            leaves, structure = others.now
-            given = iter(arrays)
-            whole = [next(given) if leaf is _ARRAY else leaf for leaf in leaves]
-            args, kwargs = jax.tree.unflatten(structure, whole)
-            return function(*args, **kwargs)
-
-        del run.__wrapped__  # whose signature is not its own
-        self._compiled = jax.jit(run)
-
-    def __call__(self, bound: inspect.BoundArguments) -> Any:
-        """The finished result. What fails in it is raised, and not logged as well."""
-        leaves, structure = jax.tree.flatten((bound.args, bound.kwargs))
-        arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
-        others = [_ARRAY if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
-        quiet, log = _Quiet(), logging.getLogger("jax._src.callback")
-        log.addFilter(quiet)
-        self._others.now = others, structure
-        try:
-            return jax.block_until_ready(self._compiled(arrays))
-        finally:
-            del self._others.now
-            log.removeFilter(quiet)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype), examples)
+    traced, made = jax.make_jaxpr(function, return_shape=True)(*shapes)
+    call = partial(_call, shapes, traced.jaxpr, jax.tree.structure(made))
+    return Partial(call, [jnp.asarray(leaf) for leaf in traced.consts])
 
 
-class _Quiet(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "callback failed" not in record.getMessage()
+def _call(
+    shapes: tuple[Any, ...], jaxpr: Jaxpr, structure: Any, consts: list[Array], *arguments: Any
+) -> Any:
+    given = jax.tree.leaves(arguments)
+    wanted = jax.tree.leaves(shapes)
+    if [jnp.shape(one) for one in given] != [like.shape for like in wanted]:
+        raise ValueError(f"expected {_spelt(wanted)}, got {_spelt(given)}")
+    cast = [_as(like.dtype, one) for one, like in zip(given, wanted, strict=True)]
+    return jax.tree.unflatten(structure, jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*cast))
 
 
-def _key(function: Callable, bound: inspect.BoundArguments) -> tuple[Hashable | None, Captured]:
-    """What decides about the program, None if that is not known, and what was seen."""
-    captured = Captured()
-    try:
-        arguments = captured.argument((bound.args, bound.kwargs))
-    except UnknownError:
-        return None, captured
-    key = function, arguments
-    hash(key)
-    return key, captured
+def _as(dtype: Any, one: Any) -> Array:
+    is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+    return one if is_key else jnp.asarray(one, dtype)
 
 
-def _forget_changed(captured: Captured) -> None:
-    """Clears all programs where one of them may hold an array of NumPy that has since changed.
-
-    JAX takes what it once made of such an array again, as long as a program has it.
-    """
-    changed = False
-    with _lock:
-        for identity, (array, content) in captured.contents.items():
-            known = _contents.get(identity)
-            changed |= known is not None and known[0]() is array and known[1] != content
-            reference = weakref.ref(array, functools.partial(_forget_content, identity))
-            _contents[identity] = reference, content
-        if changed:
-            _kept.clear()
-    if changed:
-        jax.clear_caches()
-        gc.collect()
-
-
-def _forget_content(identity: int, _: weakref.ref) -> None:
-    _contents.pop(identity, None)
-
-
-def _keep(key: Hashable, new: _Kept) -> None:
-    with _lock:
-        _kept[key] = new
-        while len(_kept) > 1 and (len(_kept) > _MOST or _weight() > _WEIGHT):
-            _kept.popitem(last=False)
-
-
-def _weight() -> int:
-    """Bytes of the arrays that all programs hold."""
-    arrays = {id(x): x.nbytes for one in _kept.values() for x in one.held if _is_array(x)}
-    return sum(arrays.values())
-
-
-def _is_array(x: Any) -> bool:
-    return isinstance(x, jax.Array) and not x.is_deleted()
-
-
-def _is_tracing(arguments: Any) -> bool:
-    """Whether the call is part of a program that is made, differentiated or mapped, or of none."""
-    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        return True
-    if get_opaque_trace_state(convention="nnx") != _outside():
-        return True
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
-
-
-@functools.cache
-def _outside() -> Any:
-    """The state in which nothing is traced: that of a thread that has just begun."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(get_opaque_trace_state, convention="nnx").result()
-
-
-def _as_arrays(value: Any) -> Any:
-    """Numbers as arrays; whatever else as it is."""
-    plain = isinstance(value, list | tuple) and not hasattr(value, "_fields")
-    if plain or isinstance(value, bool | int | float | np.generic | np.ndarray):
-        return jnp.asarray(value)
-    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, value)
-
-
-def _as_known(value: Any) -> Any:
-    return np.asarray(value) if isinstance(value, jax.Array) else value
+def _spelt(arrays: list[Any]) -> str:
+    return "shape " + ", ".join(str(jnp.shape(one)) for one in arrays)

@@ -16,7 +16,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 from latent_flows.typing import Latent, Potential, Scalar
 
 Number: TypeAlias = Scalar | float | int

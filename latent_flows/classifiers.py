@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_flows.limits import floats
+from latent_flows._validation import floats
 
 __all__ = [
     "CLASSIFIERS",

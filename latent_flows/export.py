@@ -21,14 +21,14 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
-from latent_flows import families, potentials
-from latent_flows.choices import choose
+from latent_flows import potentials, traversals
+from latent_flows._validation import choose
+from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions import control
 from latent_flows.directions.model import Direction, DirectionModel, PotentialModel
-from latent_flows.families import Motion
-from latent_flows.frames import Frame
 from latent_flows.generators.rbf import RBF
 from latent_flows.potentials import PotentialNet
+from latent_flows.traversals import Motion
 from latent_flows.typing import Latent, Metric, Scalar, VectorField
 
 __all__ = [
@@ -69,7 +69,7 @@ class Potentials(NamedTuple):
     """The network that they share."""
     params: PyTree
     """Its variables, with a leading axis of length `K`."""
-    frame: Frame
+    frame: AffineCoordinates
     """The coordinates that they are functions of."""
     coefficients: Float[Array, "k"]
     """Of the equation: wave speeds or diffusivities, positive."""
@@ -126,8 +126,8 @@ def motion(learnt: Potentials | Directions) -> Motion:
     size = dim(learnt)
     move: Motion
     if isinstance(learnt, Potentials):
-        field = families.climbing(learnt.net)
-        move = families.motion(field, learnt.params, learnt.frame, solve=_unit_time)
+        field = traversals.climbing(learnt.net)
+        move = traversals.motion(field, learnt.params, learnt.frame, solve=_unit_time)
     else:
         move = _shift(learnt)
 
@@ -392,7 +392,7 @@ def _rebuild_potentials(model: Mapping, arrays: Mapping[str, np.ndarray]) -> Pot
     return Potentials(
         net=net,
         params=_unflat(arrays, "potentials", like),
-        frame=Frame(_take(arrays, "frame/origin", basis.shape[:1]), basis),
+        frame=AffineCoordinates(_take(arrays, "frame/origin", basis.shape[:1]), basis),
         coefficients=_take(arrays, "coefficients", (model["count"],)),
         pde=model["pde"],
     )

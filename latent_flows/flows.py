@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import calculus
-from latent_flows._transforms import keep_compiled, unjitted
+from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows._validation import choose
 from latent_flows.calculus import Number
-from latent_flows.choices import choose
 from latent_flows.typing import Latent, Metric, Potential, Scalar, VectorField
 
 __all__ = [

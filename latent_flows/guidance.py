@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from latent_flows.choices import choose
-from latent_flows.norms import safe_norm
+from latent_flows._norms import safe_norm
+from latent_flows._validation import choose
 from latent_flows.typing import Generator, Latent, Scalar, VectorField
 
 __all__ = ["guidance"]

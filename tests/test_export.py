@@ -11,10 +11,10 @@ from flax import linen as nn
 from safetensors import numpy as safetensors
 from safetensors import safe_open
 
-from latent_flows import export, flows, frames, potentials
+from latent_flows import coordinates, export, flows, potentials
+from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions import shift
 from latent_flows.directions.model import DirectionModel, PotentialModel
-from latent_flows.frames import Frame
 from latent_flows.generators.rbf import RBF
 from latent_flows.potentials import PotentialNet
 
@@ -26,7 +26,7 @@ def stack():
     """Two potentials in a frame of three of four dimensions, large enough to move something."""
     first, second, third = jax.random.split(jax.random.key(0), 3)
     params = potentials.init_stack(NET, first, 2, 3)
-    frame = Frame(jax.random.normal(second, (4,)), jax.random.normal(third, (4, 3)))
+    frame = AffineCoordinates(jax.random.normal(second, (4,)), jax.random.normal(third, (4, 3)))
     large = jax.tree.map(lambda leaf: 2 * leaf, params)
     return export.Potentials(NET, large, frame, jnp.array([0.5, 2.0]), "heat")
 
@@ -100,7 +100,7 @@ def test_the_header_says_what_the_page_says(learnt, tmp_path):
 
 
 def test_a_latent_follows_the_gradient_in_the_frame_and_its_reverse(stack, z):
-    start = frames.from_latent(stack.frame, z)
+    start = coordinates.from_latent(stack.frame, z)
     u = potentials.select(NET, stack.params, 1)
     heun = flows.solver("heun")
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from latent_flows import directions, evaluation, objectives
+from latent_flows._norms import safe_norm, safe_sqrt
 from latent_flows.data import sprites
 from latent_flows.evaluation import control_score, correlation, path_length
 from latent_flows.generators import adversarial
-from latent_flows.geometry.blend import median_gap
+from latent_flows.geometry.interpolation import median_gap
 from latent_flows.guidance import guidance
-from latent_flows.norms import safe_norm, safe_sqrt
 
 
 def test_a_square_root_has_no_slope_at_zero_and_its_own_elsewhere(dtype):
@@ -62,7 +62,7 @@ AT_ZERO = {
         lambda z: objectives.unit_contributions(jnp.ones(3) + z, jnp.diag(z**2))
     ),
     "shares of no step": lambda z: objectives.unit_contributions(z, jnp.eye(3)),
-    "direction of no steps": lambda z: objectives.inconsistency(z[None, None]),
+    "direction of no steps": lambda z: objectives.direction_consistency(z[None, None]),
     "correlation with what stays": lambda z: correlation(TIMES, z[None, None, :, None]),
     "control of what stays": lambda z: control_score(TIMES, jnp.zeros((2, 3)) + z),
     "control of constants": (

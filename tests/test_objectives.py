@@ -122,9 +122,9 @@ BOTH_WAYS = ONE_AXIS[:, :4] * jnp.array([1.0, -1.0, -1.0, 1.0])[:, None]
         (objectives.overlap, ALL_AXES, 1 / 4),
         (objectives.overlap, ONE_AXIS, 1),
         (objectives.overlap, ONE_AXIS[:1], 0),
-        (objectives.inconsistency, OWN_AXIS, 0),
-        (objectives.inconsistency, ALL_AXES, 0),
-        (objectives.inconsistency, BOTH_WAYS, 1),
+        (objectives.direction_consistency, OWN_AXIS, 0),
+        (objectives.direction_consistency, ALL_AXES, 0),
+        (objectives.direction_consistency, BOTH_WAYS, 1),
     ],
 )
 def test_terms_of_contributions_reach_the_ends_of_their_range(term, contributions, expected):
@@ -135,26 +135,26 @@ def test_terms_of_contributions_reach_the_ends_of_their_range(term, contribution
 def test_terms_of_contributions_stay_in_their_range(key):
     vectors = jax.random.normal(key, (20, 3, 6, 4))
     vectors /= jnp.linalg.norm(vectors, axis=-1, keepdims=True)
-    for term in (objectives.sparsity, objectives.overlap, objectives.inconsistency):
+    for term in (objectives.sparsity, objectives.overlap, objectives.direction_consistency):
         values = jax.vmap(term)(vectors)
         assert ((values > 0) & (values < 1)).all()
 
 
 def test_stillness_falls_from_one_through_a_half_to_zero():
     speeds = jnp.array([0.0, 4.0, 1e8])
-    found = jax.vmap(lambda s: objectives.stillness(s[None, None], 2.0))(speeds)
+    found = jax.vmap(lambda s: objectives.variation_loss(s[None, None], 2.0))(speeds)
     np.testing.assert_allclose(found, [1, 0.5, 0], atol=1e-6)
     # One flow that stands still costs its whole share, however fast the other is.
-    assert float(objectives.stillness(jnp.array([[0.0], [1e8]]), 2.0)) == pytest.approx(0.5)
+    assert float(objectives.variation_loss(jnp.array([[0.0], [1e8]]), 2.0)) == pytest.approx(0.5)
 
 
 def test_off_pace_is_the_squared_log_ratio_to_the_pace():
     for ratio in (0.5, 1.0, 2.0):
         speed = jnp.full((3, 4), (1.5 * ratio) ** 2)
-        np.testing.assert_allclose(objectives.off_pace(speed, 1.5), np.log(ratio) ** 2, atol=1e-6)
+        np.testing.assert_allclose(objectives.speed_loss(speed, 1.5), np.log(ratio) ** 2, atol=1e-6)
     still = jnp.zeros((1, 2))
-    assert jnp.isfinite(objectives.off_pace(still, 1.0))
-    assert jnp.isfinite(jax.grad(objectives.off_pace)(still, 1.0)).all()
+    assert jnp.isfinite(objectives.speed_loss(still, 1.0))
+    assert jnp.isfinite(jax.grad(objectives.speed_loss)(still, 1.0)).all()
 
 
 @pytest.mark.parametrize(

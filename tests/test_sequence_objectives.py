@@ -43,7 +43,7 @@ def test_the_density_ratio_loss_is_least_at_the_log_ratio():
 def test_mismatch_averages_to_the_divergence_and_the_entropy(key):
     mean, std = jnp.array([1.0, -1.0]), jnp.array([0.5, 2.0])
     z = 0.3 * jax.random.normal(key, (20000, 2))
-    found = jax.vmap(lambda z: objectives.mismatch(z, mean, std))(z).mean()
+    found = jax.vmap(lambda z: objectives.latent_matching(z, mean, std))(z).mean()
     entropy = 2 * (0.5 * np.log(2 * np.pi * np.e) + np.log(0.3))
     divergence = objectives.gaussian_kl_between(jnp.zeros(2), jnp.full(2, 0.3), mean, std).sum()
     assert float(found) == pytest.approx(entropy + float(divergence), rel=0.01)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from latent_flows import memory
+from latent_flows import _memory
 from latent_flows._extras import extra
 from latent_flows.data.dataset import Dataset, from_arrays
 
@@ -44,7 +44,7 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
         np.arange(len(bunch.target)), test_size=0.2, random_state=0, stratify=bunch.target
     )[SPLITS.index(split)]
     if size is not None:
-        memory.require(4 * len(rows) * size**2, f"digits of {size} pixels", "lower the image size")
+        _memory.require(4 * len(rows) * size**2, f"digits of {size} pixels", "lower the image size")
     images = (bunch.images[rows, :, :, None] / 16).astype(np.float32)
     if size is not None:
         images = np.asarray(jax.image.resize(images, (len(images), size, size, 1), "linear"))

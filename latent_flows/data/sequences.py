@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 from latent_flows.data import sprites
 from latent_flows.data.dataset import Dataset
 from latent_flows.data.grids import GRIDS, Grid, rows_by_factors

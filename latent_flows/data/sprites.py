@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from latent_flows._norms import safe_sqrt
+from latent_flows._validation import floats
 from latent_flows.data.dataset import Dataset, Examples
-from latent_flows.limits import floats
-from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Scalar
 
 __all__ = [

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_flows.norms import safe_norm
+from latent_flows._norms import safe_norm
 
 __all__ = ["ganspace", "random_directions", "sefa"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from latent_flows import flows
-from latent_flows._transforms import keep_compiled
+from latent_flows._compiled import keep_compiled
 from latent_flows.directions.model import Direction, DirectionModel, PotentialModel
 from latent_flows.typing import Latent, Scalar
 

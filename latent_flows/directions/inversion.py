@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike
 
-from latent_flows._transforms import keep_compiled
+from latent_flows._compiled import keep_compiled
+from latent_flows._norms import safe_norm
+from latent_flows._validation import floats
 from latent_flows.directions import losses
 from latent_flows.directions.losses import Loss
 from latent_flows.directions.transformations import Mask
-from latent_flows.limits import floats
-from latent_flows.norms import safe_norm
 from latent_flows.typing import Generator, Latent, Scalar
 
 __all__ = ["Inversion", "Projection", "invert", "projection", "shape_made", "to_ball"]

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from latent_flows.choices import choose
+from latent_flows._validation import choose, floats
 from latent_flows.directions.transformations import Image, Mask
-from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
 __all__ = ["LOSSES", "Loss", "blurred_error", "dssim", "loss", "mse"]

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from latent_flows._norms import safe_sqrt
 from latent_flows.directions.trajectories import Trajectories
-from latent_flows.norms import safe_sqrt
 from latent_flows.potentials import PotentialNet
 from latent_flows.typing import Latent, Scalar
 

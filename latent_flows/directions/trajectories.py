@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from latent_flows._transforms import keep_compiled
-from latent_flows.batches import in_batches
+from latent_flows._compiled import keep_compiled
+from latent_flows._transforms import vmap_chunked
 from latent_flows.directions import losses, transformations
 from latent_flows.directions.inversion import Projection, invert, projection, shape_made, to_ball
 from latent_flows.directions.losses import Loss
@@ -140,7 +140,7 @@ def trajectories(
 
     number = len(z0s)
     items = (jnp.repeat(jnp.arange(len(kinds)), number), jnp.tile(z0s, (len(kinds), 1)))
-    zs, errors = in_batches(follow, batch_size)(*items)
+    zs, errors = vmap_chunked(follow, batch_size)(*items)
     found = Trajectories(
         jnp.tile(z0s, (len(kinds), 1, 1)),
         zs.reshape(len(kinds), number, *zs.shape[1:]),

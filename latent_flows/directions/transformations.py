@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 from latent_flows.typing import Scalar
 
 __all__ = [

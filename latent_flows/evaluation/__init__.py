@@ -1,14 +1,14 @@
 """Scores: how well flows can be told apart, how likely a model finds data, what its codes know."""
 
-from latent_flows.evaluation.attributes import Correlation, correlation
 from latent_flows.evaluation.control import ControlScore, control_score
+from latent_flows.evaluation.correlation import Correlation, correlation
+from latent_flows.evaluation.dci import DCI, dci
 from latent_flows.evaluation.equivariance import EquivarianceError, equivariance_error
-from latent_flows.evaluation.explicitness import Modularity, modularity
-from latent_flows.evaluation.importance import DCI, dci
-from latent_flows.evaluation.information import mig, mutual_information
 from latent_flows.evaluation.labelled import discretise
 from latent_flows.evaluation.likelihood import elbo, iwae_bound
-from latent_flows.evaluation.separation import sap
+from latent_flows.evaluation.mig import mig, mutual_information
+from latent_flows.evaluation.modularity import Modularity, modularity
+from latent_flows.evaluation.sap import sap
 from latent_flows.evaluation.sharing import (
     Recognition,
     Sampler,

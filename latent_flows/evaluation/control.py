@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from latent_flows.norms import safe_sqrt
+from latent_flows._norms import safe_sqrt
 from latent_flows.typing import Scalar
 
 __all__ = ["ControlScore", "control_score"]

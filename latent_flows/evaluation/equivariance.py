@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_flows.limits import floats
+from latent_flows._validation import floats
 from latent_flows.typing import Generator, Latent, Scalar
 
 __all__ = ["EquivarianceError", "equivariance_error"]

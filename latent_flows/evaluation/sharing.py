@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from latent_flows._extras import extra
-from latent_flows.batches import in_batches
+from latent_flows._transforms import vmap_chunked
 from latent_flows.evaluation.labelled import labelled
 from latent_flows.typing import Latent
 
@@ -257,7 +257,7 @@ def _groups(
     labels = jax.random.randint(label_key, (count,), 0, sampler.factors)
     one = lambda key, k: of(sampler.draw, key, k, size)  # noqa: E731
     found = np.asarray(
-        jax.jit(in_batches(one, _AT_ONCE))(jax.random.split(key, count), labels), np.float64
+        jax.jit(vmap_chunked(one, _AT_ONCE))(jax.random.split(key, count), labels), np.float64
     )
     if not np.isfinite(found).all():
         raise ValueError("the codes of the sampler are not all finite")

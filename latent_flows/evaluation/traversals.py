@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import flows
-from latent_flows.limits import floats
-from latent_flows.norms import safe_norm
+from latent_flows._norms import safe_norm
+from latent_flows._validation import floats
 from latent_flows.typing import Generator, Latent, Scalar
 
 __all__ = ["Dominance", "Traversal", "dominance", "equal_length_scale", "path_length", "traverse"]

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from latent_flows._validation import floats
 from latent_flows.classifiers import PairClassifier, shrink
-from latent_flows.limits import floats
 from latent_flows.typing import Scalar
 
 __all__ = ["VPScore", "vp_score"]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from latent_flows.norms import safe_norm
+from latent_flows._norms import safe_norm
 from latent_flows.typing import Scalar
 
 __all__ = ["average", "discriminator_hinge", "generator_hinge", "normalise", "singular_vectors"]

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from latent_flows._validation import at_least
 from latent_flows.generators.pixel_norm import pixel_norm
 from latent_flows.generators.weights import Target
-from latent_flows.limits import at_least
 from latent_flows.typing import Latent
 
 __all__ = ["CHANNELS", "PRESETS", "Image", "ProgGAN", "ScaledConv", "key_names"]

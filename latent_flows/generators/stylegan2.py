@@ -16,11 +16,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_flows.choices import choose
+from latent_flows._validation import at_least, choose
 from latent_flows.generators.pixel_norm import pixel_norm
 from latent_flows.generators.resampling import fir_kernel, upfirdn
 from latent_flows.generators.weights import Target
-from latent_flows.limits import at_least
 from latent_flows.typing import Generator, Latent
 
 __all__ = [

@@ -16,8 +16,8 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from latent_flows._validation import at_least, floats
 from latent_flows.generators import likelihoods
-from latent_flows.limits import at_least, floats
 from latent_flows.typing import Generator, Latent, Scalar
 
 __all__ = [

@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from latent_flows.choices import choose
+from latent_flows._validation import choose
 from latent_flows.generators import pytorch_file
 
 __all__ = ["HARMLESS", "LINES", "Path_", "State", "Target", "from_state_dict", "read_state_dict"]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from latent_flows._norms import safe_sqrt
 from latent_flows.geometry.metrics import squared_norm
-from latent_flows.norms import safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
 if TYPE_CHECKING:

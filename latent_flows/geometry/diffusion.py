@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from latent_flows._transforms import keep_compiled, unjitted
-from latent_flows.geometry import metrics, solving
+from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows.geometry import _ode, metrics
 from latent_flows.geometry.operators import frame_and_bend
 from latent_flows.typing import Latent, Metric
 
@@ -75,7 +75,7 @@ def brownian_motion(
     >>> print(walk.zs.shape, walk.ok)
     (101, 2) True
     """
-    z0 = solving.start("z0", z0)
+    z0 = _ode.start("z0", z0)
     times = _times(ts, z0.dtype)
     if substeps < 1:
         raise ValueError(f"substeps must be at least 1, got {substeps}")
@@ -106,7 +106,7 @@ def brownian_motion(
         throw=False,
     )
     zs = jnp.asarray(solution.ys)
-    return Walk(times, solving.hold(zs), jnp.isfinite(zs).all())
+    return Walk(times, _ode.hold(zs), jnp.isfinite(zs).all())
 
 
 class _TimeAndNoise(diffrax.AbstractPath):

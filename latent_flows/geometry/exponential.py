@@ -13,12 +13,12 @@ import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows import flows
-from latent_flows._transforms import keep_compiled, unjitted
-from latent_flows.geometry import metrics, solving
+from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows.geometry import _ode, metrics
+from latent_flows.geometry._multiple_shooting import State, multiple_shooting
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import spline_weights
 from latent_flows.geometry.geodesics import geodesic, is_positive
-from latent_flows.geometry.shooting import State, multiple_shooting
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = [
@@ -104,12 +104,12 @@ def geodesic_flow(
     >>> print(path.zs[-1].round(3), path.ok)  # r = sqrt(2), angle = pi / 4
     [1.414 0.785] True
     """
-    z, v = solving.start("z", z), solving.start("v", v)
+    z, v = _ode.start("z", z), _ode.start("v", v)
     metrics.check_tangent("v", z, v)
-    tolerance = solving.precision(z) if tolerance is None else tolerance
+    tolerance = _ode.precision(z) if tolerance is None else tolerance
     dim = z.shape[0]
     equation = _equation(metric)
-    solver, controller = solving.adaptive(tolerance, solver)
+    solver, controller = _ode.adaptive(tolerance, solver)
     path = flows.integrate(
         lambda t, state: equation(state),
         jnp.concatenate([z, v]),
@@ -120,7 +120,7 @@ def geodesic_flow(
         max_steps=max_steps,
     )
     good = _is_geodesic(metric, path.zs[:, :dim], path.zs[:, dim:])
-    states = solving.hold(jnp.where(good[:, None], path.zs, jnp.nan))
+    states = _ode.hold(jnp.where(good[:, None], path.zs, jnp.nan))
     return GeodesicFlow(path.ts, states[:, :dim], states[:, dim:], path.ok & good.all())
 
 
@@ -231,9 +231,9 @@ def logarithm(
     >>> print(there.vector[1].round(3), there.converged)  # log 2
     0.693 True
     """
-    z0, z1 = solving.start("z0", z0), solving.start("z1", z1)
+    z0, z1 = _ode.start("z0", z0), _ode.start("z1", z1)
     metrics.check_tangent("z1", z0, z1)
-    tolerance = solving.precision(z0) if tolerance is None else tolerance
+    tolerance = _ode.precision(z0) if tolerance is None else tolerance
 
     flow = partial(geodesic_flow, metric, tolerance=tolerance, solver=solver, max_steps=max_steps)
 

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from latent_flows._transforms import keep_compiled
-from latent_flows.batches import in_batches
-from latent_flows.choices import choose
-from latent_flows.geometry import block_tridiagonal, chords, metrics, solving
+from latent_flows._compiled import keep_compiled
+from latent_flows._norms import safe_norm, safe_sqrt
+from latent_flows._transforms import vmap_chunked
+from latent_flows._validation import choose
+from latent_flows.geometry import _block_tridiagonal, _discrete_energy, _ode, metrics
+from latent_flows.geometry._newton import minimise, minimum
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import (
     SIMPSON,
@@ -24,8 +26,6 @@ from latent_flows.geometry.curves import (
     spline_weights,
     straight,
 )
-from latent_flows.geometry.descent import minimise, minimum
-from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
 __all__ = [
@@ -201,7 +201,7 @@ def geodesic_batch(
         first = curves[0] if curves else None
         return geodesic(metric, start, stop, initial=first, **settings)
 
-    return in_batches(connect, batch_size, effort=effort)(starts, stops, *given)
+    return vmap_chunked(connect, batch_size, effort=effort)(starts, stops, *given)
 
 
 def reach(chains: Float[Array, "p n d"]) -> Float[Array, "p"]:
@@ -283,17 +283,17 @@ def _inner(
 ) -> tuple[Float[Array, "n-1 d"], Bool[Array, ""]]:
     """The points between the ends where the energy is least, as an implicit function."""
     segments = len(line) - 1
-    energy = chords.total(metric)
+    energy = _discrete_energy.total(metric)
 
     def force(inner: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
         return jax.grad(lambda inner: energy(join(z0, inner, z1)))(inner)
 
     def solve(_, inner: Float[Array, "n-1 d"]):
         points = join(z0, inner, z1)
-        if start is None and chords.is_immersed(metric):
+        if start is None and _discrete_energy.is_immersed(metric):
             for coarse in _levels(segments):
                 # So few points need to be told what lies between them.
-                problem = chords.halved(metric, z0, z1, coarse)
+                problem = _discrete_energy.halved(metric, z0, z1, coarse)
                 found = minimise(
                     problem.advance,
                     problem.blank,
@@ -304,7 +304,7 @@ def _inner(
                 finer = resample(join(z0, found.points, z1), segments)
                 points = jnp.where(found.converged, finer, points)
         found = minimum(
-            chords.model(metric, z0, z1, segments),
+            _discrete_energy.model(metric, z0, z1, segments),
             points[1:-1],
             tolerance=tolerance,
             max_iterations=max_iterations,
@@ -313,13 +313,13 @@ def _inner(
         return found.points, found.converged.astype(inner.dtype)
 
     def solve_linear(product, right: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
-        blocks = block_tridiagonal.from_product(
+        blocks = _block_tridiagonal.from_product(
             product, right.shape[0], right.shape[1], right.dtype
         )
         return jax.lax.custom_linear_solve(
             product,
             right,
-            lambda _, b: block_tridiagonal.solve(*blocks, b, definite=False),
+            lambda _, b: _block_tridiagonal.solve(*blocks, b, definite=False),
             symmetric=True,
         )
 
@@ -429,7 +429,7 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     Through an immersion the former is the part along the surface of how the image accelerates. It
     needs no acceleration in the latent space, which axes that the image hardly shows would fill.
     """
-    if not chords.is_immersed(metric):
+    if not _discrete_energy.is_immersed(metric):
         turn = bend - acceleration(metric)(z, v)
         return metrics.squared_norm(metric, z, turn), metrics.squared_norm(metric, z, v)
 
@@ -444,7 +444,7 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     matrix, force = metrics.products(rows), metrics.products(rows, change[None])[:, 0]
     # An axis that the image does not show at all is no matter of rounding.
     shown = (jnp.diagonal(matrix) > 0).all()
-    factor = jax.scipy.linalg.cho_factor(chords.ridge(matrix), lower=True)
+    factor = jax.scipy.linalg.cho_factor(_discrete_energy.ridge(matrix), lower=True)
     along = force @ jax.scipy.linalg.cho_solve(factor, force)
     return jnp.where(shown, along, jnp.nan), speed @ speed
 
@@ -462,9 +462,9 @@ def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]
     Returns:
         One truth value a point.
     """
-    if chords.is_immersed(metric):
+    if _discrete_energy.is_immersed(metric):
         return jnp.ones(len(points), bool)
-    matrices = chords.ridge(jax.vmap(metric)(points))
+    matrices = _discrete_energy.ridge(jax.vmap(metric)(points))
     return jnp.isfinite(jnp.linalg.cholesky(matrices)).all((1, 2))
 
 
@@ -493,7 +493,7 @@ def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
     Returns:
         Both ends, and the dtype of what is computed.
     """
-    ends = {name: solving.floats(z) for name, z in (("z0", z0), ("z1", z1))}
+    ends = {name: _ode.floats(z) for name, z in (("z0", z0), ("z1", z1))}
     for name, z in ends.items():
         if z.ndim != 1 or z.size == 0 or not jnp.issubdtype(z.dtype, jnp.number):
             raise ValueError(

@@ -14,9 +14,9 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from latent_flows._transforms import keep_compiled, unjitted
-from latent_flows.batches import in_batches
-from latent_flows.choices import choose
+from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows._transforms import vmap_chunked
+from latent_flows._validation import choose
 from latent_flows.geometry import metrics
 from latent_flows.geometry.means import Spokes, check_points, kmeans, lines, spokes
 from latent_flows.typing import Latent, Metric, Scalar
@@ -322,7 +322,7 @@ def sample_land(
         )
     draw_key, shift_key, order_key = jax.random.split(key, 3)
     candidates = _draw(draw_key, land.proposal, max(count * oversampling, 2 * _REPLICATES))
-    log_prob = in_batches(lambda z: land_log_prob(land, metric, z), batch_size)(candidates)
+    log_prob = vmap_chunked(lambda z: land_log_prob(land, metric, z), batch_size)(candidates)
     log_weights = log_prob - jax.vmap(partial(_log_proposal, land.proposal))(candidates)
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
     # Equally spaced with one random shift: fewer repetitions than independent choices have.
@@ -604,7 +604,7 @@ def _log_base(
     """The logarithm of `m` at each point; `-inf` where the metric has no volume."""
     if not MEASURES[measure]:
         return jnp.zeros(points.shape[0], points.dtype)
-    found = in_batches(metrics.log_volume(metric), batch_size)(points)
+    found = vmap_chunked(metrics.log_volume(metric), batch_size)(points)
     return jnp.where(jnp.isfinite(found), found, -jnp.inf)
 
 

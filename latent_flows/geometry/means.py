@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
-from latent_flows._transforms import keep_compiled
-from latent_flows.batches import in_batches
-from latent_flows.geometry import curves, metrics, solving
+from latent_flows._compiled import keep_compiled
+from latent_flows._norms import safe_norm, safe_sqrt
+from latent_flows._transforms import vmap_chunked
+from latent_flows.geometry import _ode, curves, metrics
 from latent_flows.geometry.geodesics import geodesic, reach
-from latent_flows.norms import safe_norm, safe_sqrt
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = [
@@ -126,7 +126,7 @@ def spokes(
         logarithm = jnp.where(good, logarithm, curve[-1] - curve[0])
         return logarithm, jnp.where(good, length, jnp.inf), found.points, found.converged
 
-    flat = in_batches(spoke, batch_size, effort=reach)(guesses.reshape(k * n, m, d))
+    flat = vmap_chunked(spoke, batch_size, effort=reach)(guesses.reshape(k * n, m, d))
     return Spokes(*(leaf.reshape(k, n, *leaf.shape[1:]) for leaf in flat))
 
 
@@ -494,7 +494,7 @@ def check_points(points: ArrayLike) -> Float[Array, "n d"]:
     Raises:
         ValueError: points that are not a matrix of numbers with at least one row.
     """
-    points = solving.floats(points)
+    points = _ode.floats(points)
     if points.ndim != 2 or points.shape[0] == 0 or not jnp.issubdtype(points.dtype, jnp.floating):
         raise ValueError(
             f"points must be numbers of shape [n, d] with n at least 1, got shape {points.shape} "

@@ -8,8 +8,8 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from latent_flows._transforms import keep_compiled, unjitted
-from latent_flows.geometry import chords
+from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows.geometry import _discrete_energy
 from latent_flows.geometry.curves import Geodesic, spline_weights, straight
 from latent_flows.geometry.geodesics import described, end_points, join, start_points
 from latent_flows.typing import Curve, Latent, Metric, Scalar
@@ -105,7 +105,7 @@ def _shorten(
     knots = len(start) - 1
     into = _units(metric, start[0], start[-1], knots)
     weights = jnp.asarray(spline_weights(knots, np.linspace(0, 1, segments + 1)), start.dtype)
-    total = chords.total(metric)
+    total = _discrete_energy.total(metric)
 
     def moved(by: Float[Array, "k-1 d"]) -> Float[Array, "k+1 d"]:
         return join(start[0], start[1:-1] + into(by), start[-1])

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from latent_flows import flows
-from latent_flows._transforms import keep_compiled
-from latent_flows.geometry import metrics, solving
+from latent_flows._compiled import keep_compiled
+from latent_flows.geometry import _ode, metrics
 from latent_flows.geometry.curvature import connection
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
@@ -62,8 +62,8 @@ def parallel_transport(
     >>> print(jnp.abs(parallel_transport(polar, quarter, jnp.array([0.0, 1.0]))).round(3))
     [1. 0.]
     """
-    v = solving.start("v", v)
-    tolerance = solving.precision(v) if tolerance is None else tolerance
+    v = _ode.start("v", v)
+    tolerance = _ode.precision(v) if tolerance is None else tolerance
     gamma = connection(metric)
     times = jnp.array([0.0, 1.0], v.dtype)
     metrics.check_tangent("v", curve(times[0]), v)
@@ -72,7 +72,7 @@ def parallel_transport(
         z, velocity = jax.jvp(curve, (s,), (jnp.ones_like(s),))
         return -gamma(z, velocity, w)
 
-    solver, controller = solving.adaptive(tolerance, solver)
+    solver, controller = _ode.adaptive(tolerance, solver)
     path = flows.integrate(
         field,
         v,

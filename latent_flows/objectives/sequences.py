@@ -6,10 +6,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows.typing import Latent, Scalar
 
-__all__ = ["categorical_kl", "concrete_gates", "gumbel_softmax", "mismatch", "spike_and_slab_kl"]
+__all__ = [
+    "categorical_kl",
+    "concrete_gates",
+    "gumbel_softmax",
+    "latent_matching",
+    "spike_and_slab_kl",
+]
 
 
-def mismatch(z: Latent, mean: Latent, std: Latent) -> Scalar:
+def latent_matching(z: Latent, mean: Latent, std: Latent) -> Scalar:
     r"""How unlikely a flowed latent is under the posterior of the image it should be the code of.
 
     $$ -\log N(z_t;\ \mu(x_t), \sigma^2(x_t)) = \sum_i \tfrac12 \Big(\frac{z_i - \mu_i}{\sigma_i}
@@ -30,7 +36,7 @@ def mismatch(z: Latent, mean: Latent, std: Latent) -> Scalar:
         The latent matching of Song et al. (ICML 2023, section 3.4), as a divergence.
 
     >>> import jax.numpy as jnp
-    >>> print(mismatch(jnp.ones(2), jnp.ones(2), jnp.ones(2)).round(3))
+    >>> print(latent_matching(jnp.ones(2), jnp.ones(2), jnp.ones(2)).round(3))
     1.838
     """
     return -jnp.sum(jax.scipy.stats.norm.logpdf(z, mean, std))

@@ -4,18 +4,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_flows.norms import safe_sqrt
+from latent_flows._norms import safe_sqrt
 from latent_flows.typing import Latent, Scalar
 
 __all__ = [
-    "inconsistency",
-    "off_pace",
+    "direction_consistency",
     "outside",
     "overlap",
     "relative_start",
     "sparsity",
-    "stillness",
+    "speed_loss",
     "unit_contributions",
+    "variation_loss",
 ]
 
 
@@ -78,7 +78,7 @@ def overlap(contributions: Float[Array, "count n d"]) -> Scalar:
     return jnp.sum(gram * (1 - jnp.eye(count))) / max(count * (count - 1), 1)
 
 
-def inconsistency(contributions: Float[Array, "count n d"]) -> Scalar:
+def direction_consistency(contributions: Float[Array, "count n d"]) -> Scalar:
     """One minus the length of each flow's mean direction, averaged over flows, in [0, 1].
 
     0: a flow points the same way, sign included, from every starting point and at every time.
@@ -93,7 +93,7 @@ def inconsistency(contributions: Float[Array, "count n d"]) -> Scalar:
     return jnp.mean(1 - jnp.sqrt(jnp.sum(mean**2, axis=-1) + 1e-12))
 
 
-def stillness(squared_speed: Float[Array, "count n"], scale: float) -> Scalar:
+def variation_loss(squared_speed: Float[Array, "count n"], scale: float) -> Scalar:
     r"""One minus the variation along the flows, made bounded: in (0, 1].
 
     $$ \frac1K \sum_k \frac{s^2}{s^2 + \mathbb{E}|J_g v_k|^2} $$
@@ -112,7 +112,7 @@ def stillness(squared_speed: Float[Array, "count n"], scale: float) -> Scalar:
     return jnp.mean(scale**2 / (scale**2 + jnp.mean(squared_speed, axis=1)))
 
 
-def off_pace(squared_speed: Float[Array, "count n"], pace: float) -> Scalar:
+def speed_loss(squared_speed: Float[Array, "count n"], pace: float) -> Scalar:
     r"""Squared log-ratio of each flow's root-mean-square data-space speed to a wanted pace.
 
     Keeps every flow moving, and all of them alike.

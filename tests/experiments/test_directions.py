@@ -23,10 +23,10 @@ from experiments.direction_config import (
 )
 from experiments.folder import open_folder, read_config
 from experiments.supply import Source
+from latent_flows._transforms import closure_convert
 from latent_flows.data import sprites
 from latent_flows.directions import transformation
 from latent_flows.directions.model import DirectionModel
-from latent_flows.generators.hoisting import hoist
 
 FLAGS = shlex.split(
     "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --vae-training.steps 3 "
@@ -240,7 +240,7 @@ def blobs(key):
     held_out = 0.05 * jax.random.normal(key, (6, 3))
     names = factors.measurable(("translate_x", "translate_y", "zoom"))
     low, high = np.full(3, -0.2), np.full(3, 0.2)
-    generator = hoist(blob, 3)
+    generator = closure_convert(blob, 3)
     return Subject(generator, None, held_out, held_out, 1.0, "blobs", names, low, high, 0.0, False)
 
 

@@ -14,8 +14,8 @@ from experiments.direction_config import Config, Fit, Inversion
 from experiments.flow_config import Flows, network
 from experiments.folder import Folder, open_folder
 from experiments.supply import Source
+from latent_flows import coordinates, potentials
 from latent_flows import export as files
-from latent_flows import frames, potentials
 from latent_flows.directions.trajectories import Trajectories
 
 KINDS = ("zoom", "hue")
@@ -92,7 +92,7 @@ def test_potentials_move_in_the_frame_of_their_run(call, tmp_path, monkeypatch):
         "potentials": potentials.init_stack(network(config), jax.random.key(0), 2, 2),
         "coefficients": jnp.array([0.0, 1.0]),
     }
-    frame = frames.Frame(jnp.ones(3), jnp.eye(3)[:, :2])
+    frame = coordinates.AffineCoordinates(jnp.ones(3), jnp.eye(3)[:, :2])
     loaded = (config, None, SimpleNamespace(frame=frame), params)
     monkeypatch.setattr(flow_config, "load_run", lambda path: loaded)
     open_folder(tmp_path / "run", config)
@@ -163,7 +163,7 @@ def frame_of_two():
     """Potentials that nobody has trained."""
     net = potentials.PotentialNet(width=2, depth=1)
     params = potentials.init_stack(net, jax.random.key(0), 2, 2)
-    return files.Potentials(net, params, frames.identity(2), jnp.ones(2))
+    return files.Potentials(net, params, coordinates.identity(2), jnp.ones(2))
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "models/nonlinear_hue.json"])

@@ -19,7 +19,7 @@ from experiments.flow_config import (
     vector_field,
 )
 from experiments.training import Training
-from latent_flows import frames
+from latent_flows import coordinates
 
 SMALL = Config(
     flows=Flows(count=2, horizon=2, width=4, depth=1, codes=16, bank=4, frame="identity"),
@@ -37,7 +37,9 @@ def picture(z):
 def setting(**flags):
     config = replace(SMALL, flows=replace(SMALL.flows, **flags))
     starts = jax.random.normal(jax.random.key(0), (16, 3))
-    subject = Subject(None, {}, frames.identity(3), picture, starts, starts.min(0), starts.max(0))
+    subject = Subject(
+        None, {}, coordinates.identity(3), picture, starts, starts.min(0), starts.max(0)
+    )
     metric = unit_metric(picture, starts)
     return config, subject._replace(
         metric=metric if config.flows.gradient == "natural" else None,

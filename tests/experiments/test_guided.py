@@ -13,7 +13,7 @@ from experiments import guided, guided_scores
 from experiments.guided_config import FACTORS, Config, Flows, Sequences, Subject, Weights
 from experiments.guided_sequences import Seen, Taught, held_out, measured, refined, see, teach
 from experiments.training import Training
-from latent_flows import frames
+from latent_flows import coordinates
 from latent_flows.data import sprites
 from latent_flows.generators.vae import VAE, VAEConfig
 
@@ -37,7 +37,7 @@ RUN = shlex.split(
 def subject():
     vae = VAE(VAEConfig(latent_dim=3, width=4, depth=1), (SIZE, SIZE, 1))
     params = vae.init(jax.random.key(0), jnp.zeros(vae.image_shape))
-    return Subject(vae, params, frames.identity(3))
+    return Subject(vae, params, coordinates.identity(3))
 
 
 def changed(**settings):

@@ -29,7 +29,7 @@ from experiments.folder import Folder, made_by, open_folder, read_config
 from experiments.paths import TIMES, Geodesics, joined, straight
 from experiments.supply import Supply
 from latent_flows import data
-from latent_flows.generators.hoisting import hoist
+from latent_flows._transforms import closure_convert
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.geometry.metrics import pullback
 
@@ -273,7 +273,7 @@ def test_draws_of_a_generator_of_ones_own_are_joined(tmp_path, call):
 
 
 def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
-    plane = hoist(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
+    plane = closure_convert(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
     supply = Supply(
         "plane", plane, 2, (2, 2, 1), lambda key: jax.random.normal(key, (2,)), None, None
     )
@@ -290,7 +290,7 @@ def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
 
 
 def test_metrics_and_paths_are_the_same_to_the_last_bit_whatever_time_they_took(tmp_path):
-    plane = hoist(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
+    plane = closure_convert(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
     draw = lambda key: jax.random.normal(key, (2,))  # noqa: E731
     supply = Supply("plane", plane, 2, (2, 2, 1), draw, None, None)
     for name in "ab":

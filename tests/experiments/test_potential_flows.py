@@ -31,7 +31,7 @@ from experiments.flow_config import (
     visible_axes,
 )
 from experiments.training import Training
-from latent_flows import data, frames
+from latent_flows import coordinates, data
 from latent_flows.generators.vae import VAE, VAEConfig
 
 ROOT = Path(__file__).parents[2]
@@ -282,11 +282,11 @@ def untrained(compile_quickly):
 def test_principal_axes_whiten_and_drop_what_does_not_vary(key):
     latents = jax.random.normal(key, (500, 3)) @ jnp.diag(jnp.array([0.5, 2.0, 0.0])) + 1.0
     frame = principal_axes(latents)
-    coordinates = jax.vmap(partial(frames.from_latent, frame))(latents)
+    coordinates = jax.vmap(partial(coordinates.from_latent, frame))(latents)
     assert coordinates.shape == (500, 2)
     np.testing.assert_allclose(jnp.cov(coordinates.T), np.eye(2), atol=1e-4)
     np.testing.assert_allclose(jnp.abs(frame.basis[1, 0]), 2.0, rtol=0.1)
-    back = jax.vmap(partial(frames.to_latent, frame))(coordinates)
+    back = jax.vmap(partial(coordinates.to_latent, frame))(coordinates)
     np.testing.assert_allclose(back, latents, atol=1e-4)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from experiments import traverse
 from experiments.flow_config import Config, Flows, Subject, network
 from experiments.folder import open_folder
-from latent_flows import families, flows, frames, potentials
+from latent_flows import coordinates, flows, potentials, traversals
 
 CONFIG = Config(flows=Flows(count=2, horizon=3, width=4, depth=1))
 
@@ -23,7 +23,7 @@ def subject(starts):
     low, high = jnp.min(starts, axis=0), jnp.max(starts, axis=0)
     dim = starts.shape[1]
     picture = lambda s: jnp.tile(s, (4, 1))[..., None]  # noqa: E731
-    return Subject(SimpleNamespace(), {}, frames.identity(dim), picture, starts, low, high)
+    return Subject(SimpleNamespace(), {}, coordinates.identity(dim), picture, starts, low, high)
 
 
 def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
@@ -51,7 +51,7 @@ def test_a_row_runs_from_the_reversed_flow_through_the_start_to_the_forward_one(
     np.testing.assert_allclose(times, np.linspace(-6.0, 6.0, length), atol=1e-6)
     np.testing.assert_array_equal(zs[:, middle], jnp.broadcast_to(z0, (2, 3)))
     np.testing.assert_array_equal(images[..., 0, :, 0], zs)
-    moving = families.climbing(net)
+    moving = traversals.climbing(net)
     for k in range(2):
         one = jax.tree.map(lambda leaf, k=k: leaf[k], params["potentials"])
         for sign, part in ((1.0, zs[k, middle:]), (-1.0, zs[k, middle::-1])):

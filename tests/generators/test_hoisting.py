@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows.generators.hoisting import hoist, hoist_at
+from latent_flows._transforms import closure_convert, closure_convert_at
 from latent_flows.generators.sngan import SNGAN
 from latent_flows.geometry.metrics import pullback
 
@@ -19,7 +19,7 @@ def closed(key):
 
 @pytest.mark.parametrize("wrap", [lambda g: g, jax.jit, jax.checkpoint])
 def test_images_and_derivatives_are_those_of_the_closure(closed, wrap, key):
-    hoisted = hoist(wrap(closed), 3)
+    hoisted = closure_convert(wrap(closed), 3)
     zs = jax.random.normal(key, (2, 3))
 
     def both(generator, zs):
@@ -32,7 +32,7 @@ def test_images_and_derivatives_are_those_of_the_closure(closed, wrap, key):
 
 def test_a_program_that_takes_the_generator_holds_none_of_its_numbers():
     weights = jnp.arange(1000.0).reshape(500, 2)
-    generator = hoist(lambda z: weights @ z, 2)
+    generator = closure_convert(lambda z: weights @ z, 2)
     inside = jax.make_jaxpr(generator)(jnp.ones(2))
     assert sum(c.size for c in inside.consts) == weights.size
     beside = jax.make_jaxpr(lambda generator, z: generator(z))(generator, jnp.ones(2))
@@ -47,7 +47,7 @@ def test_a_program_that_takes_the_generator_is_compiled_once():
         traced.append(z)
         return generator(z)
 
-    generator = hoist(lambda z: 2 * z, 2)
+    generator = closure_convert(lambda z: 2 * z, 2)
     for z in (jnp.ones(2), jnp.zeros(2)):
         np.testing.assert_array_equal(image(generator, z), 2 * z)
     assert len(traced) == 1
@@ -55,7 +55,7 @@ def test_a_program_that_takes_the_generator_is_compiled_once():
 
 def test_a_latent_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"expected shape \(2,\), got shape \(3,\)"):
-        hoist(jnp.sum, 2)(jnp.ones(3))
+        closure_convert(jnp.sum, 2)(jnp.ones(3))
 
 
 def test_functions_of_keys_and_of_several_arrays():
@@ -66,5 +66,5 @@ def test_functions_of_keys_and_of_several_arrays():
 
     parts = {"a": jnp.ones(3), "b": 2 * jnp.ones(())}
     key = jax.random.key(3)
-    made = jax.jit(lambda one, *args: one(*args))(hoist_at(noisy, key, parts), key, parts)
+    made = jax.jit(lambda one, *args: one(*args))(closure_convert_at(noisy, key, parts), key, parts)
     np.testing.assert_allclose(made["sum"], noisy(key, parts)["sum"], rtol=1e-6)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from latent_flows.generators.precision import in_dtype
+from latent_flows.generators.memory import in_dtype
 from latent_flows.generators.sngan import SNGAN
 
 

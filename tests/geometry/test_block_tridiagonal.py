@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows.geometry.block_tridiagonal import from_product, solve
+from latent_flows.geometry._block_tridiagonal import from_product, solve
 
 
 def dense(diagonal, upper):

@@ -10,7 +10,7 @@ import pytest
 from scipy import integrate, stats
 from sklearn.mixture import GaussianMixture
 
-from latent_flows.batches import in_batches
+from latent_flows._transforms import vmap_chunked
 from latent_flows.geometry.land import (
     Land,
     Proposal,
@@ -60,7 +60,7 @@ def normalise(key, kind, land):
 
 @partial(jax.jit, static_argnames="measure")
 def log_prob(kind, land, points, measure="lebesgue"):
-    return in_batches(lambda z: land_log_prob(land, make(kind), z, measure=measure), 512)(points)
+    return vmap_chunked(lambda z: land_log_prob(land, make(kind), z, measure=measure), 512)(points)
 
 
 @pytest.fixture(scope="module")

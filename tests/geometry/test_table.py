@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows.geometry.table import tabulate
+from latent_flows.geometry.interpolation import tabulate
 
 
 def bowl(z):

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
 from latent_flows._extras import extra
-from latent_flows.evaluation.information import informed
 from latent_flows.evaluation.labelled import labelled, split
+from latent_flows.evaluation.mig import informed
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression

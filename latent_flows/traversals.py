@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from latent_flows import flows, potentials
 from latent_flows.calculus import Number
-from latent_flows.frames import Frame
+from latent_flows.coordinates import AffineCoordinates
 from latent_flows.typing import Field, Latent, Potential, Scalar, VectorField
 
 __all__ = [
@@ -266,7 +266,7 @@ def adaptive(field: VectorField, z: Latent) -> Latent:
 
 
 def motion(
-    field: Field, params: PyTree, frame: Frame | None = None, *, solve: Solve = adaptive
+    field: Field, params: PyTree, frame: AffineCoordinates | None = None, *, solve: Solve = adaptive
 ) -> Motion:
     r"""A family as a map of the generator's own latent space.
 

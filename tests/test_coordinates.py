@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows import frames
+from latent_flows import coordinates
 
 MIXING = np.array([[2.0, -0.5, 0.3], [0.4, 1.0, 0.8], [-0.6, 0.2, 1.5]])
 MEAN = np.array([1.0, -2.0, 0.5])
@@ -22,12 +22,12 @@ def found(sources):
     # Dimension 1 of four is an unused one.
     codes = np.insert(sources @ MIXING.T + MEAN, 1, 7.0, axis=1)
     keep = np.array([True, False, True, True])
-    return frames.independent_components(jnp.asarray(codes), keep), jnp.asarray(codes)
+    return coordinates.independent_components(jnp.asarray(codes), keep), jnp.asarray(codes)
 
 
 def test_a_mixture_of_uniform_sources_is_recovered_up_to_order_and_sign(sources, found):
     frame, codes = found
-    recovered = jax.vmap(lambda z: frames.from_latent(frame, z))(codes)
+    recovered = jax.vmap(lambda z: coordinates.from_latent(frame, z))(codes)
     correlation = np.corrcoef(sources.T, recovered.T)[:3, 3:]
     order = np.argmax(np.abs(correlation), axis=0)
     assert sorted(order) == [0, 1, 2]
@@ -43,17 +43,17 @@ def test_dimensions_that_are_not_kept_stay_at_their_mean(found):
     assert frame.basis.shape == (4, 3)
     np.testing.assert_array_equal(frame.basis[1], 0)
     for s in (jnp.zeros(3), jnp.array([1.0, -2.0, 3.0])):
-        np.testing.assert_allclose(frames.to_latent(frame, s)[1], 7.0, rtol=1e-6)
+        np.testing.assert_allclose(coordinates.to_latent(frame, s)[1], 7.0, rtol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_frame(sources):
-    one, two = (frames.independent_components(sources[:200], seed=3) for _ in range(2))
+    one, two = (coordinates.independent_components(sources[:200], seed=3) for _ in range(2))
     np.testing.assert_array_equal(one.basis, two.basis)
 
 
 def test_coordinates_undo_latents(key, dtype):
     keys = jax.random.split(key, 3)
-    frame = frames.Frame(
+    frame = coordinates.AffineCoordinates(
         jax.random.normal(keys[0], (5,), dtype), jax.random.normal(keys[1], (5, 3), dtype)
     )
     s = jax.random.normal(keys[2], (7, 3), dtype)
@@ -61,37 +61,39 @@ def test_coordinates_undo_latents(key, dtype):
     @jax.jit
     @jax.vmap
     def there_and_back(s):
-        return frames.from_latent(frame, frames.to_latent(frame, s))
+        return coordinates.from_latent(frame, coordinates.to_latent(frame, s))
 
     assert there_and_back(s).dtype == dtype
     np.testing.assert_allclose(there_and_back(s), s, rtol=1e-4, atol=1e-4)
 
 
 def test_a_latent_outside_the_span_goes_to_its_nearest_point_inside():
-    frame = frames.Frame(jnp.zeros(2), jnp.array([[1.0], [1.0]]))
-    s = frames.from_latent(frame, jnp.array([2.0, 0.0]))
-    np.testing.assert_allclose(frames.to_latent(frame, s), [1.0, 1.0], rtol=1e-6)
+    frame = coordinates.AffineCoordinates(jnp.zeros(2), jnp.array([[1.0], [1.0]]))
+    s = coordinates.from_latent(frame, jnp.array([2.0, 0.0]))
+    np.testing.assert_allclose(coordinates.to_latent(frame, s), [1.0, 1.0], rtol=1e-6)
 
 
 def test_composing_with_a_frame_is_the_generator_of_its_latent():
     generator = lambda z: jnp.sin(z) * z[0]  # noqa: E731
-    frame = frames.Frame(jnp.array([1.0, 2.0]), jnp.array([[0.0, 2.0], [1.0, 0.0]]))
+    frame = coordinates.AffineCoordinates(
+        jnp.array([1.0, 2.0]), jnp.array([[0.0, 2.0], [1.0, 0.0]])
+    )
     s = jnp.array([0.3, -0.2])
     expected = generator(jnp.array([0.6, 2.3]))
-    np.testing.assert_allclose(frames.compose(generator, frame)(s), expected, rtol=1e-6)
-    same = frames.compose(generator, frames.identity(2))
+    np.testing.assert_allclose(coordinates.compose(generator, frame)(s), expected, rtol=1e-6)
+    same = coordinates.compose(generator, coordinates.identity(2))
     np.testing.assert_allclose(same(s), generator(s), rtol=1e-6)
 
 
 def test_active_dimensions_are_those_narrower_than_the_prior():
     std = jnp.array([[0.1, 1.0, 0.7], [0.3, 0.9, 0.95]])
-    assert frames.active(std).tolist() == [True, False, False]
-    assert frames.active(std, 0.9).tolist() == [True, False, True]
+    assert coordinates.active(std).tolist() == [True, False, False]
+    assert coordinates.active(std, 0.9).tolist() == [True, False, True]
 
 
 def test_components_that_cannot_be_found_are_refused():
     codes = np.zeros((5, 3))
     with pytest.raises(ValueError, match="no latent dimension is active"):
-        frames.independent_components(codes, np.zeros(3, bool))
+        coordinates.independent_components(codes, np.zeros(3, bool))
     with pytest.raises(ValueError, match="5 codes are too few to find 3 components"):
-        frames.independent_components(codes)
+        coordinates.independent_components(codes)

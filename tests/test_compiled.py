@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from latent_flows import _transforms, directions, flows, geometry
-from latent_flows._transforms import keep_compiled
+from latent_flows import _compiled, directions, flows, geometry
+from latent_flows._compiled import keep_compiled
 from latent_flows.geometry.land import fit_land
 
 A, B = [0.0, 1.0], [1.0, 2.0]
@@ -348,7 +348,7 @@ def test_what_cannot_be_known_is_compiled_at_every_call(function):
 
 
 def test_within_a_trace_nothing_is_done(monkeypatch):
-    monkeypatch.setattr(_transforms, "_run", pytest.fail)
+    monkeypatch.setattr(_compiled, "_run", pytest.fail)
     x = jnp.array(A)
     assert jax.jit(lambda: total(jnp.cos, x))() == pytest.approx(1 + np.cos(1))
     assert jax.grad(lambda w: total(lambda x: w * x, x))(2.0) == 1
@@ -411,7 +411,7 @@ def test_a_function_that_needs_values_is_still_called():
 
 
 def test_programs_are_few_and_given_up_with_what_they_hold(monkeypatch):
-    monkeypatch.setattr(_transforms, "_MOST", 3)
+    monkeypatch.setattr(_compiled, "_MOST", 3)
     alive = []
     for number in range(6):
         weights = jnp.full(2, number)
@@ -419,14 +419,14 @@ def test_programs_are_few_and_given_up_with_what_they_hold(monkeypatch):
         flows.integrate(lambda t, z, w=weights: w * z, A, [0.0, 0.1], solver=flows.solver("heun"))
     del weights
     gc.collect()
-    assert len(_transforms._kept) <= 3
+    assert len(_compiled._kept) <= 3
     # JAX keeps what it traced first of some inner functions, but nothing that grows.
     assert sum(one() is not None for one in alive) <= 4
 
 
 def test_large_arrays_are_not_held_by_many_programs(monkeypatch):
-    monkeypatch.setattr(_transforms, "_WEIGHT", 200_000)
+    monkeypatch.setattr(_compiled, "_WEIGHT", 200_000)
     for _ in range(3):
         weights = jnp.ones((2, 20_000))
         total(lambda x, w=weights: x @ w, A)
-    assert _transforms._weight() <= 200_000
+    assert _compiled._weight() <= 200_000

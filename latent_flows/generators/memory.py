@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import Array, PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, PyTree
 
-from latent_flows.generators.precision import in_dtype
 from latent_flows.typing import Generator
 
-__all__ = ["layerwise", "thrifty"]
+__all__ = ["cast_and_remat", "in_dtype", "remat_layers"]
 
 
-def layerwise(net: Any) -> Any:
+def remat_layers(net: Any) -> Any:
     """The flax module with each layer's features computed again on the way back, if it can.
 
     A layer at a time is much less than a whole network at once. The parameters are the same.
@@ -24,13 +24,13 @@ def layerwise(net: Any) -> Any:
         The module, of the same variables and results.
 
     >>> from latent_flows.generators.stylegan2 import StyleGAN2
-    >>> layerwise(StyleGAN2(8)).checkpoint
+    >>> remat_layers(StyleGAN2(8)).checkpoint
     True
     """
     return net.clone(checkpoint=True) if hasattr(net, "checkpoint") else net
 
 
-def thrifty(
+def cast_and_remat(
     apply: Callable[..., Array],
     params: PyTree,
     *,
@@ -53,7 +53,7 @@ def thrifty(
         ValueError: a dtype that is not floating.
 
     >>> import jax.numpy as jnp
-    >>> generator = thrifty(lambda w, z: jnp.sin(w * z), 2.0, recompute=True)
+    >>> generator = cast_and_remat(lambda w, z: jnp.sin(w * z), 2.0, recompute=True)
     >>> print(jax.grad(generator)(0.0))
     2.0
     """
@@ -63,3 +63,35 @@ def thrifty(
 
     made = closed if dtype == "float32" else in_dtype(apply, params, dtype)
     return jax.checkpoint(made) if recompute else made
+
+
+def in_dtype(apply: Callable[..., Array], params: PyTree, dtype: DTypeLike) -> Generator:
+    """A network with its parameters closed over, which computes in a floating dtype.
+
+    Samples have the dtype of the latent, so that losses, and the networks around the generator,
+    keep their precision.
+
+    Args:
+        apply: `(params, z) -> x`.
+        params: its parameters, of which those that are floats are cast.
+        dtype: such as `jnp.bfloat16`.
+
+    Returns:
+        `z -> x`.
+
+    Raises:
+        ValueError: a dtype that is not floating.
+
+    >>> half = in_dtype(lambda w, z: w @ z, jnp.eye(2), jnp.bfloat16)
+    >>> print(half(jnp.array([1.001, 2.0])))
+    [1. 2.]
+    """
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise ValueError(f"dtype must be floating, got {jnp.dtype(dtype)}")
+
+    def cast(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    narrow = jax.tree.map(cast, params)
+    return lambda z: apply(narrow, z.astype(dtype)).astype(z.dtype)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from latent_flows.choices import choose
-from latent_flows.norms import safe_sqrt
+from latent_flows._norms import safe_sqrt
+from latent_flows._validation import choose
 
 __all__ = ["Correlation", "correlation"]
 

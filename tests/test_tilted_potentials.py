@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latent_flows import flows, pde
-from latent_flows.tilted import TIMES, TiltedNet
+from latent_flows.potentials import TIMES, TiltedNet
 
 Z = jnp.array([0.3, -1.0, 0.7])
 

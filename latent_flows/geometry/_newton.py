@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from latent_flows.geometry import block_tridiagonal
+from latent_flows.geometry import _block_tridiagonal
 from latent_flows.typing import Scalar
 
 __all__ = ["Advance", "Minimum", "Model", "Problem", "minimise", "minimum", "propose"]
@@ -299,7 +299,7 @@ def propose(model: Model, damping: Scalar) -> tuple[Float[Array, "m d"], Scalar]
         jnp.stack([model.diagonal, model.safe_diagonal]) + damping * model.safe_diagonal,
         jnp.stack([model.upper, model.safe_upper]),
     )
-    solve = jax.vmap(partial(block_tridiagonal.solve, right=-model.gradient))
+    solve = jax.vmap(partial(_block_tridiagonal.solve, right=-model.gradient))
     newton, safe = solve(*systems)
     step = jnp.where(jnp.isfinite(newton).all(), newton, safe)
     return step, -(step * model.gradient).sum()
@@ -326,7 +326,7 @@ def _downhill(model: Model) -> Float[Array, "m d"]:
     trial = jnp.asarray(basis, model.gradient.dtype)
 
     def projected(diagonal: Float[Array, "m d d"], upper: Float[Array, "m-1 d d"]) -> Array:
-        images = jax.vmap(partial(block_tridiagonal.times, diagonal, upper))(trial)
+        images = jax.vmap(partial(_block_tridiagonal.times, diagonal, upper))(trial)
         small = jnp.einsum("imd,jmd->ij", trial, images)
         return (small + small.T) / 2
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from numpy.testing import assert_allclose
 
-from latent_flows.geometry.blend import blend, median_gap
+from latent_flows.geometry.interpolation import blend, median_gap
 
 
 def known(key, count=6, dim=3):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from latent_flows import families, flows, potentials
-from latent_flows.frames import Frame, from_latent
+from latent_flows import flows, potentials, traversals
+from latent_flows.coordinates import AffineCoordinates, from_latent
 
 Z = jnp.array([0.3, -0.7, 1.1])
 
@@ -22,16 +22,16 @@ def test_the_gradient_of_a_mixture_is_the_closed_form(key, x64):
     z = Z.astype(x64)
     apart = z - supports
     weights = -2 * alphas * gammas * jnp.exp(-gammas * jnp.sum(apart**2, 1))
-    found = jax.grad(partial(families.mixture, supports, alphas, gammas))(z)
+    found = jax.grad(partial(traversals.mixture, supports, alphas, gammas))(z)
     assert_allclose(found, weights @ apart, rtol=1e-10)
 
 
 def test_a_warp_moves_at_one_speed_along_the_gradient_of_its_mixture(key):
-    net = families.Warp(pairs=3)
+    net = traversals.Warp(pairs=3)
     params = net.init(key, 0.0, Z)
     own = params["params"]
     signed = jnp.concatenate([own["alphas"], -own["alphas"]])
-    u = partial(families.mixture, own["supports"], signed, jnp.exp(own["log_gammas"]))
+    u = partial(traversals.mixture, own["supports"], signed, jnp.exp(own["log_gammas"]))
     velocity, slope = net.apply(params, 0.0, Z), jax.grad(u)(Z)
     assert_allclose(velocity, 0.1 * slope / jnp.linalg.norm(slope), rtol=1e-5)
     # Opposite pairs of opposite weights: an odd potential, so an even field.
@@ -40,7 +40,7 @@ def test_a_warp_moves_at_one_speed_along_the_gradient_of_its_mixture(key):
 
 
 def test_where_a_warp_is_flat_it_stands_still_and_has_a_gradient(key):
-    net = families.Warp(pairs=2)
+    net = traversals.Warp(pairs=2)
     params = jax.tree.map(jnp.zeros_like, net.init(key, 0.0, Z))
     value, gradient = jax.value_and_grad(lambda p: jnp.sum(net.apply(p, 0.0, Z)))(params)
     assert value == 0
@@ -48,7 +48,7 @@ def test_where_a_warp_is_flat_it_stands_still_and_has_a_gradient(key):
 
 
 def test_a_warp_knows_its_way_however_far_from_its_supports(key):
-    net = families.Warp(pairs=3)
+    net = traversals.Warp(pairs=3)
     params = net.init(key, 0.0, Z)
 
     def loss(params, z):
@@ -62,15 +62,15 @@ def test_a_warp_knows_its_way_however_far_from_its_supports(key):
 
 
 def test_orthogonal_directions_are_orthogonal_and_the_first_stays(key):
-    net = families.Line()
+    net = traversals.Line()
     params = potentials.init_stack(net, key, 3, 5)
-    turned = families.orthogonal(params)
+    turned = traversals.orthogonal(params)
     velocities = jax.vmap(net.apply, (0, None, None))(turned, 0.0, jnp.zeros(5))
     assert_allclose(velocities @ velocities.T, 0.01 * jnp.eye(3), atol=1e-7)
     first = params["params"]["direction"][0]
     assert_allclose(velocities[0], 0.1 * first / jnp.linalg.norm(first), rtol=1e-5)
     with pytest.raises(ValueError, match="3 directions cannot be orthogonal in 2 dimensions"):
-        families.orthogonal(potentials.init_stack(net, key, 3, 2))
+        traversals.orthogonal(potentials.init_stack(net, key, 3, 2))
 
 
 def test_climbing_in_a_metric_is_the_natural_gradient(key):
@@ -78,16 +78,16 @@ def test_climbing_in_a_metric_is_the_natural_gradient(key):
     params = net.init(key, 0.0, Z)
     scale = jnp.array([1.0, 4.0, 9.0])
     climb = partial(flows.natural_gradient, metric=lambda z: jnp.diag(scale))
-    plain = families.climbing(net)(params, 2.0, Z)
-    assert_allclose(families.climbing(net, climb)(params, 2.0, Z), plain / scale, rtol=1e-5)
+    plain = traversals.climbing(net)(params, 2.0, Z)
+    assert_allclose(traversals.climbing(net, climb)(params, 2.0, Z), plain / scale, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_a_motion_is_the_path_of_its_field_and_backward_undoes_forward(key):
     net = potentials.PotentialNet(width=8, initial="static")
     params = potentials.init_stack(net, key, 2, 3)
-    field = families.climbing(net)
-    move = families.motion(field, params)
+    field = traversals.climbing(net)
+    move = traversals.motion(field, params)
     path = flows.integrate(partial(field, potentials.member(params, 1)), Z, jnp.array([0.0, 0.5]))
     there = move(1, 0.5, Z)
     assert jnp.linalg.norm(there - Z) > 0.05
@@ -97,14 +97,14 @@ def test_a_motion_is_the_path_of_its_field_and_backward_undoes_forward(key):
 
 def test_time_runs_forward_on_a_reversed_path_too():
     # A field of time alone: its displacement is the integral of t, whichever way.
-    move = families.motion(lambda a, t, z: a * t, jnp.ones((1, 3)))
+    move = traversals.motion(lambda a, t, z: a * t, jnp.ones((1, 3)))
     assert_allclose(move(0, 2.0, Z) - Z, 2.0, rtol=1e-5)
     assert_allclose(move(0, -2.0, Z) - Z, -2.0, rtol=1e-5)
 
 
 def test_what_lies_outside_the_frame_stays():
-    frame = Frame(jnp.ones(3), jnp.array([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]))
-    move = families.motion(families.constant, jnp.eye(2), frame)
+    frame = AffineCoordinates(jnp.ones(3), jnp.array([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]))
+    move = traversals.motion(traversals.constant, jnp.eye(2), frame)
     there = move(1, 0.5, Z)
     assert_allclose(there, Z + jnp.array([0.0, 1.5, 0.0]), rtol=1e-6)
     assert_allclose(
@@ -117,20 +117,22 @@ def test_what_lies_outside_the_frame_stays():
     [(2, Z, "k must be in"), (0, jnp.zeros(4), r"shape \[3\]"), (0, jnp.zeros((2, 3)), "shape")],
 )
 def test_a_motion_refuses_what_it_has_not(k, z, message):
-    move = families.motion(families.constant, jnp.eye(3)[:2], Frame(jnp.zeros(3), jnp.eye(3)))
+    move = traversals.motion(
+        traversals.constant, jnp.eye(3)[:2], AffineCoordinates(jnp.zeros(3), jnp.eye(3))
+    )
     with pytest.raises(ValueError, match=message):
         move(k, 1.0, z)
 
 
 def test_a_warp_needs_a_pair(key):
     with pytest.raises(ValueError, match="pairs must be at least 1, got 0"):
-        families.Warp(pairs=0).init(key, 0.0, Z)
+        traversals.Warp(pairs=0).init(key, 0.0, Z)
 
 
 def test_the_field_of_a_network_is_its_output(key):
     net = potentials.FieldNet(width=4, initial="free")
     params = net.init(key, 0.0, Z)
-    field = families.following(net)
+    field = traversals.following(net)
     np.testing.assert_array_equal(field(params, 1.0, Z), net.apply(params, 1.0, Z))
     # No potential has a Jacobian that is not symmetric.
     turn = jax.jacobian(lambda z: field(params, 1.0, z))(Z)

@@ -3,14 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows.batches import in_batches
+from latent_flows._transforms import vmap_chunked
 
 
 @pytest.mark.parametrize("effort", [None, lambda x: -x[:, 0], lambda x: (7 * x[:, 1]) % 5])
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9])
 def test_batches_and_their_order_change_nothing(n, effort):
     x = jnp.arange(2.0 * n).reshape(n, 2)
-    np.testing.assert_array_equal(in_batches(jnp.sum, 4, effort=effort)(x), x.sum(1))
+    np.testing.assert_array_equal(vmap_chunked(jnp.sum, 4, effort=effort)(x), x.sum(1))
 
 
 def test_elements_of_like_effort_share_a_batch():
@@ -23,8 +23,8 @@ def test_elements_of_like_effort_share_a_batch():
         return jnp.full_like(x, x.max()), True
 
     steps = jnp.array([1, 9, 2, 8, 1, 9])
-    np.testing.assert_array_equal(in_batches(slowest, 2)(steps), [9, 9, 8, 8, 9, 9])
-    sorted_batches = in_batches(slowest, 2, effort=lambda x: x)
+    np.testing.assert_array_equal(vmap_chunked(slowest, 2)(steps), [9, 9, 8, 8, 9, 9])
+    sorted_batches = vmap_chunked(slowest, 2, effort=lambda x: x)
     np.testing.assert_array_equal(sorted_batches(steps), [1, 9, 8, 8, 1, 9])
 
 
@@ -32,7 +32,7 @@ def test_trees_and_keys_are_batched():
     keys, points = jax.random.split(jax.random.key(0), 5), {"a": jnp.arange(5.0)}
     function = lambda key, point: {"b": jax.random.normal(key) + point["a"]}  # noqa: E731
     np.testing.assert_allclose(
-        in_batches(function, 2)(keys, points)["b"],
+        vmap_chunked(function, 2)(keys, points)["b"],
         jax.vmap(function)(keys, points)["b"],
         rtol=1e-5,
     )
@@ -40,4 +40,4 @@ def test_trees_and_keys_are_batched():
 
 def test_a_batch_holds_something():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        in_batches(jnp.sum, 0)
+        vmap_chunked(jnp.sum, 0)

@@ -14,7 +14,7 @@ from latent_flows._extras import extra
 from latent_flows.typing import Generator, Latent
 
 __all__ = [
-    "Frame",
+    "AffineCoordinates",
     "active",
     "compose",
     "from_latent",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-class Frame(NamedTuple):
+class AffineCoordinates(NamedTuple):
     """Coordinates `s` of the latents `z = origin + basis @ s`."""
 
     origin: Float[Array, "d"]
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     """One column an axis; `m <= d`, and directions outside their span stay at the origin."""
 
 
-def to_latent(frame: Frame, s: Float[Array, "m"]) -> Latent:
+def to_latent(frame: AffineCoordinates, s: Float[Array, "m"]) -> Latent:
     """The latent with the coordinates `s`.
 
     Args:
@@ -46,7 +46,7 @@ def to_latent(frame: Frame, s: Float[Array, "m"]) -> Latent:
     return frame.origin + frame.basis @ s
 
 
-def from_latent(frame: Frame, z: Latent) -> Float[Array, "m"]:
+def from_latent(frame: AffineCoordinates, z: Latent) -> Float[Array, "m"]:
     """The coordinates of a latent, by least squares where it lies outside the frame's span.
 
     Args:
@@ -57,14 +57,14 @@ def from_latent(frame: Frame, z: Latent) -> Float[Array, "m"]:
         The coordinates `s`.
 
     >>> import jax.numpy as jnp
-    >>> frame = Frame(jnp.array([1.0, 0.0]), jnp.array([[2.0], [0.0]]))
+    >>> frame = AffineCoordinates(jnp.array([1.0, 0.0]), jnp.array([[2.0], [0.0]]))
     >>> from_latent(frame, to_latent(frame, jnp.array([3.0]))).tolist()
     [3.0...]
     """
     return jnp.linalg.pinv(frame.basis) @ (z - frame.origin)
 
 
-def compose(generator: Generator, frame: Frame) -> Generator:
+def compose(generator: Generator, frame: AffineCoordinates) -> Generator:
     """The generator as a function of a frame's coordinates.
 
     Args:
@@ -77,7 +77,7 @@ def compose(generator: Generator, frame: Frame) -> Generator:
     return lambda s: generator(to_latent(frame, s))
 
 
-def identity(dim: int) -> Frame:
+def identity(dim: int) -> AffineCoordinates:
     """The latent space's own coordinates.
 
     Args:
@@ -86,7 +86,7 @@ def identity(dim: int) -> Frame:
     Returns:
         The frame.
     """
-    return Frame(jnp.zeros(dim), jnp.eye(dim))
+    return AffineCoordinates(jnp.zeros(dim), jnp.eye(dim))
 
 
 def active(std: Float[Array, "n d"], threshold: float = 0.8) -> Bool[np.ndarray, "d"]:
@@ -108,7 +108,7 @@ def independent_components(
     *,
     restarts: int = 4,
     seed: int = 0,
-) -> Frame:
+) -> AffineCoordinates:
     """The frame of the codes' independent components, each of unit variance (FastICA).
 
     Dimensions that are not kept stay at their mean. Of several restarts the one is taken whose
@@ -155,4 +155,6 @@ def independent_components(
     scores, mixing = max(map(attempt, range(restarts)), key=lambda found: found[0].sum())
     basis = np.zeros((points.shape[1], count))
     basis[keep] = mixing[:, np.argsort(-scores)]
-    return Frame(jnp.asarray(points.mean(0), jnp.float32), jnp.asarray(basis, jnp.float32))
+    return AffineCoordinates(
+        jnp.asarray(points.mean(0), jnp.float32), jnp.asarray(basis, jnp.float32)
+    )

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from latent_flows.geometry.descent import Model, minimise
+from latent_flows.geometry._newton import Model, minimise
 
 
 def chain(value):

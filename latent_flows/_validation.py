@@ -1,10 +1,43 @@
-"""What settings and arguments must be, with errors that name them."""
+"""What names, settings and arguments must be, with errors that help."""
 
-from typing import Any
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-__all__ = ["at_least", "floats"]
+__all__ = ["Choice", "at_least", "choose", "floats"]
+
+Choice = TypeVar("Choice")
+
+
+def choose(what: str, name: str, options: Mapping[str, Choice]) -> Choice:
+    """The option called `name`.
+
+    Args:
+        what: the noun that the names stand for, used in the message.
+        name: the name asked for.
+        options: every valid name, with what it stands for.
+
+    Returns:
+        `options[name]`.
+
+    Raises:
+        ValueError: naming the valid names, and the nearest one, if `name` is not among them.
+
+    >>> choose("colour", "red", {"red": 1, "blue": 2})
+    1
+    >>> choose("colour", "bleu", {"red": 1, "blue": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown colour 'bleu' (did you mean 'blue'?); expected one of 'blue', 'red'
+    """
+    if isinstance(name, str) and name in options:
+        return options[name]
+    near = get_close_matches(str(name).lower(), list(options), n=1, cutoff=0.0)
+    guess = f" (did you mean {near[0]!r}?)" if near else ""
+    valid = ", ".join(repr(option) for option in sorted(options))
+    raise ValueError(f"unknown {what} {name!r}{guess}; expected one of {valid}")
 
 
 def at_least(settings: Any, prefix: str = "", /, **least: float) -> None:

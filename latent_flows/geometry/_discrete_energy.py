@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_flows.geometry import metrics
-from latent_flows.geometry.descent import Advance, Model, Problem
+from latent_flows.geometry._newton import Advance, Model, Problem
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
