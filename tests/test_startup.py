@@ -48,7 +48,7 @@ def test_the_package_imports_nothing_before_it_is_asked_for_something():
 
 
 def test_the_library_computes_without_what_evaluates_and_draws():
-    names = "evaluation, directions, flows, families, generators, geometry, pde"
+    names = "evaluation, directions, flows, traversals, generators, geometry, pde"
     assert set(loaded(f"from latent_flows import {names}")) <= {"jax", "diffrax"}
 
 

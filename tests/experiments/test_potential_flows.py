@@ -282,11 +282,11 @@ def untrained(compile_quickly):
 def test_principal_axes_whiten_and_drop_what_does_not_vary(key):
     latents = jax.random.normal(key, (500, 3)) @ jnp.diag(jnp.array([0.5, 2.0, 0.0])) + 1.0
     frame = principal_axes(latents)
-    coordinates = jax.vmap(partial(coordinates.from_latent, frame))(latents)
-    assert coordinates.shape == (500, 2)
-    np.testing.assert_allclose(jnp.cov(coordinates.T), np.eye(2), atol=1e-4)
+    found = jax.vmap(partial(coordinates.from_latent, frame))(latents)
+    assert found.shape == (500, 2)
+    np.testing.assert_allclose(jnp.cov(found.T), np.eye(2), atol=1e-4)
     np.testing.assert_allclose(jnp.abs(frame.basis[1, 0]), 2.0, rtol=0.1)
-    back = jax.vmap(partial(coordinates.to_latent, frame))(coordinates)
+    back = jax.vmap(partial(coordinates.to_latent, frame))(found)
     np.testing.assert_allclose(back, latents, atol=1e-4)
 
 
