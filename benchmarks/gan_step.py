@@ -21,10 +21,11 @@ from rich.table import Table
 
 from benchmarks import potential_flows as decoders
 from benchmarks.laplacian import compiled, medians
-from experiments import flow_config, potential_flows
-from experiments.flow_config import Flows, Subject, Weights
-from experiments.memory import needs
-from experiments.training import Training, optimizer
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows import train as potential_flows
+from experiments.potential_flows.config import Flows, Subject, Weights
+from experiments.runtime.memory import needs
+from experiments.runtime.training import Training, optimizer
 from latent_flows import coordinates
 from latent_flows.generators import sngan, stylegan2
 from latent_flows.generators.memory import cast_and_remat, remat_layers

@@ -34,9 +34,9 @@ from rich.table import Table
 
 from benchmarks.laplacian import compiled, medians
 from benchmarks.potential_flows import choose_threads, prepare
-from experiments import train_vae
-from experiments.folder import read_config
-from experiments.training import restore
+from experiments.generators import train_vae
+from experiments.runtime.run_dir import read_config
+from experiments.runtime.training import restore
 from latent_flows._transforms import vmap_chunked
 from latent_flows.generators import vae as vaes
 from latent_flows.geometry import _discrete_energy, _newton

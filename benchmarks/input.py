@@ -17,9 +17,9 @@ import jax
 import optax
 import tyro
 
-from experiments import train_vae
-from experiments.train_vae import Config, images
-from experiments.training import optimizer
+from experiments.generators import train_vae
+from experiments.generators.train_vae import Config, images
+from experiments.runtime.training import optimizer
 from latent_flows.data import Dataset
 
 SETS = {"sprites": train_vae.SPRITES, "mnist": train_vae.MNIST}

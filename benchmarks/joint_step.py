@@ -35,11 +35,13 @@ from benchmarks.potential_flows import (
     torch_step,
 )
 from benchmarks.potential_flows import PEERS as ALL_PEERS
-from experiments import flow_vae_config, flow_vae_model, flow_vae_objective
-from experiments.flow_vae_config import Fields, Objective
-from experiments.flow_vae_model import Model
-from experiments.flow_vae_objective import Pairs
-from experiments.training import Training
+from experiments.flow_vae import config as flow_vae_config
+from experiments.flow_vae import model as flow_vae_model
+from experiments.flow_vae import objective as flow_vae_objective
+from experiments.flow_vae.config import Fields, Objective
+from experiments.flow_vae.model import Model
+from experiments.flow_vae.objective import Pairs
+from experiments.runtime.training import Training
 from latent_flows.data import from_arrays
 from latent_flows.data.sequences import sequences
 from latent_flows.directions.transformations import TRANSFORMATIONS

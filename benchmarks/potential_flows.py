@@ -38,9 +38,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.laplacian import compiled, medians
-from experiments import command, flow_config, potential_flows
-from experiments.flow_config import Flows, Subject, Weights
-from experiments.training import Training, optimizer
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows import train as potential_flows
+from experiments.potential_flows.config import Flows, Subject, Weights
+from experiments.runtime import cli
+from experiments.runtime.training import Training, optimizer
 from latent_flows import coordinates
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
@@ -355,7 +357,7 @@ def sweeps(config: Config) -> dict[str, list[Size]]:
 def prepare() -> None:
     """The setting of the experiments, for the whole process, and no programs from a cache."""
     jax.config.update("jax_enable_compilation_cache", False)
-    command.setup()
+    cli.setup()
 
 
 def main(config: Config) -> None:

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 
 from benchmarks.laplacian import compiled, medians
 from benchmarks.potential_flows import NO_TORCH, choose_threads, prepare
-from experiments import report
+from experiments.runtime import tables
 from latent_flows import directions
 from latent_flows.directions.losses import blurred_error
 from latent_flows.generators import vae as vaes
@@ -235,7 +235,7 @@ def main(config: Config) -> None:
         f"{size.side} x {size.side} pixels, latent {size.latent}, width {size.width}; "
         f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
-    report.show(title, rows)
+    tables.show(title, rows)
     if config.json:
         Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
 

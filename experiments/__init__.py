@@ -5,7 +5,7 @@ import os
 import sys
 from importlib.util import find_spec
 
-from experiments import announcements, interrupts, memory
+from experiments.runtime import announcements, interrupts, memory
 from latent_flows._extras import MissingExtra, extra
 
 interrupts.begin()

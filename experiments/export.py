@@ -16,19 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import (
-    direction_config,
-    directions,
-    flow_config,
-    flow_families,
-    manifold,
-    report,
-)
-from experiments import source as sources
-from experiments.announcements import announced
-from experiments.command import UsageError, main, module_name
-from experiments.direction_pictures import LINEAR, NONLINEAR
-from experiments.folder import Folder, made_by, read_config, read_header, writable
+from experiments.directions import config as direction_config
+from experiments.directions import train as directions
+from experiments.directions.figures import LINEAR, NONLINEAR
+from experiments.generators import load as sources
+from experiments.latent_oddity import setup
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows import families as flow_families
+from experiments.runtime import tables
+from experiments.runtime.announcements import announced
+from experiments.runtime.cli import UsageError, main, module_name
+from experiments.runtime.run_dir import Folder, made_by, read_config, read_header, writable
 from latent_flows import export
 from latent_flows._validation import choose
 from latent_flows.directions.model import DirectionModel
@@ -79,7 +77,7 @@ def read(run: str) -> Found:
     readers: dict[str, Callable[[str], Found]] = {
         module_name(flow_config.Config): _potentials,
         module_name(direction_config.Config): _directions,
-        **dict.fromkeys(manifold.EXPERIMENTS, _metric),
+        **dict.fromkeys(setup.EXPERIMENTS, _metric),
     }
     if maker not in readers:
         raise UsageError(
@@ -136,7 +134,7 @@ def _metric(run: str) -> Found:
         )
     folder = Folder(Path(run).expanduser().absolute())
     _finished(folder, RESULT)
-    subject = manifold.load_subject(folder, config, *manifold.datasets(config))
+    subject = setup.load_subject(folder, config, *setup.datasets(config))
     std: Any = subject.stds["rbf"]
     params = next(value for value in std.args if isinstance(value, RBF))
     return Found(params, subject.metrics["rbf"])
@@ -221,7 +219,7 @@ def run(config: Config) -> None:
     files = {flag: make[flag]() for flag in places}
     for flag, content in files.items():
         Folder(places[flag].parent).write_bytes(places[flag].name, content)
-    report.show(f"Learnt by {config.run}", rows(found))
+    tables.show(f"Learnt by {config.run}", rows(found))
     for flag, content in files.items():
         print(f"{getattr(config, flag)}: {len(content)} bytes")
 

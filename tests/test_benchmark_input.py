@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.input import measure
-from experiments import train_vae
-from experiments.training import Training
+from experiments.generators import train_vae
+from experiments.runtime.training import Training
 from latent_flows import data
 from latent_flows.generators.vae import VAEConfig
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks.potential_flows import PEERS, TOLERANCE, Size, Step, difference, peer, problem
-from experiments import potential_flows
+from experiments.potential_flows import train as potential_flows
 
 TINY = Size(latent=3, count=2, batch=4, horizon=2, width=4)
 needs_torch = pytest.mark.skipif(

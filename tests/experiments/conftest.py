@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import announcements, command
+from experiments.runtime import announcements, cli
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +35,13 @@ def compile_quickly(compiling):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Calls an experiment as its command line would: exit code, stdout, stderr."""
-    monkeypatch.setattr(command, "setup", lambda: None)
+    monkeypatch.setattr(cli, "setup", lambda: None)
     monkeypatch.setattr(announcements, "MOMENT", 60.0)  # however slow the machine is
 
     def run(module, *argv):
         gc.collect()  # a run folder is held until the object of the last call is gone
         presets = getattr(module, "PRESETS", None) or getattr(module, "Drawing", module.Config)
-        code = command.main(module.run, presets, [str(word) for word in argv])
+        code = cli.main(module.run, presets, [str(word) for word in argv])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import announcements, progress, report
-from experiments.announcements import announced
-from experiments.folder import Folder
+from experiments.runtime import announcements, progress, tables
+from experiments.runtime.announcements import announced
+from experiments.runtime.run_dir import Folder
 from tests.experiments import toy
 
 SLOW = pytest.mark.slow
@@ -53,7 +53,7 @@ def test_what_a_run_computes_and_draws_is_announced_by_its_file(hasty, tmp_path,
         return made
 
     folder.remember("scores/sheep", lambda: slow(1))
-    report.save_figures(folder, {"sheep": lambda: slow(Figure())})
+    tables.save_figures(folder, {"sheep": lambda: slow(Figure())})
     assert capsys.readouterr().out.splitlines() == [
         "computing scores/sheep.json ...",
         "drawing sheep.png ...",

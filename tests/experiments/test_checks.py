@@ -27,7 +27,7 @@ def _nothing_is_computed(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("it trains")
 
-    for name in ("experiments.training", "experiments.train_vae", "experiments.train_gan"):
+    for name in ("experiments.runtime.training", "experiments.train_vae", "experiments.train_gan"):
         module = importlib.import_module(name)
         for function in ("fit", "advance"):
             monkeypatch.setattr(module, function, refuse, raising=False)
@@ -141,8 +141,8 @@ def test_batches_of_all_phases_are_held_against_the_devices(
 
 @pytest.mark.parametrize("name", ["potential_flows", "directions", "land", "geodesics", "guided"])
 def test_a_generator_that_is_not_finished_is_refused_before_a_folder_is_made(name, call, tmp_path):
-    from experiments import train_vae
-    from experiments.folder import open_folder
+    from experiments.generators import train_vae
+    from experiments.runtime.run_dir import open_folder
 
     data = "sprites" if name == "guided" else "digits"
     preset = {"guided": "sprites", "potential_flows": "digits", "directions": "digits"}
@@ -158,7 +158,7 @@ def test_a_generator_that_is_not_finished_is_refused_before_a_folder_is_made(nam
 
 
 def test_a_function_that_leaves_the_program_is_a_line(call, tmp_path):
-    from experiments import potential_flows
+    from experiments.potential_flows import train as potential_flows
 
     path = "tests.experiments.test_checks:leaving"
     code, _, err = call(potential_flows, "gan", "--generator.path", path, "--run", tmp_path / "run")

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, table
-from experiments.command import Failure, UsageError
-from experiments.training import Training
+from experiments.results import table
+from experiments.runtime import cli
+from experiments.runtime.cli import Failure, UsageError
+from experiments.runtime.training import Training
 from latent_flows import calculus
 from tests.experiments import toy
 
@@ -20,12 +21,12 @@ MODULE = "tests.experiments.toy"
 
 @pytest.fixture(autouse=True)
 def _no_setup(monkeypatch):
-    monkeypatch.setattr(command, "setup", lambda: None)
+    monkeypatch.setattr(cli, "setup", lambda: None)
 
 
 def call(capsys, *argv, run=lambda config: None):
     run.__module__ = MODULE
-    code = command.main(run, toy.PRESETS, argv)
+    code = cli.main(run, toy.PRESETS, argv)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -57,7 +58,7 @@ def test_help_of_a_preset_shows_every_flag_with_its_default(capsys):
         call(capsys, "long", "--help")
     assert stopped.value.code in (0, None)
     out = capsys.readouterr().out
-    for flag in command.flags(toy.PRESETS["long"][1]):
+    for flag in cli.flags(toy.PRESETS["long"][1]):
         assert flag in out
     assert "(default: 100000)" in out
     assert "(default: 0.001)" in out
@@ -191,7 +192,7 @@ def test_whole_numbers_that_no_array_holds_are_refused_with_their_flag(capsys, a
 
 
 def test_each_of_several_seeds_is_looked_at(capsys):
-    code = command.main(lambda config: None, table.PRESETS, ["run", "x", "--seeds", "0", "-3"])
+    code = cli.main(lambda config: None, table.PRESETS, ["run", "x", "--seeds", "0", "-3"])
     assert code == 2
     assert capsys.readouterr().err == "error: --seeds: a seed must not be negative, got -3\n"
 
@@ -272,13 +273,13 @@ def test_flags_are_those_that_the_parser_takes():
         inner: Inner = Inner()
 
     presets = {"only": ("", Outer())}
-    *_, off = command.flags(Outer())
+    *_, off = cli.flags(Outer())
     assert off == "--inner.no-fast-mode"
-    assert command.parse(presets, [off], MODULE, None) == Outer(Inner(fast_mode=False))
+    assert cli.parse(presets, [off], MODULE, None) == Outer(Inner(fast_mode=False))
 
 
 def test_argv_defaults_to_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["toy", "--dim", "7"])
     seen = []
-    assert command.main(lambda config: seen.append(config.dim), toy.PRESETS) == 0
+    assert cli.main(lambda config: seen.append(config.dim), toy.PRESETS) == 0
     assert seen == [7]

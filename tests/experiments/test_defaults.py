@@ -2,7 +2,7 @@ import importlib
 
 import pytest
 
-from experiments import command, defaults
+from experiments.runtime import cli, defaults
 
 EXPERIMENTS = (
     "train_vae", "train_gan", "potential_flows", "directions", "guided", "flow_vae", "geodesics",
@@ -18,7 +18,7 @@ PRESETS = [
 def parsed(name, *argv):
     """The configuration of a command line."""
     module = importlib.import_module(f"experiments.{name}")
-    return command.parse(module.PRESETS, [str(word) for word in argv], name, None)
+    return cli.parse(module.PRESETS, [str(word) for word in argv], name, None)
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
@@ -73,10 +73,10 @@ def test_quick_is_for_experiments_that_have_it(call):
 
 def test_help_tells_of_quick_runs(capsys):
     module = importlib.import_module("experiments.guided")
-    assert command.main(module.run, module.PRESETS, ["--help"]) == 0
+    assert cli.main(module.run, module.PRESETS, ["--help"]) == 0
     assert "--quick makes small whatever other flags do not name" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        command.main(module.run, module.PRESETS, ["swing", "--help"])
+        cli.main(module.run, module.PRESETS, ["swing", "--help"])
     out = capsys.readouterr().out
     assert "--quick makes small" in out
     assert "--scores, --no-scores" in out

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, deviation, train_vae
-from experiments.deviation import Deviation
-from experiments.folder import read_config
-from experiments.training import restore
+from experiments.generators import noise_std, train_vae
+from experiments.generators.noise_std import Deviation
+from experiments.runtime import cli
+from experiments.runtime.run_dir import read_config
+from experiments.runtime.training import restore
 from latent_flows.generators.vae import VAEConfig
 
 FLAGS = shlex.split(
@@ -29,8 +30,8 @@ FLAGS = shlex.split(
 def whole(tmp_path_factory, compile_quickly):
     path = tmp_path_factory.mktemp("deviation") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
-        assert command.main(train_vae.run, train_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(train_vae.run, train_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
     return path
 
 
@@ -52,7 +53,7 @@ def test_the_loss_is_the_likelihood_of_a_gaussian(key):
     config = Deviation(noise=0.1)
     image = jnp.array([[[0.5, 1.0]]])
     std = lambda z: jnp.array([[[z[0], 0.5]]])  # noqa: E731
-    evaluate = jax.jit(partial(deviation.negative_log_likelihood, config, Mirror(), None, std))
+    evaluate = jax.jit(partial(noise_std.negative_log_likelihood, config, Mirror(), None, std))
     value, sigma = evaluate(key, image)
     np.testing.assert_allclose(sigma, [[[2.0, 0.5]]])
     squared, sigma = np.array([0.25 + 0.01, 0.01]), np.array([2.0, 0.5])
@@ -66,7 +67,7 @@ def test_it_is_least_where_the_deviation_is_that_of_the_errors(key):
 
     def mean(sigma):
         std = lambda z: jnp.full((1, 1, 2), sigma)  # noqa: E731
-        evaluate = partial(deviation.negative_log_likelihood, config, Mirror(), None, std)
+        evaluate = partial(noise_std.negative_log_likelihood, config, Mirror(), None, std)
         return jax.vmap(evaluate, in_axes=(None, 0))(key, images)[0].mean()
 
     assert abs(jax.grad(mean)(0.3)) < 0.2
@@ -77,9 +78,9 @@ def test_it_is_least_where_the_deviation_is_that_of_the_errors(key):
 def test_only_the_weights_of_the_kernels_learn(key):
     config = Deviation(centres=3)
     codes = np.random.default_rng(0).standard_normal((30, 2))
-    params = deviation.initial("rbf", config, Mirror(), codes, 0, key)
+    params = noise_std.initial("rbf", config, Mirror(), codes, 0, key)
     batch = {"image": jnp.full((4, 1, 1, 2), 0.5)}
-    loss = partial(deviation.loss, "rbf", config, Mirror(), None)
+    loss = partial(noise_std.loss, "rbf", config, Mirror(), None)
     gradient, terms = jax.grad(loss, has_aux=True)(params, key, jnp.array(0), batch)
     assert jnp.abs(gradient.log_weights).max() > 0
     assert not any(leaf.any() for leaf in (gradient.centres, gradient.bandwidths, gradient.zeta))
@@ -105,12 +106,12 @@ def test_the_fitted_deviation_can_be_loaded_from_its_folder(whole):
     params = restore(whole, train_vae.PHASE, partial(train_vae.initial, vae))
     codes = train_vae.kernel_codes(config, dataset, vae, params)
     assert codes.shape == (60, 2)
-    init = partial(deviation.initial, "rbf", config.deviation, vae, codes, config.seed)
+    init = partial(noise_std.initial, "rbf", config.deviation, vae, codes, config.seed)
     fitted, fresh = restore(whole, "rbf", init), init(jax.random.key(0))
     np.testing.assert_array_equal(fitted.centres, fresh.centres)
     np.testing.assert_array_equal(fitted.bandwidths, fresh.bandwidths)
     assert jnp.abs(fitted.log_weights - fresh.log_weights).max() > 0
-    std = deviation.close("rbf", config.deviation, vae, fitted)
+    std = noise_std.close("rbf", config.deviation, vae, fitted)
     assert std(jnp.full(2, 1e3)) == pytest.approx(np.full((8, 8, 1), 100.0), rel=1e-3)
 
 

@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, direction_scores, directions, export, factors, vae_runs
-from experiments.direction_config import (
+from experiments import export
+from experiments.directions import factors
+from experiments.directions import scores as direction_scores
+from experiments.directions import train as directions
+from experiments.directions.config import (
     Config,
     Control,
     Inversion,
@@ -21,8 +24,10 @@ from experiments.direction_config import (
     supplied,
     supplied_subject,
 )
-from experiments.folder import open_folder, read_config
-from experiments.supply import Source
+from experiments.generators import vae_runs
+from experiments.generators.spec import Source
+from experiments.runtime import cli
+from experiments.runtime.run_dir import open_folder, read_config
 from latent_flows._transforms import closure_convert
 from latent_flows.data import sprites
 from latent_flows.directions import transformation
@@ -42,8 +47,8 @@ FLAGS = shlex.split(
 def whole(tmp_path_factory, compile_quickly):
     path = tmp_path_factory.mktemp("directions") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
-        assert command.main(directions.run, directions.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(directions.run, directions.PRESETS, [*FLAGS, "--run", str(path)]) == 0
     return path
 
 

@@ -11,19 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-    checkpoints,
-    evaluate,
-    flow_config,
-    flow_vae_config,
-    flow_vae_model,
-    train_gan,
-    train_vae,
-)
-from experiments.evaluate_scores import SCORES
-from experiments.flow_flags import Flows
-from experiments.folder import open_folder
-from experiments.training import Training
+from experiments.evaluate import evaluate
+from experiments.evaluate.scores import SCORES
+from experiments.flow_vae import config as flow_vae_config
+from experiments.flow_vae import model as flow_vae_model
+from experiments.generators import train_gan, train_vae
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows.flags import Flows
+from experiments.runtime import checkpoints
+from experiments.runtime.run_dir import open_folder
+from experiments.runtime.training import Training
 from latent_flows.data import sprites
 from latent_flows.generators.vae import VAEConfig
 

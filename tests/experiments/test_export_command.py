@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import export, flow_config, geodesics
-from experiments.direction_config import Config, Fit, Inversion
-from experiments.flow_config import Flows, network
-from experiments.folder import Folder, open_folder
-from experiments.supply import Source
+from experiments import export
+from experiments.directions.config import Config, Fit, Inversion
+from experiments.generators.spec import Source
+from experiments.latent_oddity import geodesics
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows.config import Flows, network
+from experiments.runtime.run_dir import Folder, open_folder
 from latent_flows import coordinates, potentials
 from latent_flows import export as files
 from latent_flows.directions.trajectories import Trajectories

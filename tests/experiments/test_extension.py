@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import pytest
 
-from experiments import command, extension, train_gan, train_vae
+from experiments.generators import train_gan, train_vae
+from experiments.runtime import cli, extension
 from tests.experiments import toy
 
 SHORT = ("--training.steps", "41")
@@ -175,7 +176,7 @@ def test_every_training_of_an_experiment_belongs_to_phases(name):
     _, config = next(iter(module.PRESETS.values()))
     trained = {
         flag.removeprefix("--").removesuffix(".steps").replace("-", "_")
-        for flag, _ in command.settings(config)
+        for flag, _ in cli.settings(config)
         if flag.endswith(".batch-size")
         for flag in [flag.replace("batch-size", "steps")]
     }

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import flow_families, flow_scores, potential_flows
-from experiments.flow_config import (
+from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import scores as flow_scores
+from experiments.potential_flows import train as potential_flows
+from experiments.potential_flows.config import (
     Config,
     Flows,
     Subject,
@@ -18,7 +20,7 @@ from experiments.flow_config import (
     unit_metric,
     vector_field,
 )
-from experiments.training import Training
+from experiments.runtime.training import Training
 from latent_flows import coordinates
 
 SMALL = Config(

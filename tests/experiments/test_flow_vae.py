@@ -10,16 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-    command,
-    flow_vae,
-    flow_vae_config,
-    flow_vae_model,
-    flow_vae_objective,
-    flow_vae_scores,
-)
-from experiments.flow_vae_config import KINDS, Config, Fields, Objective, Scores
-from experiments.training import Training
+from experiments.flow_vae import config as flow_vae_config
+from experiments.flow_vae import model as flow_vae_model
+from experiments.flow_vae import objective as flow_vae_objective
+from experiments.flow_vae import scores as flow_vae_scores
+from experiments.flow_vae import train as flow_vae
+from experiments.flow_vae.config import KINDS, Config, Fields, Objective, Scores
+from experiments.runtime import cli
+from experiments.runtime.training import Training
 from latent_flows.generators.vae import VAEConfig
 
 FLAGS = shlex.split(
@@ -164,8 +162,8 @@ def test_each_factor_gets_its_share_of_a_batch_and_a_time_after_the_first(digits
 def whole(tmp_path_factory, compile_quickly):
     path = tmp_path_factory.mktemp("flow_vae") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
-        assert command.main(flow_vae.run, flow_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(flow_vae.run, flow_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
     return path
 
 

@@ -12,17 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-    directions,
-    flow_vae,
-    geodesics,
-    land,
-    potential_flows,
-    train_gan,
-    train_vae,
-)
-from experiments.command import UsageError
-from experiments.folder import made_by, open_folder, read_config, writable
+from experiments.directions import train as directions
+from experiments.flow_vae import train as flow_vae
+from experiments.generators import train_gan, train_vae
+from experiments.latent_oddity import geodesics, land
+from experiments.potential_flows import train as potential_flows
+from experiments.runtime.cli import UsageError
+from experiments.runtime.run_dir import made_by, open_folder, read_config, writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +99,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_only_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
     code = (
         "import sys, time, dataclasses\n"
-        "from experiments.folder import open_folder\n"
+        "from experiments.runtime.run_dir import open_folder\n"
         "Empty = dataclasses.make_dataclass('Empty', [], frozen=True)\n"
         f"folder = open_folder({str(tmp_path / 'run')!r}, Empty())\n"
         "print('open', flush=True); time.sleep(60)"

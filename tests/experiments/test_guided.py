@@ -9,10 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import guided, guided_scores
-from experiments.guided_config import FACTORS, Config, Flows, Sequences, Subject, Weights
-from experiments.guided_sequences import Seen, Taught, held_out, measured, refined, see, teach
-from experiments.training import Training
+from experiments.runtime.training import Training
+from experiments.supervised_flows import scores as guided_scores
+from experiments.supervised_flows import train as guided
+from experiments.supervised_flows.config import FACTORS, Config, Flows, Sequences, Subject, Weights
+from experiments.supervised_flows.sequences import (
+    Seen,
+    Taught,
+    held_out,
+    measured,
+    refined,
+    see,
+    teach,
+)
 from latent_flows import coordinates
 from latent_flows.data import sprites
 from latent_flows.generators.vae import VAE, VAEConfig

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from experiments import command, import_weights
+from experiments.generators import import_weights
+from experiments.runtime import cli
 from latent_flows.generators.stylegan2 import generator, key_names, mean_w
 from latent_flows.generators.weights import from_state_dict
 from tests.generators.recorded_arrays import PROGGAN, STYLEGAN2, Recorded
@@ -198,7 +199,7 @@ def test_a_folder_of_another_experiment_is_not_loaded(tmp_path):
 @pytest.mark.parametrize("preset", ["sngan-mnist", "biggan-128", "proggan-1024", "stylegan2-256"])
 def test_every_setting_of_a_network_is_explained(preset, capsys):
     with pytest.raises(SystemExit):
-        command.main(import_weights.run, import_weights.PRESETS, [preset, "--help"])
+        cli.main(import_weights.run, import_weights.PRESETS, [preset, "--help"])
     shown = capsys.readouterr().out
     settings = import_weights.PRESETS[preset][1].network
     for name, hint in get_type_hints(type(settings), include_extras=True).items():

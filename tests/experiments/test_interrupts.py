@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import interrupts
+from experiments.runtime import interrupts
 
 ROOT = Path(__file__).parents[2]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -33,7 +33,7 @@ def program(body, *argv):
     """A process that runs an experiment of the given body, which prints a line when it is ready."""
     lines = [
         "import hashlib, sys, time",
-        "from experiments.command import main",
+        "from experiments.runtime.cli import main",
         "from tests.experiments import toy",
         "def run(config):",
         *("    " + line for line in body.splitlines()),

@@ -12,22 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
+from experiments.generators import noise_std, train_vae, vae_runs
+from experiments.generators.spec import Supply
+from experiments.latent_oddity import (
     clustering,
-    command,
-    deviation,
+    gan_geodesics,
     geodesics,
-    judges,
     land,
-    manifold,
-    prior_geodesics,
+    plausibility,
     random_walk,
-    train_vae,
-    vae_runs,
+    setup,
 )
-from experiments.folder import Folder, made_by, open_folder, read_config
-from experiments.paths import TIMES, Geodesics, joined, straight
-from experiments.supply import Supply
+from experiments.latent_oddity.paths import TIMES, Geodesics, joined, straight
+from experiments.runtime import cli
+from experiments.runtime.run_dir import Folder, made_by, open_folder, read_config
 from latent_flows import data
 from latent_flows._transforms import closure_convert
 from latent_flows.generators.vae import VAE, VAEConfig
@@ -51,8 +49,8 @@ def whole(tmp_path_factory, compile_quickly):
     path = tmp_path_factory.mktemp("geodesics") / "run"
     flags = ["digits", *FEW, *PATHS, "--run", str(path)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
-        assert command.main(geodesics.run, geodesics.PRESETS, flags) == 0
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(geodesics.run, geodesics.PRESETS, flags) == 0
     return path
 
 
@@ -106,9 +104,9 @@ def test_the_same_command_computes_nothing_again(whole, tmp_path, call, monkeypa
 def test_another_run_takes_the_generator_and_its_deviations(whole, tmp_path):
     first = read_config(whole, geodesics.Config)
     config = dataclasses.replace(first, generator=str(whole), run=str(tmp_path / "run"))
-    train, test = manifold.datasets(config)
+    train, test = setup.datasets(config)
     folder = open_folder(config.run, config)
-    subject = manifold.load_subject(folder, config, train, test)
+    subject = setup.load_subject(folder, config, train, test)
     assert [child.name for child in folder.path.iterdir() if child.is_dir()] == []
     paths = json.loads((whole / "paths_rbf.json").read_text())["points"]
     # The same seed joins the same codes.
@@ -127,12 +125,12 @@ def test_a_generator_without_deviations_gets_them_here(whole, tmp_path, monkeypa
     bare = dataclasses.replace(settings, variance="none")
     monkeypatch.setattr(vae_runs, "source", lambda _: (whole, bare))
     config = dataclasses.replace(first, generator=str(whole), run=str(tmp_path / "run"))
-    train, test = manifold.datasets(config)
+    train, test = setup.datasets(config)
     folder = open_folder(config.run, config)
-    subject = manifold.load_subject(folder, config, train, test)
+    subject = setup.load_subject(folder, config, train, test)
     made = sorted(child.name for child in (folder.path / "checkpoints").iterdir())
     assert made == ["network", "rbf"]
-    assert set(subject.metrics) == set(manifold.METHODS)
+    assert set(subject.metrics) == set(setup.METHODS)
     z = subject.test.codes[0]
     np.testing.assert_array_equal(subject.metrics["euclidean"](z), np.eye(2))
     for kind in ("rbf", "network"):
@@ -141,12 +139,12 @@ def test_a_generator_without_deviations_gets_them_here(whole, tmp_path, monkeypa
 
 
 def test_every_experiment_that_exists_has_the_shared_flags_and_presets():
-    for name in manifold.EXPERIMENTS:
+    for name in setup.EXPERIMENTS:
         if importlib.util.find_spec(name) is None:
             continue
         module = importlib.import_module(name)
-        assert issubclass(module.Config, manifold.Config)
-        assert [*module.PRESETS][: len(manifold.GENERATORS)] == [*manifold.GENERATORS]
+        assert issubclass(module.Config, setup.Config)
+        assert [*module.PRESETS][: len(setup.GENERATORS)] == [*setup.GENERATORS]
         runs = [config.run for _, config in module.PRESETS.values()]
         assert len(set(runs)) == len(runs)
 
@@ -156,7 +154,7 @@ def test_samples_are_random_and_bounded(key):
     dataset = data.from_arrays("noise", image=images)
     vae = VAE(VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=1, depth=1), (2, 2, 1))
     params = train_vae.initial(vae, key)
-    found = manifold.sample(manifold.Config(codes=16), vae, params, dataset)
+    found = setup.sample(setup.Config(codes=16), vae, params, dataset)
     assert found.images.shape == (16, 2, 2, 1)
     assert found.codes.shape == (16, 2)
     assert found.labels is None
@@ -169,7 +167,7 @@ def test_the_density_is_high_where_codes_are(key):
     random = np.random.default_rng(0)
     ring = random.uniform(0, 2 * np.pi, 600)
     codes = np.stack([np.cos(ring), np.sin(ring)], 1) + 0.05 * random.standard_normal((600, 2))
-    log_density = judges.density(codes[:300], codes[300:])
+    log_density = plausibility.density(codes[:300], codes[300:])
     on, middle, far = log_density(np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
     assert on > middle + 2
     assert middle > far
@@ -185,7 +183,7 @@ def test_points_off_the_data_lie_in_holes_and_outside():
     angle = random.uniform(0, 2 * np.pi, 800)
     radius = 3 + 0.1 * random.standard_normal(800)
     codes = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32)
-    judge = judges.Judges(judges.density(codes[:400], codes[400:]), None, None)
+    judge = plausibility.Judges(plausibility.density(codes[:400], codes[400:]), None, None)
     config = geodesics.Config(geodesics=geodesics.Geodesics(off=200))
     found = geodesics.off_data(config, codes, judge)
     border, far = (np.abs(np.linalg.norm(found[name], axis=1) - 3) for name in ("border", "far"))
@@ -269,7 +267,7 @@ def test_draws_of_a_generator_of_ones_own_are_joined(tmp_path, call):
     assert out.endswith(shown)
     assert (tmp_path / "a" / "metrics.json").stat().st_mtime_ns == kept
     again = geodesics.Config(generator=str(tmp_path / "a"))
-    assert manifold.supplied(again).name.endswith("own.py:bowl")
+    assert setup.supplied(again).name.endswith("own.py:bowl")
 
 
 def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
@@ -279,8 +277,8 @@ def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
     )
     settings = Geodesics(pairs=3, segments=4)
     folder = Folder(tmp_path)
-    paths = prior_geodesics.find(folder, supply, settings, 0)
-    rows = prior_geodesics.measure(supply, settings, paths)["paths"]
+    paths = gan_geodesics.find(folder, supply, settings, 0)
+    rows = gan_geodesics.measure(supply, settings, paths)["paths"]
     np.testing.assert_allclose(paths["geodesic"].points, paths["straight line"].points, atol=1e-4)
     ends = paths["geodesic"].points[:, [0, -1]]
     wanted = np.sqrt(5) * np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
@@ -296,7 +294,7 @@ def test_metrics_and_paths_are_the_same_to_the_last_bit_whatever_time_they_took(
     for name in "ab":
         (tmp_path / name).mkdir()
         settings = Geodesics(pairs=3, segments=4, shown=1, strips=1)
-        prior_geodesics.run(Folder(tmp_path / name), supply, settings, 0)
+        gan_geodesics.run(Folder(tmp_path / name), supply, settings, 0)
     for file in ("metrics.json", "paths.json"):
         first, second = ((tmp_path / name / file).read_bytes() for name in "ab")
         assert first == second
@@ -321,8 +319,8 @@ def test_seconds_are_shown_beside_the_scores_of_clusters_and_are_none_of_them(tm
 def test_fewer_pairs_at_once_of_large_images():
     small, large = (Supply("", None, 512, (side, side, 3), None, None, None) for side in (8, 1024))
     newton, spline = Geodesics(method="newton"), Geodesics(method="spline")
-    assert prior_geodesics.at_once(small, newton) > prior_geodesics.at_once(large, newton) == 1
-    assert prior_geodesics.at_once(large, spline) == 1
+    assert gan_geodesics.at_once(small, newton) > gan_geodesics.at_once(large, newton) == 1
+    assert gan_geodesics.at_once(large, spline) == 1
 
 
 def test_splines_join_latents_that_are_long():
@@ -342,8 +340,8 @@ def test_what_is_about_codes_refuses_a_generator_without_an_encoder(module, tmp_
 
 
 def test_names_of_kinds_are_names_of_metrics():
-    assert {*deviation.KINDS["both"]} == {*geodesics.TITLES}
-    assert {*manifold.METHODS} == {*geodesics.NAMES}
+    assert {*noise_std.KINDS["both"]} == {*geodesics.TITLES}
+    assert {*setup.METHODS} == {*geodesics.NAMES}
 
 
 OTHERS = {

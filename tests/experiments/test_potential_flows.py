@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, flow_scores, potential_flows, traverse
-from experiments.flow_config import (
+from experiments.potential_flows import scores as flow_scores
+from experiments.potential_flows import train as potential_flows
+from experiments.potential_flows import traverse
+from experiments.potential_flows.config import (
     EQUATIONS,
     Config,
     Flows,
@@ -30,7 +32,8 @@ from experiments.flow_config import (
     pullback_metrics,
     visible_axes,
 )
-from experiments.training import Training
+from experiments.runtime import cli
+from experiments.runtime.training import Training
 from latent_flows import coordinates, data
 from latent_flows.generators.vae import VAE, VAEConfig
 
@@ -60,8 +63,8 @@ def whole(tmp_path_factory, compile_quickly):
     path = tmp_path_factory.mktemp("flows") / "run"
     flags = [*FLAGS, "--run", str(path)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
-        assert command.main(potential_flows.run, potential_flows.PRESETS, flags) == 0
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(potential_flows.run, potential_flows.PRESETS, flags) == 0
     return path
 
 

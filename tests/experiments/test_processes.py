@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import processes
-from experiments.training import restore
+from experiments.runtime import multihost
+from experiments.runtime.training import restore
 from tests.experiments import toy
 from tests.experiments.test_train_vae import FLAGS
 from tests.experiments.test_training import CONFIG, Crash, command, environment, rows, train
@@ -171,21 +171,21 @@ def test_a_vae_has_the_same_losses_on_eight_devices_and_in_two_processes(compili
 )
 def test_an_environment_that_is_no_sense_is_refused(given, monkeypatch):
     values = [*shlex.split(given), ""][:3]
-    for name, value in zip(processes.VARIABLES, values, strict=True):
+    for name, value in zip(multihost.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="need an address host:port, their number"):
-        processes.join()
+        multihost.join()
 
 
 def test_alone_nothing_is_shared(monkeypatch):
-    for name in processes.VARIABLES:
+    for name in multihost.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    processes.join()
-    assert processes.is_first()
-    assert not processes.several()
+    multihost.join()
+    assert multihost.is_first()
+    assert not multihost.several()
     assert not os.environ.get("JAX_NUM_PROCESSES")
     with pytest.raises(KeyError):
-        processes.together(lambda: {}["nothing"])
+        multihost.together(lambda: {}["nothing"])
 
 
 def test_a_private_copy_holds_no_checkpoints(tmp_path):
@@ -194,6 +194,6 @@ def test_a_private_copy_holds_no_checkpoints(tmp_path):
     (run / "scores").mkdir()
     (run / "scores" / "a.json").write_text("1")
     (run / ".lock").touch()
-    copy = processes.private_copy(run)
+    copy = multihost.private_copy(run)
     found = sorted(str(file.relative_to(copy)) for file in copy.rglob("*"))
     assert found == ["scores", "scores/a.json"]

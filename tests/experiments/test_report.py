@@ -5,8 +5,8 @@ import errno
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import report
-from experiments.folder import Folder
+from experiments.runtime import tables
+from experiments.runtime.run_dir import Folder
 
 
 def broken():
@@ -21,14 +21,14 @@ def test_a_figure_that_fails_is_a_line_and_the_others_are_saved(tmp_path, capsys
         return Figure()
 
     figures = {"first": Figure, "broken": broken, "second": second}
-    failed = report.save_figures(folder, figures)
+    failed = tables.save_figures(folder, figures)
     assert failed == ["broken.png"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["first.png", "second.png"]
     assert capsys.readouterr().err == (
         "error: broken.png could not be drawn (ValueError: not enough values to unpack)\n"
     )
-    assert report.where(folder, failed) == 1
-    assert report.where(folder) is None
+    assert tables.where(folder, failed) == 1
+    assert tables.where(folder) is None
 
 
 def test_a_full_disk_is_not_the_fault_of_a_figure(tmp_path):
@@ -36,4 +36,4 @@ def test_a_full_disk_is_not_the_fault_of_a_figure(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        report.save_figures(Folder(tmp_path), {"figure": full})
+        tables.save_figures(Folder(tmp_path), {"figure": full})

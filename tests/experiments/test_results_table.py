@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import table, table_page
-from experiments.table_groups import GROUPS, Group, Measure, Row
+from experiments.results import page as table_page
+from experiments.results import table
+from experiments.results.groups import GROUPS, Group, Measure, Row
 
 FAKE = """
 import json, pathlib, sys
@@ -200,7 +201,7 @@ def test_a_run_that_is_stopped_with_the_table_saves_its_step(tmp_path):
 STOPPED = """
 import json, pathlib, sys
 from experiments import table
-from experiments.command import main
+from experiments.runtime.cli import main
 def run(config):
     table.run_job(table.Job("toy", 0, pathlib.Path(sys.argv[2]), json.loads(sys.argv[1])))
 sys.exit(main(run, table.PRESETS, ["run"]))

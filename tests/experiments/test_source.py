@@ -14,25 +14,18 @@ import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import save_file
 
-from experiments import (
-    checkpoints,
-    clustering,
-    command,
-    directions,
-    geodesics,
-    guided,
-    import_weights,
-    potential_flows,
-    train_gan,
-    train_vae,
-    traverse,
-    vae_runs,
-)
-from experiments.command import UsageError
-from experiments.folder import open_folder
-from experiments.published import first_weights, published
-from experiments.source import resolved, supply
-from experiments.supply import Source, draws, prior
+from experiments.directions import train as directions
+from experiments.generators import import_weights, train_gan, train_vae, vae_runs
+from experiments.generators.load import resolved, supply
+from experiments.generators.pretrained import first_weights, published
+from experiments.generators.spec import Source, draws, prior
+from experiments.latent_oddity import clustering, geodesics
+from experiments.potential_flows import train as potential_flows
+from experiments.potential_flows import traverse
+from experiments.runtime import checkpoints, cli
+from experiments.runtime.cli import UsageError
+from experiments.runtime.run_dir import open_folder
+from experiments.supervised_flows import train as guided
 from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.proggan import ProgGAN
 from latent_flows.generators.sngan import SNGAN
@@ -68,9 +61,9 @@ def whole(tmp_path_factory, compile_quickly):
     (folder / "blob.py").write_text(block[1], encoding="utf-8")
     flags = [*FLAGS, "--generator.path", f"{folder / 'blob.py'}:blob", "--run", folder / "run"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
+        patch.setattr(cli, "setup", lambda: None)
         presets, words = potential_flows.PRESETS, [str(flag) for flag in flags]
-        assert command.main(potential_flows.run, presets, words) == 0
+        assert cli.main(potential_flows.run, presets, words) == 0
     return folder
 
 

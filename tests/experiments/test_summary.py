@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import summary
+from experiments.results import summary
 
 
 def folder(path, metrics, experiment="experiments.toy"):

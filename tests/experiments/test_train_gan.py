@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, train_gan
-from experiments.folder import read_config
-from experiments.train_gan import PHASE, Config, initial, model
-from experiments.training import restore
+from experiments.generators import train_gan
+from experiments.generators.train_gan import PHASE, Config, initial, model
+from experiments.runtime import cli
+from experiments.runtime.run_dir import read_config
+from experiments.runtime.training import restore
 from latent_flows import data
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +42,8 @@ def files(path):
 def whole(tmp_path_factory, compile_quickly):
     path = tmp_path_factory.mktemp("gan") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
-        assert command.main(train_gan.run, train_gan.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(train_gan.run, train_gan.PRESETS, [*FLAGS, "--run", str(path)]) == 0
     return path
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command, train_gan, train_vae
-from experiments.train_vae import Config, Objective
+from experiments.generators import train_gan, train_vae
+from experiments.generators.train_vae import Config, Objective
+from experiments.runtime import cli
 from latent_flows import data
 
 FLAGS = shlex.split(
@@ -33,8 +34,8 @@ def files(path):
 def whole(tmp_path_factory, compile_quickly):
     path = tmp_path_factory.mktemp("vae") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "setup", lambda: None)
-        assert command.main(train_vae.run, train_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(train_vae.run, train_vae.PRESETS, [*FLAGS, "--run", str(path)]) == 0
     return path
 
 

@@ -17,10 +17,10 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import checkpoints, training
-from experiments.command import Failure, UsageError, disk_trouble
-from experiments.folder import open_folder
-from experiments.training import Training, fit, optimizer, restore
+from experiments.runtime import checkpoints, training
+from experiments.runtime.cli import Failure, UsageError, disk_trouble
+from experiments.runtime.run_dir import open_folder
+from experiments.runtime.training import Training, fit, optimizer, restore
 from tests.experiments import toy
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import traverse
-from experiments.flow_config import Config, Flows, Subject, network
-from experiments.folder import open_folder
+from experiments.potential_flows import traverse
+from experiments.potential_flows.config import Config, Flows, Subject, network
+from experiments.runtime.run_dir import open_folder
 from latent_flows import coordinates, flows, potentials, traversals
 
 CONFIG = Config(flows=Flows(count=2, horizon=3, width=4, depth=1))
@@ -83,7 +83,7 @@ def test_a_run_of_another_experiment_is_one_line_and_code_2(tmp_path, call):
     (tmp_path / "config.json").write_text(json.dumps({"experiment": "experiments.train_vae"}))
     code, _, err = call(traverse, tmp_path)
     assert (code, err.count("\n")) == (2, 1)
-    assert "holds a run of experiments.train_vae, not of experiments.flow_config" in err
+    assert "holds a run of experiments.train_vae, not of experiments.potential_flows.config" in err
 
 
 def test_a_run_without_its_checkpoints_is_one_line_and_code_2(tmp_path, call):

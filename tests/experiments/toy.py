@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command import main
-from experiments.folder import open_folder
-from experiments.training import Training, fit
+from experiments.runtime.cli import main
+from experiments.runtime.run_dir import open_folder
+from experiments.runtime.training import Training, fit
 
 TRAINING = Training(steps=40, batch_size=8, log_every=3, checkpoint_every=7)
 

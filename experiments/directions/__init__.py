@@ -1,0 +1,1 @@
+"""Controlling generative models with continuous factors of variations (Plumerault et al., 2020)."""

@@ -1,0 +1,183 @@
+"""The pictures of directions: traversals, asked against measured change, ways of inversion."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments.directions import factors
+from experiments.directions import scores as direction_scores
+from experiments.directions.config import Config, Subject, reach
+from experiments.runtime import tables
+from experiments.runtime.run_dir import Folder
+from latent_flows import directions, plots
+from latent_flows.directions.model import Direction
+from latent_flows.directions.trajectories import Trajectories
+from latent_flows.typing import Generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LINEAR, NONLINEAR, ONE_SHOT = "linear", "nonlinear", "one shot"
+LAST = "inversions.png"
+"""The file that is written last."""
+COLUMNS = 9
+"""Images of a row of a traversal."""
+EXAMPLES = 2
+"""Starts whose traversals are shown."""
+
+
+def draw(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    found: Mapping[str, Mapping[str, Trajectories]],
+    models: Mapping[str, Mapping[str, Direction]],
+    asked: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Save every picture of a run; gives the files of those that could not be drawn."""
+    figures: dict[str, Callable[[], Figure]] = {
+        f"traversals_{kind}": partial(traversals, config, subject, kind, models)
+        for kind in config.transformations
+    }
+    if asked:
+        figures["control"] = lambda: plots.asked_against_measured(
+            [{name: curves[name] for name in (LINEAR, NONLINEAR)} for curves in asked.values()],
+            titles=[*asked],
+            units=[factors.UNITS[factors.NAMES[kind]] for kind in asked],
+            trained=[reach(config)[kind] for kind in asked],
+            caption=(
+                f"{subject.data}: change of a factor that was asked of held-out latents and change "
+                "measured on the images, with bands of one deviation. Between the dotted lines "
+                "lie the changes that the directions were fitted to."
+            ),
+        )
+    if rows := folder.rows("vae"):
+        figures["losses_vae"] = partial(
+            plots.loss_curves, rows, caption="Loss per pixel of the generator, and its terms."
+        )
+    first = config.losses[0]
+    if len(config.losses) > 1:
+        figures["losses"] = partial(
+            inversions,
+            config,
+            subject,
+            {name: found[name] for name in config.losses},
+            "End images of trajectories, at the largest |t| on either side, for each loss.",
+        )
+    ways = {"in small steps": found[first], ONE_SHOT: found[ONE_SHOT]}
+    figures[LAST.removesuffix(".png")] = partial(
+        inversions,
+        config,
+        subject,
+        ways,
+        "End images of trajectories, at the largest |t| on either side: each descent started from "
+        f"the result of the one before, or from the first image ({first} loss).",
+    )
+    return tables.save_figures(folder, figures)
+
+
+def is_drawn(folder: Folder, config: Config) -> bool:
+    """Whether nothing is left to do in a run: the last picture is drawn after everything else."""
+    names = [LAST, *(f"traversals_{kind}.png" for kind in config.transformations)]
+    visible = [kind for kind in config.transformations if kind in factors.NAMES]
+    names += ["control.png"] if visible and config.measure else []
+    names += ["losses.png"] if len(config.losses) > 1 else []
+    return all((folder.path / name).exists() for name in names)
+
+
+def traversals(
+    config: Config, subject: Subject, kind: str, models: Mapping[str, Mapping[str, Direction]]
+) -> "Figure":
+    """The transformed image itself, and what the directions make of its latent."""
+    amounts = jnp.linspace(-1.0, 1.0, COLUMNS) * reach(config)[kind]
+    zs = central(subject)[:EXAMPLES]
+    rows, labels = [], []
+    for z in zs:
+        image = subject.generator(z)
+        rows.append(transformed(kind, image, amounts))
+        labels.append("transformed")
+        for method in (LINEAR, NONLINEAR):
+            rows.append(_moved(subject.generator, models[method][kind], z, amounts))
+            labels.append(method)
+    return plots.traversal_grid(
+        np.asarray(jnp.stack(rows)),
+        times=np.asarray(amounts),
+        row_labels=labels,
+        axis=f"t ({kind})",
+        caption=(
+            f"{subject.data}, {kind}: images of held-out latents, transformed (what is unknown is "
+            "grey), and with their latents moved along the directions. The start is marked."
+        ),
+    )
+
+
+def central(subject: Subject) -> Float[Array, "m d"]:
+    """Held-out latents, those whose factors are nearest to the middle of their ranges first."""
+    look = partial(factors.measure, subject.data, subject.factors)
+    values = np.asarray(
+        jax.jit(lambda g, zs: jax.lax.map(lambda z: look(g(z)), zs, batch_size=32))(
+            subject.generator, subject.held_out
+        )
+    )
+    middle, half = (subject.high + subject.low) / 2, (subject.high - subject.low) / 2
+    off = np.max(np.abs(values - middle) / np.maximum(half, 1e-6), axis=1)
+    return subject.held_out[np.argsort(off)]
+
+
+def transformed(
+    kind: str, image: Float[Array, "h w c"], amounts: Float[Array, "a"]
+) -> Float[Array, "a h w c"]:
+    """Copies of an image, grey where they are not known."""
+    images, masks = jax.vmap(partial(directions.transformation(kind), image))(amounts)
+    return jnp.where(masks[..., None] > 0, images, 0.5)
+
+
+@jax.jit
+def _moved(generator: Generator, model: Direction, z: Array, amounts: Array) -> Array:
+    shift = partial(directions.shift, model, z, extrapolate=True)
+    return jax.vmap(lambda dt: generator(shift(dt)))(amounts)
+
+
+def inversions(
+    config: Config,
+    subject: Subject,
+    ways: Mapping[str, Mapping[str, Trajectories]],
+    caption: str,
+    shown: int = 3,
+) -> "Figure":
+    """Targets at both ends of some trajectories, and what each way of inversion made of them."""
+    decode = partial(direction_scores.decode, subject.generator)
+    centre, places = central(subject)[0], jnp.array([0, -1])
+    rows, labels = [], []
+    for kind in config.transformations:
+        first = next(iter(ways.values()))[kind]
+        distances = jnp.linalg.norm(first.z0 - centre, axis=1)
+        chosen = jnp.argsort(distances)[:shown]
+        before = decode(first.z0[chosen])
+        targets = jax.vmap(partial(transformed, kind), (0, None))(before, first.ts[places])
+        rows.append(_in_turns(before, targets))
+        labels.append(f"{kind}: targets")
+        for name, found in ways.items():
+            ends = found[kind].zs[chosen][:, places]
+            made = decode(ends.reshape(-1, ends.shape[-1]))
+            rows.append(_in_turns(before, made.reshape(-1, 2, *before.shape[1:])))
+            labels.append(name)
+    return plots.strips(
+        np.asarray(jnp.stack(rows)),
+        row_labels=labels,
+        axis="smallest t, start, largest t; for each of several starts",
+        caption=caption,
+    )
+
+
+def _in_turns(
+    before: Float[Array, "n h w c"], ends: Float[Array, "n 2 h w c"]
+) -> Float[Array, "t h w c"]:
+    """Each start between its two ends, one after the other."""
+    joined = jnp.stack([ends[:, 0], before, ends[:, 1]], axis=1)
+    return joined.reshape(-1, *before.shape[1:])

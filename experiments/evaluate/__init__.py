@@ -1,0 +1,1 @@
+"""Disentanglement and likelihood scores of finished runs."""

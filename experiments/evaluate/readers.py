@@ -1,0 +1,220 @@
+"""What there is to evaluate in a run folder: codes, likelihoods, held-out data, flows, metrics.
+
+An experiment whose runs are to be evaluated adds a reader to `READERS`.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from experiments.directions import factors
+from experiments.flow_vae import config as flow_vae_config
+from experiments.flow_vae import model as flow_vae_model
+from experiments.generators import train_gan, train_vae, vae_runs
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows import families as flow_families
+from experiments.runtime.cli import UsageError, module_name
+from experiments.runtime.run_dir import made_by, read_config, read_object
+from experiments.runtime.training import restore
+from latent_flows.data import Dataset, sprites
+from latent_flows.data.sequences import Sequences, grid_of
+from latent_flows.evaluation import traversals
+from latent_flows.evaluation.likelihood import Encoder, LogLikelihood
+from latent_flows.typing import VectorField
+
+METRICS = "metrics.json"
+PATHS = 64
+"""Starting points from which each traversal is followed."""
+POINTS = 11
+"""Points of each path."""
+
+
+class HeldOut(NamedTuple):
+    """Held-out examples of the data that a generator was trained on."""
+
+    name: str
+    length: int
+    images: Callable[[Int[np.ndarray, "n"]], Float[Array, "n h w c"]]
+    factors: Callable[[Int[np.ndarray, "n"]], Float[np.ndarray, "n f"]] | None
+    """The true factors of examples; None where they are not known."""
+    names: tuple[str, ...]
+    """Of these factors."""
+
+
+class Paths(NamedTuple):
+    """What can be measured on images along traversals."""
+
+    ts: Float[Array, "t"]
+    attributes: Float[Array, "k n t f"]
+    valid: Bool[Array, "k n t"]
+    names: tuple[str, ...]
+    """Of the attributes."""
+
+
+class Evaluated(NamedTuple):
+    """A run, as far as scores look at it."""
+
+    run: str
+    experiment: str
+    metrics: Mapping[str, Any] = {}
+    """What the run has measured itself, in `metrics.json`; empty if it is not there."""
+    held_out: HeldOut | None = None
+    encode: Encoder | None = None
+    log_likelihood: LogLikelihood | None = None
+    """Of the model that the run has trained."""
+    paths: Callable[[], Paths] | None = None
+    """Follows the run's flows."""
+
+
+def read(run: str) -> Evaluated:
+    """What there is in a run folder.
+
+    Raises:
+        UsageError: no run folder, one of an experiment of which nothing can be evaluated, one of
+            another version, or one without a finished checkpoint.
+        ValueError: its data are not there.
+    """
+    maker = made_by(run)
+    if maker not in READERS:
+        raise UsageError(
+            f"{run} holds a run of {maker}, of which there is nothing to evaluate: expected one of "
+            + ", ".join(sorted(READERS))
+        )
+    path = Path(run).expanduser().absolute() / METRICS
+    found = Evaluated(run, maker, read_object(path) if path.exists() else {})
+    return READERS[maker](found)
+
+
+# --- experiments ---
+
+
+def _vae(found: Evaluated) -> Evaluated:
+    return _with_vae(found, read_config(found.run, train_vae.Config), found.run)
+
+
+def _flows(found: Evaluated) -> Evaluated:
+    config = read_config(found.run, flow_config.Config)
+    found = found._replace(paths=partial(_paths, found.run))
+    if flow_config.supplied(config) is not None:
+        return found
+    home, settings = vae_runs.source(config)
+    return _with_vae(found, settings, home)
+
+
+def _gan(found: Evaluated) -> Evaluated:
+    read_config(found.run, train_gan.Config)
+    return found
+
+
+def _flow_vae(found: Evaluated) -> Evaluated:
+    config = read_config(found.run, flow_vae_config.Config)
+    test = flow_vae_config.load(config, "test")
+    model = flow_vae_model.build(config, test)
+    params = restore(found.run, flow_vae_config.PHASE, partial(flow_vae_model.initial, model))
+    return found._replace(
+        held_out=_starts(test),
+        encode=flow_vae_model.encoder(model, params),
+        log_likelihood=flow_vae_model.log_likelihood(model, params),
+    )
+
+
+READERS: dict[str, Callable[[Evaluated], Evaluated]] = {
+    module_name(train_vae.Config): _vae,
+    module_name(flow_config.Config): _flows,
+    module_name(train_gan.Config): _gan,
+    module_name(flow_vae_config.Config): _flow_vae,
+}
+"""By the module of the configuration, the rest of what there is in a run of it."""
+
+
+def _with_vae(found: Evaluated, config: train_vae.Config, home: str | Path) -> Evaluated:
+    test = train_vae.load(config, "test")
+    vae = train_vae.model(config, test)
+    params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
+    apply: Any = vae.apply  # flax types its result as a pair as well
+    return found._replace(
+        held_out=_examples(test),
+        encode=partial(apply, params, method=vae.encode),
+        log_likelihood=partial(apply, params, method=vae.log_likelihood),
+    )
+
+
+# --- data ---
+
+
+def _examples(dataset: Dataset) -> HeldOut:
+    def images(rows: Int[np.ndarray, "n"]) -> Float[Array, "n h w c"]:
+        return jnp.asarray(dataset.examples(rows)["image"])
+
+    def stacked(names: tuple[str, ...], rows: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n f"]:
+        found = dataset.examples(rows)
+        return np.stack([np.asarray(found[name]) for name in names], -1)
+
+    def rendered(rows: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n f"]:
+        return np.stack([np.asarray(v) for v in dataset.examples(rows)["factors"]], -1)
+
+    if dataset.name == "sprites":
+        return HeldOut("sprites", dataset.length, images, rendered, sprites.Factors._fields)
+    if (grid := grid_of(dataset)) is not None:
+        truth = partial(stacked, grid.labels)
+        return HeldOut(dataset.name, dataset.length, images, truth, grid.factors)
+    return HeldOut(dataset.name, dataset.length, images, None, ())
+
+
+def _starts(sequences: Sequences) -> HeldOut:
+    """The first images of sequences."""
+    dataset = sequences.dataset
+    first = jax.jit(jax.vmap(lambda example: sequences.frame(example, 0, 0.0)))
+
+    def made(rows: Int[np.ndarray, "n"]) -> Float[Array, "n ..."]:
+        return jnp.asarray(dataset.examples(rows)["example"])
+
+    known = dataset.name == "sprites"  # a start is made of its factors
+    return HeldOut(
+        dataset.name,
+        dataset.length,
+        lambda rows: first(made(rows)),
+        (lambda rows: np.asarray(made(rows))) if known else None,
+        sprites.Factors._fields if known else (),
+    )
+
+
+# --- traversals ---
+
+
+def _paths(run: str) -> Paths:
+    """Follows every flow of a run of potential_flows over the time that it was trained on."""
+    config, dataset, subject, params = flow_config.load_run(run)
+    field = flow_config.vector_field(config, subject)
+    members = flow_families.members(config.flows, params["potentials"])
+    rows = np.random.default_rng(config.seed).permutation(len(subject.starts))[:PATHS]
+    ts = jnp.linspace(0.0, float(config.flows.horizon), POINTS)
+    known = dataset is not None and dataset.name == "sprites"
+    names = flow_config.FACTORS if known else (*factors.ALWAYS, "light", "contrast")
+
+    def seen(image: Array) -> tuple[Array, Array]:
+        if known:
+            found = sprites.moments(image)
+            return jnp.stack([getattr(found, name) for name in names]), sprites.is_valid(image)
+        return factors.measure("", names, image), jnp.isfinite(image).all()
+
+    def path(field: VectorField, start: Array) -> tuple[Array, Array]:
+        found = traversals.traverse(subject.generator, field, start, ts)
+        attributes, valid = jax.vmap(seen)(found.samples)
+        return attributes, valid & found.ok
+
+    @jax.jit
+    def all_paths(members: Any, starts: Array) -> tuple[Array, Array]:
+        def of_member(member: Any) -> tuple[Array, Array]:
+            return jax.vmap(partial(path, partial(field, member)))(starts)
+
+        return jax.lax.map(of_member, members)
+
+    attributes, valid = all_paths(members, subject.starts[rows])
+    return Paths(ts, attributes, valid, names)

@@ -1,0 +1,93 @@
+"""Train a VAE together with potentials whose flows move its codes as known factors move the image.
+
+Song, Keller, Sebe and Welling, "Latent Traversals in Generative Models as Potential Flows", ICML
+2023, third setting, and its follow-ups; --objective.kind vae, beta-vae, tc-vae and factor-vae are
+what it is compared with, at equal architecture and steps and on the same image pairs. The run
+folder holds importance-weighted bounds of held-out images, transformed images and sequences, and
+the equivariance error.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+
+from experiments.flow_vae import scores as flow_vae_scores
+from experiments.flow_vae.config import PHASE, Config, Fields, Scores, check, load
+from experiments.flow_vae.model import Model, build, initial
+from experiments.flow_vae.objective import loss
+from experiments.runtime import tables
+from experiments.runtime.announcements import announced
+from experiments.runtime.checks import check_devices, check_image_size
+from experiments.runtime.run_dir import Folder, open_folder
+from experiments.runtime.training import Params, Training, fit, shuffled
+from latent_flows.data.sequences import Sequences
+from latent_flows.generators.vae import VAEConfig
+
+MNIST = Config(
+    run="runs/flow-vae-mnist",
+    vae=VAEConfig(latent_dim=12, encoder="mlp", decoder="mlp", width=32),
+    fields=Fields(width=32),
+    training=Training(steps=6000, batch_size=48, learning_rate=2e-3, warmup=100, decay="cosine"),
+)
+SPRITES = replace(
+    MNIST,
+    run="runs/flow-vae-sprites",
+    data="sprites",
+    image_size=32,
+    factors=("x", "y", "orientation", "scale", "shape"),
+    training=replace(MNIST.training, steps=4000, batch_size=50),
+)
+DIGITS = replace(
+    MNIST,
+    run="runs/flow-vae-digits",
+    data="digits",
+    vae=VAEConfig(latent_dim=8, encoder="mlp", decoder="mlp", width=16),
+    fields=Fields(width=16),
+    training=replace(MNIST.training, steps=2000),
+    scores=Scores(images=200),
+)
+
+PRESETS = {
+    "mnist": ("scale, rotation and hue of red digits, through TFDS (minutes)", MNIST),
+    "sprites": ("x, y, orientation, scale and shape of rendered sprites (minutes)", SPRITES),
+    "digits": ("the same as mnist on scikit-learn's 8x8 digits (a minute)", DIGITS),
+}
+
+
+def train(folder: Folder, config: Config, model: Model, sequences: Sequences) -> Params:
+    """Train, or go on training, all networks of a run folder."""
+    return fit(
+        folder,
+        PHASE,
+        init=partial(initial, model),
+        loss=partial(loss, model, config, sequences),
+        batches=shuffled(sequences.dataset, config.training, config.seed),
+        config=config.training,
+        seed=config.seed,
+        describe=f"{model.kind} on {config.data}",
+    )
+
+
+def run(config: Config) -> int | None:
+    """Train, measure, draw."""
+    check_image_size(config.image_size)
+    check_devices(training=config.training)
+    with announced(f"loading the images of {config.data}"):
+        train_set, test_set = load(config, "train"), load(config, "test")
+    check(config, train_set)
+    model = build(config, train_set)
+    jax.eval_shape(partial(initial, model), jax.random.key(0))
+    folder = open_folder(config.run, config)
+    params = train(folder, config, model, train_set)
+    failed = flow_vae_scores.draw(folder, model, config, params, test_set)
+    if config.measure or (folder.path / "metrics.json").exists():
+        metrics = folder.remember(
+            "metrics",
+            lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
+        )
+        with folder.understood("metrics"):
+            factors = metrics.pop("factors")
+            tables.show(f"{model.kind} on {config.data}, held out", [metrics])
+            tables.show("Error in pixels a frame", factors)
+    return tables.where(folder, failed)

@@ -1,0 +1,270 @@
+"""Import published weights of a generator: a PyTorch state dict into a run folder.
+
+The file is read without running code that a pickle may hold. The run folder holds the weights as a
+checkpoint, config.json, metrics.json (what of the file was used) and a picture of samples.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from docstring_parser import parse_from_object
+from flax import linen as nn
+
+from experiments.generators.spec import check_changes
+from experiments.runtime import budget, checkpoints, tables
+from experiments.runtime.cli import UsageError, module_name
+from experiments.runtime.progress import progress
+from experiments.runtime.run_dir import (
+    CONFIG,
+    Folder,
+    made_by,
+    open_folder,
+    read_header,
+    understood,
+)
+from experiments.runtime.training import Params, restore
+from latent_flows import plots
+from latent_flows._validation import at_least, choose
+from latent_flows.generators import biggan, proggan, sngan, stylegan2
+from latent_flows.generators.weights import Target, from_state_dict, read_state_dict
+
+PHASE = "import"
+ARCHITECTURES = (sngan, biggan, proggan, stylegan2)
+NETS: dict[str, Any] = {
+    name: net for module in ARCHITECTURES for name, net in module.PRESETS.items()
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an architecture can be set to; each has its own fields."""
+
+
+def _sentence(text: str) -> str:
+    """A text that may begin small and run over several lines.
+
+    >>> _sentence("layers of the\\n    network.")
+    'Layers of the network.'
+    """
+    return " ".join((text[:1].upper() + text[1:]).split())
+
+
+def _settings_of(net: Any) -> Settings:
+    """The fields of a module, with what its docstring says of them."""
+    own = [f for f in fields(net) if f.init and f.name not in ("parent", "name")]
+    types = get_type_hints(type(net))
+    texts = {p.arg_name: p.description for p in parse_from_object(type(net)).params}
+    helps = {f.name: tyro.conf.arg(help=_sentence(texts[f.name] or "")) for f in own}
+    kind = make_dataclass(
+        f"{type(net).__name__}Settings",
+        [
+            (f.name, Annotated[types[f.name], helps[f.name]], field(default=getattr(net, f.name)))
+            for f in own
+        ],
+        bases=(Settings,),
+        frozen=True,
+    )
+    return kind()
+
+
+@dataclass(frozen=True)
+class Config:
+    """Import published weights."""
+
+    run: str = "runs/generator"
+    """Run folder; new, or of the same import."""
+    weights: str = ""
+    """File of the weights: .pt, .pth or .safetensors."""
+    key: str | None = None
+    """Which of several networks in the file, such as g_ema; found by its keys if left out."""
+    architecture: tyro.conf.Suppress[str] = "sngan-mnist"
+    """Name of the preset."""
+    network: Settings = field(default_factory=Settings)
+    """Changes to the published configuration."""
+    samples: int = 9
+    """Samples in the picture."""
+    mean_samples: int = 4096
+    """Samples of the mean of W, for a StyleGAN2 without `latent_avg` in the file."""
+    seed: int = 0
+    """Source of the samples."""
+
+    def __post_init__(self) -> None:
+        at_least(self, samples=1, mean_samples=1, seed=0)
+
+
+def _describe(net: Any) -> str:
+    return f"{type(net).__name__}, {net.resolution} pixels, latents of {net.latent_dim} dimensions"
+
+
+PRESETS = {
+    name: (_describe(net), Config(f"runs/{name}", architecture=name, network=_settings_of(net)))
+    for name, net in NETS.items()
+}
+
+
+def network(config: Config) -> Any:
+    """The flax module that a configuration names, with its changes."""
+    settings = {f.name: getattr(config.network, f.name) for f in fields(config.network)}
+    return type(choose("architecture", config.architecture, NETS))(**settings)
+
+
+def key_names(net: nn.Module) -> dict[str, Target]:
+    """Where each key of a published state dict of this module belongs."""
+    module = next(m for m in ARCHITECTURES if m.__name__ == type(net).__module__)
+    return module.key_names(net)
+
+
+def example_inputs(net: Any) -> tuple[jax.Array, ...]:
+    """Inputs of the right shapes, for `init`."""
+    if hasattr(net, "example_inputs"):
+        return net.example_inputs()
+    return (jnp.zeros(net.latent_dim),)
+
+
+def load(run: str | Path) -> tuple[Any, Params]:
+    """The module and the variables that a run of this experiment imported.
+
+    Raises:
+        UsageError: there is no such run, or it was not finished.
+    """
+    if (maker := made_by(run)) != module_name(Config):
+        raise UsageError(f"{run} holds a run of {maker}, not of imported weights")
+    config = read_header(run)["config"]
+    with understood(Path(run).expanduser() / CONFIG):
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
+        net = type(choose("architecture", config["architecture"], NETS))(**settings)
+    return net, restore(run, PHASE, lambda key: net.init(key, *example_inputs(net)))
+
+
+def used(net: nn.Module, table: Mapping[str, Target], state: Mapping[str, Any]) -> list[dict]:
+    """What of the file each part of the network got, as rows of a table."""
+    rows: dict[str, dict[str, Any]] = {}
+    for key, target in table.items():
+        part = target.path[1].rstrip("0123456789").rstrip("_")
+        row = rows.setdefault(part, {"part": part, "keys": 0, "numbers": 0, "not in the file": 0})
+        if key in state:
+            row["keys"] += 1
+            row["numbers"] += int(np.size(state[key]))
+        elif target.optional:
+            row["not in the file"] += 1
+    left = [key for key in state if key not in table]
+    return [*rows.values()] + (
+        [{"part": "(not needed)", "keys": len(left), "numbers": _size(state, left)}] if left else []
+    )
+
+
+def _size(state: Mapping[str, Any], keys: list[str]) -> int:
+    return sum(int(np.size(state[key])) for key in keys)
+
+
+def draw(net: Any, variables: Params, config: Config, advance: Any) -> np.ndarray:
+    """Samples, one after the other, in [0, 1]."""
+    sample = jax.jit(net.apply)
+    keys = jax.random.split(jax.random.key(config.seed), config.samples)
+    images = []
+    for i, key in enumerate(keys):
+        label = [jax.random.randint(key, (), 0, net.classes)] if hasattr(net, "classes") else []
+        z = jax.random.normal(key, (net.latent_dim,))
+        images.append(np.asarray(sample(variables, z, *label)))
+        advance(f"sample {i + 1} of {len(keys)}")
+    return np.clip((np.stack(images) + 1) / 2, 0, 1)
+
+
+def check_weights(file: str, table: Mapping[str, Target], state: Mapping[str, Any]) -> None:
+    """Reject numbers that are not finite.
+
+    Raises:
+        UsageError: naming the first keys that hold some.
+    """
+    bad = [key for key in table if key in state and not np.isfinite(state[key]).all()]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UsageError(
+            f"{file} holds numbers that are not finite in {', '.join(bad[:3])}{more}: its training "
+            "has probably diverged"
+        )
+
+
+def check_images(file: str, images: np.ndarray) -> None:
+    """Reject weights that make no images, or one alone.
+
+    Raises:
+        UsageError: that.
+    """
+    if not np.isfinite(images).all():
+        raise UsageError(f"{file} makes images that are not finite")
+    if len(images) > 1:
+        check_changes(file, images)
+
+
+def save(folder: Folder, variables: Params) -> None:
+    """Writes the variables as the one checkpoint of a finished phase, which `load` reads.
+
+    Raises:
+        UsageError: the folder holds other weights.
+    """
+    path = folder.path / "checkpoints" / PHASE
+    tree = {"step": np.int32(1), "params": variables, "total": 1}
+    found = checkpoints.newest(path, tidy=True)
+    if found is not None:
+        old, new = found[1], checkpoints.flatten(tree)
+        if set(old) != set(new) or not all(np.array_equal(old[k], new[k]) for k in new):
+            raise UsageError(f"{folder.path} holds other weights; choose another --run")
+        return
+    with checkpoints.open_manager(path) as manager:
+        checkpoints.save(manager, 1, tree)
+        manager.wait_until_finished()
+
+
+def run(config: Config) -> int | None:
+    """Read, compare, save, draw."""
+    if not config.weights:
+        raise UsageError("--weights must name a .pt, .pth or .safetensors file")
+    net = network(config)
+    shape = (net.resolution, net.resolution, getattr(net, "image_channels", 3))
+    budget.check_images(config.samples, shape, "the picture", "lower --samples")
+    table = key_names(net)
+    with progress(PHASE, 0, 3 + config.samples) as show:
+        done = 0
+
+        def advance(text: str) -> None:
+            nonlocal done
+            done += 1
+            show(done, text)
+
+        show(0, f"reading {config.weights}")
+        state = read_state_dict(config.weights, key=config.key, names=table)
+        advance(f"{len(state)} tensors")
+        check_weights(config.weights, table, state)
+        try:
+            variables = from_state_dict(net, table, state)
+        except ValueError as error:
+            # Several lines, one for each of the first keys that do not fit.
+            print(f"error: {config.weights}: {error}", file=sys.stderr, flush=True)
+            return 2
+        if isinstance(net, stylegan2.StyleGAN2) and "latent_avg" not in state:
+            key = jax.random.key(config.seed)
+            mean = stylegan2.mean_w(net, variables, key, samples=config.mean_samples)
+            variables = stylegan2.with_mean_w(variables, mean)
+        advance("all keys match")
+        # Weights that make no images are of no use to anyone, so they are not kept.
+        images = draw(net, variables, config, advance)
+        check_images(config.weights, images)
+        folder = open_folder(config.run, config)
+        save(folder, variables)
+        advance("saved")
+    caption = f"Samples of {config.architecture} with the imported weights."
+    grid = partial(plots.samples_grid, images, caption=caption)
+    failed = tables.save_figures(folder, {"samples": grid})
+    rows = used(net, table, state)
+    folder.write_json("metrics.json", {"parts": rows})
+    tables.show(f"{_describe(net)}: every key has its place", rows)
+    return tables.where(folder, failed)

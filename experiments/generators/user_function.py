@@ -1,0 +1,284 @@
+"""A user's function and its parameters, found by the names on the command line."""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import operator
+import sys
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from safetensors.numpy import load_file
+
+from experiments.generators.spec import Source, Supply, prior
+from experiments.runtime.cli import UsageError
+from latent_flows.generators.memory import cast_and_remat
+
+
+def own(source: Source) -> Supply:
+    """The generator that a user's function and its parameters make.
+
+    Raises:
+        UsageError: there is no such function or checkpoint, they do not fit, or what it gives is
+            no image.
+    """
+    function = import_function(source.path)
+    params = read_checkpoint(source.checkpoint) if source.checkpoint else None
+    told = {"--generator.latent-dim": source.latent_dim}
+    told[source.path] = getattr(function, "latent_dim", None)
+    if isinstance(params, dict):
+        told[source.checkpoint] = params.pop("latent_dim", None)
+    dims = {who: _dimensions(who, said) for who, said in told.items() if said is not None}
+    if len(set(dims.values())) > 1:
+        raise UsageError(
+            "the latent's dimensions differ: "
+            + ", ".join(f"{dim} by {who}" for who, dim in dims.items())
+            + "; leave --generator.latent-dim out, or mend the other"
+        )
+    dim = next(iter(dims.values()), None)
+    if dim is None:
+        raise UsageError(
+            f"--generator.path {source.path}: give --generator.latent-dim, or the function an "
+            "attribute latent_dim"
+        )
+    if source.space != "z" or source.label is not None:
+        raise UsageError("--generator.space and --generator.label are for published generators")
+    _check_arguments(source, function)
+    function = _contained(function)
+    if params is None:
+        apply = lambda _, z: function(z)  # noqa: E731
+    else:
+        apply, params = function, jax.tree.map(jnp.asarray, params)
+    call = cast_and_remat(apply, params, dtype=source.dtype, recompute=source.recompute)
+    low, high = source.range
+    shape = _image_shape(source, call, dim)
+    if params is None:
+        _check_dtype(source, function, dim)
+    return Supply(
+        source.path,
+        lambda z: (call(z) - low) / (high - low),
+        dim,
+        shape,
+        prior(source, dim),
+        None,
+        None,
+    )
+
+
+def _dimensions(who: str, said: Any) -> int:
+    """A number of dimensions, as somebody wrote it.
+
+    Raises:
+        UsageError: it is no whole number from 1 on.
+    """
+    try:
+        number = operator.index(np.asarray(said).item())
+    except (TypeError, ValueError):
+        number = 0
+    if np.ndim(said) or np.asarray(said).dtype == bool or not 1 <= number < 2**31:
+        raise UsageError(f"{who}: latent_dim must be a whole number from 1 on, got {said!r}")
+    return number
+
+
+def _contained(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, but one that does not end the program without a word."""
+
+    @functools.wraps(function, updated=())
+    def contained(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except SystemExit as error:
+            raise RuntimeError(f"it calls SystemExit({error.code})") from None
+
+    return contained
+
+
+def _check_arguments(source: Source, function: Callable[..., Any]) -> None:
+    """Whether the function takes what it will be given."""
+    given = ("params", "z") if source.checkpoint else ("z",)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some callables do not tell
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        hint = "" if source.checkpoint else "; with --generator.checkpoint it gets (params, z)"
+        raise UsageError(
+            f"--generator.path {source.path} cannot be called with ({', '.join(given)}): "
+            f"{error}{hint}"
+        ) from None
+
+
+def _image_shape(source: Source, call: Callable[[Array], Any], dim: int) -> tuple[int, int, int]:
+    """The shape of a user's image.
+
+    Raises:
+        UsageError: the function fails on a latent, or what it gives is no image.
+    """
+    told = f"--generator.path {source.path}"
+    try:
+        image = jax.eval_shape(call, jax.ShapeDtypeStruct((dim,), jnp.float32))
+    except Exception as error:
+        raise UsageError(f"{told} fails on a latent of shape ({dim},): {what(error)}") from None
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    if shape is None or dtype is None:
+        raise UsageError(f"{told} gives {type(image).__name__}, not an image [h, w, c]")
+    if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+        raise UsageError(
+            f"{told} gives shape {shape}, not an image [h, w, c] with one or three channels"
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise UsageError(f"{told} gives {dtype}, not floating-point pixels")
+    return shape
+
+
+def _check_dtype(source: Source, function: Callable[[Array], Any], dim: int) -> None:
+    """Whether a function without a checkpoint computes in a narrow dtype if its latent has that.
+
+    Raises:
+        UsageError: numbers of its own are wider.
+    """
+    made = jax.eval_shape(function, jax.ShapeDtypeStruct((dim,), source.dtype))
+    if made.dtype != jnp.dtype(source.dtype):
+        raise UsageError(
+            f"--generator.path {source.path} makes {made.dtype} of latents in {source.dtype}, so "
+            "numbers of its own are wider; pass them by --generator.checkpoint, or leave out "
+            "--generator.dtype"
+        )
+
+
+def import_function(path: str) -> Callable[..., Any]:
+    """The function that `package.module:function` or `file.py:function` names.
+
+    Raises:
+        UsageError: it is not written like this, its module does not import, or has no such name.
+    """
+    where, _, name = path.rpartition(":")
+    if not where or not name:
+        raise UsageError(
+            f"--generator.path must be package.module:function or file.py:function, got {path!r}"
+        )
+    module = _import_file(where) if where.endswith(".py") else _import_module(where)
+    try:
+        function = getattr(module, name)
+    except AttributeError:
+        near = get_close_matches(name, [n for n in vars(module) if not n.startswith("_")], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"--generator.path: {where} has no {name!r}{hint}") from None
+    if not callable(function):
+        raise UsageError(f"--generator.path: {path} is a {type(function).__name__}, no function")
+    return function
+
+
+def _import_module(name: str) -> Any:
+    # As `python -m` does, also where the program was started in another way.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--generator.path: {name} cannot be imported ({what(error)})") from None
+
+
+def _import_file(name: str) -> Any:
+    file = Path(name).expanduser()
+    if file.is_dir():
+        raise UsageError(f"--generator.path: {file} is a folder, not a file with a function")
+    if not file.is_file():
+        raise UsageError(f"--generator.path: {file} does not exist")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--generator.path: {file} cannot be imported ({what(error)})") from None
+    return module
+
+
+def read_checkpoint(path: str) -> Any:
+    """The parameters in an orbax folder, a .npz or a .safetensors file, as nested dictionaries.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    place = Path(path).expanduser().absolute()
+    if not place.exists():
+        raise UsageError(f"--generator.checkpoint: {place} does not exist")
+    if not place.is_dir() and place.suffix not in (".npz", ".safetensors"):
+        raise UsageError(
+            f"--generator.checkpoint must be an orbax folder, .npz or .safetensors, got "
+            f"{place.name}"
+        )
+    # A damaged file or folder can fail in any way at all, and it means one thing here.
+    try:
+        params = _read(place)
+        kinds = {np.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"--generator.checkpoint: {place} cannot be read ({what(error)})"
+        ) from None
+    for kind in kinds:
+        if not (jnp.issubdtype(kind, jnp.number) or jnp.issubdtype(kind, jnp.bool_)):
+            raise UsageError(f"--generator.checkpoint: {place} holds {kind}, not numbers alone")
+    return params
+
+
+def _read(place: Path) -> Any:
+    import orbax.checkpoint as ocp
+
+    if place.is_dir():
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(_orbax_folder(place))
+    if place.suffix == ".npz":
+        with np.load(place, allow_pickle=False) as file:
+            return _nested(dict(file))
+    return _nested(load_file(place))
+
+
+def _orbax_folder(place: Path) -> Path:
+    """A checkpoint itself, or the newest that an orbax manager keeps below this folder."""
+    steps = [int(child.name) for child in place.iterdir() if child.name.isdigit()]
+    if steps:
+        place = place / str(max(steps))
+    return place / "default" if (place / "default").is_dir() else place
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Names with slashes as nested dictionaries.
+
+    Raises:
+        ValueError: a name is that of an array and of what holds others.
+
+    >>> _nested({"a/b": 1, "a/c": 2, "d": 3})
+    {'a': {'b': 1, 'c': 2}, 'd': 3}
+    """
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{name} lies in {folder}, which is an array itself")
+        if last in place:
+            raise ValueError(f"{name} is an array, and others lie in it")
+        place[last] = value
+    return tree
+
+
+def what(error: BaseException) -> str:
+    """An error's kind and first line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,351 @@
+"""Fit locally adaptive normal distributions to latent codes, beside Gaussian mixtures.
+
+Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claim (iv): a mixture of LANDs,
+normal distributions with the distance of the generator's metric, follows latent codes better than
+a Gaussian mixture of the same size. All densities are with respect to Lebesgue measure of latent
+space, so they can be compared. Trains the generator first unless --generator names a finished one.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments.generators.load import resolved
+from experiments.generators.noise_std import KINDS
+from experiments.latent_oddity import setup, tabulated
+from experiments.latent_oddity.geodesics import box
+from experiments.latent_oddity.setup import Subject, everywhere
+from experiments.runtime import tables
+from experiments.runtime.announcements import announced
+from experiments.runtime.defaults import Quick
+from experiments.runtime.run_dir import Folder, Timed, open_folder
+from latent_flows import plots
+from latent_flows._validation import at_least
+from latent_flows.data import Dataset
+from latent_flows.geometry import land
+from latent_flows.geometry.land import Land, Proposal
+from latent_flows.typing import Latent, Metric, Scalar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from sklearn.mixture import GaussianMixture
+
+GAUSSIAN = "gaussian"
+TITLES = {
+    **{
+        f"{kind}_{measure}": f"LAND, {name} deviation, {measure}"
+        for kind, name in (("rbf", "RBF"), ("network", "ordinary"))
+        for measure in land.MEASURES
+    },
+    GAUSSIAN: "Gaussian mixture",
+}
+RANGE = 8.0
+"""Nats below the highest log-density that pictures show."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The mixtures."""
+
+    components: int = 0
+    """Of each mixture; 0: as many as there are labels, or 3 without labels."""
+    points: int = 300
+    """Training codes that mixtures are fitted to."""
+    test_points: int = 500
+    """Held-out codes whose density is measured."""
+    samples: int = 512
+    """Latents that constants are estimated with during a fit."""
+    final_samples: int = 2048
+    """The same, once it is done."""
+    segments: int = 16
+    """Parts that a geodesic is discretised in."""
+    table: int = 192
+    """Points on each side of the table that a metric of two latents is kept in, which makes
+    geodesics many times cheaper; 0: no table."""
+    iterations: int = 10
+    """The most steps of each mean."""
+    resolution: int = 81
+    """Points on each side of the picture, each of which takes a geodesic to every mean."""
+
+    def __post_init__(self) -> None:
+        least = {"components": 0, "points": 8, "test_points": 1, "samples": 16, "segments": 2}
+        least |= {"final_samples": 16, "iterations": 1, "table": 0, "resolution": 2}
+        at_least(self, "fit.", **least)
+
+
+@dataclass(frozen=True)
+class Config(setup.Config):
+    """Compare mixtures of LANDs with Gaussian mixtures."""
+
+    QUICK: ClassVar[Quick] = {
+        **setup.Config.QUICK,
+        "fit.points": 60,
+        "fit.test_points": 30,
+        "fit.resolution": 21,
+        "fit.samples": 64,
+        "fit.final_samples": 128,
+        "fit.segments": 8,
+        "fit.table": 48,
+        "fit.iterations": 2,
+    }
+
+    fit: Fit = field(default_factory=Fit)
+    """Mixtures."""
+
+
+SHORT = Fit(iterations=3, final_samples=1024)
+"""For mixtures of ten, which take ten times as long."""
+
+PRESETS = {
+    name: (about, replace(config, fit=SHORT) if name in ("digits", "mnist") else config)
+    for name, (about, config) in setup.presets(Config).items()
+}
+
+
+def check(config: Config, train: Dataset) -> None:
+    """Reject what the data cannot give, before anything is computed.
+
+    Raises:
+        ValueError: more components than points.
+    """
+    points = min(config.fit.points, setup.count(config, train))
+    wanted = config.fit.components
+    if not wanted:
+        labels = setup.labels(config, train)
+        wanted = 3 if labels is None else len(np.unique(labels))
+    if wanted > points:
+        raise ValueError(
+            f"fit.components: {wanted} are more than the {points} codes that they are fitted to, "
+            "the least of fit.points, codes and what the data hold"
+        )
+
+
+def components(config: Config, subject: Subject) -> int:
+    """The size of each mixture."""
+    labels = subject.train.labels
+    return config.fit.components or (3 if labels is None else len(np.unique(labels)))
+
+
+def points(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+    """The codes that mixtures are fitted to, and those that they are measured on."""
+    train, test = subject.train.codes, subject.test.codes
+    return train[: config.fit.points], test[: config.fit.test_points]
+
+
+def gaussian(config: Config, codes: Float[Array, "n d"], count: int) -> "GaussianMixture":
+    """The Gaussian mixture of greatest likelihood."""
+    from sklearn.mixture import GaussianMixture
+
+    return GaussianMixture(count, n_init=10, random_state=config.seed).fit(np.asarray(codes))
+
+
+def fit(
+    config: Config,
+    metric: Metric,
+    measure: str,
+    codes: Float[Array, "n d"],
+    start: Float[Array, "k d"],
+) -> Timed:
+    """The mixture of LANDs under one metric, from the means of the Gaussian mixture."""
+    settings = config.fit
+    begun, before = time.monotonic(), _compiling.total
+    # Without `jax.jit` around it: its parts are smaller programs, which both measures share.
+    found = land.fit_land(
+        jax.random.key(config.seed),
+        metric,
+        codes,
+        len(start),
+        measure=measure,
+        initial=start,
+        samples=settings.samples,
+        final_samples=settings.final_samples,
+        segments=settings.segments,
+        max_iterations=settings.iterations,
+    )
+    jax.block_until_ready(found)
+    compiling = _compiling.total - before
+    times = {"seconds": time.monotonic() - begun - compiling, "compiling": compiling}
+    return vars(found), times
+
+
+class _Compiling:
+    """The seconds that JAX has spent on making programs, of this process."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.total += duration_secs
+
+
+_compiling = _Compiling()
+
+
+def revive(saved: Mapping[str, Any]) -> Land:
+    """A LAND from the numbers that `fit` saved."""
+    arrays = {
+        name: _array(saved[name])
+        for name in ("means", "precisions", "weights", "log_constants", "log_constant_errors")
+    }
+    return Land(
+        **arrays,
+        log_likelihood=_array(saved["log_likelihood"]),
+        converged=jnp.asarray(saved["converged"]),
+        proposal=Proposal(**{name: _array(v) for name, v in saved["proposal"].items()}),
+        measure=saved["measure"],
+        segments=saved["segments"],
+    )
+
+
+def _array(saved: Any) -> Array:
+    """Numbers as they were saved, where one that is not finite is null."""
+    return jnp.asarray(np.array(saved, np.float32))
+
+
+def find(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    known: Mapping[str, Metric],
+    start: Float[Array, "k d"],
+) -> Any:
+    """The mixtures of LANDs of each metric and measure, by name, and the seconds they took."""
+    codes, _ = points(config, subject)
+    found = {}
+    for kind, measure in itertools.product(KINDS["both"], land.MEASURES):
+        name = f"land_{kind}_{measure}"
+        compute = partial(fit, config, known[kind], measure, codes, start)
+        kept, times = folder.remember_timed(name, compute)
+        with folder.understood(name):
+            revive(kept)
+            found[f"{kind}_{measure}"] = {**kept, "times": times}
+    return found
+
+
+def log_density(
+    known: Mapping[str, Metric], name: str, saved: Mapping[str, Any]
+) -> Callable[[Latent], Scalar]:
+    """The log-density of a mixture of LANDs."""
+    metric = known[name.partition("_")[0]]
+    return partial(land.land_log_prob, revive(saved), metric)
+
+
+def gaussian_log_density(mixture: "GaussianMixture") -> Callable[[Latent], Scalar]:
+    """The log-density of a Gaussian mixture."""
+    means, covariances = jnp.asarray(mixture.means_), jnp.asarray(mixture.covariances_)
+    normal = jax.vmap(jax.scipy.stats.multivariate_normal.logpdf, in_axes=(None, 0, 0))
+    log_weights = jnp.log(jnp.asarray(mixture.weights_))
+    return lambda z: jax.nn.logsumexp(log_weights + normal(z, means, covariances))
+
+
+def measure(
+    config: Config,
+    subject: Subject,
+    known: Mapping[str, Metric],
+    mixture: "GaussianMixture",
+    found: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The held-out log-density of every mixture."""
+    train, test = points(config, subject)
+    rows = []
+    for name, saved in found.items():
+        values = everywhere(log_density(known, name, saved), test)
+        rows.append(
+            {
+                "method": TITLES[name],
+                "held_out": float(np.mean(values)),
+                "median": float(np.median(values)),
+                "fitted": saved["log_likelihood"],
+                "constant_error": float(
+                    np.dot(_array(saved["weights"]), _array(saved["log_constant_errors"]))
+                ),
+                "converged": float(saved["converged"]),
+            }
+        )
+    values = mixture.score_samples(np.asarray(test))
+    rows.append(
+        {
+            "method": TITLES[GAUSSIAN],
+            "held_out": float(np.mean(values)),
+            "median": float(np.median(values)),
+            "fitted": float(mixture.score(np.asarray(train))),
+            "constant_error": 0.0,
+            "converged": float(mixture.converged_),
+        }
+    )
+    return {"components": mixture.n_components, "points": len(train), "methods": rows}
+
+
+def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Print the numbers of a run."""
+    times = [*(of["times"] for of in found.values()), {"seconds": 0.0, "compiling": 0.0}]
+    rows = tables.with_times(metrics["methods"], times)
+    title = f"{metrics['components']} components fitted to {metrics['points']} codes"
+    tables.show(f"{title}: log-density, nats a code", rows)
+
+
+def above(floor: float, function: Callable[[Latent], Scalar], z: Latent) -> Scalar:
+    """A function where it exceeds the floor, else the floor."""
+    return jnp.maximum(function(z), floor)
+
+
+def draw(
+    config: Config,
+    subject: Subject,
+    known: Mapping[str, Metric],
+    mixture: "GaussianMixture",
+    found: Mapping[str, Any],
+) -> "Figure":
+    """The densities side by side, with held-out codes."""
+    _, test = points(config, subject)
+    low, high = box(np.asarray(test))
+    shown = {name: log_density(known, name, found[name]) for name in found if "rbf" in name}
+    shown[GAUSSIAN] = gaussian_log_density(mixture)
+    top = float(np.quantile(mixture.score_samples(np.asarray(test)), 0.9))
+    return plots.latent_maps(
+        [partial(above, top - RANGE, log_prob) for log_prob in shown.values()],
+        low=low,
+        high=high,
+        titles=[TITLES[name] for name in shown],
+        value="log density",
+        data=np.asarray(test),
+        resolution=config.fit.resolution,
+        caption=(
+            f"Log-density of mixtures of {mixture.n_components} components, the lowest "
+            f"{RANGE:g} nats below what is usual on data, and held-out codes."
+        ),
+    )
+
+
+def run(config: Config) -> int | None:
+    """Train the generator, fit mixtures, measure, draw."""
+    config = resolved(config)
+    train_set, test_set = setup.datasets(config)
+    check(config, train_set)
+    folder = open_folder(config.run, config)
+    subject = setup.load_subject(folder, config, train_set, test_set)
+    codes, _ = points(config, subject)
+    with announced("fitting a Gaussian mixture"):
+        mixture = gaussian(config, codes, components(config, subject))
+    start = jnp.asarray(mixture.means_, codes.dtype)
+    with announced("putting the metrics into tables"):
+        known = tabulated.metrics(subject, config.fit.table)
+    found = find(folder, config, subject, known, start)
+    failed = []
+    if codes.shape[1] <= 2:
+        densities = partial(draw, config, subject, known, mixture, found)
+        failed = tables.save_figures(folder, {"densities": densities})
+    metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
+    with folder.understood("metrics"):
+        show(metrics, found)
+    return tables.where(folder, failed)

@@ -1,0 +1,1 @@
+"""Latent Traversals in Generative Models as Potential Flows (Song et al., ICML 2023)."""

@@ -1,0 +1,245 @@
+"""Draw what learnt potentials do: traversal grid, animation, landscapes with flow lines, losses."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, Float
+
+from experiments.potential_flows import families as flow_families
+from experiments.potential_flows.config import (
+    PHASE,
+    Config,
+    Subject,
+    load_run,
+    network,
+    vector_field,
+)
+from experiments.runtime import tables
+from experiments.runtime.announcements import announced
+from experiments.runtime.cli import UsageError
+from experiments.runtime.run_dir import CONFIG, Folder, open_folder, run_around
+from experiments.runtime.training import Params
+from latent_flows import flows, plots, potentials
+from latent_flows.evaluation import traversals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = "metrics.json"
+GRID, LANDSCAPES = "traversals", "landscapes"
+LAST = "traversals.gif"
+"""The file that is written last."""
+FRAMES = 6
+"""Images each way of a row, the start left out."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draw the traversals of a finished run again, from another start or over another time."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """Run folder of experiments.potential_flows."""
+    start: int = 0
+    """Which starting point the grid shows, counted from 0."""
+    stretch: float = 1.0
+    """Time of the traversals, in units of the trained horizon."""
+    to: str = ""
+    """Folder to draw into; empty: the run folder."""
+
+    def __post_init__(self) -> None:
+        if self.start < 0:
+            raise ValueError(f"--start must be at least 0, got {self.start}")
+        if not (self.stretch > 0 and math.isfinite(self.stretch)):
+            raise ValueError(f"--stretch must be positive and finite, got {self.stretch}")
+
+
+def bidirectional(
+    config: Config, subject: Subject, params: Params, z0: Array, stretch: float
+) -> tuple[Float[Array, "k t h w c"], Array, Array]:
+    """Images, latents and times of each flow, reversed to the left of the start and forward to
+    its right."""
+    horizon = config.flows.horizon * stretch
+    ts = jnp.linspace(0.0, horizon, FRAMES + 1)
+    field = vector_field(config, subject)
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None))
+    @partial(jax.vmap, in_axes=(None, 0))
+    def follow(params: Params, sign: Array) -> traversals.Traversal:
+        return traversals.traverse(subject.generator, partial(field, params), z0, ts, scale=sign)
+
+    members = flow_families.members(config.flows, params["potentials"])
+    both = follow(members, jnp.array([-1.0, 1.0]))
+    join = lambda leaf: jnp.concatenate([leaf[:, 0, :0:-1], leaf[:, 1]], axis=1)  # noqa: E731
+    return join(both.samples), join(both.zs), jnp.concatenate([-ts[:0:-1], ts])
+
+
+def draw(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    params: Params,
+    *,
+    start: int = 0,
+    stretch: float = 1.0,
+    source: Folder | None = None,
+) -> list[str]:
+    """Save every picture of a run; gives the files of those that could not be drawn."""
+    with announced("choosing where traversals start"):
+        z0 = representative(subject, start)
+    labels = row_labels(source or folder, config)
+
+    @cache
+    def followed() -> tuple[np.ndarray, np.ndarray]:
+        images, _, times = bidirectional(config, subject, params, z0, stretch)
+        return np.asarray(images), np.asarray(times)
+
+    what = (
+        f"{subject.name}: each row follows one of the {flow_families.describe(config.flows)} from "
+        "the marked image, forward to the right and reversed to the left."
+    )
+
+    def grid() -> "Figure":
+        images, times = followed()
+        return plots.traversal_grid(images, times=times, row_labels=labels, caption=what)
+
+    figures: dict[str, Callable[[], Figure]] = {GRID: grid}
+    if config.flows.family == "potential":
+        figures[LANDSCAPES] = partial(landscapes, config, subject, params, labels)
+    for phase in ("vae", PHASE):
+        if rows := (source or folder).rows(phase):
+            caption = f"Loss of the phase '{phase}' and its unweighted terms."
+            figures[f"losses_{phase}"] = partial(plots.loss_curves, rows, caption=caption)
+    animation = {LAST: lambda: plots.traversal_gif(followed()[0], row_labels=labels, fps=8)}
+    return tables.save_figures(folder, figures) + tables.save_pictures(folder, animation)
+
+
+def is_drawn(folder: Folder, config: Config) -> bool:
+    """Whether nothing is left to do in a run: the last picture is drawn after everything else."""
+    kinds = (GRID, LANDSCAPES) if config.flows.family == "potential" else (GRID,)
+    names = (LAST, *(f"{kind}.png" for kind in kinds))
+    return all((folder.path / name).exists() for name in names)
+
+
+def representative(subject: Subject, start: int) -> Array:
+    """The `start`-th code of data that is extreme on no axis, so that there is room both ways.
+
+    Not the one nearest to the centre: the centre itself is a blurred average of the data.
+    """
+    for margin in (0.1, 0.05, 0.0):
+        low, high = jnp.quantile(subject.starts, jnp.array([margin, 1 - margin]), axis=0)
+        inside = jnp.all((subject.starts >= low) & (subject.starts <= high), axis=1)
+        found = subject.starts[np.asarray(inside)]
+        if 0 <= start < len(found):
+            return found[start]
+    raise ValueError(f"start must be in [0, {len(subject.starts)}), got {start}")
+
+
+def row_labels(folder: Folder, config: Config) -> list[str]:
+    """The potentials' numbers, with the factor that dominates each where that was measured."""
+    numbers = [str(k) for k in range(config.flows.count)]
+    if not (folder.path / METRICS).exists():
+        return numbers
+    with folder.understood(METRICS):
+        rows = folder.read_object(METRICS)["comparison"]
+        own = next(row for row in rows if row["method"] in flow_families.NAMES.values())
+        winners = own.get("winners")
+    return [f"{k}: {winner}" for k, winner in zip(numbers, winners or (), strict=False)] or numbers
+
+
+def landscapes(config: Config, subject: Subject, params: Params, labels: list[str]) -> "Figure":
+    """Each potential over the plane of the two axes along which its flow goes farthest.
+
+    Where there is one axis only, over that.
+    """
+    net, count = network(config), config.flows.count
+    horizon = float(config.flows.horizon)
+    starts = subject.starts[:24]
+    ts = jnp.linspace(0.0, horizon, 21)
+
+    def paths(params: Params) -> Array:
+        field = partial(vector_field(config, subject), params)
+        return jax.vmap(lambda z: flows.integrate(field, z, ts).zs)(starts)
+
+    zs = jax.jit(jax.vmap(paths))(params["potentials"])
+    # In units of half the range of the codes: axes with a few far codes would dwarf the others.
+    centre, half = (subject.low + subject.high) / 2, (subject.high - subject.low) / 2
+    planes, curves, axes = [], [], []
+    for k in range(count):
+        moved = jnp.mean(jnp.abs(zs[k, :, -1] - zs[k, :, 0]) / half, axis=0)
+        farthest = np.argsort(-np.asarray(moved))[:2]
+        basis = jnp.eye(len(centre))[farthest]
+        u = potentials.select(net, params["potentials"], k)
+        planes.append(lambda t, ab, u=u, basis=basis: u(t, centre + ab @ (basis * half)))
+        curves.append((zs[k] - centre) / half @ basis.T)
+        named = "axis" if len(farthest) == 1 else "axes"
+        axes.append(f"{labels[k]} ({named} {', '.join(map(str, farthest))})")
+    dim = len(farthest)
+    where = "axis" if dim == 1 else "plane, through their centre, of the two axes"
+    points = "codes" if has_codes(config, subject) else "draws from the prior"
+    return plots.landscape(
+        planes,
+        origin=jnp.zeros(dim),
+        basis=jnp.eye(dim),
+        extent=1.5,
+        times=[horizon],
+        trajectories=curves,
+        labels=axes,
+        caption=(
+            f"Each potential at time {horizon:g} on the {where} along which its flow goes "
+            f"farthest, in units of half the range of the {points}; flow lines, and trajectories "
+            f"from {'codes of data' if points == 'codes' else points}, projected."
+        ),
+    )
+
+
+def has_codes(config: Config, subject: Subject) -> bool:
+    """Whether traversals start from codes of data, and not from draws."""
+    return subject.vae is not None and config.flows.starts == "posterior"
+
+
+def target(drawing: Drawing) -> Path | None:
+    """The folder to draw into, where it is not the run's, before anything is computed.
+
+    Raises:
+        UsageError: nothing can be written there, or it holds something else than pictures.
+    """
+    if not drawing.to:
+        path = Path(drawing.folder).expanduser().absolute()
+        if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+            raise UsageError(f"{path} cannot be written to; draw elsewhere: --to FOLDER")
+        return None
+    path = Path(drawing.to).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--to {path} is a file, not a folder")
+    if (path / CONFIG).exists():
+        raise UsageError(f"--to {path} is a run folder; choose another")
+    if (outer := run_around(path)) is not None:
+        raise UsageError(f"--to {path} lies in the run folder {outer}; choose another")
+    place = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"--to {path}: no permission to write in {place}")
+    return path
+
+
+def run(drawing: Drawing) -> int | None:
+    """Draw into the run's own folder, or elsewhere."""
+    place = target(drawing)
+    with announced(f"loading the run {drawing.folder}"):
+        config, _, subject, params = load_run(drawing.folder)
+    if place is None:
+        folder, source = open_folder(drawing.folder, config), None
+    else:
+        folder, source = Folder(place), Folder(Path(drawing.folder).expanduser().absolute())
+    start, stretch = drawing.start, drawing.stretch
+    failed = draw(folder, config, subject, params, start=start, stretch=stretch, source=source)
+    return tables.where(folder, failed)

@@ -1,0 +1,1 @@
+"""Many runs over many seeds, and the tables and pictures made of them."""

@@ -1,0 +1,328 @@
+"""The rows of the table of results, as data: a new group is one more entry of `GROUPS`.
+
+A row is a run of an experiment with given flags, or another part of the numbers of such a run.
+Settings that all rows of a group share are written once, so that rows differ in what they compare
+and in nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from experiments.potential_flows.families import NAMES
+
+POTENTIALS = NAMES["potential"]
+
+
+class Row(NamedTuple):
+    """A line of a table."""
+
+    label: str
+    """What it is called; unique in its group."""
+    flags: str = ""
+    """Of the experiment, the preset first."""
+    method: str = ""
+    """Which rows of the run's metrics are meant, where these say of which method they are."""
+    of: str = ""
+    """The label of the row whose run this row's numbers are taken from, instead of an own run."""
+
+
+class Measure(NamedTuple):
+    """A column of a table: a number in a run's metrics.json, or the mean of several."""
+
+    name: str
+    """As the run calls it."""
+    part: str = ""
+    """The part of the metrics that it is in."""
+    where: Mapping[str, Any] = {}
+    """What else the lines of that part must say, to be meant."""
+
+
+class Group(NamedTuple):
+    """Rows that are compared with each other."""
+
+    title: str
+    module: str
+    """The experiment."""
+    rows: tuple[Row, ...]
+    measures: Mapping[str, Measure]
+    """Columns by their heading."""
+    shared: str = ""
+    """Flags of every row, before its own."""
+    generator: str = ""
+    """Experiment and flags of the run whose generator all rows use, if they use one."""
+    home: str = ""
+    """Folder of that run, in the root of all runs."""
+    figure: tuple[str, ...] = ()
+    """Columns that are drawn."""
+    notes: str = ""
+    """What a reader has to know."""
+
+
+LONG, SHORT = {"displacement": "long"}, {"displacement": "short"}
+
+
+def _compared(name: str, where: Mapping[str, Any]) -> Measure:
+    return Measure(name, "comparison", where)
+
+
+VP = {
+    "VP 1%, short": _compared("vp@1%", SHORT),
+    "VP 10%, short": _compared("vp@10%", SHORT),
+    "VP 1%, long": _compared("vp@1%", LONG),
+    "VP 10%, long": _compared("vp@10%", LONG),
+}
+LENGTH = {"length": _compared("length", LONG)}
+RESIDUAL = {"PDE residual": Measure("residual", "potentials")}
+FACTORS = {
+    "factor share": _compared("share", LONG),
+    "factors": _compared("factors", LONG),
+    "sign": _compared("sign", LONG),
+    "valid": _compared("valid", LONG),
+}
+
+SCORES = "--scores.pairs 256 --scores.vp-steps 60 --scores.seeds 2 --scores.starts 64"
+ON_SPRITES = f"demo --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"
+PLAIN = "--weights.sparsity 0 --weights.overlap 0 --weights.inconsistency 0"
+"""What leaves the alignment with axes out of the loss."""
+
+LEARNT = (
+    Row("wave", PLAIN, POTENTIALS),
+    Row("heat", f"{PLAIN} --flows.pde heat", POTENTIALS),
+    Row("Hamilton-Jacobi", f"{PLAIN} --flows.pde hamilton_jacobi", POTENTIALS),
+    Row("Fokker-Planck", f"{PLAIN} --flows.pde fokker_planck", POTENTIALS),
+    Row("potentials, no equation", f"{PLAIN} --flows.pde none", POTENTIALS),
+    Row(
+        "free field",
+        f"{PLAIN} --flows.family field --flows.initial free",
+        NAMES["field"],
+    ),
+    Row("learnt lines", f"{PLAIN} --flows.family linear", NAMES["linear"]),
+    Row(
+        "learnt lines, orthogonal",
+        f"{PLAIN} --flows.family linear --flows.orthogonal",
+        NAMES["linear"],
+    ),
+    Row("RBF warps", f"{PLAIN} --flows.family warp", NAMES["warp"]),
+    Row("ours: wave, aligned in the metric", "", POTENTIALS),
+    Row(
+        "ours: wave on the manifold",
+        f"{PLAIN} --flows.laplacian beltrami",
+        POTENTIALS,
+    ),
+    Row("ours: wave, natural gradient", f"{PLAIN} --flows.gradient natural", POTENTIALS),
+)
+"""Everything that is learnt, under one loss but for the alignment."""
+
+
+def _baselines(others: tuple[str, ...]) -> tuple[Row, ...]:
+    """The rows of all methods: the first one's run measures what needs no learning as well."""
+    first, *rest = LEARNT
+    measuring = first._replace(flags=f"{first.flags} --scores.others --scores.closed-form")
+    return (measuring, *rest, *(Row(name, method=name, of=first.label) for name in others))
+
+
+EQUAL = (
+    "Every traversal is scaled to the same mean length in data space (`length`; what cannot go so "
+    "far ends shorter), then VP is the test accuracy of a classifier that has seen 1% or 10% of "
+    "the image pairs, for displacements of that length and of a quarter of it. VP says how well "
+    "traversals can be told apart, not that they are single factors: directions at random do well. "
+)
+OF_FACTORS = (
+    "`factor share` is the part of the measured change (x, y, size, elongation, each in units of "
+    "its range) that falls on the factor that changes most; `factors`, how many different ones the "
+    "traversals change; `sign`, the share of starting points from which it changes in the more "
+    "common direction; `valid`, that of end images of one whole sprite. "
+)
+TERMS = (
+    "All that is learnt minimises the same terms (naming the traversal, the equation where there "
+    "is one, a wanted pace, staying where codes are); *aligned* adds sparsity, little overlap and "
+    "consistency in the generator's metric. "
+)
+
+ABLATED = ["classification", "residual", "pace", "outside", "sparsity", "overlap", "inconsistency"]
+
+
+LIGHTLY = "--objective.prior standard --objective.transport 0.1 --objective.mismatch 0.001"
+"""A flow that hardly enters the loss, beside an otherwise plain VAE."""
+
+
+def _bounds(data: str, presets: str, sequences: str) -> Group:
+    kinds = {
+        "VAE": "vae",
+        "beta-VAE": "beta-vae",
+        "beta-TC-VAE": "tc-vae",
+        "FactorVAE": "factor-vae",
+        "potential flow, factor known": "flow",
+        "potential flow, standard prior": f"flow {LIGHTLY}",
+        "Hamilton-Jacobi, factor inferred": "hamilton-jacobi",
+        "gradient and solenoidal, unsupervised": "sparse",
+    }
+    return Group(
+        title=f"VAEs trained together with flows on {data}",
+        module="experiments.flow_vae",
+        shared=f"{presets} --training.steps 2000 --scores.images 100 --scores.sequences 20",
+        rows=tuple(Row(name, f"--objective.kind {kind}") for name, kind in kinds.items()),
+        measures={
+            "bound, plain": Measure("iwae_plain"),
+            "bound, transformed": Measure("iwae_transformed"),
+            "bound, a frame of a sequence": Measure("iwae_sequence"),
+            "equivariance error": Measure("equivariance"),
+            "straight directions' error": Measure("equivariance_straight"),
+        },
+        figure=("bound, plain", "bound, transformed", "equivariance error"),
+        notes=(
+            "Importance-weighted bounds (64 samples) of held-out images in nats, larger is better, "
+            "at equal architecture and steps; equivariance error in pixels a frame, smaller is "
+            "better: of the flow, or where there is none of straight directions. In a sequence a "
+            f"flow with a known factor is told which. {sequences}"
+        ),
+    )
+
+
+GUIDED = {
+    "static": "sprites",
+    "standing wave": "swing",
+    "free in time": "sprites --flows.initial free --weights.residual 0",
+    "free in time, wave equation": "sprites --flows.initial free --weights.residual 1",
+    "taught from any time": "segments",
+    "taught from any time, wave equation": "segments --weights.residual 1",
+    "published setting": "published",
+}
+
+
+def _guided() -> tuple[Row, ...]:
+    rows = []
+    for count in (15, 150, 1500):
+        labels = {name: f"{count} sequences, {name}" for name in GUIDED}
+        rows += [
+            Row(labels[name], f"{flags} --sequences.count {count}", method="flow")
+            for name, flags in GUIDED.items()
+        ]
+        line = f"{count} sequences, constant direction"
+        rows.append(Row(line, method="constant direction", of=labels["static"]))
+    return tuple(rows)
+
+
+def _controlled(name: str, factor: str) -> Measure:
+    return Measure(name, "control", {"factor": factor})
+
+
+GROUPS: Mapping[str, Group] = {
+    "baselines-sprites": Group(
+        title="Traversals of one VAE of sprites, at equal length in data space",
+        module="experiments.potential_flows",
+        shared=ON_SPRITES,
+        rows=_baselines(
+            (
+                "random directions",
+                "latent coordinates",
+                "SeFa",
+                "GANSpace",
+                "ICA axes",
+                "re-encoded truth",
+            )
+        ),
+        measures={**FACTORS, **VP, **LENGTH, **RESIDUAL},
+        generator="experiments.train_vae sprites",
+        home="vae-sprites",
+        figure=("factor share", "valid", "VP 10%, short"),
+        notes=EQUAL + OF_FACTORS + TERMS,
+    ),
+    "baselines-mnist": Group(
+        title="Traversals of one VAE of MNIST, at equal length in data space",
+        module="experiments.potential_flows",
+        shared=(
+            f"mnist --training.steps 800 --flows.bank 1024 --scores.length 5 {SCORES} "
+            "--scores.no-others"
+        ),
+        rows=_baselines(("random directions", "latent coordinates", "GANSpace", "ICA axes")),
+        measures={**VP, **LENGTH, **RESIDUAL},
+        generator="experiments.train_vae mnist",
+        home="vae-mnist",
+        figure=("VP 1%, short", "VP 10%, short"),
+        notes=EQUAL + TERMS,
+    ),
+    "baselines-sngan": Group(
+        title="Traversals of one SNGAN of MNIST, at equal length in data space",
+        module="experiments.potential_flows",
+        shared=f"gan --training.steps 500 --scores.length 8 {SCORES} --scores.no-others",
+        rows=_baselines(
+            ("random directions", "latent coordinates", "SeFa", "GANSpace", "most visible axes")
+        ),
+        measures={**VP, **LENGTH, **RESIDUAL},
+        generator="experiments.train_gan mnist",
+        home="sngan-mnist",
+        figure=("VP 1%, short", "VP 10%, short"),
+        notes=EQUAL + TERMS,
+    ),
+    "ablation-sprites": Group(
+        title="Each term of the loss left out, on the VAE of sprites",
+        module="experiments.potential_flows",
+        shared=ON_SPRITES,
+        rows=(
+            Row("all terms", "", POTENTIALS),
+            *(Row(f"no {name}", f"--weights.{name} 0", POTENTIALS) for name in ABLATED),
+            Row(
+                "initial condition as a loss",
+                "--flows.initial free",
+                POTENTIALS,
+            ),
+            Row("no initial condition", "--flows.initial free --weights.initial 0", POTENTIALS),
+            Row("no time", "--flows.initial static", POTENTIALS),
+            Row("row sums for the Laplacian", "--flows.laplacian row-sum", POTENTIALS),
+            Row(
+                "published terms",
+                f"{PLAIN} --weights.pace 0 --weights.outside 0 --weights.stillness 1 "
+                "--weights.residual 1 --flows.initial free",
+                POTENTIALS,
+            ),
+            Row(
+                "published terms, row sums",
+                f"{PLAIN} --weights.pace 0 --weights.outside 0 --weights.stillness 1 "
+                "--weights.residual 1 --flows.initial free --flows.laplacian row-sum",
+                POTENTIALS,
+            ),
+        ),
+        measures={
+            **FACTORS,
+            "VP 10%, short": VP["VP 10%, short"],
+            **LENGTH,
+            **RESIDUAL,
+        },
+        generator="experiments.train_vae sprites",
+        home="vae-sprites",
+        figure=("factor share", "valid", "PDE residual"),
+        notes=(
+            OF_FACTORS + "`PDE residual` is that of the equation with a true Laplacian, relative "
+            "to its terms (1: they have nothing to do with each other), also for potentials that "
+            "were trained on the row sums of the Hessian, as published code has it."
+        ),
+    ),
+    "joint-mnist": _bounds("MNIST", "mnist", "Scale, rotation and hue of red digits."),
+    "joint-sprites": _bounds(
+        "sprites", "sprites", "x, y, orientation, scale and shape of rendered sprites."
+    ),
+    "guided-sprites": Group(
+        title="Flows guided by known factors of sprites",
+        module="experiments.guided",
+        rows=_guided(),
+        measures={
+            "R2 of x": _controlled("r2", "x"),
+            "R2 of y": _controlled("r2", "y"),
+            "R2 of scale": _controlled("r2", "scale"),
+            "leakage": Measure("leakage", "control"),
+            "over that of constant directions": Measure("relative_leakage", "summary"),
+            "error": Measure("error", "control"),
+            "error at twice the time": Measure("far_error", "control"),
+        },
+        generator="experiments.train_vae sprites",
+        home="vae-sprites",
+        figure=("leakage", "error at twice the time"),
+        notes=(
+            "R2 is between the asked and the measured change; leakage is the change of the worst "
+            "other factor as a share of the change asked for, each in units of its range; errors "
+            "are mean absolute ones in units of the range, at the trained time and at twice that. "
+            "Leakage and errors are means over x, y and scale."
+        ),
+    ),
+}

@@ -1,0 +1,128 @@
+"""The table of results as a page: mean and deviation over seeds, figures, and commands."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.results.groups import GROUPS, Group
+from experiments.runtime.cli import UsageError
+from experiments.runtime.run_dir import Folder, read_object, understood
+from latent_flows import plots
+
+PAGE = "RESULTS.md"
+INTRODUCTION = """\
+# Results
+
+Mean and deviation (of a sample) over seeds. Each group is run again by
+`python -m experiments.table run GROUP`, and this page made by `python -m experiments.table render`;
+both go on from what is there. The numbers of each seed are in `GROUP.json`."""
+
+
+def spread(numbers: Sequence[float]) -> str:
+    """Mean and deviation, to two digits of the deviation; of a single number four digits.
+
+    >>> spread([0.5, 0.7]), spread([0.5]), spread([])
+    ('0.60 ± 0.14', '0.5', '-')
+    """
+    if not numbers:
+        return "-"
+    mean = float(np.mean(numbers))
+    if len(numbers) == 1:
+        return f"{mean:.4g}"
+    deviation = float(np.std(numbers, ddof=1))
+    size = deviation if deviation > 0 else abs(mean) / 1000
+    digits = 2 if size == 0 else int(np.clip(1 - np.floor(np.log10(size)), 0, 4))
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
+def by_row(group: Group, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The entries of each row that has any, in the order of the group; former rows come last."""
+    labels = [*(row.label for row in group.rows), *(entry["label"] for entry in entries)]
+    found = {
+        label: [entry for entry in entries if entry["label"] == label]
+        for label in dict.fromkeys(labels)
+    }
+    return {label: own for label, own in found.items() if own}
+
+
+def column(entries: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """The numbers of a column over the seeds that have one."""
+    return [entry["values"][name] for entry in entries if name in entry["values"]]
+
+
+def seeds(entries: Sequence[Mapping[str, Any]]) -> str:
+    """How many seeds there are, and what became of those that have no numbers.
+
+    >>> seeds([{"status": "done"}, {"status": "diverged"}])
+    '1 (and 1 diverged)'
+    """
+    lost = sum(entry["status"] == "diverged" for entry in entries)
+    return f"{len(entries) - lost}" + (f" (and {lost} diverged)" if lost else "")
+
+
+def table(group: Group, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The rows as lines of Markdown; a column that no row has a number for is left out."""
+    columns = [
+        name for name in group.measures if any(column(entries, name) for entries in rows.values())
+    ]
+    lines = [
+        "| " + " | ".join(["", *columns, "seeds"]) + " |",
+        "|" + "---|" * (len(columns) + 2),
+    ]
+    for label, entries in rows.items():
+        cells = [spread(column(entries, name)) for name in columns]
+        lines.append("| " + " | ".join([label, *cells, seeds(entries)]) + " |")
+    return lines
+
+
+def commands(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The command of the first seed of each row, and why others diverged."""
+    lines = ["<details><summary>The command of each row, first seed</summary>", ""]
+    for label, entries in rows.items():
+        lines.append(f"- {label}: `{entries[0]['command']}`")
+        lines += [
+            f"  - seed {entry['seed']} diverged: {entry.get('message', '')}"
+            for entry in entries
+            if entry["status"] == "diverged"
+        ]
+    return [*lines, "", "</details>"]
+
+
+def render(results: str) -> list[Path]:
+    """Write the page and the figures.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: there are no numbers.
+    """
+    path = Path(results).expanduser().absolute()
+    folder, page, written = Folder(path), [INTRODUCTION], []
+    for name, group in GROUPS.items():
+        if not (path / f"{name}.json").exists():
+            continue
+        with understood(path / f"{name}.json"):
+            rows = by_row(group, read_object(path / f"{name}.json")["entries"])
+        if not rows:
+            continue
+        page += ["", f"## {group.title}", "", group.notes.strip(), "", *table(group, rows)]
+        drawn = [c for c in group.figure if any(column(entries, c) for entries in rows.values())]
+        if drawn:
+            figure = plots.dots(
+                {c: [column(entries, c) for entries in rows.values()] for c in drawn},
+                labels=[*rows],
+                caption=f"{group.title}. Small: one seed each; large: mean and deviation.",
+            )
+            folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
+            written.append(path / f"{name}.png")
+            page += ["", f"![{group.title}]({name}.png)"]
+        page += ["", f"`python -m experiments.table run {name}`", "", *commands(rows)]
+    if len(page) == 1:
+        raise UsageError(
+            f"{path} has no numbers of any group; python -m experiments.table run GROUP makes them"
+        )
+    folder.write_bytes(PAGE, ("\n".join(page) + "\n").encode())
+    return [path / PAGE, *written]

@@ -1,0 +1,312 @@
+"""Run every method of the project side by side, group by group, and render the table of results.
+
+`run GROUP ...` runs each row with each seed in its own folder and keeps the numbers of what is
+finished in RESULTS/GROUP.json; `render` makes RESULTS/RESULTS.md and the figures of them. Rows that
+are finished are not run again, and a seed that diverges is kept as such.
+"""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from experiments.results import page as table_page
+from experiments.results.groups import GROUPS, Group, Measure, Row
+from experiments.runtime.cli import Failure, UsageError, is_of_the_disk
+from experiments.runtime.run_dir import Folder, read_object, run_around, understood
+from latent_flows._validation import choose
+
+METRICS = "metrics.json"
+Entry = dict[str, Any]
+"""Of one row and seed: label, seed, command, status, values by column, message."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run groups of rows."""
+
+    groups: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Groups: baselines-sprites, baselines-mnist, baselines-sngan, ablation-sprites, joint-mnist,
+    joint-sprites, guided-sprites."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of every row."""
+    rows: tuple[str, ...] = ()
+    """Labels of the rows to run; none: all."""
+    root: str = "runs/table"
+    """Folder of the runs."""
+    generator: str = ""
+    """Run folder whose generator to use; empty: the group's own, which is trained first."""
+    results: str = "docs/results"
+    """Folder for the numbers."""
+    again: bool = False
+    """Run again what has diverged."""
+
+    def is_kept(self) -> bool:
+        """Whether a row is finished, or has a checkpoint to go on from."""
+        return any(
+            (Path(self.results) / f"{name}.json").exists()
+            or any((Path(self.root) / name).glob("*/checkpoints/*/[0-9]*"))
+            for name in self.groups
+        )
+
+
+@dataclass(frozen=True)
+class Render:
+    """Make the page and the figures of all numbers that there are."""
+
+    results: str = "docs/results"
+    """Folder of the numbers, and for what is made of them."""
+
+
+PRESETS: dict[str, tuple[str, Any]] = {
+    "run": ("run the rows of groups: run GROUP ... --seeds 0 1 2", Run(groups=())),
+    "render": ("make RESULTS.md and the figures of what was run", Render()),
+}
+
+
+class Job(NamedTuple):
+    """A run of one row with one seed."""
+
+    label: str
+    seed: int
+    folder: Path
+    command: list[str]
+    """From `python` on."""
+
+
+def arguments(module: str, flags: str, folder: Path, seed: int, generator: str) -> list[str]:
+    """The command of a run.
+
+    >>> arguments("experiments.x", "small --a 1", Path("runs/x"), 2, "")
+    ['python', '-m', 'experiments.x', 'small', '--a', '1', '--seed', '2', '--run', 'runs/x']
+    """
+    given = ["--generator", generator] if generator else []
+    words = [*shlex.split(flags), *given, "--seed", str(seed), "--run", folder.as_posix()]
+    return ["python", "-m", module, *words]
+
+
+def slug(label: str) -> str:
+    """A label as the name of a folder.
+
+    >>> slug("ours: wave, natural gradient")
+    'ours-wave-natural-gradient'
+    """
+    kept = "".join(letter if letter.isalnum() else " " for letter in label)
+    return "-".join(kept.split())
+
+
+def jobs(config: Run, name: str) -> Iterator[Job]:
+    """The runs of a group, seed by seed, so that one seed of all rows is there first."""
+    group = GROUPS[name]
+    generator = config.generator or (f"{config.root}/{group.home}" if group.home else "")
+    for seed in config.seeds:
+        for row in group.rows:
+            if row.of or (config.rows and row.label not in config.rows):
+                continue
+            folder = Path(config.root) / name / f"{slug(row.label)}-{seed}"
+            flags = f"{group.shared} {row.flags}"
+            used = generator if group.home else ""
+            yield Job(row.label, seed, folder, arguments(group.module, flags, folder, seed, used))
+
+
+def find(metrics: Mapping[str, Any], measure: Measure, method: str) -> float | None:
+    """The number of a column in a run's metrics, or None where the run has no such number.
+
+    Args:
+        metrics: what the run wrote.
+        measure: what is looked for.
+        method: of the lines that say of which method they are, which are meant.
+
+    Returns:
+        The mean over the lines that fit, and over each of a list of numbers.
+
+    >>> lines = {"rows": [{"method": "a", "share": 0.5}, {"method": "b", "share": [1.0, 3.0]}]}
+    >>> find(lines, Measure("share", "rows"), "b"), find(lines, Measure("loss"), "b")
+    (2.0, None)
+    """
+    part = metrics.get(measure.part) if measure.part else metrics
+    lines = part if isinstance(part, list) else [part or {}]
+    numbers: list[Any] = []
+    for line in lines:
+        if any(line.get(key) != value for key, value in measure.where.items()):
+            continue
+        if method and line.get("method", method) != method:
+            continue
+        value = line.get(measure.name)
+        numbers += value if isinstance(value, list) else [value]
+    if not numbers or not all(_is_number(number) for number in numbers):
+        return None
+    return float(np.mean(numbers))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def values(group: Group, row: Row, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of one row of the table, by column.
+
+    What a run says of itself alone is left out of the rows of others that it has measured as well.
+    """
+    found = {
+        column: find(metrics, measure, row.method)
+        for column, measure in group.measures.items()
+        if not (row.of and isinstance(metrics.get(measure.part), Mapping))
+    }
+    return {column: number for column, number in found.items() if number is not None}
+
+
+def run_job(job: Job) -> tuple[str, str]:
+    """Run a row, with what it prints in a file beside its folder.
+
+    Returns:
+        `done`, or `diverged` and why.
+
+    Raises:
+        UsageError: the run was refused.
+        Failure: it stopped for a reason that does not lie in the row.
+    """
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    log = job.folder.with_suffix(".log")
+    words = [sys.executable, *job.command[1:]]
+    with open(log, "ab") as file:
+        code, stderr = _finish(subprocess.Popen(words, stdout=file, stderr=subprocess.PIPE))
+        file.write(stderr)
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else f"exit code {code}"
+    if code == 0:
+        return "done", ""
+    if code == 1 and last.startswith("error: ") and not is_of_the_disk(last):
+        return "diverged", last.removeprefix("error: ")
+    kind = UsageError if code == 2 else Failure
+    raise kind(f"{job.label}, seed {job.seed}: {last.removeprefix('error: ')} (see {log})")
+
+
+def results_in(results: str) -> Path:
+    """The folder for numbers and pages, if it is no run's and no file.
+
+    Raises:
+        UsageError: it is.
+    """
+    path = Path(results).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--results {results} is a file, not a folder")
+    if (outer := run_around(path / "any")) is not None:
+        raise UsageError(f"--results {results} lies in the run folder {outer}; choose another")
+    return path
+
+
+def _finish(process: "subprocess.Popen[bytes]") -> tuple[int, bytes]:
+    """Waits for a run; one that this process is stopped in is stopped, and saves its last step."""
+    try:
+        _, stderr = process.communicate()
+    except KeyboardInterrupt:
+        # It may have had Ctrl-C itself, of which a second one would stop it before it has saved.
+        process.terminate()
+        process.wait()
+        raise
+    return process.returncode, stderr
+
+
+class Store:
+    """The numbers of a group, in a file that is whole at any moment."""
+
+    def __init__(self, results: str, name: str):
+        self._folder, self._file = Folder(results_in(results)), f"{name}.json"
+        path = self._folder.path / self._file
+        self.entries: dict[tuple[str, int], Entry] = {}
+        if path.exists():
+            with understood(path):
+                self.entries = {(e["label"], e["seed"]): e for e in read_object(path)["entries"]}
+
+    def put(self, entry: Entry) -> None:
+        """Keep an entry, in place of an older one of the same row and seed."""
+        self.entries[entry["label"], entry["seed"]] = entry
+        self._folder.write_json(self._file, {"entries": list(self.entries.values())})
+
+    def status(self, job: Job) -> str:
+        """What is known of a job: nothing if it was run by another command."""
+        kept = self.entries.get((job.label, job.seed), {})
+        return str(kept.get("status", "")) if kept.get("command") == shlex.join(job.command) else ""
+
+
+def keep(store: Store, name: str, job: Job, status: str, message: str) -> None:
+    """Put what came of a run into the store: its own row, and those that are taken from it."""
+    group = GROUPS[name]
+    path = job.folder / METRICS
+    metrics = read_object(path) if status == "done" else {}
+    for row in group.rows:
+        if job.label not in (row.label, row.of):
+            continue
+        entry: Entry = {
+            "label": row.label,
+            "seed": job.seed,
+            "command": shlex.join(job.command),
+            "status": status,
+            "values": {k: float(f"{v:.5g}") for k, v in values(group, row, metrics).items()},
+        }
+        store.put(entry | ({"message": message} if message else {}))
+
+
+def train_generator(config: Run, name: str) -> None:
+    """Make the generator of a group, unless it is there or another one is given.
+
+    Raises:
+        Failure: its training failed.
+    """
+    group = GROUPS[name]
+    if not group.home or config.generator:
+        return
+    folder = Path(config.root) / group.home
+    if (folder / METRICS).exists():
+        return
+    module, flags = group.generator.split(" ", 1)
+    print(f"{name}: training the generator in {folder}", flush=True)
+    status, message = run_job(Job("generator", 0, folder, arguments(module, flags, folder, 0, "")))
+    if status != "done":
+        raise Failure(f"the generator of {name}: {message}")
+
+
+def run_groups(config: Run) -> None:
+    """Run what is not finished, one run after the other."""
+    if not config.groups:
+        raise UsageError(f"name at least one group of {', '.join(GROUPS)}")
+    for name in config.groups:
+        group = choose("group", name, GROUPS)
+        for label in config.rows:
+            choose(f"row of {name}", label, {row.label: row for row in group.rows if not row.of})
+    for name in config.groups:
+        store = Store(config.results, name)
+        todo = [*jobs(config, name)]
+        for place, job in enumerate(todo, 1):
+            status = store.status(job)
+            if status == "done" or (status == "diverged" and not config.again):
+                continue
+            where = f"{name}, {place} of {len(todo)}: {job.label}, seed {job.seed}"
+            begun = time.monotonic()
+            message = ""
+            if (job.folder / METRICS).exists():
+                status = "done"
+            else:
+                train_generator(config, name)
+                print(f"{where} ...", flush=True)
+                status, message = run_job(job)
+            keep(store, name, job, status, message)
+            took = time.monotonic() - begun
+            print(f"{where}: {status} in {took:.0f} s{message and ': '}{message}", flush=True)
+
+
+def run(config: Run | Render) -> None:
+    """Run rows, or render what was run."""
+    if isinstance(config, Render):
+        for path in table_page.render(str(results_in(config.results))):
+            print(path)
+    else:
+        run_groups(config)

@@ -1,0 +1,1 @@
+"""Machinery that every experiment shares; it knows no paper, no data set, no generator."""

@@ -1,0 +1,144 @@
+"""A run that goes on for longer than it was made for: what that allows, and what it makes stale.
+
+A configuration says in `PHASES` which of its settings train which phases, in their order, of which
+each is made from those before it.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from experiments.runtime.cli import UsageError
+
+Phases: TypeAlias = Mapping[str, tuple[str, ...]]
+"""The phases that each setting of a `Training` trains, by its name."""
+ALONE = ("classifier",)
+"""Phases that are made of the data alone, whatever was trained before them."""
+KEPT = ("config.json", "metrics.jsonl")
+"""Files of a run that hold more than what was made of its phases."""
+SCORED = "metrics.json"
+STALE = ".partial-"
+"""How the names of what is being removed begin, which the next run removes in any case."""
+
+
+class Reached(NamedTuple):
+    """Where a phase is."""
+
+    done: int
+    """Steps taken."""
+    rows: int
+    """The step before which rows of metrics are those that a longer run writes too: the last one
+    of a finished run may be there because it was the last."""
+
+
+class Extension(NamedTuple):
+    """What changes when a run goes on."""
+
+    longer: Mapping[str, Reached]
+    """Phases that go on."""
+    stale: tuple[str, ...]
+    """Phases that are made from these, and so are trained anew."""
+
+
+def planned(
+    path: Path, kind: type, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Extension | None:
+    """What it takes to go on with a run under settings that differ in numbers of steps alone.
+
+    Args:
+        path: the run folder.
+        kind: the configuration's class.
+        old: settings that the run was made with, by their dotted names.
+        new: settings that are asked for.
+
+    Returns:
+        The plan, or None where other settings differ as well, or a phase that is not trained here.
+
+    Raises:
+        UsageError: the phase has taken so many steps already, or its step size falls towards the
+            end that it had.
+    """
+    phases: Phases = getattr(kind, "PHASES", {})
+    names = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    steps = {f"{setting}.steps" for setting in phases}
+    if not steps.issuperset(names) or not {*old}.issuperset(names):
+        return None
+    if new.get("generator") and "vae_training.steps" in names:
+        return None  # it has been trained further where it is
+    longer: dict[str, Reached] = {}
+    stale: list[str] = []
+    for setting, its in phases.items():
+        changed, follows = f"{setting}.steps" in names, bool(longer)
+        for phase in its:
+            done = _done(path, phase)
+            if follows and phase not in ALONE:
+                stale += [phase] if done else []
+            elif changed and done:
+                _check(path, setting, phase, done, old, new)
+                is_last = done == old[f"{setting}.steps"]
+                is_extra = is_last and (done - 1) % old[f"{setting}.log_every"]
+                longer[phase] = Reached(done, done - 1 if is_extra else done)
+    return Extension(longer, tuple(stale))
+
+
+def _done(path: Path, phase: str) -> int:
+    steps = (path / "checkpoints" / phase).glob("*")
+    return max((int(step.name) for step in steps if step.name.isdigit()), default=0)
+
+
+def _check(
+    path: Path,
+    setting: str,
+    phase: str,
+    done: int,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+) -> None:
+    before, steps = old[f"{setting}.steps"], new[f"{setting}.steps"]
+    flag = f"--{setting.replace('_', '-')}"
+    if steps <= done:
+        raise UsageError(
+            f"{path}: {phase!r} has taken {done} of its {before} steps already, so it cannot end "
+            f"at {flag}.steps {steps}; ask for more, or choose another --run"
+        )
+    if new[f"{setting}.decay"] != "none":
+        raise UsageError(
+            f"{path}: {phase!r} cannot go on to {flag}.steps {steps}: its step size falls along a "
+            f"{new[f'{setting}.decay']} to zero at step {before}, and in a run of {steps} steps "
+            f"would be another from the start; choose another --run, or {flag}.decay none in one"
+        )
+
+
+def carry_out(path: Path, plan: Extension, forget: Callable[[str, int], None]) -> None:
+    """Removes what was made of phases that go on, for it to be made anew.
+
+    What is made last goes first: wherever this is stopped, the folder is that of a run of the old
+    settings that has not got to its end.
+
+    Args:
+        path: the run folder.
+        plan: from `planned`.
+        forget: takes the rows of a phase out of `metrics.jsonl`, from a step on.
+    """
+    if plan.longer:
+        pictures = [*path.glob("*.png"), *path.glob("*.gif")]
+        results = [
+            file
+            for folder in (path, *filter(Path.is_dir, path.iterdir()))
+            for file in folder.glob("*.json")
+            if file.name not in (*KEPT, SCORED) or folder != path
+        ]
+        for file in (*pictures, path / SCORED, *results):
+            file.unlink(missing_ok=True)
+    for phase in reversed(plan.stale):
+        for home in ("tensorboard", "checkpoints"):
+            if (old := path / home / phase).exists():
+                # Renamed first: half a checkpoint would be a damaged one.
+                away = path / f"{STALE}{home}-{phase}"
+                shutil.rmtree(away, ignore_errors=True)
+                old.rename(away)
+                shutil.rmtree(away)
+        forget(phase, 0)
+    for phase, reached in plan.longer.items():
+        forget(phase, reached.rows)

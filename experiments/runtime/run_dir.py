@@ -1,0 +1,606 @@
+"""The run folder: the one place a run writes to, written so that a kill leaves no half file."""
+
+import contextlib
+import dataclasses
+import enum
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from experiments.runtime import extension, interrupts, multihost
+from experiments.runtime.announcements import announced
+from experiments.runtime.cli import UsageError, disk_trouble, module_name
+from latent_flows._validation import choose
+
+Config = TypeVar("Config")
+Timed: TypeAlias = tuple[Any, Mapping[str, float]]
+"""What was computed, and seconds by the name of what took them."""
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+TIMES = "times.json"
+PARTIAL = ".partial-"
+FOLDERS = ("checkpoints", "tensorboard")
+"""What a run keeps in folders of these names."""
+WRITTEN = (".json", ".jsonl", ".png", ".gif")
+"""Suffixes of the files that runs write."""
+PASSING = ("run", "measure")
+"""Fields of a configuration that do not say what a run is: where it is, and how far it goes now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """An open run folder. It belongs to this process for as long as the object lives."""
+
+    path: Path
+    """Where the folder is."""
+
+    @contextlib.contextmanager
+    def atomic(self, name: str) -> Iterator[Path]:
+        """Gives a temporary path to write, and moves it to `name` when the block ends well.
+
+        The temporary file lies in the same folder and has the same suffix, so that writers that
+        look at the suffix work.
+        """
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=target.parent, prefix=PARTIAL, suffix=target.suffix
+        )
+        os.close(handle)
+        try:
+            yield Path(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file, whole or not at all."""
+        with self.atomic(name) as path:
+            path.write_bytes(content)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file, whole or not at all; a number that is not finite becomes null."""
+        self.write_bytes(name, (json.dumps(self._plain(name, value), indent=2) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """Reads a JSON file of this folder.
+
+        Raises:
+            UsageError: the file is missing or is no JSON.
+        """
+        return read_json(self.path / name)
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """Reads a JSON file of this folder that holds one object.
+
+        Raises:
+            UsageError: the file is missing, or holds anything else.
+        """
+        return read_object(self.path / name)
+
+    def remember(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The content of `name.json`, computed and written first if it is not there yet.
+
+        An evaluation made of such parts goes on where it was stopped.
+        """
+        file = name if name.endswith(".json") else f"{name}.json"
+        if not (self.path / file).exists():
+            with announced(f"computing {file}"):
+                self.write_json(file, compute())
+        return self.read_json(file)
+
+    def remember_timed(
+        self, name: str, compute: Callable[[], Timed]
+    ) -> tuple[Any, dict[str, float]]:
+        """As `remember`, of something whose times are noted in `times.json`.
+
+        Returns:
+            The content of `name.json`, and the times, if they are known.
+        """
+
+        def timed() -> Any:
+            made, seconds = compute()
+            self.keep_times(name, seconds)
+            return made
+
+        return self.remember(name, timed), self.times(name)
+
+    @contextlib.contextmanager
+    def understood(self, name: str) -> Iterator[None]:
+        """Around the use of what a JSON file of this folder holds; see `understood`."""
+        with understood(self.path / (name if name.endswith(".json") else f"{name}.json")):
+            yield
+
+    def keep_times(self, name: str, seconds: Mapping[str, float]) -> None:
+        """Notes in `times.json` how long something took: the one thing that no run repeats."""
+        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
+        self.write_json(TIMES, {**known, name: dict(seconds)})
+
+    def times(self, name: str) -> dict[str, float]:
+        """What `keep_times` noted; empty where it was not noted, or the file is gone."""
+        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
+        found = known.get(name)
+        return {k: v for k, v in found.items() if _is(float, v)} if isinstance(found, dict) else {}
+
+    def append_rows(self, phase: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends rows to `metrics.jsonl`, each marked with the phase, and waits for the disk."""
+        lines = [json.dumps(self._plain(METRICS, {"phase": phase, **row})) + "\n" for row in rows]
+        if lines:
+            with open(self.path / METRICS, "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def truncate_rows(self, phase: str, step: int) -> None:
+        """Drops the rows of a phase from a step on, and a last line that was not finished."""
+        path = self.path / METRICS
+        if not path.exists():
+            return
+        content = path.read_bytes()
+        kept = [line for line in content.splitlines(keepends=True) if _keeps(line, phase, step)]
+        if b"".join(kept) != content:
+            self.write_bytes(METRICS, b"".join(kept))
+
+    def rows(self, phase: str | None = None) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`, of one phase or of all; what is no row is left out."""
+        path = self.path / METRICS
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        rows = [_row(line) for line in lines]
+        if bad := [number for number, row in enumerate(rows, 1) if row is None]:
+            which = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+            print(
+                f"warning: {path}: no row of numbers in line {which}, which is left out",
+                file=sys.stderr,
+                flush=True,
+            )
+        return [row for row in rows if row is not None and phase in (None, row["phase"])]
+
+    def _plain(self, name: str, value: Any) -> Any:
+        lost: list[str] = []
+        plain = jsonable(value, lost)
+        if lost:
+            print(
+                f"warning: {self.path / name}: not finite, written as null: {', '.join(lost[:10])}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return plain
+
+
+def open_folder(path: str | Path, config: Any) -> Folder:
+    """Opens the run folder of a configuration, new or begun by an earlier run of the same one.
+
+    Of several processes the first opens it, and each of the others a copy of its own to write to.
+
+    Args:
+        path: where it is or shall be. A field `run` of the configuration, which holds this path,
+            is not part of what makes two configurations differ, so a folder can be moved.
+        config: the experiment's configuration, a dataclass.
+
+    Raises:
+        UsageError: the folder holds another configuration (the message lists the fields that
+            differ), holds something else, or is used by another process.
+    """
+    path = Path(path).expanduser().absolute()
+    opened = multihost.together(lambda: _open(path, config))
+    folder = Folder(multihost.private_copy(path)) if opened is None else opened
+    # Nobody writes to the folder before all have their copy.
+    multihost.together(lambda: None)
+    return folder
+
+
+def _open(path: Path, config: Any) -> Folder:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file, not a folder; choose another --run")
+    if (outer := run_around(path)) is not None:
+        raise UsageError(f"{path} lies inside the run folder {outer}; choose another --run")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if disk_trouble(error):
+            raise
+        raise UsageError(f"cannot make {path} ({error.strerror}); choose another --run") from None
+    foreign = [child.name for child in path.iterdir() if not child.name.startswith(".")]
+    if foreign and not (path / CONFIG).exists():
+        raise UsageError(
+            f"{path} is not empty and holds no {CONFIG}, so it is no run folder; "
+            "choose another --run"
+        )
+    folder = Folder(path)
+    _check_kinds(path)
+    _lock(folder)
+    for left_over in [*path.rglob(f"{PARTIAL}*")]:
+        if left_over.is_file():
+            left_over.unlink()
+        elif left_over.parent == path:
+            shutil.rmtree(left_over)
+    settings = _lasting(jsonable(config))
+    if (path / CONFIG).exists():
+        _compare(folder, type(config), settings)
+    else:
+        content = {
+            "experiment": module_name(type(config)),
+            "version": _version(),
+            "config": settings,
+        }
+        folder.write_json(CONFIG, content)
+    return folder
+
+
+def _check_kinds(path: Path) -> None:
+    """Whether what should be a file of a run is one, and what should be a folder."""
+    for name in (CONFIG, METRICS, TIMES, "metrics.json", ".lock"):
+        if (path / name).is_dir():
+            raise UsageError(
+                f"{path / name} is a folder where a run keeps a file; remove it or choose "
+                "another --run"
+            )
+    for name in FOLDERS:
+        if (path / name).exists() and not (path / name).is_dir():
+            raise UsageError(
+                f"{path / name} is a file where a run keeps a folder; remove it or choose "
+                "another --run"
+            )
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What the `config.json` of a run folder holds: experiment, version and config.
+
+    Raises:
+        UsageError: there is no run folder, or its `config.json` is not one.
+    """
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a run folder")
+    file = folder / CONFIG
+    found = read_object(file)
+    if not _is_header(found):
+        raise UsageError(
+            f"{file} is damaged or no run's: it has no experiment with settings; restore it or "
+            "choose another run folder"
+        )
+    return {"config": {}, **found}
+
+
+def _is_header(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("experiment"), str)
+        and isinstance(found.get("config", {}), dict)
+    )
+
+
+def run_around(path: Path) -> Path | None:
+    """The run folder that a path lies in, below its top, or None."""
+    for folder in path.expanduser().absolute().parent.resolve().joinpath(path.name).parents:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            file = folder / CONFIG
+            if file.is_file() and _is_header(json.loads(file.read_text(encoding="utf-8"))):
+                return folder
+    return None
+
+
+def writable(name: str, flag: str) -> Path:
+    """The place of a file that a user wants written, if that harms nothing.
+
+    Args:
+        name: where the file shall be.
+        flag: that named it, for the message.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        UsageError: it is a folder, or lies in one that does not exist, or is what a run owns: a
+            file of the kinds that runs write in their folders, or anything in a folder below them.
+    """
+    path = Path(name).expanduser().absolute()
+    if path.is_dir():
+        raise UsageError(f"{flag} {name} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag} {name} lies in a folder that does not exist")
+    # The file itself may be a link, which is replaced; the folders on the way are followed.
+    target = path.parent.resolve() / path.name
+    outer = run_around(target)
+    owned = path.suffix.lower() in WRITTEN or path.name.startswith(".")
+    if outer is not None and (owned or outer != target.parent):
+        raise UsageError(
+            f"{flag} {name} is a place that the run in {outer} keeps for itself; choose another"
+        )
+    return path
+
+
+def made_by(path: str | Path) -> str:
+    """The module of the configuration that a run folder was made with.
+
+    Raises:
+        UsageError: there is no run folder.
+    """
+    return read_header(path)["experiment"]
+
+
+def read_config(path: str | Path, kind: type[Config]) -> Config:
+    """The configuration that a run folder was made with.
+
+    Args:
+        path: the run folder.
+        kind: the dataclass that the experiment's flags were parsed into.
+
+    Raises:
+        UsageError: there is no run folder, it belongs to another experiment or to a version
+            with other settings, or a setting has a value that it cannot have.
+    """
+    folder = Path(path).expanduser().absolute()
+    found = read_header(folder)
+    wanted = module_name(kind)
+    if found["experiment"] != wanted:
+        raise UsageError(f"{folder} holds a run of {found['experiment']}, not of {wanted}")
+    try:
+        return _revive(kind, {**found["config"], "run": str(path)})
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise UsageError(
+            f"{folder / CONFIG} is damaged or of another version of {wanted}: {error}"
+        ) from None
+
+
+def _revive(kind: Any, value: Any, name: str = "") -> Any:
+    """The inverse of `jsonable` for dataclasses of numbers, texts, tuples and dataclasses.
+
+    Raises:
+        ValueError: a value of another type than its field's; the message names the field.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _revive(inner[0], value, name)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {_shown(value)}, not settings by name")
+        types = get_type_hints(kind, include_extras=True)
+        for key in value:
+            choose("setting", key, dict.fromkeys(types))
+        return kind(
+            **{key: _revive(types[key], child, _below(name, key)) for key, child in value.items()}
+        )
+    several = origin is tuple and isinstance(value, list)
+    if several and inner[1:] == (...,):
+        inner = (inner[0],) * len(value)
+    if several and len(inner) == len(value):
+        pairs = zip(inner, value, strict=True)
+        return tuple(_revive(k, v, _below(name, i)) for i, (k, v) in enumerate(pairs))
+    if origin is tuple or not _is(kind, value):
+        raise ValueError(f"{name} is {_shown(value)}, expected {_described(kind)}")
+    return value
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a value that JSON holds is of a type: None, bool, int, float, str, or a choice."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is(one, value) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return isinstance(value, str | int | bool) and value in get_args(kind)
+    if kind is float:
+        return (_is(int, value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is None or kind is type(None):
+        return value is None
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _below(name: str, key: Any) -> str:
+    return f"{name}.{key}".lstrip(".")
+
+
+def _described(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def jsonable(value: Any, lost: list[str] | None = None, name: str = "") -> Any:
+    """A value as JSON can hold it: dataclasses as objects, arrays as lists, NaN as null.
+
+    Args:
+        value: dataclasses, mappings, sequences, arrays, paths, enums and numbers, nested.
+        lost: if given, collects the names of the numbers that became null.
+        name: the name of `value` itself in that list.
+
+    >>> lost = []
+    >>> jsonable({"a": (1, float("nan")), "b": np.ones(2)}, lost), lost
+    ({'a': [1, None], 'b': [1.0, 1.0]}, ['a.1'])
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif hasattr(value, "tolist"):
+        value = np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v, lost, f"{name}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [jsonable(v, lost, f"{name}.{i}".lstrip(".")) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        if lost is not None:
+            lost.append(name)
+        return None
+    if isinstance(value, enum.Enum):
+        return value.name
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _compare(folder: Folder, kind: type, settings: Mapping[str, Any]) -> None:
+    found = read_header(folder.path)
+    kept = found["config"]
+    with contextlib.suppress(TypeError, ValueError, KeyError, OverflowError):
+        # A setting that did not exist yet when the run was made had its default. Where the flags
+        # depend on the preset, settings are compared as they are.
+        kept = _lasting(jsonable(_revive(kind, kept)))
+    old = dict(_leaves(kept)) | {"experiment": found.get("experiment")}
+    new = dict(_leaves(settings)) | {"experiment": module_name(kind)}
+    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if differ and (plan := extension.planned(folder.path, kind, old, new)) is not None:
+        rest = {key: value for key, value in found.items() if key != "config"}
+        _extend(folder, plan, {**rest, "config": dict(settings)})
+    elif differ:
+        shown = ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in differ[:10])
+        more = f" and {len(differ) - 10} more" if len(differ) > 10 else ""
+        raise UsageError(
+            f"{folder.path} holds a run with other settings ({shown}{more}); "
+            "choose another --run, or the same flags to go on with it"
+        )
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in PASSING}
+
+
+def _extend(folder: Folder, plan: extension.Extension, header: Mapping[str, Any]) -> None:
+    """Makes the folder that of a longer run."""
+    for phase, (done, _) in plan.longer.items():
+        print(
+            f"{folder.path}: {phase!r} goes on from step {done}; what was made of it is made anew",
+            flush=True,
+        )
+    with interrupts.deferred():
+        extension.carry_out(folder.path, plan, folder.truncate_rows)
+        folder.write_json(CONFIG, header)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _leaves(child, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, value
+
+
+def _keeps(line: bytes, phase: str, step: int) -> bool:
+    row = _row(line) if line.endswith(b"\n") else None
+    return row is not None and (row["phase"] != phase or row.get("step", -1) < step)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A row of `metrics.jsonl`: a phase and numbers by name; None where a line is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
+        return None
+    fits = all(value is None or _is(float, value) for k, value in row.items() if k != "phase")
+    return row if fits and _is(int, row.get("step", 0)) else None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UsageError: there is no such file, or it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise UsageError(f"{path} is no file; remove it or choose another --run") from None
+    except PermissionError as error:
+        if path.is_dir():  # what Windows says of a folder
+            raise UsageError(f"{path} is no file; remove it or choose another --run") from None
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path} is no JSON; remove it or choose another --run") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds, if that is one object.
+
+    Raises:
+        UsageError: there is no such file, or it holds anything else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"{path} holds {_shown(found)}, not one object; remove it or choose another --run"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Around the use of what a JSON file holds: one line where that is not what was written there.
+
+    Raises:
+        UsageError: in place of an error that values of another form lead to.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, StopIteration) as error:
+        raise UsageError(
+            f"{path} does not hold what a run writes there ({type(error).__name__}: {error}); "
+            "remove it or choose another --run"
+        ) from error
+
+
+def _lock(folder: Folder) -> None:
+    """Takes the folder for this process. The system lets go of it however the process ends."""
+    # `_check_kinds` has seen that it is no folder.
+    handle = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT)
+    weakref.finalize(folder, os.close, handle)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise UsageError(
+            f"{folder.path} is in use by another process; wait for it or choose another --run"
+        ) from None
+    except OSError:
+        # Some network file systems have no locks; a run is better than none.
+        return
+
+
+def _version() -> str | None:
+    try:
+        return importlib.metadata.version("latent-flows")
+    except importlib.metadata.PackageNotFoundError:
+        # Run from a checkout that was never installed.
+        return None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

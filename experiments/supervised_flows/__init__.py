@@ -1,0 +1,1 @@
+"""Potential flows taught by sequences of known factors (Song et al., ICML 2023)."""

@@ -1,0 +1,315 @@
+"""What a run of guided flows is made of: its flags, and the objects rebuilt from them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, PyTree
+
+from experiments.generators import train_vae, vae_runs
+from experiments.generators.train_vae import Objective, in_chunks
+from experiments.potential_flows.families import EQUATIONS
+from experiments.runtime import extension
+from experiments.runtime.announcements import announced
+from experiments.runtime.checks import check_devices, check_image_size
+from experiments.runtime.cli import UsageError
+from experiments.runtime.defaults import Quick, Settings
+from experiments.runtime.run_dir import Folder
+from experiments.runtime.training import Params, Training
+from latent_flows import coordinates, flows
+from latent_flows._validation import at_least, choose
+from latent_flows.coordinates import AffineCoordinates
+from latent_flows.data import Dataset
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.potentials import TiltedNet, init_stack
+from latent_flows.typing import Generator
+
+PHASE = "guided"
+ENCODED = 4096
+"""Images whose codes say what the frame is."""
+STRETCH = 2
+"""How much longer than trained held-out sequences are."""
+
+
+class Factor(NamedTuple):
+    """A factor of sprites that sequences change, and what shows it in an image."""
+
+    field: str
+    """Of `sprites.Factors`."""
+    low: float
+    """The least value it starts from or gets to."""
+    width: float
+    """How far from there the greatest value is."""
+    seen: str
+    """Of `sprites.Moments`."""
+
+
+FACTORS: Mapping[str, Factor] = {
+    "x": Factor("x", 0.0, 1.0, "x"),
+    "y": Factor("y", 0.0, 1.0, "y"),
+    "scale": Factor("scale", 0.5, 0.5, "size"),
+    # From a square to an ellipse, through shapes that no image of dSprites has.
+    "elongation": Factor("shape", 0.0, 1.0, "elongation"),
+}
+"""The known factors, by name."""
+
+BEATS = {"uniform": (0.0, 0.0), "swing": (math.pi / 2, math.pi / 2)}
+"""Frequency, in radians over the horizon, and phase of the speed of each schedule."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What the flows are taught by."""
+
+    factors: tuple[str, ...] = ("x", "y", "scale")
+    """Known factors, one potential each: x, y, scale, elongation."""
+    count: int = 1500
+    """Sequences of images, over all factors together."""
+    horizon: int = 10
+    """Steps of a sequence, T, each of unit time."""
+    reach: float = 0.4
+    """Change over a sequence that starts at time 0, as a share of the factor's range."""
+    schedule: Literal["uniform", "swing"] = "uniform"
+    """When the factor changes: in equal steps, or from rest to rest in twice the trained time."""
+    offset: float = 0.0
+    """Latest time at which a sequence starts, in units of the horizon; 0: all start at time 0."""
+    refine: int = 3
+    """Gauss-Newton steps that bring a code's image closer to the image it is the code of."""
+
+    def __post_init__(self) -> None:
+        least = len(self.factors)
+        at_least(self, "sequences.", count=max(least, 1), horizon=2, offset=0, refine=0)
+        if not self.factors or len(set(self.factors)) < least:
+            raise ValueError(
+                f"sequences.factors must name each factor once, got {self.factors or 'none'}"
+            )
+        for name in self.factors:
+            choose("factor", name, FACTORS)
+        if not 0 < self.reach <= 1 / STRETCH:
+            raise ValueError(
+                f"sequences.reach must lie in (0, {1 / STRETCH}], so that twice the trained time "
+                f"stays in the factor's range, got {self.reach}"
+            )
+
+
+@dataclass(frozen=True)
+class Flows:
+    """The potentials and their flows."""
+
+    initial: Literal["static", "free", "exact", "standing"] = "static"
+    """static: u has no time; free: u is any network of time; exact: such a network at rest at
+    time 0; standing: a wave u = cos(omega t - phi) f(z)."""
+    clock: Literal["known", "learnt"] = "known"
+    """Of a standing wave: that of the schedule asked for, or learnt frequency and phase."""
+    frame: Literal["ica", "identity"] = "ica"
+    """Coordinates the flows live in: independent components of the codes, or the latent's own."""
+    pde: str = "wave"
+    """Equation of the potentials: wave, heat, hamilton_jacobi, fokker_planck or none."""
+    solver: str = "heun"
+    """Solver of the training trajectories; one of low order takes unit steps."""
+    width: int = 64
+    """Units of a potential's hidden layers."""
+    depth: int = 2
+    """Hidden layers of a potential."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "flows.", width=1, depth=1)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss terms, each of which is of order 1; 0 leaves a term out."""
+
+    landing: float = 1.0
+    """Squared distance from the codes of the sequence, in the generator's metric, relative to that
+    of standing still."""
+    residual: float = 1.0
+    """PDE residual, relative to the size of the equation's terms."""
+    leakage: float = 1.0
+    """Squared change of what the factor does not change, relative to that of what it does, each in
+    units of its range."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "weights.", **dict.fromkeys(vars(self), 0))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learn flows that change known factors of sprites by known amounts."""
+
+    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        **train_vae.QUICK,
+        "sequences.count": 90,
+        "sequences.refine": 1,
+        "training.steps": 100,
+        "training.batch_size": 8,
+        "flows.width": 32,
+        "starts": 8,
+        "measure": False,
+    }
+
+    run: str = "runs/guided"
+    """Run folder; the same command goes on with what it holds."""
+    seed: int = 0
+    """Source of all randomness."""
+    generator: str = ""
+    """Run folder of train_vae or potential_flows whose VAE to use; empty: train the VAE described
+    below first."""
+    data: str = "sprites"
+    """Data set; the factors of sprites alone can be changed by known amounts."""
+    image_size: int | None = None
+    """Pixels along each side; by default the data set's own."""
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    """Architecture of the generator."""
+    vae_objective: Objective = field(default_factory=Objective)
+    """Loss of the generator."""
+    vae_training: Training = field(default_factory=Training)
+    """Optimiser and duration for the generator."""
+    sequences: Sequences = field(default_factory=Sequences)
+    """What the flows are taught by."""
+    flows: Flows = field(default_factory=Flows)
+    """Potentials."""
+    weights: Weights = field(default_factory=Weights)
+    """Loss of the potentials."""
+    training: Training = field(default_factory=Training)
+    """Optimiser and duration for the potentials; a batch has so many sequences of each factor."""
+    starts: int = 64
+    """Held-out starting points of each factor that is measured."""
+    measure: Annotated[bool, tyro.conf.arg(name="scores")] = True
+    """Measure scores, which may take longer than all else; without them pictures come first, and
+    the same command with scores adds these to the run."""
+
+    def __post_init__(self) -> None:
+        at_least(self, seed=0, starts=2)
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The VAE's, and a sequence of each factor."""
+        train_vae.follow(settings, "vae_objective", "vae_training")
+        settings.at_least("sequences.count", len(settings["sequences.factors"]))
+
+    def own_vae(self) -> train_vae.Config:
+        """The VAE that is trained where no run is named."""
+        return train_vae.embedded(self)
+
+
+def vae_config(config: Config) -> train_vae.Config:
+    """The configuration of the VAE.
+
+    Raises:
+        UsageError: the run named holds no VAE, or one of other images than sprites.
+    """
+    _, settings = vae_runs.source(config)
+    if settings.data != "sprites":
+        raise UsageError(
+            f"guided flows need images whose factors are known: sprites, not {settings.data}"
+        )
+    return settings
+
+
+def check(config: Config) -> None:
+    """Reject unknown names before anything is computed.
+
+    Raises:
+        ValueError: naming the nearest valid ones.
+        UsageError: as `vae_config` does.
+    """
+    choose("pde", config.flows.pde, EQUATIONS)
+    flows.solver(config.flows.solver)
+    check_image_size(config.image_size)
+    own = {} if config.generator else {"vae_training": config.vae_training}
+    check_devices(training=config.training, **own)
+    vae_config(config)
+
+
+class Subject(NamedTuple):
+    """The frozen VAE, and the frame that flows live in."""
+
+    vae: VAE
+    params: Params
+    """Of the VAE."""
+    frame: AffineCoordinates
+
+    @property
+    def generator(self) -> Generator:
+        """From the frame's coordinates to an image."""
+        return coordinates.compose(vaes.generator(self.vae, self.params), self.frame)
+
+    @property
+    def dim(self) -> int:
+        """Length of the frame's coordinates."""
+        return self.frame.basis.shape[1]
+
+    def encode(self, image: Array) -> Array:
+        """The code of an image, in the frame's coordinates."""
+        mean, _ = self.vae.apply(self.params, image, method=self.vae.encode)
+        return coordinates.from_latent(self.frame, mean)
+
+
+def load_subject(folder: Folder, config: Config, dataset: Dataset) -> Subject:
+    """Train the VAE in the run's folder or take it from where it is; find the frame."""
+    vae, params = vae_runs.load_vae(folder, config, dataset)
+    if config.flows.frame == "identity":
+        return Subject(vae, params, coordinates.identity(vae.config.latent_dim))
+    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
+    with announced(f"encoding {len(chosen)} images"):
+        images = jnp.asarray(dataset.examples(chosen)["image"])
+        mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    with announced("finding independent components of the codes"):
+        frame = coordinates.independent_components(mean, coordinates.active(std), seed=config.seed)
+    return Subject(vae, params, frame)
+
+
+def network(config: Config) -> TiltedNet:
+    """The network that all potentials share."""
+    flags, beat = config.flows, None
+    if flags.initial == "standing" and flags.clock == "known":
+        beat = BEATS[config.sequences.schedule]
+    horizon = float(config.sequences.horizon)
+    return TiltedNet(flags.width, flags.depth, horizon, flags.initial, beat)
+
+
+def initial(config: Config, dim: int, key: Array) -> PyTree:
+    """Fresh parameters of the potentials and of the PDE's coefficients."""
+    count = len(config.sequences.factors)
+    return {
+        "potentials": init_stack(network(config), key, count, dim),
+        "coefficients": jnp.full((count,), 0.5),
+    }
+
+
+def progress(config: Config, t: Array) -> Array:
+    """The change of a factor by time `t`, as a share of its change over the trained time.
+
+    >>> import jax.numpy as jnp
+    >>> swinging = Config(sequences=Sequences(schedule="swing"))
+    >>> progress(swinging, jnp.array([0.0, 10.0, 20.0])).round(3).tolist()
+    [0.0, 1.0, 2.0]
+    """
+    passed = jnp.asarray(t) / config.sequences.horizon
+    if config.sequences.schedule == "uniform":
+        return passed
+    return 1 - jnp.cos(jnp.pi / 2 * passed)
+
+
+def residual_is_on(config: Config) -> bool:
+    """Whether an equation is imposed."""
+    return EQUATIONS[config.flows.pde] is not None and config.weights.residual > 0
+
+
+def per_factor(config: Config) -> int:
+    """Sequences of each factor."""
+    return config.sequences.count // len(config.sequences.factors)
+
+
+def random_keys(config: Config, purpose: int, count: int) -> Array:
+    """Keys for one purpose of this seed."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), purpose), count)

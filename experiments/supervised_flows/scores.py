@@ -1,0 +1,284 @@
+"""Measure how well guided flows do what they are asked, and what else they change."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from experiments.potential_flows.config import FACTORS as ATTRIBUTES
+from experiments.potential_flows.families import EQUATIONS, coefficient
+from experiments.runtime import tables
+from experiments.runtime.announcements import announced
+from experiments.runtime.run_dir import Folder
+from experiments.runtime.training import Params
+from experiments.supervised_flows.config import FACTORS, PHASE, Config, Subject, network, progress
+from experiments.supervised_flows.sequences import Taught, held_out, measured, true_attributes
+from latent_flows import flows, pde, plots
+from latent_flows.data import sprites
+from latent_flows.traversals import climbing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = "metrics.json"
+CONTROL, STRIPS = "control", "strips"
+FLOW, DIRECTION, CODES = "flow", "constant direction", "codes of the truth"
+
+
+class Outcome(NamedTuple):
+    """What became of held-out starting points, in units of each attribute's range."""
+
+    asked: Float[Array, "n k t"]
+    """Change of the factor's own attribute in the true sequence."""
+    changes: Float[Array, "n k t f"]
+    """Change of every attribute of the generated images."""
+    valid: Bool[Array, "n k t"]
+
+
+def flow_paths(config: Config, params: Params, asked: Taught) -> Float[Array, "n k t m"]:
+    """Where the flows go from the starting points, at the times of the frames."""
+    field = climbing(network(config))
+    ts = jnp.arange(float(asked.codes.shape[2]))
+
+    def path(params: Params, z: Array, sign: Array) -> Array:
+        return flows.integrate(lambda t, z: sign * field(params, t, z), z, ts).zs
+
+    each = jax.vmap(jax.vmap(path), in_axes=(None, 0, 0))
+    return jax.jit(each)(params["potentials"], asked.codes[:, :, 0], asked.sign)
+
+
+def straight_paths(
+    config: Config, directions: Float[Array, "k m"], asked: Taught
+) -> Float[Array, "n k t m"]:
+    """Where constant directions go."""
+    passed = progress(config, jnp.arange(float(asked.codes.shape[2])))
+    moved = asked.sign[..., None, None] * passed[:, None] * directions[:, None]
+    return asked.codes[:, :, :1] + moved
+
+
+def outcome(
+    config: Config, subject: Subject, asked: Taught, paths: Array, ranges: Float[Array, "f"]
+) -> Outcome:
+    """Measure the images along paths against the sequences asked for."""
+    found, valid = measured(subject, paths)
+    true = true_attributes(subject, asked.factors) / ranges
+    own = [ATTRIBUTES.index(FACTORS[name].seen) for name in config.sequences.factors]
+    wanted = jnp.stack([true[:, k, :, i] for k, i in enumerate(own)], axis=1)
+    found = found / ranges
+    return Outcome(wanted - wanted[..., :1], found - found[:, :, :1], valid)
+
+
+def judge(
+    asked: Float[np.ndarray, "n t"],
+    changes: Float[np.ndarray, "n t f"],
+    valid: Bool[np.ndarray, "n t"],
+    own: int,
+    horizon: int,
+) -> dict[str, float]:
+    """How one factor was controlled, in units of the ranges of the attributes.
+
+    Args:
+        asked: change asked for, at times from 0 on.
+        changes: change of every attribute.
+        valid: which of the images are of one sprite.
+        own: which attribute is the factor's own.
+        horizon: the last time that was trained on; twice that is the last here.
+
+    Returns:
+        `r2` of the achieved against the asked change up to the horizon; `leakage`, the mean
+        absolute change of the attribute that changes most of those that should not, over that of
+        the asked change, at the horizon; mean absolute `error` there and `far_error` at the end;
+        shares of valid images.
+
+    >>> asked = np.arange(5.0)[None] / 10
+    >>> changes = np.stack([asked, 0.1 * asked], axis=-1)
+    >>> found = judge(asked, changes, asked >= 0, 0, 2)
+    >>> [round(found[name], 3) for name in ("r2", "leakage", "error", "far_error")]
+    [1.0, 0.1, 0.0, 0.0]
+    """
+
+    from sklearn.metrics import r2_score
+
+    achieved = changes[..., own]
+    trained = slice(0, horizon + 1)
+    at = np.abs(changes[:, horizon]).mean(0)
+    error = np.abs(achieved - asked).mean(0)
+    rest = np.delete(at, own)
+    return {
+        "r2": float(r2_score(asked[:, trained].ravel(), achieved[:, trained].ravel())),
+        "leakage": float(rest.max() / np.abs(asked[:, horizon]).mean()),
+        "error": float(error[horizon]),
+        "far_error": float(error[-1]),
+        "far_deviation": float(achieved[:, -1].std() - asked[:, -1].std()),
+        "valid": float(valid[:, horizon].mean()),
+        "far_valid": float(valid[:, -1].mean()),
+    }
+
+
+def scores(config: Config, found: Outcome) -> list[dict[str, Any]]:
+    """One row a factor."""
+    rows = []
+    for k, name in enumerate(config.sequences.factors):
+        own = ATTRIBUTES.index(FACTORS[name].seen)
+        asked, changes, valid = (np.asarray(part[:, k]) for part in found)
+        judged = judge(asked, changes, valid, own, config.sequences.horizon)
+        rows.append({"factor": name, **judged})
+    return rows
+
+
+def potentials_alone(
+    config: Config, params: Params, paths: Float[Array, "n k t m"]
+) -> list[dict[str, Any]]:
+    """The clock and the equation of each potential along its own paths up to the horizon."""
+    net, horizon = network(config), config.sequences.horizon
+    equation = EQUATIONS[config.flows.pde]
+    apply: Any = net.apply  # flax types its result as a pair as well
+    ts = jnp.arange(1.0, horizon + 1)
+    rows = []
+    for k, name in enumerate(config.sequences.factors):
+        own = jax.tree.map(lambda leaf, k=k: leaf[k], params["potentials"])
+        row: dict[str, Any] = {"factor": name}
+        points = paths[:, k, 1 : horizon + 1]
+        if equation is not None:
+            c = coefficient(params["coefficients"][k])
+            residual = pde.relative_residual(
+                equation(partial(apply, own), c),
+                jnp.tile(ts, len(points)),
+                points.reshape(-1, points.shape[-1]),
+            )
+            row |= {"residual": float(residual), "coefficient": float(c)}
+        speeds = jax.vmap(jax.vmap(partial(climbing(net), own)), in_axes=(None, 0))(ts, points)
+        lengths = jnp.linalg.norm(speeds, axis=-1).mean(0)
+        row["speed_ratio"] = float(lengths[-1] / lengths[0])
+        if config.flows.initial == "standing":
+            found = zip(("frequency", "phase"), net.clock(own), strict=True)
+            row |= {part: float(value) for part, value in found}
+        rows.append(row)
+    return rows
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The worst of the factors, and the flow's leakage beside that of the constant direction."""
+    flow, line = ([row for row in rows if row["method"] == name] for name in (FLOW, DIRECTION))
+    return {
+        "worst_r2": min(row["r2"] for row in flow),
+        "worst_leakage": max(row["leakage"] for row in flow),
+        "mean_leakage": float(np.mean([row["leakage"] for row in flow])),
+        "relative_leakage": sum(row["leakage"] for row in flow)
+        / max(sum(row["leakage"] for row in line), 1e-12),
+        "worst_far_error": max(row["far_error"] for row in flow),
+    }
+
+
+def measure(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    params: Params,
+    directions: Float[Array, "k m"],
+    ranges: Float[Array, "f"],
+) -> list[str]:
+    """Measure flows, constant directions and the codes of the truth; write and draw the results.
+
+    Returns:
+        The files of pictures that could not be drawn.
+    """
+    with announced("rendering and encoding held-out sequences"):
+        asked = held_out(config, subject)
+    with announced("following the flows"):
+        paths = {
+            FLOW: flow_paths(config, params, asked),
+            DIRECTION: straight_paths(config, directions, asked),
+            CODES: asked.codes,
+        }
+    figures: dict[str, Callable[[], Figure]] = {
+        f"losses_{PHASE}": lambda: plots.loss_curves(
+            folder.rows(PHASE), caption="Loss of the potentials, and its terms."
+        ),
+        STRIPS: partial(strips, config, subject, asked, paths),
+    }
+    if config.measure:
+        with announced("measuring scores"):
+            found = {
+                name: outcome(config, subject, asked, points, ranges)
+                for name, points in paths.items()
+            }
+            rows = [
+                {"method": name, **row}
+                for name, result in found.items()
+                for row in scores(config, result)
+            ]
+            metrics = {
+                "summary": summary(rows),
+                "control": rows,
+                "potentials": potentials_alone(config, params, paths[FLOW]),
+            }
+        folder.write_json(METRICS, metrics)
+        figures = {CONTROL: partial(control_plot, config, found), **figures}
+    return tables.save_figures(folder, figures)
+
+
+def is_drawn(folder: Folder, config: Config) -> bool:
+    """Whether nothing is left to do in a run: pictures are drawn after everything else."""
+    names = [f"{STRIPS}.png"] + ([f"{CONTROL}.png", METRICS] if config.measure else [])
+    return all((folder.path / name).exists() for name in names)
+
+
+def control_plot(config: Config, found: Mapping[str, Outcome]) -> Any:
+    """Asked against achieved change of each factor."""
+    horizon = config.sequences.horizon
+    panels, trained = [], []
+    for k, name in enumerate(config.sequences.factors):
+        own = ATTRIBUTES.index(FACTORS[name].seen)
+        panel = {}
+        for method, result in found.items():
+            asked, got = np.asarray(result.asked[:, k]), np.asarray(result.changes[:, k, :, own])
+            curve = [(0.0, 0.0, 0.0)]
+            for rows in (asked[:, -1] > 0, asked[:, -1] <= 0):
+                if rows.any():
+                    of = (asked[rows].mean(0), got[rows].mean(0), got[rows].std(0))
+                    curve += [*zip(*of, strict=True)][1:]
+            parts = zip(*sorted(curve), strict=True)
+            panel[method] = dict(zip(("amounts", "mean", "deviation"), parts, strict=True))
+        panels.append(panel)
+        trained.append(float(np.abs(result.asked[:, k, horizon]).mean()))
+    return plots.asked_against_measured(
+        panels,
+        titles=list(config.sequences.factors),
+        units=["share of the range"] * len(panels),
+        trained=trained,
+        caption="Asked and achieved change from held-out starts, mean and deviation; dotted: the "
+        "trained time, and the ends are at twice that.",
+    )
+
+
+def strips(config: Config, subject: Subject, asked: Taught, paths: Mapping[str, Array]) -> Any:
+    """The images of one sequence of each factor: true, by the flow, by the constant direction."""
+    size, last = subject.vae.image_shape[0], asked.codes.shape[2] - 1
+    frames = jnp.arange(0, last + 1, max(last // 8, 1))
+    images, labels = [], []
+    for k, name in enumerate(config.sequences.factors):
+        row = int(jnp.argmax(asked.sign[:, k]))
+        factors = jax.tree.map(lambda leaf, row=row, k=k: leaf[row, k, frames], asked.factors)
+        images.append(jax.vmap(partial(sprites.render, size=size))(factors))
+        labels.append(f"{name}: truth")
+        for method in (FLOW, DIRECTION):
+            images.append(jax.vmap(subject.generator)(paths[method][row, k, frames]))
+            labels.append(f"{name}: {method}")
+    return plots.strips(
+        np.stack([np.asarray(row) for row in images]),
+        row_labels=labels,
+        axis="time, to twice the trained one",
+        caption="Held-out starts; in the first row of each factor the sequence asked for.",
+    )
+
+
+def show(metrics: Mapping[str, Any]) -> None:
+    """Print the results as tables."""
+    tables.show("Control of known factors, held out", metrics["control"])
+    tables.show("Potentials", metrics["potentials"])
+    tables.show("Guided flows", [metrics["summary"]])
