@@ -419,7 +419,7 @@ def trained(folder: str, pairs: int) -> tuple[Generator, tuple[jax.Array, jax.Ar
     params = restore(folder, train_vae.PHASE, partial(train_vae.initial, vae))
     chosen = np.random.default_rng(0).permutation(dataset.length)[: 2 * pairs]
     images = jnp.asarray(dataset.examples(chosen)["image"])
-    codes, _ = train_vae.in_chunks(partial(vae.apply, params, method=vae.encode))(images)
+    codes, _ = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
     return vaes.generator(vae, params), (codes[:pairs], codes[pairs:])
 
 

@@ -1,7 +1,7 @@
 """`jax.vmap` in bounded memory, and functions as pytrees of the arrays they close over."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from latent_flows.typing import Generator
 
-__all__ = ["closure_convert", "closure_convert_at", "even_size", "vmap_chunked"]
+__all__ = ["closure_convert", "closure_convert_at", "even_size", "in_chunks", "vmap_chunked"]
 
 
 def even_size(count: int, most: int) -> int:
@@ -145,3 +145,36 @@ def _as(dtype: Any, one: Any) -> Array:
 
 def _spelt(arrays: list[Any]) -> str:
     return "shape " + ", ".join(str(jnp.shape(one)) for one in arrays)
+
+
+def in_chunks(function: Callable[..., Any], size: int = 250) -> Callable[..., Any]:
+    """`jax.vmap` that takes at most `size` points at a time, compiled once for each shape.
+
+    What the function closes over, a generator's parameters, is no constant of the program.
+
+    Args:
+        function: of one point, any pytree of arrays in each argument.
+        size: the most points at once.
+
+    Returns:
+        A function of batched arguments.
+
+    >>> import jax.numpy as jnp
+    >>> print(in_chunks(lambda x: 2 * x, 2)(jnp.arange(5)))
+    [0 2 4 6 8]
+    """
+
+    @jax.jit
+    def chunked(one: Callable[..., Any], args: Sequence[Any]) -> Any:
+        return jax.lax.map(lambda arg: one(*arg), args, batch_size=size)
+
+    @cache
+    def converted(structure: Any, *leaves: jax.ShapeDtypeStruct) -> Callable[..., Any]:
+        return closure_convert_at(function, *jax.tree.unflatten(structure, leaves))
+
+    def apply(*args: Any) -> Any:
+        leaves, structure = jax.tree.flatten(args)
+        points = (jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
+        return chunked(converted(structure, *points), args)
+
+    return apply

@@ -14,7 +14,7 @@ from experiments.directions import factors
 from experiments.generators import load as sources
 from experiments.generators import train_vae, vae_runs
 from experiments.generators.spec import Flags, Source, Supply, draws
-from experiments.generators.train_vae import Objective, in_chunks
+from experiments.generators.train_vae import Objective
 from experiments.runtime import extension
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices, check_image_size
@@ -22,7 +22,7 @@ from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params, Training
 from latent_flows import directions
-from latent_flows._transforms import closure_convert
+from latent_flows._transforms import closure_convert, in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.directions.losses import Loss, blurred_error

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.evaluate.readers import Evaluated, HeldOut
-from experiments.generators.train_vae import in_chunks
 from experiments.runtime.cli import UsageError
 from latent_flows import evaluation
+from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 
 AT_ONCE = 1000

@@ -9,9 +9,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from experiments.generators import classifier
-from experiments.generators.train_vae import in_chunks
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Training
+from latent_flows._transforms import in_chunks
 from latent_flows.classifiers import PairClassifier, shrink
 from latent_flows.data import Dataset
 from latent_flows.evaluation.frechet import frechet_distance

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import jax
@@ -18,22 +17,19 @@ import tyro
 from docstring_parser import parse_from_object
 from flax import linen as nn
 
-from experiments.generators.spec import check_changes
-from experiments.runtime import budget, checkpoints, tables
-from experiments.runtime.cli import UsageError, module_name
+from experiments.runtime import budget, tables
+from experiments.runtime.cli import UsageError
 from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import (
-    CONFIG,
     Folder,
-    made_by,
     open_folder,
-    read_header,
-    understood,
 )
-from experiments.runtime.training import Params, restore
+from experiments.runtime.training import Params
 from latent_flows import plots
 from latent_flows._validation import at_least, choose
 from latent_flows.generators import biggan, proggan, sngan, stylegan2
+from latent_flows.generators.load import GENERATOR, check_changes
+from latent_flows.generators.stored import StoredGenerator, to_bytes
 from latent_flows.generators.weights import Target, from_state_dict, read_state_dict
 
 PHASE = "import"
@@ -129,21 +125,6 @@ def example_inputs(net: Any) -> tuple[jax.Array, ...]:
     return (jnp.zeros(net.latent_dim),)
 
 
-def load(run: str | Path) -> tuple[Any, Params]:
-    """The module and the variables that a run of this experiment imported.
-
-    Raises:
-        UsageError: there is no such run, or it was not finished.
-    """
-    if (maker := made_by(run)) != module_name(Config):
-        raise UsageError(f"{run} holds a run of {maker}, not of imported weights")
-    config = read_header(run)["config"]
-    with understood(Path(run).expanduser() / CONFIG):
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-        net = type(choose("architecture", config["architecture"], NETS))(**settings)
-    return net, restore(run, PHASE, lambda key: net.init(key, *example_inputs(net)))
-
-
 def used(net: nn.Module, table: Mapping[str, Target], state: Mapping[str, Any]) -> list[dict]:
     """What of the file each part of the network got, as rows of a table."""
     rows: dict[str, dict[str, Any]] = {}
@@ -205,23 +186,17 @@ def check_images(file: str, images: np.ndarray) -> None:
         check_changes(file, images)
 
 
-def save(folder: Folder, variables: Params) -> None:
-    """Writes the variables as the one checkpoint of a finished phase, which `load` reads.
+def save(folder: Folder, config: Config, net: Any, variables: Params) -> None:
+    """Writes the generator into the run folder, where `load_generator` finds it.
 
     Raises:
         UsageError: the folder holds other weights.
     """
-    path = folder.path / "checkpoints" / PHASE
-    tree = {"step": np.int32(1), "params": variables, "total": 1}
-    found = checkpoints.newest(path, tidy=True)
-    if found is not None:
-        old, new = found[1], checkpoints.flatten(tree)
-        if set(old) != set(new) or not all(np.array_equal(old[k], new[k]) for k in new):
-            raise UsageError(f"{folder.path} holds other weights; choose another --run")
-        return
-    with checkpoints.open_manager(path) as manager:
-        checkpoints.save(manager, 1, tree)
-        manager.wait_until_finished()
+    content = to_bytes(StoredGenerator(net, variables, config.architecture))
+    file = folder.path / GENERATOR
+    if file.exists() and file.read_bytes() != content:
+        raise UsageError(f"{folder.path} holds other weights; choose another --run")
+    folder.write_bytes(GENERATOR, content)
 
 
 def run(config: Config) -> int | None:
@@ -259,7 +234,7 @@ def run(config: Config) -> int | None:
         images = draw(net, variables, config, advance)
         check_images(config.weights, images)
         folder = open_folder(config.run, config)
-        save(folder, variables)
+        save(folder, config, net, variables)
         advance("saved")
     caption = f"Samples of {config.architecture} with the imported weights."
     grid = partial(plots.samples_grid, images, caption=caption)

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments.generators import classifier, frechet
-from experiments.generators.train_vae import images, in_chunks
+from experiments.generators.train_vae import images
 from experiments.runtime import budget, extension, tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices, check_image_size
@@ -24,10 +24,13 @@ from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, State, Training, Update, advance, optimizer
 from latent_flows import data, plots
+from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.generators import adversarial
+from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.sngan import SNGAN, Discriminator
+from latent_flows.generators.stored import StoredGenerator, to_bytes
 from latent_flows.typing import Scalar
 
 PHASE = "gan"
@@ -400,6 +403,10 @@ def run(config: Config) -> int | None:
     jax.eval_shape(partial(begin, net, critic, config), jax.random.key(0))
     folder = open_folder(config.run, config)
     variables = train(folder, config, sets["train"])
+    found = StoredGenerator(
+        net, variables, f"SNGAN trained on {config.data}", config.data, config.labels
+    )
+    folder.write_bytes(GENERATOR, to_bytes(found))
     failed = draw(folder, net, variables, sets["train"])
     metrics = folder.remember("metrics", lambda: measure(folder, config, net, variables, sets))
     with folder.understood("metrics"):

@@ -6,19 +6,21 @@ also overlap, linear decodability of the factors and the share of valid samples)
 reconstructions, samples and losses.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from experiments.generators import noise_std
+from experiments.generators.bounds import measure
 from experiments.generators.noise_std import KINDS, Deviation, Kind
+from experiments.generators.training_data import augmented, encoded
 from experiments.runtime import budget, extension, tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices, check_image_size
@@ -26,11 +28,17 @@ from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, Training, fit
 from latent_flows import data, objectives, plots
-from latent_flows._transforms import closure_convert_at
+from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
-from latent_flows.data import Dataset, sprites
-from latent_flows.directions import transformation
-from latent_flows.evaluation import elbo, iwae_bound
+from latent_flows.data import Dataset
+from latent_flows.generators.frozen import FrozenGenerator
+from latent_flows.generators.load import GENERATOR
+from latent_flows.generators.stored import (
+    StoredGenerator,
+    StoredStd,
+    restore_generator,
+    to_bytes,
+)
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.typing import Scalar
 
@@ -38,7 +46,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PHASE = "vae"
-CHUNK = 250  # images that are encoded, or latents that are decoded, at once
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class Objective:
                 "objective.augment_ts must hold one positive number for each of the "
                 f"{len(self.augment)} transformations in objective.augment, got {self.augment_ts}"
             )
+
+    @property
+    def augmented(self) -> tuple[tuple[str, float], ...]:
+        """Each transformation with its largest |t|."""
+        return tuple(zip(self.augment, self.augment_ts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -143,42 +155,6 @@ def follow(settings: Settings, objective: str, training: str) -> None:
     settings.at_most(f"{objective}.decoded", settings[f"{training}.batch_size"])
 
 
-QUICK: Quick = {
-    "vae_training.steps": 300,
-    "vae_training.batch_size": 32,
-    "vae.width": 32,
-    "vae.latent_dim": 16,
-}
-"""Settings of a short run of an experiment that trains a VAE first."""
-
-Outer = TypeVar("Outer")
-
-
-def with_vae(config: Outer, generator: Config) -> Outer:
-    """A configuration of another experiment that trains the given VAE as its generator."""
-    return replace(
-        config,  # type: ignore[type-var]
-        data=generator.data,
-        image_size=generator.image_size,
-        vae=generator.vae,
-        vae_objective=generator.objective,
-        vae_training=generator.training,
-    )
-
-
-def embedded(config: Any) -> Config:
-    """The VAE that such a configuration trains."""
-    return Config(
-        run=config.run,
-        seed=config.seed,
-        data=config.data,
-        image_size=config.image_size,
-        vae=config.vae,
-        objective=config.vae_objective,
-        training=config.vae_training,
-    )
-
-
 SPRITES = Config(
     data="sprites",
     vae=VAEConfig(latent_dim=6, decoder="broadcast", depth=2, width=64),
@@ -212,28 +188,70 @@ SURFACE_PLANE = Config(
     vae=replace(PLANE, width=8, likelihood="gaussian"),
     objective=Objective(beta=0.1),
     training=Training(steps=4000, batch_size=128, learning_rate=3e-3, warmup=50, decay="cosine"),
+    variance="both",
     deviation=Deviation(centres=256, reach=1.25, noise=0.002),
 )
 DIGITS_PLANE = replace(
-    DIGITS, vae=PLANE, objective=Objective(), deviation=Deviation(centres=32, reach=1.25)
+    DIGITS,
+    vae=PLANE,
+    objective=Objective(),
+    variance="both",
+    deviation=Deviation(centres=32, reach=1.25),
 )
 MNIST_PLANE = replace(
     MNIST,
     vae=PLANE,
     objective=Objective(),
+    variance="both",
     training=replace(MNIST.training, steps=4000, learning_rate=1e-3),
 )
 MNIST012_PLANE = replace(MNIST_PLANE, labels=(0, 1, 2))
 
+DIGITS_MOVED = replace(
+    DIGITS,
+    # Digits are centred and of one size: a generator of theirs can move none.
+    objective=replace(
+        DIGITS.objective,
+        augment=("translate_x", "translate_y", "zoom"),
+        augment_ts=(0.15, 0.15, 0.4),
+    ),
+)
+MNIST_MOVED = Config(
+    data="mnist",
+    vae=VAEConfig(latent_dim=12, decoder="broadcast", depth=2, width=64),
+    objective=Objective(
+        total_correlation=1.0,
+        augment=("translate_x", "translate_y", "zoom", "brightness"),
+        augment_ts=(0.2, 0.2, 0.5, 0.7),
+    ),
+    training=Training(steps=3000, batch_size=64, learning_rate=3e-3, warmup=50, decay="cosine"),
+)
+SPRITES_SMALL = Config(
+    data="sprites",
+    image_size=32,
+    vae=VAEConfig(latent_dim=6, decoder="broadcast", depth=2, width=48),
+    training=Training(steps=2400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
+)
+
 PRESETS = {
-    "sprites": ("beta-TC-VAE with a broadcast decoder on rendered sprites (minutes)", SPRITES),
-    "digits": ("a small MLP on scikit-learn's 8x8 digits (a minute)", DIGITS),
-    "mnist": ("a convolutional VAE with 16 latents on MNIST, through TFDS", MNIST),
-    "mnist-paper": ("the published latent size, 324, on MNIST; for a GPU", MNIST_PAPER),
-    "surface-plane": ("two latents on points of a surface with a hole", SURFACE_PLANE),
-    "digits-plane": ("two latents on scikit-learn's digits", DIGITS_PLANE),
-    "mnist012-plane": ("two latents on the digits 0, 1 and 2 of MNIST", MNIST012_PLANE),
-    "mnist-plane": ("two latents on MNIST", MNIST_PLANE),
+    name: (about, replace(config, run=f"runs/vae-{name}"))
+    for name, about, config in (
+        (
+            "sprites",
+            "beta-TC-VAE with a broadcast decoder on rendered sprites (minutes)",
+            SPRITES,
+        ),
+        ("sprites-small", "a small plain VAE on sprites, to vary its beta and seed", SPRITES_SMALL),
+        ("digits", "a small MLP on scikit-learn's 8x8 digits (a minute)", DIGITS),
+        ("digits-moved", "the same, of digits that are moved and zoomed", DIGITS_MOVED),
+        ("mnist", "a convolutional VAE with 16 latents on MNIST, through TFDS", MNIST),
+        ("mnist-moved", "MNIST, of digits that are moved, zoomed and dimmed", MNIST_MOVED),
+        ("mnist-paper", "the published latent size, 324, on MNIST; for a GPU", MNIST_PAPER),
+        ("surface-plane", "two latents on points of a surface with a hole", SURFACE_PLANE),
+        ("digits-plane", "two latents on scikit-learn's digits", DIGITS_PLANE),
+        ("mnist012-plane", "two latents on the digits 0, 1 and 2 of MNIST", MNIST012_PLANE),
+        ("mnist-plane", "two latents on MNIST", MNIST_PLANE),
+    )
 }
 
 
@@ -260,7 +278,7 @@ def check(config: Config, dataset: Dataset) -> None:
         )
     budget.check_vae(config.vae, dataset.image_shape, largest)
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
-    jax.eval_shape(partial(augmented, config.objective), jax.random.key(0), image)
+    jax.eval_shape(partial(augmented, config.objective.augmented), jax.random.key(0), image)
 
 
 def model(config: Config, dataset: Dataset) -> VAE:
@@ -277,7 +295,7 @@ def loss(
     if objective.augment:
         key, augment_key = jax.random.split(key)
         keys = jax.random.split(augment_key, len(images))
-        images = jax.vmap(partial(augmented, objective))(keys, images)
+        images = jax.vmap(partial(augmented, objective.augmented))(keys, images)
     mean, std = jax.vmap(partial(apply, params, method=vae.encode))(images)
     z = mean + std * jax.random.normal(key, mean.shape)
     kept = objective.decoded or len(images)
@@ -296,23 +314,6 @@ def loss(
         "total_correlation_gaussian": objectives.gaussian_total_correlation(mean, std),
     }
     return total / images[0].size, terms
-
-
-def augmented(objective: Objective, key: Array, image: Array) -> Array:
-    """An image after the transformations of the objective, each by an even draw from [-t, t]."""
-    amounts = jax.random.uniform(key, (len(objective.augment),), image.dtype, -1, 1)
-    for name, t, amount in zip(objective.augment, objective.augment_ts, amounts, strict=True):
-        image = jnp.clip(transformation(name)(image, t * amount)[0], 0, 1)
-    return image
-
-
-def shown(
-    config: Config, dataset: Dataset, chosen: Int[np.ndarray, "n"]
-) -> Float[Array, "n h w c"]:
-    """Images of some examples, transformed as the generator sees them in training."""
-    images = jnp.asarray(dataset.examples(chosen)["image"])
-    keys = jax.random.split(jax.random.key(config.seed), len(images))
-    return jax.vmap(partial(augmented, config.objective))(keys, images)
 
 
 def _apply(vae: VAE) -> Callable[..., Any]:
@@ -375,97 +376,9 @@ def initial(vae: VAE, key: Array) -> Params:
     return vae.init(key, jnp.zeros(vae.image_shape))
 
 
-def in_chunks(function: Callable[..., Any], size: int = CHUNK) -> Callable[..., Any]:
-    """`jax.vmap` that takes at most `size` points at a time, compiled once for each shape.
-
-    What the function closes over, a generator's parameters, is no constant of the program.
-    """
-
-    @jax.jit
-    def chunked(one: Callable[..., Any], args: Sequence[Any]) -> Any:
-        return jax.lax.map(lambda arg: one(*arg), args, batch_size=size)
-
-    @cache
-    def hoisted(structure: Any, *leaves: jax.ShapeDtypeStruct) -> Callable[..., Any]:
-        return closure_convert_at(function, *jax.tree.unflatten(structure, leaves))
-
-    def apply(*args: Any) -> Any:
-        leaves, structure = jax.tree.flatten(args)
-        points = (jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
-        return chunked(hoisted(structure, *points), args)
-
-    return apply
-
-
-def measure(
-    vae: VAE,
-    params: Params,
-    test: Dataset,
-    config: Config,
-    deviations: Mapping[Kind, Params] | None = None,
-) -> dict[str, float]:
-    """Bounds on held-out images, how well deviations fit them, and what ground truth allows."""
-    chosen = np.random.default_rng(config.seed).permutation(test.length)
-    examples = test.examples(chosen[: config.test_images])
-    images = jnp.asarray(examples["image"])
-    encode = partial(_apply(vae), params, method=vae.encode)
-    log_likelihood = partial(_apply(vae), params, method=vae.log_likelihood)
-    keys = jax.random.split(jax.random.key(config.seed), len(images))
-    bounds = in_chunks(
-        lambda key, x: (
-            elbo(key, encode, log_likelihood, x),
-            iwae_bound(key, encode, log_likelihood, x, samples=config.iwae_samples),
-        )
-    )
-    elbos, iwaes = bounds(keys, images)
-    result = {
-        "test_images": float(len(images)),
-        "elbo": float(elbos.mean()),
-        "iwae": float(iwaes.mean()),
-    }
-    for kind, fitted in (deviations or {}).items():
-        std = noise_std.close(kind, config.deviation, vae, fitted)
-        evaluate = noise_std.negative_log_likelihood
-        values, _ = in_chunks(partial(evaluate, config.deviation, vae, params, std))(keys, images)
-        result[f"log_likelihood_{kind}"] = -float(values.mean())
-    if test.name == "sprites":
-        truth = examples["factors"]
-        result |= measure_sprites(vae, params, images, truth, jax.random.key(config.seed))
-    return result
-
-
-def measure_sprites(
-    vae: VAE, params: Params, images: Float[Array, "n h w c"], truth: Any, key: Array
-) -> dict[str, float]:
-    """Overlap of image and reconstruction, linear decodability of factors, valid samples."""
-
-    from sklearn.linear_model import LinearRegression
-
-    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
-    decode = in_chunks(partial(vae.apply, params, method=vae.decode))
-    rebuilt = decode(mean)
-    pixels = (1, 2, 3)
-    overlap = jnp.minimum(rebuilt, images).sum(pixels) / jnp.maximum(rebuilt, images).sum(pixels)
-    valid = jax.vmap(sprites.is_valid)
-    sample = mean + std * jax.random.normal(key, mean.shape)
-    prior = jax.random.normal(key, mean.shape)
-    half = len(images) // 2
-    linear = {}
-    for name in ("x", "y", "scale"):
-        target = np.asarray(getattr(truth, name))
-        fitted = LinearRegression().fit(mean[:half], target[:half])
-        linear[f"linear_r2_{name}"] = float(fitted.score(mean[half:], target[half:]))
-    return {
-        "iou": float(overlap.mean()),
-        **linear,
-        "valid_posterior": float(valid(decode(sample)).mean()),
-        "valid_prior": float(valid(decode(prior)).mean()),
-    }
-
-
-def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> list[str]:
+def draw(folder: Folder, generator: FrozenGenerator, test: Dataset) -> list[str]:
     """Save the pictures of a VAE; gives the files of those that could not be drawn."""
-    figures = {"reconstructions": partial(reconstructions, vae, params, test)}
+    figures = {"reconstructions": partial(reconstructions, generator, test)}
     for phase in (PHASE, *KINDS["both"]):
         if rows := folder.rows(phase):
             caption = f"Loss per pixel of the phase '{phase}', and its terms."
@@ -473,16 +386,14 @@ def draw(folder: Folder, vae: VAE, params: Params, test: Dataset) -> list[str]:
     return tables.save_figures(folder, figures)
 
 
-def reconstructions(vae: VAE, params: Params, test: Dataset) -> "Figure":
+def reconstructions(generator: FrozenGenerator, test: Dataset) -> "Figure":
     """Held-out images and what becomes of them."""
     chosen = np.arange(0, test.length, max(test.length // 16, 1))[:16]
     images = jnp.asarray(test.examples(chosen)["image"])
-    encode = jax.vmap(partial(vae.apply, params, method=vae.encode))
-    decode = jax.vmap(partial(vae.apply, params, method=vae.decode))
-    mean, _ = encode(images)
+    mean, _ = encoded(generator, images)
     return plots.reconstructions(
         np.asarray(images),
-        np.asarray(decode(mean)),
+        np.asarray(jax.vmap(generator.decode)(mean)),
         f"Held-out images of {test.name} and their reconstructions.",
     )
 
@@ -498,12 +409,35 @@ def run(config: Config) -> int | None:
     folder = open_folder(config.run, config)
     params = train(folder, config, train_set)
     vae = model(config, train_set)
-    deviations = {
-        kind: train_deviation(folder, kind, config, train_set, params)
+    stds: dict[str, StoredStd] = {
+        kind: noise_std.stored(
+            kind, config.deviation, train_deviation(folder, kind, config, train_set, params)
+        )
         for kind in KINDS[config.variance]
     }
-    failed = draw(folder, vae, params, test_set)
-    metrics = folder.remember("metrics", lambda: measure(vae, params, test_set, config, deviations))
+    found = StoredGenerator(
+        vae,
+        params,
+        f"the VAE of {train_set.name}",
+        train_set.name,
+        config.labels,
+        config.objective.augmented,
+        stds,
+    )
+    folder.write_bytes(GENERATOR, to_bytes(found))
+    generator = restore_generator(found)
+    failed = draw(folder, generator, test_set)
+    metrics = folder.remember(
+        "metrics",
+        lambda: measure(
+            generator,
+            test_set,
+            count=config.test_images,
+            samples=config.iwae_samples,
+            noise=config.deviation.noise,
+            seed=config.seed,
+        ),
+    )
     with folder.understood("metrics"):
         tables.show(f"VAE on {train_set.name}, held out", [metrics])
     return tables.where(folder, failed)

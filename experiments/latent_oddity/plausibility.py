@@ -11,10 +11,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from experiments.generators import classifier
-from experiments.generators.train_vae import in_chunks
 from experiments.latent_oddity.setup import Config, Subject
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
+from latent_flows._transforms import in_chunks
 from latent_flows.data import Dataset
 
 BANDWIDTHS = (0.05, 0.1, 0.2, 0.4)

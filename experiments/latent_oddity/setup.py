@@ -18,7 +18,7 @@ from experiments.generators import classifier, noise_std, train_vae, vae_runs
 from experiments.generators import load as sources
 from experiments.generators.noise_std import KINDS, Deviation, Kind
 from experiments.generators.spec import Flags, Source, Supply
-from experiments.generators.train_vae import Objective, in_chunks
+from experiments.generators.train_vae import Objective
 from experiments.runtime import extension
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices, check_image_size
@@ -26,6 +26,7 @@ from experiments.runtime.cli import Presets, UsageError, module_name
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params, Training, restore
+from latent_flows._transforms import in_chunks
 from latent_flows.data import Dataset
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from experiments.generators import load as source
 from experiments.generators import train_vae, vae_runs
 from experiments.generators.spec import Flags, Source, Supply, draws
-from experiments.generators.train_vae import Objective, in_chunks
+from experiments.generators.train_vae import Objective
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.families import EQUATIONS
 from experiments.potential_flows.flags import Flows, Scores, Weights
@@ -26,6 +26,7 @@ from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import Params, Training, restore
 from latent_flows import _memory, coordinates, flows, potentials
+from latent_flows._transforms import in_chunks
 from latent_flows._validation import choose
 from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
 from latent_flows.coordinates import AffineCoordinates

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from experiments.generators import train_vae, vae_runs
-from experiments.generators.train_vae import in_chunks
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.config import FACTORS, Config, Subject, initial, vector_field
 from experiments.runtime import tables
@@ -20,6 +19,7 @@ from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params
 from latent_flows import calculus, directions, pde
+from latent_flows._transforms import in_chunks
 from latent_flows.classifiers import shrink
 from latent_flows.data import Dataset, sprites
 from latent_flows.evaluation import traversals, vp_score

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 FLAG = "--quick"
+SUFFIX = "-quick"
+"""Of the run folder of a short run."""
 ABOUT = (
     "--quick makes small whatever other flags do not name, in a run folder of its own: the first "
-    "picture in about a minute on a CPU. Generators of other runs stay as large as they are."
+    "picture in about a minute on a CPU. The generator of a preset is that of a quick run as well."
 )
 
 Config = TypeVar("Config")
@@ -108,7 +110,9 @@ def fitting(config: Config, arguments: Sequence[str]) -> Config:
     if FLAG in arguments:
         quick: Quick = getattr(config, "QUICK", {})
         small = known | {name: _smaller(known[name], to) for name, to in quick.items()}
-        small["run"] = f"{known['run']}-quick"
+        small["run"] = f"{known['run']}{SUFFIX}"
+        # What was made by another command is made by its short run.
+        small |= {k: v.quick() for k, v in known.items() if hasattr(v, "quick")}
     settings = Settings(small, given, known)
     for name in known:
         outer, _, last = name.rpartition(".")

@@ -15,7 +15,7 @@ Phases: TypeAlias = Mapping[str, tuple[str, ...]]
 """The phases that each setting of a `Training` trains, by its name."""
 ALONE = ("classifier",)
 """Phases that are made of the data alone, whatever was trained before them."""
-KEPT = ("config.json", "metrics.jsonl")
+KEPT = ("config.json", "metrics.jsonl", "generator.json")
 """Files of a run that hold more than what was made of its phases."""
 SCORED = "metrics.json"
 STALE = ".partial-"
@@ -129,7 +129,7 @@ def carry_out(path: Path, plan: Extension, forget: Callable[[str, int], None]) -
             for file in folder.glob("*.json")
             if file.name not in (*KEPT, SCORED) or folder != path
         ]
-        for file in (*pictures, path / SCORED, *results):
+        for file in (*pictures, path / SCORED, path / "generator.safetensors", *results):
             file.unlink(missing_ok=True)
     for phase in reversed(plan.stale):
         for home in ("tensorboard", "checkpoints"):

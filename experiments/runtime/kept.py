@@ -4,7 +4,7 @@ import contextlib
 import json
 from pathlib import Path
 
-ROWS = ("config.json", "metrics.jsonl")
+ROWS = ("config.json", "metrics.jsonl", "generator.json")
 """Files that a run writes before it has got anywhere."""
 
 

@@ -13,7 +13,7 @@ import tyro
 from jaxtyping import Array, PyTree
 
 from experiments.generators import train_vae, vae_runs
-from experiments.generators.train_vae import Objective, in_chunks
+from experiments.generators.train_vae import Objective
 from experiments.potential_flows.families import EQUATIONS
 from experiments.runtime import extension
 from experiments.runtime.announcements import announced
@@ -23,6 +23,7 @@ from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params, Training
 from latent_flows import coordinates, flows
+from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least, choose
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset

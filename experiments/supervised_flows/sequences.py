@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from experiments.generators.train_vae import in_chunks
 from experiments.potential_flows.scores import attributes
 from experiments.supervised_flows.config import (
     FACTORS,
@@ -18,6 +17,7 @@ from experiments.supervised_flows.config import (
     progress,
     random_keys,
 )
+from latent_flows._transforms import in_chunks
 from latent_flows.data import sprites
 from latent_flows.typing import Generator, Latent, Scalar
 

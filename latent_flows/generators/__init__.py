@@ -1,3 +1,7 @@
-"""Generators: VAEs and GANs as networks of flax, published weights, likelihoods, noise."""
+"""Generators: VAEs and GANs as networks of flax, published weights, and your own functions."""
 
-__all__ = []
+from latent_flows.generators.frozen import FrozenGenerator, draw_latents, freeze
+from latent_flows.generators.load import load_generator
+from latent_flows.generators.spec import GeneratorSpec
+
+__all__ = ["FrozenGenerator", "GeneratorSpec", "draw_latents", "freeze", "load_generator"]

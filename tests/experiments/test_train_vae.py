@@ -213,7 +213,7 @@ def test_a_function_of_many_points_is_compiled_once_for_each_shape():
         traced.append(x.shape)
         return weights * x
 
-    in_chunks = train_vae.in_chunks(scaled, size=2)
+    in_chunks = in_chunks(scaled, size=2)
     for points in (jnp.ones((5, 3)), jnp.zeros((5, 3)), jnp.ones((7, 3)), jnp.ones((2, 1))):
         np.testing.assert_array_equal(in_chunks(points), weights * points)
     assert traced == [(3,), (1,)]

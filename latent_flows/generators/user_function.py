@@ -17,73 +17,74 @@ import numpy as np
 from jaxtyping import Array
 from safetensors.numpy import load_file
 
-from experiments.generators.spec import Source, Supply, prior
-from experiments.runtime.cli import UsageError
+from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat
+from latent_flows.generators.spec import GeneratorSpec, prior
+
+__all__ = ["import_function", "read_checkpoint", "user_function"]
 
 
-def own(source: Source) -> Supply:
-    """The generator that a user's function and its parameters make.
+def user_function(spec: GeneratorSpec) -> FrozenGenerator:
+    """The generator that a function of your own and its parameters make.
+
+    Args:
+        spec: its `path` is package.module:function or file.py:function.
+
+    Returns:
+        The generator, of samples of any shape; images are scaled from `spec.range` to [0, 1].
 
     Raises:
-        UsageError: there is no such function or checkpoint, they do not fit, or what it gives is
-            no image.
+        ValueError: there is no such function or checkpoint, they do not fit, or what it gives is
+            no array of floats.
     """
-    function = import_function(source.path)
-    params = read_checkpoint(source.checkpoint) if source.checkpoint else None
-    told = {"--generator.latent-dim": source.latent_dim}
-    told[source.path] = getattr(function, "latent_dim", None)
+    function = import_function(spec.path)
+    params = read_checkpoint(spec.checkpoint) if spec.checkpoint else None
+    told = {"generator.latent_dim": spec.latent_dim}
+    told[spec.path] = getattr(function, "latent_dim", None)
     if isinstance(params, dict):
-        told[source.checkpoint] = params.pop("latent_dim", None)
+        told[spec.checkpoint] = params.pop("latent_dim", None)
     dims = {who: _dimensions(who, said) for who, said in told.items() if said is not None}
     if len(set(dims.values())) > 1:
-        raise UsageError(
+        raise ValueError(
             "the latent's dimensions differ: "
             + ", ".join(f"{dim} by {who}" for who, dim in dims.items())
-            + "; leave --generator.latent-dim out, or mend the other"
+            + "; leave generator.latent_dim out, or mend the other"
         )
     dim = next(iter(dims.values()), None)
     if dim is None:
-        raise UsageError(
-            f"--generator.path {source.path}: give --generator.latent-dim, or the function an "
-            "attribute latent_dim"
+        raise ValueError(
+            f"generator {spec.path}: give generator.latent_dim, or the function an attribute "
+            "latent_dim"
         )
-    if source.space != "z" or source.label is not None:
-        raise UsageError("--generator.space and --generator.label are for published generators")
-    _check_arguments(source, function)
+    if spec.space != "z" or spec.label is not None:
+        raise ValueError("generator.space and generator.label are for published generators")
+    _check_arguments(spec, function)
     function = _contained(function)
     if params is None:
         apply = lambda _, z: function(z)  # noqa: E731
     else:
         apply, params = function, jax.tree.map(jnp.asarray, params)
-    call = cast_and_remat(apply, params, dtype=source.dtype, recompute=source.recompute)
-    low, high = source.range
-    shape = _image_shape(source, call, dim)
+    call = cast_and_remat(apply, params, dtype=spec.dtype, recompute=spec.recompute)
+    _check_sample(spec, call, dim)
     if params is None:
-        _check_dtype(source, function, dim)
-    return Supply(
-        source.path,
-        lambda z: (call(z) - low) / (high - low),
-        dim,
-        shape,
-        prior(source, dim),
-        None,
-        None,
-    )
+        _check_dtype(spec, function, dim)
+    low, high = spec.range
+    decode = call if spec.range == (0.0, 1.0) else lambda z: (call(z) - low) / (high - low)
+    return freeze(decode, dim, name=spec.path, prior=prior(spec, dim))
 
 
 def _dimensions(who: str, said: Any) -> int:
     """A number of dimensions, as somebody wrote it.
 
     Raises:
-        UsageError: it is no whole number from 1 on.
+        ValueError: it is no whole number from 1 on.
     """
     try:
         number = operator.index(np.asarray(said).item())
     except (TypeError, ValueError):
         number = 0
     if np.ndim(said) or np.asarray(said).dtype == bool or not 1 <= number < 2**31:
-        raise UsageError(f"{who}: latent_dim must be a whole number from 1 on, got {said!r}")
+        raise ValueError(f"{who}: latent_dim must be a whole number from 1 on, got {said!r}")
     return number
 
 
@@ -100,9 +101,9 @@ def _contained(function: Callable[..., Any]) -> Callable[..., Any]:
     return contained
 
 
-def _check_arguments(source: Source, function: Callable[..., Any]) -> None:
+def _check_arguments(spec: GeneratorSpec, function: Callable[..., Any]) -> None:
     """Whether the function takes what it will be given."""
-    given = ("params", "z") if source.checkpoint else ("z",)
+    given = ("params", "z") if spec.checkpoint else ("z",)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -110,48 +111,44 @@ def _check_arguments(source: Source, function: Callable[..., Any]) -> None:
     try:
         signature.bind(*given)
     except TypeError as error:
-        hint = "" if source.checkpoint else "; with --generator.checkpoint it gets (params, z)"
-        raise UsageError(
-            f"--generator.path {source.path} cannot be called with ({', '.join(given)}): "
-            f"{error}{hint}"
+        hint = "" if spec.checkpoint else "; with generator.checkpoint it gets (params, z)"
+        raise ValueError(
+            f"generator {spec.path} cannot be called with ({', '.join(given)}): {error}{hint}"
         ) from None
 
 
-def _image_shape(source: Source, call: Callable[[Array], Any], dim: int) -> tuple[int, int, int]:
-    """The shape of a user's image.
+def _check_sample(spec: GeneratorSpec, call: Callable[[Array], Any], dim: int) -> None:
+    """Whether what a user's function gives is a sample.
 
     Raises:
-        UsageError: the function fails on a latent, or what it gives is no image.
+        ValueError: it fails on a latent, or gives no array of floats, or an empty one.
     """
-    told = f"--generator.path {source.path}"
+    told = f"generator {spec.path}"
     try:
-        image = jax.eval_shape(call, jax.ShapeDtypeStruct((dim,), jnp.float32))
+        made = jax.eval_shape(call, jax.ShapeDtypeStruct((dim,), jnp.float32))
     except Exception as error:
-        raise UsageError(f"{told} fails on a latent of shape ({dim},): {what(error)}") from None
-    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+        raise ValueError(f"{told} fails on a latent of shape ({dim},): {what(error)}") from None
+    shape, dtype = getattr(made, "shape", None), getattr(made, "dtype", None)
     if shape is None or dtype is None:
-        raise UsageError(f"{told} gives {type(image).__name__}, not an image [h, w, c]")
-    if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
-        raise UsageError(
-            f"{told} gives shape {shape}, not an image [h, w, c] with one or three channels"
-        )
+        raise ValueError(f"{told} gives {type(made).__name__}, not an array")
+    if not shape or 0 in shape:
+        raise ValueError(f"{told} gives shape {shape}, in which there is nothing to change")
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise UsageError(f"{told} gives {dtype}, not floating-point pixels")
-    return shape
+        raise ValueError(f"{told} gives {dtype}, not floating-point numbers")
 
 
-def _check_dtype(source: Source, function: Callable[[Array], Any], dim: int) -> None:
+def _check_dtype(spec: GeneratorSpec, function: Callable[[Array], Any], dim: int) -> None:
     """Whether a function without a checkpoint computes in a narrow dtype if its latent has that.
 
     Raises:
-        UsageError: numbers of its own are wider.
+        ValueError: numbers of its own are wider.
     """
-    made = jax.eval_shape(function, jax.ShapeDtypeStruct((dim,), source.dtype))
-    if made.dtype != jnp.dtype(source.dtype):
-        raise UsageError(
-            f"--generator.path {source.path} makes {made.dtype} of latents in {source.dtype}, so "
-            "numbers of its own are wider; pass them by --generator.checkpoint, or leave out "
-            "--generator.dtype"
+    made = jax.eval_shape(function, jax.ShapeDtypeStruct((dim,), spec.dtype))
+    if made.dtype != jnp.dtype(spec.dtype):
+        raise ValueError(
+            f"generator {spec.path} makes {made.dtype} of latents in {spec.dtype}, so "
+            "numbers of its own are wider; pass them by generator.checkpoint, or leave out "
+            "generator.dtype"
         )
 
 
@@ -159,12 +156,12 @@ def import_function(path: str) -> Callable[..., Any]:
     """The function that `package.module:function` or `file.py:function` names.
 
     Raises:
-        UsageError: it is not written like this, its module does not import, or has no such name.
+        ValueError: it is not written like this, its module does not import, or has no such name.
     """
     where, _, name = path.rpartition(":")
     if not where or not name:
-        raise UsageError(
-            f"--generator.path must be package.module:function or file.py:function, got {path!r}"
+        raise ValueError(
+            f"generator must be package.module:function or file.py:function, got {path!r}"
         )
     module = _import_file(where) if where.endswith(".py") else _import_module(where)
     try:
@@ -172,9 +169,9 @@ def import_function(path: str) -> Callable[..., Any]:
     except AttributeError:
         near = get_close_matches(name, [n for n in vars(module) if not n.startswith("_")], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"--generator.path: {where} has no {name!r}{hint}") from None
+        raise ValueError(f"generator: {where} has no {name!r}{hint}") from None
     if not callable(function):
-        raise UsageError(f"--generator.path: {path} is a {type(function).__name__}, no function")
+        raise ValueError(f"generator: {path} is a {type(function).__name__}, no function")
     return function
 
 
@@ -185,15 +182,15 @@ def _import_module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"--generator.path: {name} cannot be imported ({what(error)})") from None
+        raise ValueError(f"generator: {name} cannot be imported ({what(error)})") from None
 
 
 def _import_file(name: str) -> Any:
     file = Path(name).expanduser()
     if file.is_dir():
-        raise UsageError(f"--generator.path: {file} is a folder, not a file with a function")
+        raise ValueError(f"generator: {file} is a folder, not a file with a function")
     if not file.is_file():
-        raise UsageError(f"--generator.path: {file} does not exist")
+        raise ValueError(f"generator: {file} does not exist")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -201,7 +198,7 @@ def _import_file(name: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"--generator.path: {file} cannot be imported ({what(error)})") from None
+        raise ValueError(f"generator: {file} cannot be imported ({what(error)})") from None
     return module
 
 
@@ -209,15 +206,14 @@ def read_checkpoint(path: str) -> Any:
     """The parameters in an orbax folder, a .npz or a .safetensors file, as nested dictionaries.
 
     Raises:
-        UsageError: there is none, or it cannot be read.
+        ValueError: there is none, or it cannot be read.
     """
     place = Path(path).expanduser().absolute()
     if not place.exists():
-        raise UsageError(f"--generator.checkpoint: {place} does not exist")
+        raise ValueError(f"generator.checkpoint: {place} does not exist")
     if not place.is_dir() and place.suffix not in (".npz", ".safetensors"):
-        raise UsageError(
-            f"--generator.checkpoint must be an orbax folder, .npz or .safetensors, got "
-            f"{place.name}"
+        raise ValueError(
+            f"generator.checkpoint must be an orbax folder, .npz or .safetensors, got {place.name}"
         )
     # A damaged file or folder can fail in any way at all, and it means one thing here.
     try:
@@ -226,12 +222,10 @@ def read_checkpoint(path: str) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        raise UsageError(
-            f"--generator.checkpoint: {place} cannot be read ({what(error)})"
-        ) from None
+        raise ValueError(f"generator.checkpoint: {place} cannot be read ({what(error)})") from None
     for kind in kinds:
         if not (jnp.issubdtype(kind, jnp.number) or jnp.issubdtype(kind, jnp.bool_)):
-            raise UsageError(f"--generator.checkpoint: {place} holds {kind}, not numbers alone")
+            raise ValueError(f"generator.checkpoint: {place} holds {kind}, not numbers alone")
     return params
 
 

@@ -6,70 +6,80 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from experiments.generators.spec import Source, Supply, prior
-from experiments.runtime.cli import UsageError
-from experiments.runtime.training import Params
 from latent_flows.generators import stylegan2
 from latent_flows.generators.biggan import BigGAN
+from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat, remat_layers
 from latent_flows.generators.proggan import ProgGAN
 from latent_flows.generators.sngan import SNGAN
+from latent_flows.generators.spec import GeneratorSpec, prior
 from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.typing import Latent
 
+__all__ = ["first_weights", "published"]
 
-def published(name: str, net: Any, variables: Params, source: Source, seed: int) -> Supply:
+
+def published(
+    name: str,
+    net: Any,
+    variables: PyTree,
+    spec: GeneratorSpec,
+    seed: int,
+    *,
+    dataset: str | None = None,
+    labels: tuple[int, ...] = (),
+) -> FrozenGenerator:
     """One of the architectures of this library, whose images lie in [-1, 1]."""
-    if source.space != "z" and not isinstance(net, StyleGAN2):
-        raise UsageError(f"--generator.space {source.space} is StyleGAN2's; {name} has z alone")
-    if source.label is not None and not isinstance(net, BigGAN):
-        raise UsageError(f"--generator.label is BigGAN's; {name} has no classes")
-    draw = prior(source, net.latent_dim)
-    if source.recompute:
+    if spec.space != "z" and not isinstance(net, StyleGAN2):
+        raise ValueError(f"generator.space {spec.space} is StyleGAN2's; {name} has z alone")
+    if spec.label is not None and not isinstance(net, BigGAN):
+        raise ValueError(f"generator.label is BigGAN's; {name} has no classes")
+    draw = prior(spec, net.latent_dim)
+    if spec.recompute:
         net = remat_layers(net)
     apply: Any = net.apply  # flax types its result as a pair as well
-    images: Callable[[Params, Latent], Array] = apply
+    images: Callable[[PyTree, Latent], Array] = apply
     if isinstance(net, BigGAN):
-        label = source.label
+        label = spec.label
         if label is None:
             label = int(np.random.default_rng(seed).integers(net.classes))
         if label >= net.classes:
-            raise UsageError(f"--generator.label must lie in [0, {net.classes}), got {label}")
+            raise ValueError(f"generator.label must lie in [0, {net.classes}), got {label}")
         name = f"{name}, class {label}"
         images = lambda variables, z: apply(variables, z, label)  # noqa: E731
     elif isinstance(net, StyleGAN2):
-        within = partial(stylegan2.generator, net, space=source.space, truncation=source.truncation)
+        within = partial(stylegan2.generator, net, space=spec.space, truncation=spec.truncation)
         images = lambda variables, z: within(variables)(z)  # noqa: E731
-        draw = _style_prior(net, variables, source, draw)
-        name = f"{name}, {source.space.upper()} space"
-    make = cast_and_remat(images, variables, dtype=source.dtype, recompute=source.recompute)
-    return Supply(
-        name,
+        draw = _style_prior(net, variables, spec, draw)
+        name = f"{name}, {spec.space.upper()} space"
+    make = cast_and_remat(images, variables, dtype=spec.dtype, recompute=spec.recompute)
+    return freeze(
         lambda z: (make(z) + 1) / 2,
-        net.latent_dim * (net.style_count if source.space == "w+" else 1),
-        (net.resolution, net.resolution, getattr(net, "image_channels", 3)),
-        draw,
-        first_weights(net, variables, source.space),
-        None,
+        net.latent_dim * (net.style_count if spec.space == "w+" else 1),
+        name=name,
+        prior=draw,
+        first_layer=first_weights(net, variables, spec.space),
+        dataset=dataset,
+        labels=labels,
     )
 
 
 def _style_prior(
-    net: StyleGAN2, variables: Params, source: Source, draw: Callable[[PRNGKeyArray], Latent]
+    net: StyleGAN2, variables: PyTree, spec: GeneratorSpec, draw: Callable[[PRNGKeyArray], Latent]
 ) -> Callable[[PRNGKeyArray], Latent]:
     """Draws of W are what the mapping network makes of draws of Z."""
-    if source.space == "z":
+    if spec.space == "z":
         return draw
     apply: Any = net.apply
     to_w = lambda key: apply(variables, draw(key), method=net.to_w)  # noqa: E731
-    if source.space == "w":
+    if spec.space == "w":
         return to_w
     return lambda key: jnp.tile(to_w(key), net.style_count)
 
 
-def first_weights(net: Any, variables: Params, space: str = "z") -> Float[Array, "m d"] | None:
+def first_weights(net: Any, variables: PyTree, space: str = "z") -> Float[Array, "m d"] | None:
     """The weights of the layers that take the latent, for SeFa; None where none is linear.
 
     Of a split latent the first layer sees the first part alone; in W every layer's modulation sees

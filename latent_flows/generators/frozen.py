@@ -1,0 +1,192 @@
+"""The one object that an experiment is about: a generator whose parameters no longer change."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from latent_flows import _memory
+from latent_flows._transforms import closure_convert, closure_convert_at
+from latent_flows.typing import Generator, Latent, Scalar
+
+__all__ = ["Encoder", "FrozenGenerator", "Prior", "draw_latents", "freeze", "standard_normal"]
+
+Prior = Callable[[PRNGKeyArray], Latent]
+"""A draw of one latent."""
+Encoder = Callable[[Array], tuple[Latent, Latent]]
+"""Mean and standard deviation of the posterior of one sample."""
+
+
+_STATIC = {"static": True}  # no leaf of the pytree
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FrozenGenerator:
+    """A generator with what is known about it, as a pytree: `freeze` makes one of any function.
+
+    Its leaves are the arrays that its functions close over, so that it can be an argument of a
+    compiled function. It is itself a generator, `z -> x`, for one unbatched latent.
+
+    >>> import jax, jax.numpy as jnp
+    >>> weights = jnp.arange(6.0).reshape(3, 2)
+    >>> generator = freeze(lambda z: weights @ z, 2, name="a plane")
+    >>> generator.event_shape, len(jax.tree.leaves(generator))
+    ((3,), 1)
+    >>> print(jax.jit(lambda generator, z: generator(z))(generator, jnp.ones(2)))
+    [1. 5. 9.]
+    """
+
+    name: str = field(metadata=_STATIC)
+    """What it is, for captions."""
+    decode: Generator
+    """From a latent to a sample."""
+    latent_dim: int = field(metadata=_STATIC)
+    """Numbers of a latent."""
+    event_shape: tuple[int, ...] = field(metadata=_STATIC)
+    """Of a sample: an image `[h, w, c]`, a vector, anything."""
+    prior: Prior
+    """Draws a latent."""
+    encode: Encoder | None = None
+    """From a sample to the posterior of its latent; None where there is no encoder."""
+    log_likelihood: Callable[[Array, Latent], Scalar] | None = None
+    """`log p(x | z)`, in nats; None where it is not known."""
+    noise_std: Mapping[str, Generator] = field(default_factory=dict)
+    """Deviations of its noise, `z -> sigma`, by how they are modelled: "rbf" grows away from data,
+    "network" is an ordinary network."""
+    first_layer: Float[Array, "m d"] | None = None
+    """Weights of the linear layers that take the latent, stacked, for SeFa."""
+    dataset: str | None = field(default=None, metadata=_STATIC)
+    """Name of the data set that it was trained on."""
+    labels: tuple[int, ...] = field(default=(), metadata=_STATIC)
+    """The labels of the examples that it was trained on; none: all."""
+    augment: tuple[tuple[str, float], ...] = field(default=(), metadata=_STATIC)
+    """Transformations that every training image underwent, and the largest amount of each."""
+
+    def __call__(self, z: Latent) -> Array:
+        return self.decode(z)
+
+
+def freeze(
+    decode: Generator,
+    latent_dim: int,
+    *,
+    name: str = "generator",
+    prior: Prior | None = None,
+    encode: Encoder | None = None,
+    log_likelihood: Callable[[Array, Latent], Scalar] | None = None,
+    noise_std: Mapping[str, Generator] | None = None,
+    first_layer: Float[Array, "m d"] | None = None,
+    dataset: str | None = None,
+    labels: tuple[int, ...] = (),
+    augment: tuple[tuple[str, float], ...] = (),
+) -> FrozenGenerator:
+    """Makes a frozen generator of functions of one point, of any framework that JAX can trace.
+
+    Args:
+        decode: from a latent `[latent_dim]` to a sample of any shape.
+        latent_dim: numbers of a latent.
+        name: what it is, for captions.
+        prior: from a random key to a latent; by default standard normal.
+        encode: from a sample to mean and standard deviation of its latent.
+        log_likelihood: `(x, z) -> log p(x | z)`.
+        noise_std: deviations of the noise, by name.
+        first_layer: weights of the linear layers that take the latent.
+        dataset: name of the data that it was trained on.
+        labels: of these data.
+        augment: transformations of these data.
+
+    Returns:
+        The generator, for latents of this length.
+
+    Raises:
+        ValueError: a latent dimension below 1, or a sample that is not one array of floats.
+
+    >>> freeze(lambda z: z[:, None, None] ** 2, 4).event_shape
+    (4, 1, 1)
+    """
+    if latent_dim < 1:
+        raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+    z = jax.ShapeDtypeStruct((latent_dim,), jnp.result_type(float))
+    made: Any = jax.eval_shape(decode, z)
+    shape, dtype = getattr(made, "shape", None), getattr(made, "dtype", None)
+    if shape is None or dtype is None:
+        raise ValueError(f"{name} gives {type(made).__name__}, not an array")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} gives {dtype}, not floating-point numbers")
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    return FrozenGenerator(
+        name=name,
+        decode=closure_convert(decode, latent_dim),
+        latent_dim=latent_dim,
+        event_shape=tuple(shape),
+        prior=_converted_prior(prior or standard_normal(latent_dim)),
+        encode=None if encode is None else closure_convert_at(encode, x),
+        log_likelihood=(
+            None if log_likelihood is None else closure_convert_at(log_likelihood, x, z)
+        ),
+        noise_std={
+            kind: closure_convert(std, latent_dim) for kind, std in (noise_std or {}).items()
+        },
+        first_layer=first_layer,
+        dataset=dataset,
+        labels=tuple(labels),
+        augment=tuple((kind, float(most)) for kind, most in augment),
+    )
+
+
+def standard_normal(dim: int) -> Prior:
+    """The prior `N(0, I)` of `dim` numbers.
+
+    Args:
+        dim: numbers of a latent.
+
+    Returns:
+        From a random key to a latent.
+
+    >>> import jax
+    >>> standard_normal(3)(jax.random.key(0)).shape
+    (3,)
+    """
+    return lambda key: jax.random.normal(key, (dim,))
+
+
+def draw_latents(prior: Prior, key: PRNGKeyArray, count: int) -> Float[Array, "n d"]:
+    """Independent draws.
+
+    Args:
+        prior: from a random key to a latent.
+        key: a random key.
+        count: how many.
+
+    Returns:
+        One a row.
+
+    Raises:
+        ValueError: there is too little memory for so many.
+
+    >>> import jax
+    >>> draw_latents(standard_normal(3), jax.random.key(0), 5).shape
+    (5, 3)
+    """
+    one = jax.eval_shape(prior, jax.random.key(0))
+    _memory.require(
+        count * (8 + _memory.size_of(one)),
+        f"drawing {count} latents of {one.shape[0]} numbers",
+        "draw fewer, or lower the latent dimensions",
+    )
+    return jax.jit(jax.vmap(prior))(jax.random.split(key, count))
+
+
+def _converted_prior(prior: Prior) -> Prior:
+    return Partial(_draw, closure_convert_at(prior, jax.random.key(0)))
+
+
+def _draw(prior: Prior, key: PRNGKeyArray) -> Latent:
+    if not jax.dtypes.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)  # one of `jax.random.PRNGKey`
+    return prior(key)

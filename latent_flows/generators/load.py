@@ -1,0 +1,234 @@
+"""Loading a generator: from the run folder that holds it, or a function of your own."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from latent_flows import _memory
+from latent_flows.generators import stored
+from latent_flows.generators.frozen import FrozenGenerator, draw_latents
+from latent_flows.generators.spec import GeneratorSpec
+from latent_flows.generators.user_function import user_function, what
+from latent_flows.typing import Generator
+
+__all__ = ["GENERATOR", "REFERENCE", "check_changes", "load_generator", "reference"]
+
+GENERATOR = "generator.safetensors"
+"""The file of a run folder that holds a generator."""
+REFERENCE = "generator.json"
+"""The file of a run folder that says which generator the run was about."""
+PROBES = 4
+"""Draws from the prior whose samples are looked at before a generator is taken."""
+SAME = 1e-6
+"""Up to which numbers of two samples are the same."""
+SLACK = 0.25
+"""Of the width of `range`: how far beyond it the pixels of a user's images may lie."""
+
+
+def load_generator(spec: str | Path | GeneratorSpec, *, seed: int = 0) -> FrozenGenerator:
+    """The generator that a specification names, once a few of its samples were looked at.
+
+    Args:
+        spec: a run folder that holds a generator, or was about one; or a function of your own as
+            `package.module:function` or `file.py:function`. A `GeneratorSpec` says more of it.
+        seed: of the class, if BigGAN's is left open.
+
+    Returns:
+        The generator.
+
+    Raises:
+        ValueError: there is none, it is damaged, its samples are not finite or all the same, or a
+            setting is of no account for it.
+
+    >>> generator = load_generator(GeneratorSpec("jax.numpy:sin", latent_dim=3))
+    >>> generator.event_shape, generator.prior(jax.random.key(0)).shape
+    ((3,), (3,))
+    """
+    if not isinstance(spec, GeneratorSpec):
+        spec = GeneratorSpec(str(spec))
+    if not spec.path:
+        raise ValueError(
+            "no generator is named: give a run folder, package.module:function or file.py:function"
+        )
+    spec, seed = _followed(spec, seed)
+    place = Path(spec.path).expanduser()
+    if not is_function(spec.path):
+        _check_plain(spec)
+        file = place / GENERATOR if place.is_dir() else place
+        found = stored.restore_generator(stored.read(file), spec, seed=seed)
+        return _checked(found, spec)
+    return _checked(user_function(spec), spec)
+
+
+def is_function(path: str) -> bool:
+    """Whether a specification names a function, and no place on the disk.
+
+    >>> is_function("model.py:decode"), is_function("runs/vae"), is_function("C:/runs/vae")
+    (True, False, False)
+    """
+    where, colon, name = path.rpartition(":")
+    return bool(colon and where) and name.isidentifier() and not Path(path).expanduser().exists()
+
+
+def reference(spec: GeneratorSpec, seed: int, home: Path) -> dict[str, Any]:
+    """What a run writes of its generator into its own folder, as JSON can hold it.
+
+    Args:
+        spec: of the generator.
+        seed: that it was loaded with.
+        home: the folder of the run. Where both folders are moved together they find each other.
+
+    Returns:
+        The resolved specification, which `load_generator` follows.
+    """
+    spec, seed = _followed(spec, seed)
+    near = None
+    if not is_function(spec.path):
+        place = Path(spec.path).expanduser().absolute()
+        near = os.path.relpath(place, home)
+        spec = dataclasses.replace(spec, path=str(place))
+    elif ".py:" in spec.path:
+        where, _, name = spec.path.rpartition(":")
+        near = f"{os.path.relpath(Path(where).expanduser().absolute(), home)}:{name}"
+        spec = dataclasses.replace(spec, path=f"{Path(where).expanduser().absolute()}:{name}")
+    return {"spec": dataclasses.asdict(spec), "seed": seed, "near": near}
+
+
+def check_changes(name: str, samples: Float[np.ndarray, "n *event"]) -> None:
+    """Whether samples of different latents differ at all.
+
+    Args:
+        name: of the generator, for the message.
+        samples: of several latents.
+
+    Raises:
+        ValueError: they are the same.
+
+    >>> check_changes("a bowl", np.stack([np.zeros((2, 2, 1)), np.ones((2, 2, 1))]))
+    """
+    if np.ptp(samples, axis=0).max() <= SAME:
+        raise ValueError(
+            f"{name} makes the same sample of every latent: there is nothing to move through or "
+            "to measure"
+        )
+
+
+def _followed(spec: GeneratorSpec, seed: int) -> tuple[GeneratorSpec, int]:
+    """The specification of the generator itself, where a run is named that was about it."""
+    place = Path(spec.path).expanduser()
+    if is_function(spec.path) or not place.is_dir() or (place / GENERATOR).is_file():
+        return spec, seed
+    file = place / REFERENCE
+    if not file.is_file():
+        raise ValueError(_nothing_in(place))
+    if dataclasses.replace(spec, path="") != GeneratorSpec():
+        raise ValueError(
+            f"{place} is a run that has its own generator; leave out the other settings of the "
+            "generator"
+        )
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        settings = dict(found["spec"])
+        settings["range"] = tuple(settings["range"])
+        kept, seed, near = GeneratorSpec(**settings), int(found["seed"]), found["near"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} does not say which generator the run was about ({what(error)})"
+        ) from None
+    if near is not None:
+        where, colon, name = near.rpartition(":") if ".py:" in near else (near, "", "")
+        close = (place.absolute() / where).resolve()
+        if close.exists():
+            kept = dataclasses.replace(kept, path=f"{close}{colon}{name}")
+    return _followed(kept, seed)
+
+
+def _nothing_in(place: Path) -> str:
+    config = place / "config.json"
+    if not config.is_file():
+        return f"{place} holds no generator: it is no run folder"
+    if (place / "checkpoints").is_dir():
+        return (
+            f"{place} holds no {GENERATOR}: its training was not finished (the same command goes "
+            "on with it), or it was made by version 0.1.0 (make it anew)"
+        )
+    return f"{place} holds no generator and was about none: there is no {GENERATOR}"
+
+
+def _check_plain(spec: GeneratorSpec) -> None:
+    place = Path(spec.path).expanduser()
+    if not place.exists():
+        raise ValueError(
+            f"generator {spec.path} does not exist: name a run folder, package.module:function or "
+            "file.py:function"
+        )
+    for name in ("checkpoint", "latent_dim", "range"):
+        if getattr(spec, name) != getattr(GeneratorSpec(), name):
+            raise ValueError(
+                f"generator.{name} belongs to a function of your own; the generator of "
+                f"{spec.path} has its own"
+            )
+
+
+def _checked(found: FrozenGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+    """The same, once samples of a few draws were found to be finite, in range and different."""
+    _memory.require(
+        4 * PROBES * math.prod(found.event_shape),
+        f"a few samples of {found.name} ({PROBES} of {found.event_shape})",
+        "make them smaller",
+    )
+    latents = draw_latents(found.prior, jax.random.key(0), PROBES)
+    try:
+        samples = np.asarray(jax.jit(jax.lax.map)(found.decode, latents))
+    except Exception as error:
+        raise ValueError(f"{found.name} cannot make a sample: {what(error)}") from None
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{found.name} makes samples that are not finite")
+    own = is_function(spec.path)
+    is_image = len(found.event_shape) == 3 and found.event_shape[2] in (1, 3)
+    if own and is_image and (samples.min() < -SLACK or samples.max() > 1 + SLACK):
+        low, high = spec.range
+        seen = [low + (high - low) * float(v) for v in (samples.min(), samples.max())]
+        raise ValueError(
+            f"{found.name} makes pixels from {seen[0]:.3g} to {seen[1]:.3g}, far beyond "
+            f"generator.range {low:g} {high:g}; give their black and white"
+        )
+    check_changes(found.name, samples)
+    if own:
+        _check_slopes(found, latents)
+    return found
+
+
+def _check_slopes(found: FrozenGenerator, latents: Array) -> None:
+    """Whether samples have derivatives that say how they change.
+
+    Raises:
+        ValueError: they are zero, as of rounded numbers, or not finite.
+    """
+
+    @jax.jit
+    def slopes(generator: Generator, latents: Array) -> Array:
+        def slope(z: Array) -> Array:
+            return jax.jvp(generator, (z,), (jnp.ones_like(z),))[1]
+
+        return jax.lax.map(slope, latents)
+
+    try:
+        made = np.asarray(slopes(found.decode, latents))
+    except TypeError:
+        return  # a function with a derivative of its own that goes backwards only
+    if not np.isfinite(made).all():
+        raise ValueError(f"{found.name} makes samples whose derivatives are not finite")
+    if not made.any():
+        raise ValueError(
+            f"{found.name} makes samples whose derivatives by the latent are zero, as if they "
+            "never changed: is something rounded, or held by stop_gradient?"
+        )

@@ -1,0 +1,87 @@
+"""Which generator, and how to use it: what a command line, or a notebook, says of one."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from latent_flows._validation import at_least
+from latent_flows.generators.frozen import Prior, standard_normal
+from latent_flows.typing import Latent
+
+__all__ = ["GeneratorSpec", "prior"]
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """Where a generator is, and how its latents are drawn and its samples computed."""
+
+    path: str = ""
+    """Run folder that holds a generator, or was about one; or a function of your own as
+    package.module:function or file.py:function, from a latent to a sample; with a checkpoint from
+    (params, latent)."""
+    checkpoint: str = ""
+    """Parameters of a function of your own: an orbax folder, .npz or .safetensors; names with / are
+    nested dictionaries."""
+    latent_dim: int | None = None
+    """Latent dimensions of a function of your own, unless it or its checkpoint has a `latent_dim`.
+    """
+    range: tuple[float, float] = (0.0, 1.0)
+    """Black and white of a function of your own that makes images."""
+    prior: Literal["normal", "truncated", "sphere", "uniform"] = "normal"
+    """Latents of any generator but a VAE's: normal; truncated to [-truncation, truncation];
+    sphere, of the norm that normal ones have; uniform in [-1, 1]."""
+    truncation: float = 1.0
+    """Of the truncated prior; also what StyleGAN2 multiplies the distance from the mean of W by."""
+    space: Literal["z", "w", "w+"] = "z"
+    """StyleGAN2's latent space."""
+    label: int | None = None
+    """BigGAN's class; none: a random one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What it computes in; latents, samples and everything around it keep their precision."""
+    recompute: bool = False
+    """Compute its features again on the way back instead of keeping them: less memory, more
+    time."""
+
+    def __post_init__(self) -> None:
+        if self.latent_dim is not None:
+            at_least(self, "generator.", latent_dim=1)
+        if not self.range[0] < self.range[1]:
+            raise ValueError(f"generator.range must be black and white, got {self.range}")
+        if not self.truncation > 0:
+            raise ValueError(f"generator.truncation must be positive, got {self.truncation}")
+        if self.label is not None and self.label < 0:
+            raise ValueError(f"generator.label must not be negative, got {self.label}")
+
+
+def prior(spec: GeneratorSpec, dim: int) -> Prior:
+    """A function that draws a latent of `dim` numbers.
+
+    Args:
+        spec: which prior.
+        dim: numbers of a latent.
+
+    Returns:
+        From a random key to a latent.
+
+    >>> z = prior(GeneratorSpec(prior="sphere"), 9)(jax.random.key(0))
+    >>> print(jnp.linalg.norm(z).round(4))
+    3.0
+    """
+
+    def sphere(key: PRNGKeyArray) -> Latent:
+        z = jax.random.normal(key, (dim,))
+        return math.sqrt(dim) * z / jnp.linalg.norm(z)
+
+    priors: dict[str, Prior] = {
+        "normal": standard_normal(dim),
+        "truncated": lambda key: jax.random.truncated_normal(
+            key, -spec.truncation, spec.truncation, (dim,)
+        ),
+        "sphere": sphere,
+        "uniform": lambda key: jax.random.uniform(key, (dim,), minval=-1.0),
+    }
+    return priors[spec.prior]

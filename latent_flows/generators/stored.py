@@ -1,0 +1,259 @@
+"""A generator as a file that says itself what it is: arrays by name, and a header in JSON."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PyTree
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors
+
+from latent_flows._validation import choose
+from latent_flows.generators import rbf
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.biggan import BigGAN
+from latent_flows.generators.frozen import FrozenGenerator, freeze
+from latent_flows.generators.pretrained import published
+from latent_flows.generators.proggan import ProgGAN
+from latent_flows.generators.rbf import RBF, StdNetwork
+from latent_flows.generators.sngan import SNGAN
+from latent_flows.generators.spec import GeneratorSpec
+from latent_flows.generators.stylegan2 import StyleGAN2
+from latent_flows.generators.vae import VAE, VAEConfig
+
+__all__ = ["StoredGenerator", "StoredStd", "load_bytes", "restore_generator", "to_bytes"]
+
+FORMAT = "latent_flows generator"
+"""What the header's `format` says."""
+VERSION = 1
+"""Of the layout; a file with a greater one is refused."""
+_NETS: dict[str, Any] = {net.__name__: net for net in (SNGAN, BigGAN, ProgGAN, StyleGAN2)}
+_FLAX = ("parent", "name")
+
+
+class StoredStd(NamedTuple):
+    """The deviation of a generator's noise."""
+
+    params: PyTree
+    """An `RBF`, or the variables of a `StdNetwork`."""
+    width: int = 0
+    """Units of a hidden layer of the network."""
+    depth: int = 0
+    """Its hidden layers."""
+
+
+class StoredGenerator(NamedTuple):
+    """What a file holds of a generator."""
+
+    net: Any
+    """A `VAE`, or the flax module of a GAN of this library."""
+    variables: PyTree
+    """Its parameters, and whatever else it keeps."""
+    name: str
+    """What it is, for captions."""
+    dataset: str | None = None
+    """Name of the data set that it was trained on."""
+    labels: tuple[int, ...] = ()
+    """The labels of the examples that it was trained on; none: all."""
+    augment: tuple[tuple[str, float], ...] = ()
+    """Transformations that every training image underwent, and the largest amount of each."""
+    noise_std: Mapping[str, StoredStd] = {}
+    """Deviations of a VAE's noise: "rbf", "network"."""
+
+
+def to_bytes(stored: StoredGenerator) -> bytes:
+    """The content of a safetensors file, which `load_bytes` reads.
+
+    Args:
+        stored: what it shall hold.
+
+    Returns:
+        The content: arrays by name, and a header that says what they are.
+
+    >>> import jax
+    >>> vae = VAE(VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=2), (4, 4, 1))
+    >>> params = vae.init(jax.random.key(0), jnp.zeros((4, 4, 1)))
+    >>> content = to_bytes(StoredGenerator(vae, params, "a small VAE", dataset="digits"))
+    >>> load_bytes(content).dataset
+    'digits'
+    """
+    arrays = _flat("variables", stored.variables)
+    for kind, std in stored.noise_std.items():
+        params = std.params._asdict() if isinstance(std.params, RBF) else std.params
+        arrays |= _flat(f"noise_std/{kind}", params)
+    is_vae = isinstance(stored.net, VAE)
+    if is_vae:
+        settings = dataclasses.asdict(stored.net.config)
+    else:
+        own = [f.name for f in dataclasses.fields(stored.net) if f.init and f.name not in _FLAX]
+        settings = {name: getattr(stored.net, name) for name in own}
+    model = {
+        "architecture": type(stored.net).__name__,
+        "settings": settings,
+        "image_shape": list(stored.net.image_shape) if is_vae else None,
+        "name": stored.name,
+        "dataset": stored.dataset,
+        "labels": list(stored.labels),
+        "augment": [list(pair) for pair in stored.augment],
+        "noise_std": {k: {"width": s.width, "depth": s.depth} for k, s in stored.noise_std.items()},
+    }
+    header = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model)}
+    return safetensors.save({k: np.asarray(v) for k, v in sorted(arrays.items())}, header)
+
+
+def load_bytes(content: bytes) -> StoredGenerator:
+    """Reads what `to_bytes` wrote.
+
+    Args:
+        content: of a file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: truncated, corrupt, of another kind, or written by a newer version.
+    """
+    try:
+        arrays = safetensors.load(content)
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, AttributeError) as error:
+        raise ValueError(f"truncated, corrupt or no safetensors file ({error})") from None
+    return _understood(header, arrays)
+
+
+def read(path: str | Path) -> StoredGenerator:
+    """Reads a file of `to_bytes`.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: there is no such file, and as `load_bytes`.
+    """
+    place = Path(path).expanduser()
+    try:
+        with safe_open(place, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ValueError(f"{place} does not exist") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{place} is truncated, corrupt or no safetensors file ({error})"
+        ) from None
+    try:
+        return _understood(header, arrays)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def restore_generator(
+    stored: StoredGenerator, spec: GeneratorSpec | None = None, *, seed: int = 0
+) -> FrozenGenerator:
+    """The generator that was stored.
+
+    Args:
+        stored: what a file holds.
+        spec: how latents are drawn and samples computed; of no account for a VAE, whose prior is
+            its own.
+        seed: of the class, if BigGAN's is left open.
+
+    Returns:
+        The generator.
+
+    Raises:
+        ValueError: a setting that this generator does not have.
+    """
+    net, params = stored.net, stored.variables
+    known: Any = {"dataset": stored.dataset, "labels": stored.labels}
+    if not isinstance(net, VAE):
+        return published(stored.name, net, params, spec or GeneratorSpec(), seed, **known)
+    plain = dataclasses.replace(spec or GeneratorSpec(), path="")
+    if plain != GeneratorSpec():
+        raise ValueError(
+            "settings such as generator.prior and generator.space are for a generator without an "
+            f"encoder, and {stored.name} has one"
+        )
+    apply: Any = net.apply  # flax types its result as a pair as well
+    return freeze(
+        vaes.generator(net, params),
+        net.config.latent_dim,
+        name=stored.name,
+        encode=partial(apply, params, method=net.encode),
+        log_likelihood=partial(apply, params, method=net.log_likelihood),
+        noise_std={kind: _std(std, net) for kind, std in stored.noise_std.items()},
+        first_layer=vaes.first_weights(net, params),
+        augment=stored.augment,
+        **known,
+    )
+
+
+def _std(stored: StoredStd, vae: VAE) -> Any:
+    if isinstance(stored.params, RBF):
+        return partial(rbf.std, stored.params)
+    network: Any = StdNetwork(vae.image_shape, width=stored.width, depth=stored.depth)
+    return partial(network.apply, stored.params)
+
+
+def _understood(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> StoredGenerator:
+    if header.get("format") != FORMAT:
+        raise ValueError(f"a safetensors file, but none of a {FORMAT}")
+    version = header.get("version", "")
+    if not version.isdigit() or not 1 <= int(version) <= VERSION:
+        raise ValueError(
+            f"version {version or 'nothing'} of the layout, and this latent_flows reads versions "
+            f"up to {VERSION}; a newer one is needed"
+        )
+    try:
+        model = json.loads(header["model"])
+        net = _net(model)
+        stds = {
+            kind: StoredStd(_std_params(kind, arrays), **sizes)
+            for kind, sizes in model["noise_std"].items()
+        }
+        return StoredGenerator(
+            net,
+            _nested("variables", arrays),
+            model["name"],
+            model["dataset"],
+            tuple(model["labels"]),
+            tuple((name, most) for name, most in model["augment"]),
+            stds,
+        )
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"its header makes no sense ({type(error).__name__}: {error})") from None
+
+
+def _net(model: Mapping[str, Any]) -> Any:
+    settings: Any = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in model["settings"].items()
+    }
+    if model["architecture"] == VAE.__name__:
+        height, width, channels = model["image_shape"]
+        return VAE(VAEConfig(**settings), (height, width, channels))
+    return choose("architecture", model["architecture"], _NETS)(**settings)
+
+
+def _std_params(kind: str, arrays: Mapping[str, np.ndarray]) -> PyTree:
+    found = _nested(f"noise_std/{kind}", arrays)
+    return RBF(**found) if kind == "rbf" else found
+
+
+def _flat(prefix: str, tree: PyTree) -> dict[str, Any]:
+    return {f"{prefix}/{name}": leaf for name, leaf in flatten_dict(tree, sep="/").items()}
+
+
+def _nested(prefix: str, arrays: Mapping[str, np.ndarray]) -> Any:
+    start = f"{prefix}/"
+    flat = {k.removeprefix(start): jnp.asarray(v) for k, v in arrays.items() if k.startswith(start)}
+    return unflatten_dict(flat, sep="/")

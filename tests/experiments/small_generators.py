@@ -1,0 +1,77 @@
+"""Small generators in run folders, made in a moment: what experiments are tried on."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from latent_flows import data
+from latent_flows.generators import rbf
+from latent_flows.generators.load import GENERATOR
+from latent_flows.generators.rbf import StdNetwork
+from latent_flows.generators.sngan import SNGAN
+from latent_flows.generators.stored import StoredGenerator, StoredStd, to_bytes
+from latent_flows.generators.vae import VAE, VAEConfig
+
+
+def small_vae(run, dataset="digits", *, latent_dim=3, size=None, stds=(), seed=0, **config):
+    """Keeps a VAE that has learnt nothing in a run folder, as train_vae would.
+
+    Args:
+        run: the folder.
+        dataset: name of the data that it says it was trained on.
+        latent_dim: its latent dimensions.
+        size: pixels a side; by default the data's own.
+        stds: deviations of its noise, of "rbf" and "network".
+        seed: of its parameters.
+        **config: of its `VAEConfig`.
+
+    Returns:
+        The folder.
+    """
+    shape = data.load_part(dataset, "train", size=size).image_shape
+    settings = {"encoder": "mlp", "decoder": "mlp", "width": 2, "depth": 1, **config}
+    vae = VAE(VAEConfig(latent_dim=latent_dim, **settings), shape)
+    first, second, third = jax.random.split(jax.random.key(seed), 3)
+    params = vae.init(first, jnp.zeros(shape))
+    codes = jax.random.normal(second, (40, latent_dim))
+    made = {
+        "rbf": lambda: StoredStd(rbf.init_rbf(codes, shape, centres=4)),
+        "network": lambda: StoredStd(
+            StdNetwork(shape, width=4, depth=1).init(third, jnp.zeros(latent_dim)), 4, 1
+        ),
+    }
+    kept = StoredGenerator(
+        vae, params, f"the VAE of {dataset}", dataset, noise_std={k: made[k]() for k in stds}
+    )
+    return _write(run, "experiments.train_vae", kept)
+
+
+def small_gan(run, dataset=None, *, latent_dim=4, features=(4, 4), channels=1, seed=0):
+    """Keeps an SNGAN that has learnt nothing in a run folder, as train_gan would.
+
+    Args:
+        run: the folder.
+        dataset: name of the data that it says it was trained on.
+        latent_dim: its latent dimensions.
+        features: of the first layer and each block, which doubles the size from 4 pixels.
+        channels: of its images.
+        seed: of its parameters.
+
+    Returns:
+        The folder.
+    """
+    net = SNGAN(features, channels, latent_dim)
+    variables = net.init(jax.random.key(seed), jnp.zeros(latent_dim))
+    return _write(
+        run, "experiments.train_gan", StoredGenerator(net, variables, "an SNGAN", dataset)
+    )
+
+
+def _write(run, experiment, kept):
+    path = Path(run)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"experiment": experiment, "config": {}}))
+    (path / GENERATOR).write_bytes(to_bytes(kept))
+    return path
