@@ -28,6 +28,7 @@ __all__ = [
     "pde",
     "plots",
     "potentials",
+    "steering",
     "traversals",
     "typing",
 ]

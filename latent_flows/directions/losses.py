@@ -17,7 +17,7 @@ from latent_flows._validation import choose, floats
 from latent_flows.directions.transformations import Image, Mask
 from latent_flows.typing import Scalar
 
-__all__ = ["LOSSES", "Loss", "blurred_error", "dssim", "loss", "mse"]
+__all__ = ["LOSSES", "Loss", "blur", "blurred_error", "dssim", "loss", "mse"]
 
 Loss: TypeAlias = Callable[[Image, Image, Mask], Scalar]
 """`(x, y, mask) -> scalar`, 0 where the images agree."""
@@ -84,13 +84,29 @@ def blurred_error(x: Image, y: Image, mask: Mask, *, sigma: float = 3.0) -> Scal
     """
     if not sigma >= 0:
         raise ValueError(f"sigma must be at least 0 pixels, got {sigma}")
-    difference = _difference(x, y, mask)
+    return jnp.sum(blur(_difference(x, y, mask), sigma) ** 2) / _weight(mask, x)
+
+
+def blur(image: Image, sigma: float) -> Float[Array, "i j c"]:
+    r"""What a Gaussian blur lets through of an image, in as few numbers as that takes.
+
+    $$|b|^2 = \sum_{p \in \mathbb{Z}^2} | G_\sigma * x |_p^2$$
+
+    Args:
+        image: one image, black beyond its frame.
+        sigma: standard deviation of the blur in pixels; at 0 all is let through.
+
+    Returns:
+        Numbers that are linear in the image; the wider the blur the fewer.
+
+    >>> import jax.numpy as jnp
+    >>> blur(jnp.ones((32, 32, 1)), 0.0).shape, blur(jnp.ones((32, 32, 1)), 8.0).size < 100
+    ((32, 32, 1), True)
+    """
     down, across = (
-        jnp.asarray(_blur_root(side, float(sigma)), difference.dtype)
-        for side in difference.shape[:2]
+        jnp.asarray(_blur_root(side, float(sigma)), image.dtype) for side in image.shape[:2]
     )
-    blurred = jnp.einsum("ih,hwc,jw->ijc", down, difference, across, precision="highest")
-    return jnp.sum(blurred**2) / _weight(mask, x)
+    return jnp.einsum("ih,hwc,jw->ijc", down, image, across, precision="highest")
 
 
 def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:

@@ -1,0 +1,17 @@
+"""Which way does the *image* move? Fields that perform a transformation, or set an attribute.
+
+A transformation says how the image should move, the generator's Jacobian how it can: the field that
+does it is a damped least-squares solution at every latent, without training, inversion or labels.
+"""
+
+from latent_flows.steering.fields import attribute_field, dual_frame, transformation_field
+from latent_flows.steering.follow import Steered, steer, steer_attribute
+
+__all__ = [
+    "Steered",
+    "attribute_field",
+    "dual_frame",
+    "steer",
+    "steer_attribute",
+    "transformation_field",
+]

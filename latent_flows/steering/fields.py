@@ -1,0 +1,337 @@
+"""Vector fields of a latent along which an image, or an attribute of it, changes as asked."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from latent_flows.calculus import Number
+from latent_flows.directions.losses import blur
+from latent_flows.directions.transformations import Mask, Transformation
+from latent_flows.steering._least_squares import Normal, dual, normal
+from latent_flows.typing import Generator, Latent, Metric, Potential, Scalar, VectorField
+
+__all__ = [
+    "Attributes",
+    "attribute_field",
+    "dual_frame",
+    "transformation_field",
+    "velocity",
+]
+
+Attributes = Callable[[Array], Float[Array, "k"]]
+"""What is measured on a sample, differentiably: `x -> [k]`."""
+
+STEP = 1e-3
+"""The amount over which the velocity of a transformation is taken, both ways."""
+
+
+def velocity(transformation: Transformation, image: Array) -> tuple[Array, Mask]:
+    r"""How an image begins to move under a transformation, and where that is known.
+
+    $$\tau(x) = \frac{d}{dt} T_t(x) \Big|_{t = 0}$$
+
+    as a central difference: images are interpolated linearly between pixels, which has a kink at
+    `t = 0`, and so its slope from the left differs from that to the right.
+
+    Args:
+        transformation: `(x, t) -> (x, mask)`.
+        image: `[h, w, c]`.
+
+    Returns:
+        The velocity, zero where it is not known, and the mask of where it is.
+
+    >>> import jax.numpy as jnp
+    >>> from latent_flows.directions import translate_x
+    >>> ramp = jnp.tile(jnp.linspace(0.0, 1.0, 6)[None, :, None], (6, 1, 1))
+    >>> moving, known = velocity(translate_x, ramp)
+    >>> print(moving[0, 1:-1, 0].round(3), known[0])
+    [-1.2 -1.2 -1.2 -1.2] [0. 1. 1. 1. 1. 0.]
+    """
+    (ahead, seen_ahead), (behind, seen_behind) = (
+        transformation(image, jnp.asarray(t, image.dtype)) for t in (STEP, -STEP)
+    )
+    mask = seen_ahead * seen_behind
+    change = jnp.where(mask[..., None] > 0, ahead - behind, 0)
+    return mask[..., None] * change / (2 * STEP), mask
+
+
+def transformation_field(
+    generator: Generator,
+    transformation: Transformation,
+    *,
+    blur: float = 3.0,
+    damping: float = 0.01,
+    hold: Attributes | None = None,
+) -> VectorField:
+    r"""The field that performs a transformation of the image, at unit rate, as well as can be.
+
+    $$ v(z) = \arg\min_v\, |B (J(z)\, v - \tau(g(z)))|^2 + \lambda\, |v|^2,
+       \qquad \tau(x) = \frac{d}{dt} T_t(x) \Big|_{t = 0} $$
+
+    with $B$ the Gaussian blur of the pixels that the transformation knows, $J$ the Jacobian of the
+    generator, and $\lambda$ the damping in units of the mean of the diagonal of $J' B' B J$. The
+    Jacobian is formed for short latents; for long ones the equations are solved by conjugate
+    gradients on products with it, in memory that does not grow with the latent.
+
+    With `hold`, the rates of these attributes are exactly those that the transformation gives them:
+    $v$ is the minimum under $a'(g(z))\, J v = a'(g(z))\, \tau$.
+
+    Args:
+        generator: `z -> x`, an image `[h, w, c]`.
+        transformation: `(x, t) -> (x, mask)`.
+        blur: standard deviation in pixels; 0 compares pixel by pixel.
+        damping: `lambda`: little of it follows the image more closely, and drifts.
+        hold: attributes `x -> [k]` of which the rates shall be exact.
+
+    Returns:
+        `(t, z) -> dz/dt`, which does not depend on `t`. Zero where the image cannot move at all.
+
+    Raises:
+        ValueError: a negative blur, a damping that is not positive; when called, a sample that is
+            no image.
+
+    References:
+        The blur is that of Plumerault et al., *Controlling generative models with continuous
+        factors of variations*, 2020, section 2.1; damped least squares: Nakamura and Hanafusa,
+        *Inverse kinematic solutions with singularity robustness*, 1986.
+
+    >>> import jax.numpy as jnp
+    >>> from latent_flows.directions import translate_x
+    >>> columns = jnp.arange(16.0)
+    >>> row = lambda z: jnp.exp(-((columns - 8 - z[0]) ** 2) / 8)
+    >>> bump = lambda z: jnp.tile(row(z)[None, :, None], (16, 1, 1))
+    >>> field = transformation_field(bump, translate_x, damping=1e-4)
+    >>> print(field(0.0, jnp.zeros(2)).round())  # pixels an image width
+    [16.  0.]
+    """
+    check_settings(blur, damping)
+
+    def field(t: Number, z: Latent) -> Latent:
+        del t
+        image = generator(z)
+        moving, mask = velocity(transformation, image)
+        found = at(generator, mask, z, blur, damping)
+        free = found.solve(found.pull(features(moving, mask, blur)))
+        if hold is None:
+            return free
+        rows, rates = held(hold, generator, image, moving, z)
+        return free + dual(rows, found.solve, EXACT)(rates - rows @ free)
+
+    return field
+
+
+EXACT = 1e-4
+"""Damping of attributes that are held: only to keep what cannot be told apart from exploding."""
+
+
+def attribute_field(
+    generator: Generator,
+    attributes: Attributes,
+    index: int,
+    *,
+    hold: Sequence[int] | None = None,
+    metric: Metric | None = None,
+    damping: float = 0.01,
+) -> VectorField:
+    r"""The field along which one attribute grows at unit rate while others stand still.
+
+    $$ v = G^{-1} A^\top (A G^{-1} A^\top + \delta)^{-1} e_j, \qquad
+       A = \frac{d\, a(g(z))}{dz} $$
+
+    the shortest change of the latent that does it, as `metric` measures length. The latent's own
+    metric is usually best; the generator's with little damping the worst, since the least change of
+    pixels that moves a barycentre is a deformation.
+
+    Args:
+        generator: `z -> x`, of any event shape.
+        attributes: `x -> [k]`, differentiable: moments, colours, a classifier's logits.
+        index: which of them grows.
+        hold: which stand still; by default all others.
+        metric: `z -> G(z)`; by default the identity.
+        damping: `delta`, in units of the mean of the diagonal, with the gradients in units of
+            their own length.
+
+    Returns:
+        `(t, z) -> dz/dt`, which does not depend on `t`.
+
+    Raises:
+        ValueError: a damping that is not positive, an index out of range or held as well.
+
+    >>> import jax.numpy as jnp
+    >>> turn = lambda z: jnp.array([z[0] * jnp.cos(z[1]), z[0] * jnp.sin(z[1])])
+    >>> field = attribute_field(turn, lambda x: x, 0)
+    >>> print(field(0.0, jnp.array([2.0, jnp.pi / 2])).round(3))
+    [-0.  -0.5]
+    """
+    if not damping > 0:
+        raise ValueError(f"damping must be positive, got {damping}")
+
+    def field(t: Number, z: Latent) -> Latent:
+        del t
+        chosen = choice(generator, attributes, index, hold, z)
+        rows = jax.jacobian(lambda z: attributes(generator(z))[chosen])(z)
+        rates = jnp.zeros(len(rows), z.dtype).at[0].set(1)
+        return dual(rows, inverse(metric, z), damping)(rates)
+
+    return field
+
+
+def dual_frame(
+    potentials: Callable[[Scalar, Latent], Float[Array, "k"]] | Sequence[Potential],
+    metric: Metric | None = None,
+    *,
+    damping: float = 1e-4,
+) -> Callable[[Number, Latent], Float[Array, "k d"]]:
+    r"""The fields along which one of k functions grows at unit rate and the others stand still.
+
+    $$ V = (\nabla u\, G^{-1} \nabla u^\top)^{-1} \nabla u\, G^{-1}, \qquad
+       \nabla u_i \cdot v_j = \delta_{ij} $$
+
+    the dual basis of the gradients in a metric: potentials as coordinates, and traversals along
+    them.
+
+    Args:
+        potentials: `(t, z) -> u` each, or one function `(t, z) -> [k]`.
+        metric: `z -> G(z)`; by default the identity.
+        damping: for where gradients are parallel: only then it matters.
+
+    Returns:
+        `(t, z) -> [k, d]`; row `j` is the field of function `j`.
+
+    Raises:
+        ValueError: no potentials, or a damping that is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> first, second = lambda t, z: z[0] + z[1], lambda t, z: z[1]
+    >>> print(dual_frame([first, second])(0.0, jnp.zeros(2)).round(3))
+    [[ 1.  0.]
+     [-1.  1.]]
+    """
+    if not damping > 0:
+        raise ValueError(f"damping must be positive, got {damping}")
+    if not callable(potentials) and not potentials:
+        raise ValueError("expected at least one potential")
+
+    def together(t: Number, z: Latent) -> Float[Array, "k"]:
+        if callable(potentials):
+            return potentials(jnp.asarray(t, z.dtype), z)
+        return jnp.stack([u(jnp.asarray(t, z.dtype), z) for u in potentials])
+
+    def frame(t: Number, z: Latent) -> Float[Array, "k d"]:
+        rows = jax.jacobian(together, argnums=1)(t, z)
+        return jax.vmap(dual(rows, inverse(metric, z), damping))(jnp.eye(len(rows), dtype=z.dtype))
+
+    return frame
+
+
+def check_settings(blur: float, damping: float) -> None:
+    """Rejects a blur or damping that makes no sense.
+
+    Args:
+        blur: in pixels, at least 0.
+        damping: positive.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not blur >= 0:
+        raise ValueError(f"blur must be at least 0 pixels, got {blur}")
+    if not damping > 0:
+        raise ValueError(f"damping must be positive, got {damping}: without any the latent drifts")
+
+
+def features(image: Array, mask: Mask, sigma: float) -> Float[Array, "m"]:
+    """What of an image the blur lets through, where it is known, as one vector.
+
+    Args:
+        image: `[h, w, c]`.
+        mask: weights of its pixels.
+        sigma: of the blur, in pixels.
+
+    Returns:
+        Numbers whose squares add up to those of the blurred image.
+    """
+    return blur(mask[..., None] * image, sigma).reshape(-1)
+
+
+def at(generator: Generator, mask: Mask, z: Latent, sigma: float, damping: float) -> Normal:
+    """The normal equations of the blurred image at a latent.
+
+    Args:
+        generator: `z -> [h, w, c]`.
+        mask: weights of the pixels.
+        z: where.
+        sigma: of the blur.
+        damping: in units of the mean of the diagonal.
+
+    Returns:
+        The equations.
+    """
+    return normal(lambda z: features(generator(z), mask, sigma), z, damping)
+
+
+def held(
+    attributes: Attributes, generator: Generator, image: Array, moving: Array, z: Latent
+) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
+    """Gradients of attributes by the latent, and the rates that a velocity of the image gives them.
+
+    Args:
+        attributes: `x -> [k]`.
+        generator: `z -> x`.
+        image: at `z`.
+        moving: its velocity.
+        z: where.
+
+    Returns:
+        Gradients and rates.
+    """
+    rows = jax.jacobian(lambda z: attributes(generator(z)))(z)
+    return rows, jax.jvp(attributes, (image,), (moving,))[1]
+
+
+def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:
+    """`b -> G^-1 b` at a latent.
+
+    Args:
+        metric: `z -> G(z)`, or None for the identity.
+        z: where.
+
+    Returns:
+        The function.
+    """
+    if metric is None:
+        return lambda b: b
+    factor = jax.scipy.linalg.cho_factor(metric(z))
+    return lambda b: jax.scipy.linalg.cho_solve(factor, b)
+
+
+def choice(generator: Generator, attributes: Attributes, index: int, hold: Any, z: Latent) -> Array:
+    """Which attributes matter: the one that grows, and those that are held.
+
+    Args:
+        generator: `z -> x`.
+        attributes: `x -> [k]`.
+        index: which grows.
+        hold: which stand still, or None for all others.
+        z: a latent, whose shape is looked at.
+
+    Returns:
+        Their numbers, the one that grows first.
+
+    Raises:
+        ValueError: attributes that are no vector, an index out of range, or held as well.
+    """
+    shape = jax.eval_shape(lambda z: attributes(generator(z)), z).shape
+    if len(shape) != 1:
+        raise ValueError(f"attributes must give one vector [k], got shape {shape}")
+    count = shape[0]
+    others = [i for i in range(count) if i != index] if hold is None else [*hold]
+    for i in (index, *others):
+        if not 0 <= i < count:
+            raise ValueError(f"there are {count} attributes, from 0 on, and no number {i}")
+    if index in others:
+        raise ValueError(f"attribute {index} cannot grow and be held at the same time")
+    return jnp.array([index, *others])
