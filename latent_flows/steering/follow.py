@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from latent_flows._compiled import keep_compiled
 from latent_flows._norms import safe_norm
 from latent_flows.directions.transformations import Transformation
 from latent_flows.steering._least_squares import dual
@@ -42,6 +43,7 @@ class Steered(NamedTuple):
     the largest amount that was reached."""
 
 
+@keep_compiled(arrays=["z0"], known=["ts"])
 def steer(
     generator: Generator,
     transformation: Transformation,
@@ -119,6 +121,7 @@ def steer(
     return _follow(field, correct, residual, z0, ts, steps, corrections, tolerance, bound)
 
 
+@keep_compiled(arrays=["z0"], known=["ts"])
 def steer_attribute(
     generator: Generator,
     attributes: Attributes,

@@ -61,8 +61,8 @@ def test_where_no_straight_direction_exists_steering_moves_one_thing(transformat
 
 def test_there_and_back_is_the_identity():
     for start in STARTS[:3]:
-        there = steering.steer(turning, translate_x, start, np.array([0.1])).zs[0]
-        back = steering.steer(turning, translate_x, there, np.array([-0.1])).zs[0]
+        there = steering.steer(turning, translate_x, start, [0.1], corrections=3).zs[0]
+        back = steering.steer(turning, translate_x, there, [-0.1], corrections=3).zs[0]
         np.testing.assert_allclose(turning(back), turning(start), atol=0.01)
 
 
