@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import tyro
 
+from experiments.generators import budget
 from experiments.potential_flows.families import EQUATIONS
-from experiments.runtime import budget, extension
+from experiments.runtime import extension
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.training import Training
 from latent_flows._validation import at_least, choose

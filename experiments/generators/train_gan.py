@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments.generators import classifier, frechet
 from experiments.generators.train_vae import images
-from experiments.runtime import budget, extension, tables
+from experiments.runtime import extension, memory, tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices, check_image_size
 from experiments.runtime.defaults import Quick, Settings
@@ -85,6 +85,7 @@ class Config:
     """Train an SNGAN."""
 
     PHASES: ClassVar[extension.Phases] = {"training": (PHASE,), "classifier": (classifier.PHASE,)}
+    MADE: ClassVar = (GENERATOR,)
     QUICK: ClassVar[Quick] = {
         "networks.latent_dim": 32,
         "adversarial.critic_steps": 1,
@@ -305,7 +306,7 @@ def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
             "lower the batch size"
         )
     critic = Discriminator(config.networks.discriminator)
-    budget.check_init(
+    memory.check_init(
         partial(begin, net, critic, config),
         0,
         f"an SNGAN of {net.latent_dim} latents",

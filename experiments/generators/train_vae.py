@@ -17,11 +17,11 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
-from experiments.generators import noise_std
+from experiments.generators import budget, noise_std
 from experiments.generators.bounds import measure
 from experiments.generators.noise_std import KINDS, Deviation, Kind
 from experiments.generators.training_data import augmented, encoded
-from experiments.runtime import budget, extension, tables
+from experiments.runtime import extension, tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices, check_image_size
 from experiments.runtime.defaults import Quick, Settings
@@ -92,6 +92,7 @@ class Config:
         "training": (PHASE,),
         "deviation.training": KINDS["both"],
     }
+    MADE: ClassVar = (GENERATOR,)
     QUICK: ClassVar[Quick] = {
         "training.steps": 300,
         "training.batch_size": 32,

@@ -1,8 +1,13 @@
 """Checks that need no computing, which experiments make before anything else."""
 
+from typing import TYPE_CHECKING
+
 import jax
 
-from experiments.runtime.training import Training, check_shares
+from experiments.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from experiments.runtime.training import Training
 
 SMALLEST = 4
 """Pixels a side below which images are not told apart."""
@@ -25,7 +30,7 @@ def check_image_size(size: int | None) -> None:
         )
 
 
-def check_devices(**stages: Training) -> None:
+def check_devices(**stages: "Training") -> None:
     """Rejects batches that cannot be shared out evenly over the devices.
 
     Args:
@@ -36,3 +41,16 @@ def check_devices(**stages: Training) -> None:
     """
     for name, stage in stages.items():
         check_shares(stage.batch_size, len(jax.devices()), f"--{name.replace('_', '-')}.batch-size")
+
+
+def check_shares(size: int, devices: int, flag: str) -> None:
+    """Rejects a batch that cannot be shared out evenly.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if size % devices:
+        raise UsageError(
+            f"a batch of {size} cannot be split evenly over {devices} devices; "
+            f"choose a multiple of {devices} as {flag}"
+        )

@@ -20,8 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from experiments.runtime import budget, checkpoints, interrupts, memory, multihost
-from experiments.runtime.cli import Failure, UsageError
+from experiments.runtime import checkpoints, interrupts, memory, multihost
+from experiments.runtime.checks import check_shares
+from experiments.runtime.errors import Failure, UsageError
 from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Folder
 from latent_flows import data
@@ -241,7 +242,7 @@ def advance(
         return jax.tree.map(_strong, begin(key))
 
     path = folder.path / "checkpoints" / phase
-    like = budget.checked_state(jax.eval_shape(strong, init_key), phase)
+    like = memory.checked_state(jax.eval_shape(strong, init_key), phase)
     found = _newest(path, like)
     if found is not None:
         state = multihost.place(found, whole)
@@ -280,7 +281,7 @@ def advance(
         report(
             start,
             f"compiled in {time.monotonic() - begun:.1f} s, a step takes "
-            f"{memory.text(budget.checked_needs(step, phase))}",
+            f"{memory.text(memory.checked_needs(step, phase))}",
         )
 
         watch = _Watch(
@@ -312,25 +313,14 @@ def advance(
     return multihost.own(state)
 
 
-def check_shares(size: int, devices: int, flag: str) -> None:
-    """Rejects a batch that cannot be shared out evenly.
-
-    Raises:
-        UsageError: naming the flag.
-    """
-    if size % devices:
-        raise UsageError(
-            f"a batch of {size} cannot be split evenly over {devices} devices; "
-            f"choose a multiple of {devices} as {flag}"
-        )
-
-
 def _newest(path: Path, like: State) -> State | None:
     """The state of the newest whole checkpoint, as the first process finds it."""
 
     def read() -> State | None:
-        found = checkpoints.newest(path, tidy=True)
-        return found and checkpoints.unflatten(found[1], like, str(path))
+        found = checkpoints.newest(path)
+        checkpoints.tidy(path, found)
+        missing = found.step is None
+        return None if missing else checkpoints.unflatten(found.flat, like, str(path))
 
     state = multihost.together(read)
     if not multihost.from_first(np.asarray(state is not None), np.zeros((), bool)):
@@ -357,24 +347,23 @@ def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
 
 def _finished(root: Path, phase: str, like: Params) -> Params:
     path = root / "checkpoints" / phase
-    found = checkpoints.newest(path, tidy=False)
-    steps = [int(child.name) for child in path.glob("*") if child.name.isdigit()]
-    if found is None and steps:
+    step, flat, damaged = checkpoints.newest(path)
+    if step is None and damaged:
         raise UsageError(
             f"{path}: every checkpoint of {phase!r} is damaged (step "
-            f"{', '.join(map(str, sorted(steps)))}); what is left of the phase is to be trained "
+            f"{', '.join(map(str, damaged[::-1]))}); what is left of the phase is to be trained "
             "again: run the command that made the folder"
         )
-    if found is None:
+    if step is None:
         raise UsageError(f"{root} holds no checkpoint of {phase!r}; train it there first")
-    step, flat = found
-    if step < max(steps):
+    total = int(flat["total"])
+    if damaged:
         raise UsageError(
-            f"{path}: the checkpoint of {phase!r} at step {max(steps)} is damaged, the last good "
-            f"one is at step {step} of {int(flat['total'])}; run the command that made the folder "
+            f"{path}: the checkpoint of {phase!r} at step {damaged[0]} is damaged, the last good "
+            f"one is at step {step} of {total}; run the command that made the folder "
             "to go on from there"
         )
-    if step < (total := int(flat["total"])):
+    if step < total:
         raise UsageError(
             f"{phase!r} in {root} is at step {step} of {total}; run it to its end first"
         )

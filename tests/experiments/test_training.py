@@ -191,11 +191,9 @@ def test_the_first_nan_stops_the_run_and_no_checkpoint_holds_it(tmp_path, explod
         f"{last.format(path=path)}; "
         "try a smaller --training.learning-rate or --training.clip in a new --run"
     )
-    found = checkpoints.newest(path, tidy=False)
-    if explode >= 7:
-        assert all(np.isfinite(value).all() for value in found[1].values())
-    else:
-        assert found is None
+    found = checkpoints.newest(path)
+    assert (found.step is not None) == (explode >= 7)
+    assert all(np.isfinite(value).all() for value in found.flat.values())
     assert [row["step"] for row in rows(tmp_path / "run")] == [*range(0, explode, 3)]
 
 
@@ -274,7 +272,7 @@ def test_a_checkpoint_is_no_view_of_memory_that_the_next_step_overwrites(tmp_pat
         checkpoints.save(manager, 1, {"x": value})
         for _ in range(20):
             value = step(value)
-    assert not checkpoints.newest(tmp_path, tidy=False)[1]["x"].any()
+    assert not checkpoints.newest(tmp_path).flat["x"].any()
 
 
 def test_trees_survive_flattening():
