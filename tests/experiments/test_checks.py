@@ -109,7 +109,8 @@ def _nothing_is_computed(monkeypatch):
         ),
         (
             "geodesics",
-            ["surface", "--geodesics.neighbours", "16", "--codes", "16", "--generator", "{surface}"],
+            ["surface", "--geodesics.neighbours", "16", "--codes", "16",
+             "--generator", "{surface}"],
             "geodesics.neighbours (16) must be less than the 16 training codes",
         ),
         ("import_weights", ["sngan-mnist", "--seed", "-1"], "seed must be at least 0, got -1"),
