@@ -362,33 +362,47 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
         time.sleep(moment)
         process.kill()
         process.communicate()
-    assert_same(train(path, dataclasses.replace(CONFIG, sleep=0.02)), whole[1])
+    slow = dataclasses.replace(CONFIG, sleep=0.02)
+    assert_same(train(path, slow, batches=toy.batches(CONFIG)), whole[1])
     assert rows(path) == rows(whole[0]), moments
 
 
-@pytest.mark.parametrize(
-    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number, expected):
-    path = tmp_path / "run"
-    process = subprocess.Popen(
-        command(path, "--sleep", "0.06"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env=environment(),
-    )
-    wait_for_steps(process)
-    time.sleep(0.1)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == expected
-    assert err.decode() == (
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """By signal: folder, exit code and stderr of a run that was stopped by it."""
+    paths = {number: tmp_path_factory.mktemp("stopped") / "run" for number in CODES}
+    processes = {
+        number: subprocess.Popen(
+            command(path, "--sleep", "0.3"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment(),
+        )
+        for number, path in paths.items()
+    }
+    for number, process in processes.items():
+        wait_for_steps(process)
+        time.sleep(0.1)
+        process.send_signal(number)
+    ends = {number: process.communicate(timeout=60)[1] for number, process in processes.items()}
+    return {n: (paths[n], processes[n].returncode, ends[n].decode()) for n in CODES}
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_ctrl_c_saves_the_step_just_done(whole, stopped, number):
+    path, code, err = stopped[number]
+    assert code == CODES[number]
+    assert err == (
         "interrupted: progress is saved; to go on, run: python -m tests.experiments.toy "
-        f"--run {path} --sleep 0.06\n"
+        f"--run {path} --sleep 0.3\n"
     )
     assert 0 < steps(path)[-1] < 40
-    assert_same(train(path, dataclasses.replace(CONFIG, sleep=0.06)), whole[1])
+    slow = dataclasses.replace(CONFIG, sleep=0.3)
+    assert_same(train(path, slow, batches=toy.batches(CONFIG)), whole[1])
     assert rows(path) == rows(whole[0])
 
 
