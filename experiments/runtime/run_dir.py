@@ -19,7 +19,7 @@ from experiments.runtime import extension, interrupts, multihost
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import module_name
 from experiments.runtime.errors import UsageError, disk_trouble
-from experiments.runtime.extension import CONFIG, GIVEN, METRICS, PARTIAL, begun
+from experiments.runtime.extension import CONFIG, GIVEN, METRICS, PARTIAL, SCORED, begun
 from experiments.runtime.json_values import is_number, is_of, jsonable, leaves, revive, shown
 
 Config = TypeVar("Config")
@@ -130,14 +130,15 @@ class Folder:
 
     def keep_times(self, name: str, seconds: Mapping[str, float]) -> None:
         """Notes in `times.json` how long something took: the one thing that no run repeats."""
-        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
-        self.write_json(TIMES, {**known, name: dict(seconds)})
+        self.write_json(TIMES, {**self._all_times(), name: dict(seconds)})
 
     def times(self, name: str) -> dict[str, float]:
         """What `keep_times` noted; empty where it was not noted, or the file is gone."""
-        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
-        found = known.get(name)
+        found = self._all_times().get(name)
         return {k: v for k, v in found.items() if is_number(v)} if isinstance(found, dict) else {}
+
+    def _all_times(self) -> dict[str, Any]:
+        return read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
 
     def append_rows(self, phase: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows to `metrics.jsonl`, each marked with the phase, and waits for the disk."""
@@ -249,17 +250,12 @@ def _open(path: Path, config: Any, given: Mapping[str, Any]) -> Folder:
 
 def _check_kinds(path: Path) -> None:
     """Whether what should be a file of a run is one, and what should be a folder."""
-    for name in (CONFIG, METRICS, TIMES, "metrics.json", ".lock"):
-        if (path / name).is_dir():
+    for name in (CONFIG, METRICS, TIMES, SCORED, ".lock", *FOLDERS):
+        kinds = ("folder", "file") if (path / name).is_dir() else ("file", "folder")
+        if (path / name).exists() and (name in FOLDERS) != (kinds[0] == "folder"):
             raise UsageError(
-                f"{path / name} is a folder where a run keeps a file; remove it or choose "
-                "another --run"
-            )
-    for name in FOLDERS:
-        if (path / name).exists() and not (path / name).is_dir():
-            raise UsageError(
-                f"{path / name} is a file where a run keeps a folder; remove it or choose "
-                "another --run"
+                f"{path / name} is a {kinds[0]} where a run keeps a {kinds[1]}; remove it or "
+                "choose another --run"
             )
 
 

@@ -285,13 +285,7 @@ def advance(
         )
 
         watch = _Watch(
-            folder,
-            phase,
-            config,
-            events=events,
-            path=path,
-            last_good=lambda: None if manager is None else manager.latest_step(),
-            start=start,
+            folder, phase, config, events, path, lambda: manager and manager.latest_step(), start
         )
         stopped = stack.enter_context(_interrupts())
         for done in range(start + 1, config.steps + 1):
@@ -410,27 +404,24 @@ def _update(
     return State(state.step + 1, params, opt_state), metrics
 
 
+@dataclass
 class _Watch:
     """Looks at the metrics of the steps a little after they were launched, and writes them."""
 
-    def __init__(
-        self,
-        folder: Folder,
-        phase: str,
-        config: Training,
-        *,
-        events: "SummaryWriter",
-        path: Path,
-        last_good: Callable[[], int | None],
-        start: int,
-    ):
-        self.text = ""
-        self._folder, self._phase, self._config, self._events = folder, phase, config, events
-        self._path, self._last_good = path, last_good
+    folder: Folder
+    phase: str
+    config: Training
+    events: "SummaryWriter"
+    path: Path
+    last_good: Callable[[], int | None]
+    start: int
+    text: str = ""
+
+    def __post_init__(self) -> None:
         self._pending: deque[tuple[int, dict[str, Array]]] = deque()
         self._rows: list[dict[str, float]] = []
         self._written = self._marked = time.monotonic()
-        self._marked_step = start - 1
+        self._marked_step = self.start - 1
         self._rate = 0.0
 
     def push(self, step: int, metrics: dict[str, Array]) -> None:
@@ -446,17 +437,17 @@ class _Watch:
         while self._pending:
             self._look()
         self._write()
-        self._events.flush()
+        self.events.flush()
 
     def _look(self) -> None:
         step, arrays = self._pending.popleft()
         values = {name: float(np.asarray(value)) for name, value in arrays.items()}
         if not all(map(math.isfinite, values.values())):
             self._fail(step, values)
-        if step % self._config.log_every == 0 or step == self._config.steps - 1:
+        if step % self.config.log_every == 0 or step == self.config.steps - 1:
             self._rows.append({"step": step, **values})
             for name, value in {**values, "rate": self._rate}.items():
-                self._events.add_scalar(name, value, step)
+                self.events.add_scalar(name, value, step)
         now = time.monotonic()
         if now - self._marked > 0.5:
             self._rate = (step - self._marked_step) / (now - self._marked)
@@ -465,7 +456,7 @@ class _Watch:
         self.text = f"loss {values['loss']:.4g}{speed}"
 
     def _write(self) -> None:
-        self._folder.append_rows(self._phase, self._rows)
+        self.folder.append_rows(self.phase, self._rows)
         self._rows.clear()
         self._written = time.monotonic()
 
@@ -475,14 +466,14 @@ class _Watch:
         # The terms say more than their sum, and the sum more than its gradient.
         name = next((n for n in bad if n not in ("loss", "grad_norm")), next(iter(bad)))
         what = {"loss": "the loss", "grad_norm": "the gradient's norm"}.get(name, f"term {name!r}")
-        good = self._last_good()
+        good = self.last_good()
         last = (
             "there is no checkpoint yet"
             if good is None
-            else (f"the last good checkpoint is step {good} ({self._path / str(good)})")
+            else (f"the last good checkpoint is step {good} ({self.path / str(good)})")
         )
         raise Failure(
-            f"{self._phase}: loss became non-finite at step {step}: {what} is {bad[name]}; {last}; "
+            f"{self.phase}: loss became non-finite at step {step}: {what} is {bad[name]}; {last}; "
             "try a smaller --training.learning-rate or --training.clip in a new --run"
         )
 
