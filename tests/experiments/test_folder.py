@@ -123,6 +123,24 @@ def test_only_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
         open_folder(tmp_path / "run", empty())  # refused for its settings, no longer for the lock
 
 
+def test_a_folder_that_is_open_here_is_not_opened_twice(folder):
+    with pytest.raises(UsageError, match="is in use by another process; wait for it or choose"):
+        open_folder(folder.path, Config())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of another kind")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_a_run_is_better_than_none(tmp_path, monkeypatch, code):
+    import fcntl
+
+    def none(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    kept = open_folder(tmp_path / "run", Config())
+    assert files(kept) == files(open_folder(tmp_path / "run", Config())) == ["config.json"]
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(folder, monkeypatch):
     folder.write_json("a.json", 1)
 
