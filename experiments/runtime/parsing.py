@@ -49,7 +49,7 @@ def parse(presets: Presets | type, arguments: Sequence[str], module: str, doc: s
             description += f". {defaults.ABOUT}"
             rest = [word for word in rest if word != defaults.FLAG]
     known = list(flags(kind if isinstance(presets, type) else default))
-    with on_parse_error(partial(_refuse, known, rest)):
+    with on_parse_error(partial(_tell, known, rest)):
         config = tyro.cli(kind, prog=prog, description=description, args=rest, default=default)
     _check_whole_numbers(config)
     return config
@@ -91,8 +91,14 @@ def flags(config: Any) -> Iterator[str]:
             yield re.sub(r"([^.-][^.]*)$", r"no-\1", setting.flag)
 
 
+def _tell(known: Sequence[str], arguments: Sequence[str], event: Any) -> None:
+    """As `_refuse`; what is not known here, or has changed in tyro, tyro says."""
+    with contextlib.suppress(AttributeError):
+        _refuse(known, arguments, event)
+
+
 def _refuse(known: Sequence[str], arguments: Sequence[str], event: Any) -> None:
-    """Says in one line what tyro takes no command line for; what is not known here tyro says.
+    """Says in one line what tyro takes no command line for.
 
     Raises:
         UsageError: the line.

@@ -307,12 +307,16 @@ def test_what_is_missing_is_named(capsys):
 
 
 def test_where_tyro_does_not_tell_what_is_wrong_it_says_so_itself(capsys, monkeypatch):
-    monkeypatch.setattr(parsing, "on_parse_error", contextlib.nullcontext)
-    for argv in (["--dim", "x"], ["--dimm", "3"], ["--training.steps", "0"]):
-        with pytest.raises(SystemExit) as stopped:
-            call(capsys, *argv)
-        assert stopped.value.code == 2
-        assert argv[0].rpartition(".")[2].strip("-") in capsys.readouterr().err
+    def of_another_form(*_):
+        raise AttributeError("display_name")
+
+    for name, other in (("_refuse", of_another_form), ("on_parse_error", contextlib.nullcontext)):
+        monkeypatch.setattr(parsing, name, other)
+        for argv in (["--dim", "x"], ["--dimm", "3"], ["--training.steps", "0"]):
+            with pytest.raises(SystemExit) as stopped:
+                call(capsys, *argv)
+            assert stopped.value.code == 2
+            assert argv[0].rpartition(".")[2].strip("-") in capsys.readouterr().err
 
 
 def test_ctrl_c_tells_how_to_start_again(capsys):

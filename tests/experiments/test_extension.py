@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 from typing import ClassVar
 
@@ -6,6 +7,7 @@ import pytest
 
 from experiments.generators import train_vae
 from experiments.runtime import cli, extension
+from experiments.runtime.run_dir import open_folder
 from tests.experiments import toy
 from tests.experiments.front_doors import front
 
@@ -148,6 +150,24 @@ def test_earlier_phases_stay_when_a_later_one_goes_on(tmp_path):
     plan = extension.planned(tmp_path, Chain, old, old | {"second.steps": 30})
     assert plan is not None
     assert ([*plan.longer], plan.stale) == (["two", "three"], ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Making(toy.Config):
+    MADE: ClassVar = ("made.bin",)
+
+
+def test_what_was_made_of_a_shorter_run_is_gone_until_it_is_made_anew(tmp_path):
+    given = {"given.json": {"from": "elsewhere"}}
+    folder = open_folder(tmp_path / "run", Making(training=toy.TRAINING), given=given)
+    (folder.path / "checkpoints" / "line" / "40").mkdir(parents=True)
+    for name in ("made.bin", "mine.bin", "result.json"):
+        folder.write_bytes(name, b"{}")
+    del folder
+    gc.collect()
+    opened = open_folder(tmp_path / "run", Making(training=CONFIG.training), given=given)
+    assert names(opened.path) == {".lock", "config.json", "given.json", "mine.bin"}
+    assert opened.read_json("config.json")["given"] == ["given.json"]
 
 
 def test_a_later_phase_that_is_trained_anew_may_have_any_length_and_schedule(tmp_path):
