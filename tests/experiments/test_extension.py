@@ -193,7 +193,7 @@ def test_every_training_of_an_experiment_belongs_to_phases(name):
         if flag.endswith(".batch-size")
         for flag in [flag.replace("batch-size", "steps")]
     }
-    assert trained == {*config.PHASES}
+    assert trained == {*getattr(config, "PHASES", ())}
 
 
 def test_the_length_of_a_phase_that_was_not_begun_is_free(tmp_path):
