@@ -16,10 +16,11 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments.generators import classifier, frechet
+from experiments.generators.limits import check_image_size
 from experiments.generators.train_vae import images
 from experiments.runtime import extension, memory, tables
 from experiments.runtime.announcements import announced
-from experiments.runtime.checks import check_devices, check_image_size
+from experiments.runtime.checks import check_devices
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, State, Training, Update, advance, optimizer

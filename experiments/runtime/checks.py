@@ -1,4 +1,4 @@
-"""Checks that need no computing, which experiments make before anything else."""
+"""Batches that cannot be shared out evenly are refused before anything is computed."""
 
 from typing import TYPE_CHECKING
 
@@ -8,26 +8,6 @@ from experiments.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.runtime.training import Training
-
-SMALLEST = 4
-"""Pixels a side below which images are not told apart."""
-
-
-def check_image_size(size: int | None) -> None:
-    """Rejects images of which nothing can be learnt.
-
-    Raises:
-        ValueError: `size` is too small; one that is not positive is left to the data set.
-
-    >>> check_image_size(1)
-    Traceback (most recent call last):
-    ...
-    ValueError: image_size must be at least 4 pixels, to see anything, got 1
-    """
-    if size is not None and 0 < size < SMALLEST:
-        raise ValueError(
-            f"image_size must be at least {SMALLEST} pixels, to see anything, got {size}"
-        )
 
 
 def check_devices(**stages: "Training") -> None:

@@ -80,25 +80,6 @@ def checked_needs(step: Any, phase: str) -> dict[str, float]:
     return found
 
 
-def check_images(
-    count: int,
-    shape: tuple[int, ...],
-    what: str,
-    remedy: str = "lower --image-size or the batch size",
-) -> None:
-    """Rejects so many images at once, in float32.
-
-    Raises:
-        ValueError: there is less memory than that.
-    """
-    sides = " x ".join(map(str, shape))
-    _memory.require(
-        4 * count * math.prod(shape),
-        f"{what} ({count} of {sides})",
-        remedy,
-    )
-
-
 def check_init(init: Callable[[Any], PyTree], copies: int, what: str, remedy: str) -> None:
     """Rejects parameters of which so many more copies do not fit; nothing is computed.
 
