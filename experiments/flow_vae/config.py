@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import tyro
 
+from experiments.generators.limits import check_vae
 from experiments.potential_flows.families import EQUATIONS
-from experiments.runtime import budget, extension
+from experiments.runtime import extension
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.training import Training
 from latent_flows._validation import at_least, choose
@@ -207,4 +208,4 @@ def check(config: Config, sequences: Sequences) -> None:
             f"a batch of {config.training.batch_size} is more than the "
             f"{sequences.dataset.length} examples of {config.data}; lower the batch size"
         )
-    budget.check_vae(config.vae, sequences.image_shape, config.training.batch_size)
+    check_vae(config.vae, sequences.image_shape, config.training.batch_size)

@@ -16,9 +16,10 @@ from experiments.flow_vae import scores as flow_vae_scores
 from experiments.flow_vae.config import PHASE, Config, Fields, Scores, check, load
 from experiments.flow_vae.model import Model, build, initial
 from experiments.flow_vae.objective import loss
+from experiments.generators.limits import check_image_size
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
-from experiments.runtime.checks import check_devices, check_image_size
+from experiments.runtime.checks import check_devices
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Params, Training, fit, shuffled
 from latent_flows.data.sequences import Sequences

@@ -17,7 +17,8 @@ import tyro
 from docstring_parser import parse_from_object
 from flax import linen as nn
 
-from experiments.runtime import budget, tables
+from experiments.generators import limits
+from experiments.runtime import tables
 from experiments.runtime.cli import UsageError
 from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import (
@@ -205,7 +206,7 @@ def run(config: Config) -> int | None:
         raise UsageError("--weights must name a .pt, .pth or .safetensors file")
     net = network(config)
     shape = (net.resolution, net.resolution, getattr(net, "image_channels", 3))
-    budget.check_images(config.samples, shape, "the picture", "lower --samples")
+    limits.check_images(config.samples, shape, "the picture", "lower --samples")
     table = key_names(net)
     with progress(PHASE, 0, 3 + config.samples) as show:
         done = 0

@@ -99,9 +99,9 @@ def load(config: Study) -> FrozenGenerator:
 
 def open_study(config: Study) -> Folder:
     """The run folder of an experiment, in which it is written which generator it is about."""
-    folder = open_folder(config.run, config)
-    folder.write_json(REFERENCE, reference(named(config), config.seed, folder.path))
-    return folder
+    home = Path(config.run).expanduser().absolute()
+    given = {REFERENCE: reference(named(config), config.seed, home)}
+    return open_folder(config.run, config, given=given)
 
 
 def of_run(run: str | Path) -> FrozenGenerator:

@@ -16,10 +16,11 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments.generators import classifier, frechet
+from experiments.generators.limits import check_image_size
 from experiments.generators.train_vae import images
-from experiments.runtime import budget, extension, tables
+from experiments.runtime import extension, memory, tables
 from experiments.runtime.announcements import announced
-from experiments.runtime.checks import check_devices, check_image_size
+from experiments.runtime.checks import check_devices
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, State, Training, Update, advance, optimizer
@@ -85,6 +86,7 @@ class Config:
     """Train an SNGAN."""
 
     PHASES: ClassVar[extension.Phases] = {"training": (PHASE,), "classifier": (classifier.PHASE,)}
+    MADE: ClassVar = (GENERATOR,)
     QUICK: ClassVar[Quick] = {
         "networks.latent_dim": 32,
         "adversarial.critic_steps": 1,
@@ -305,7 +307,7 @@ def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
             "lower the batch size"
         )
     critic = Discriminator(config.networks.discriminator)
-    budget.check_init(
+    memory.check_init(
         partial(begin, net, critic, config),
         0,
         f"an SNGAN of {net.latent_dim} latents",

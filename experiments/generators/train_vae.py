@@ -19,11 +19,12 @@ from jaxtyping import Array, Float
 
 from experiments.generators import noise_std
 from experiments.generators.bounds import measure
+from experiments.generators.limits import check_image_size, check_vae
 from experiments.generators.noise_std import KINDS, Deviation, Kind
 from experiments.generators.training_data import augmented, encoded
-from experiments.runtime import budget, extension, tables
+from experiments.runtime import extension, tables
 from experiments.runtime.announcements import announced
-from experiments.runtime.checks import check_devices, check_image_size
+from experiments.runtime.checks import check_devices
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, Training, fit
@@ -92,6 +93,7 @@ class Config:
         "training": (PHASE,),
         "deviation.training": KINDS["both"],
     }
+    MADE: ClassVar = (GENERATOR,)
     QUICK: ClassVar[Quick] = {
         "training.steps": 300,
         "training.batch_size": 32,
@@ -276,7 +278,7 @@ def check(config: Config, dataset: Dataset) -> None:
             f"a batch of {largest} is more than the {dataset.length} examples "
             f"of {dataset.name}; lower the batch size"
         )
-    budget.check_vae(config.vae, dataset.image_shape, largest)
+    check_vae(config.vae, dataset.image_shape, largest)
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
     jax.eval_shape(partial(augmented, config.objective.augmented), jax.random.key(0), image)
 

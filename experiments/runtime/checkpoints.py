@@ -7,12 +7,12 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.runtime.cli import UsageError
+from experiments.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -52,43 +52,44 @@ def save(manager: "ocp.CheckpointManager", step: int, tree: Any) -> None:
         manager.save(step, args=ocp.args.StandardSave(flat), force=True)
 
 
-def newest(path: Path, *, tidy: bool) -> tuple[int, dict[str, np.ndarray]] | None:
-    """Reads the newest checkpoint that is whole.
+class Newest(NamedTuple):
+    """What there is on the disk."""
 
-    Args:
-        path: the folder of one phase, which holds one folder per step.
-        tidy: removes what is damaged or half written, and says so.
+    step: int | None
+    """Of the newest checkpoint that is whole; None if there is none."""
+    flat: dict[str, np.ndarray]
+    """Its arrays by name."""
+    damaged: list[int]
+    """Steps of newer ones that are not whole, newest first."""
 
-    Returns:
-        The step and the arrays by name, or None when there is no whole checkpoint.
-    """
-    if not path.is_dir():
-        return None
-    folders = [child for child in path.iterdir() if child.is_dir()]
-    steps = sorted((int(child.name) for child in folders if child.name.isdigit()), reverse=True)
-    if tidy:
-        for child in folders:
-            if not child.name.isdigit():
-                shutil.rmtree(child)
-    damaged = []
-    found = None
-    for step in steps:
+
+def newest(path: Path) -> Newest:
+    """Reads the newest checkpoint that is whole, of the folder of one phase."""
+    damaged: list[int] = []
+    steps = [int(child.name) for child in path.glob("*") if child.name.isdigit()]
+    for step in sorted(steps, reverse=True):
         flat = _read(path / str(step))
         if flat is not None:
-            found = (step, flat)
-            break
+            return Newest(step, flat, damaged)
         damaged.append(step)
-    if damaged and tidy:
-        for step in damaged:
-            shutil.rmtree(path / str(step))
-        which = ", ".join(map(str, damaged))
-        what = f"going back to step {found[0]}" if found else "no good one is left, starting anew"
+    return Newest(None, {}, damaged)
+
+
+def tidy(path: Path, found: Newest) -> None:
+    """Removes what is half written, or damaged, and says so of the latter."""
+    for child in [child for child in path.glob("*") if not child.name.isdigit()]:
+        shutil.rmtree(child)
+    for step in found.damaged:
+        shutil.rmtree(path / str(step))
+    if found.damaged:
+        which = ", ".join(map(str, found.damaged))
+        back = f"going back to step {found.step}"
+        what = "no good one is left, starting anew" if found.step is None else back
         print(
             f"warning: {path}: damaged checkpoint at step {which} removed; {what}",
             file=sys.stderr,
             flush=True,
         )
-    return found
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:

@@ -7,8 +7,8 @@ they would not fit.
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_type_hints
 
 FLAG = "--quick"
 SUFFIX = "-quick"
@@ -101,10 +101,11 @@ def fitting(config: Config, arguments: Sequence[str]) -> Config:
         ValueError: the small settings do not fit the flags.
     """
     known = dict(leaves(config))
+    words = words_after(arguments)
     given = {
-        name: _read(known[name], words)
-        for name, words in _given(arguments).items()
-        if name in known
+        setting.name: _read(setting, words[setting.flag])
+        for setting in settings(config)
+        if setting.flag in words
     }
     small = known
     if FLAG in arguments:
@@ -113,14 +114,14 @@ def fitting(config: Config, arguments: Sequence[str]) -> Config:
         small["run"] = f"{known['run']}{SUFFIX}"
         # What was made by another command is made by its short run.
         small |= {k: v.quick() for k, v in known.items() if hasattr(v, "quick")}
-    settings = Settings(small, given, known)
+    fitted = Settings(small, given, known)
     for name in known:
         outer, _, last = name.rpartition(".")
         if last == "warmup" and f"{outer}.steps" in known:
-            settings.at_most(name, settings[f"{outer}.steps"])
-    getattr(type(config), "follow", lambda _: None)(settings)
+            fitted.at_most(name, fitted[f"{outer}.steps"])
+    getattr(type(config), "follow", lambda _: None)(fitted)
     try:
-        return settings.changed(config)
+        return fitted.changed(config)
     except ValueError:
         if FLAG in arguments:
             raise
@@ -132,36 +133,72 @@ def is_quick(config: Any) -> bool:
     return hasattr(config, "QUICK")
 
 
-def leaves(config: Any, outer: str = "") -> list[tuple[str, Any]]:
-    """Every setting of a nested dataclass by its dotted name."""
-    found: list[tuple[str, Any]] = []
+class Setting(NamedTuple):
+    """A setting of a nested dataclass."""
+
+    name: str
+    """Its dotted name."""
+    flag: str
+    """That sets it."""
+    value: Any
+    kind: Any
+    """Its type."""
+
+
+def settings(config: Any, outer: str = "", prefix: str = "--") -> Iterator[Setting]:
+    """Every setting of a nested dataclass, or of its class, which has defaults alone.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     batch_size: int = 3
+    >>> list(settings(Config()))
+    [Setting(name='batch_size', flag='--batch-size', value=3, kind=<class 'int'>)]
+    """
+    owner = config if isinstance(config, type) else type(config)
+    types, plain = get_type_hints(owner, include_extras=True), get_type_hints(owner)
     for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), f"{outer}{field.name}"
-        is_outer = dataclasses.is_dataclass(value)
-        found += leaves(value, f"{name}.") if is_outer else [(name, value)]
-    return found
+        value = getattr(config, field.name, None)
+        given = [getattr(extra, "name", None) for extra in get_args(types[field.name])[1:]]
+        flag = f"{prefix}{next(filter(None, given), field.name)}".replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from settings(value, f"{outer}{field.name}.", f"{flag}.")
+        else:
+            yield Setting(f"{outer}{field.name}", flag, value, plain[field.name])
 
 
-def _given(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """The words after each flag, by the setting's dotted name."""
+def leaves(config: Any) -> list[tuple[str, Any]]:
+    """Every setting of a nested dataclass by its dotted name."""
+    return [(setting.name, setting.value) for setting in settings(config)]
+
+
+def words_after(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """The words after each flag.
+
+    >>> words_after(["--steps", "3", "--batch_size=7"])
+    {'--steps': ['3'], '--batch-size': ['7']}
+    """
     found: dict[str, list[str]] = {}
     words: list[str] = []
     for argument in arguments:
         if argument.startswith("--"):
-            flag, equals, value = argument.removeprefix("--").partition("=")
-            words = found[flag.replace("-", "_")] = [value] if equals else []
+            flag, equals, value = argument.partition("=")
+            words = found[flag.replace("_", "-")] = [value] if equals else []
         else:
             words.append(argument)
     return found
 
 
-def _read(default: Any, words: Sequence[str]) -> Any:
+def _read(setting: Setting, words: Sequence[str]) -> Any:
     """What the words after a flag mean, as far as its default tells; else the default itself.
 
-    >>> _read(64, ["7"]), _read((0.1, 0.2), ["3", "4"]), _read(("x",), []), _read(64, ["few"])
-    (7, (3.0, 4.0), (), 64)
+    >>> number, rates = Setting("", "", 64, int), Setting("", "", (0.1, 0.2), tuple[float, ...])
+    >>> _read(number, ["7"]), _read(number, ["few"]), _read(rates, ["3"]), _read(rates, [])
+    (7, 64, (3.0,), ())
     """
+    default = setting.value
     several = isinstance(default, tuple)
+    if several and ... not in get_args(setting.kind) and len(words) != len(default):
+        return default
     like: Any = type(next(iter(default), None)) if several else type(default)
     # A single word may be none of a few valid ones, which is for others to say.
     kinds: tuple[Any, ...] = (int, float, str) if several else (int, float)

@@ -1,25 +1,62 @@
-"""A run that goes on for longer than it was made for: what that allows, and what it makes stale.
+"""How far a run has got, and going on for longer than it was made for.
 
 A configuration says in `PHASES` which of its settings train which phases, in their order, of which
-each is made from those before it.
+each is made from those before it; and in `MADE` which files are made of them, besides pictures and
+JSON.
 """
 
+import contextlib
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from experiments.runtime.cli import UsageError
+from experiments.runtime.errors import UsageError
 
 Phases: TypeAlias = Mapping[str, tuple[str, ...]]
 """The phases that each setting of a `Training` trains, by its name."""
-ALONE = ("classifier",)
-"""Phases that are made of the data alone, whatever was trained before them."""
-KEPT = ("config.json", "metrics.jsonl", "generator.json")
-"""Files of a run that hold more than what was made of its phases."""
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+GIVEN = "given"
+"""Of `config.json`: names of the files that hold what the run was given."""
 SCORED = "metrics.json"
-STALE = ".partial-"
-"""How the names of what is being removed begin, which the next run removes in any case."""
+PARTIAL = ".partial-"
+"""How the names of what is being written or removed begin: the next run removes it in any case."""
+
+
+def is_kept(run: str | Path, experiment: str) -> bool:
+    """Whether a run of an experiment has left a checkpoint, or a result, in its folder.
+
+    Args:
+        run: the folder.
+        experiment: the command of the experiment.
+    """
+    path = Path(run).expanduser()
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.get("experiment") == experiment:
+            return _has_checkpoint(path) or _has_result(path, begun(found))
+    return False
+
+
+def begun(header: Mapping[str, Any]) -> set[str]:
+    """The files that a run has written before it has got anywhere."""
+    return {CONFIG, METRICS, *header.get(GIVEN, ())}
+
+
+def _has_checkpoint(path: Path) -> bool:
+    # One that is not written to its end has another name.
+    return any(step.name.isdigit() for step in path.glob("checkpoints/*/*"))
+
+
+def _has_result(path: Path, others: set[str]) -> bool:
+    return any(
+        file.is_file() and not file.name.startswith(".") and file.name not in others
+        for folder in path.iterdir()
+        if folder.name not in ("checkpoints", "tensorboard")
+        for file in ([folder] if folder.is_file() else folder.iterdir())
+    )
 
 
 class Reached(NamedTuple):
@@ -64,15 +101,13 @@ def planned(
     steps = {f"{setting}.steps" for setting in phases}
     if not steps.issuperset(names) or not {*old}.issuperset(names):
         return None
-    if new.get("generator") and "vae_training.steps" in names:
-        return None  # it has been trained further where it is
     longer: dict[str, Reached] = {}
     stale: list[str] = []
     for setting, its in phases.items():
         changed, follows = f"{setting}.steps" in names, bool(longer)
         for phase in its:
             done = _done(path, phase)
-            if follows and phase not in ALONE:
+            if follows:
                 stale += [phase] if done else []
             elif changed and done:
                 _check(path, setting, phase, done, old, new)
@@ -110,7 +145,14 @@ def _check(
         )
 
 
-def carry_out(path: Path, plan: Extension, forget: Callable[[str, int], None]) -> None:
+def carry_out(
+    path: Path,
+    plan: Extension,
+    forget: Callable[[str, int], None],
+    *,
+    keep: set[str],
+    made: tuple[str, ...] = (),
+) -> None:
     """Removes what was made of phases that go on, for it to be made anew.
 
     What is made last goes first: wherever this is stopped, the folder is that of a run of the old
@@ -120,6 +162,8 @@ def carry_out(path: Path, plan: Extension, forget: Callable[[str, int], None]) -
         path: the run folder.
         plan: from `planned`.
         forget: takes the rows of a phase out of `metrics.jsonl`, from a step on.
+        keep: files of the folder that hold more than what was made of phases.
+        made: files that were, besides pictures and JSON.
     """
     if plan.longer:
         pictures = [*path.glob("*.png"), *path.glob("*.gif")]
@@ -127,15 +171,16 @@ def carry_out(path: Path, plan: Extension, forget: Callable[[str, int], None]) -
             file
             for folder in (path, *filter(Path.is_dir, path.iterdir()))
             for file in folder.glob("*.json")
-            if file.name not in (*KEPT, SCORED) or folder != path
+            if folder != path or file.name not in {*keep, SCORED}
         ]
-        for file in (*pictures, path / SCORED, path / "generator.safetensors", *results):
+        first = [path / name for name in (SCORED, *made)]
+        for file in (*pictures, *first, *results):
             file.unlink(missing_ok=True)
     for phase in reversed(plan.stale):
         for home in ("tensorboard", "checkpoints"):
             if (old := path / home / phase).exists():
                 # Renamed first: half a checkpoint would be a damaged one.
-                away = path / f"{STALE}{home}-{phase}"
+                away = path / f"{PARTIAL}{home}-{phase}"
                 shutil.rmtree(away, ignore_errors=True)
                 old.rename(away)
                 shutil.rmtree(away)

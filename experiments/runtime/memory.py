@@ -1,13 +1,14 @@
-"""How much memory a compiled step needs, and how the C library gives it out on CPU."""
+"""How much memory a training needs, and refusing it where there is less."""
 
 import contextlib
-import ctypes
-import re
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-_SHORT = "RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory|array is too big|Unable to allocate"
-"""What XLA and NumPy say when there is too little memory."""
+import jax
+from jaxtyping import PyTree
+
+from latent_flows import _memory
 
 
 def needs(program: Any) -> dict[str, float]:
@@ -44,49 +45,46 @@ def text(found: Mapping[str, float]) -> str:
     return f"{found['total']:.2g} GiB of memory, {found['temp']:.2g} of them for features"
 
 
-def shortage(error: BaseException) -> str | None:
-    """How much memory was asked for and what to do, when an error says that it ran out, else None.
+def checked_state(state: Any, phase: str) -> Any:
+    """A state of training, or its shapes, if it fits beside a gradient of its `params`.
 
-    >>> shortage(MemoryError("Unable to allocate 1.5 TiB for an array with shape (3,)"))
-    'out of memory: 1.5 TiB asked for; lower what is large: ...'
-    >>> shortage(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes."))
-    'out of memory: 4 GiB asked for; lower what is large: ...'
-    >>> shortage(RuntimeError("no memory of that"))
+    Args:
+        state: all that a step changes.
+        phase: what is trained.
+
+    Raises:
+        ValueError: there is less memory than that.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        text = str(cause)
-        if isinstance(cause, MemoryError) or re.search(_SHORT, text):
-            return (
-                f"out of memory{_asked(text)}; lower what is large: batches, --image-size, "
-                "latents, or what is measured and drawn at once"
-            )
-        cause = cause.__cause__ or cause.__context__
-    return None
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    _memory.require(
+        _memory.size_of(state) + _memory.size_of(state.params),
+        f"{phase}: training {count:,} numbers",
+        "lower the latent dimensions, the widths or --image-size",
+    )
+    return state
 
 
-def _asked(text: str) -> str:
-    """The number of bytes in the words of XLA or NumPy."""
-    if found := re.search(r"allocat\w+ ([\d.]+) ?([KMGTPEZY]i?B)", text):
-        return f": {float(found[1]):g} {found[2]} asked for"
-    if found := re.search(r"allocat\w+ (\d+)(?: bytes)?", text):
-        from latent_flows import _memory
+def checked_needs(step: Any, phase: str) -> dict[str, float]:
+    """What a compiled step needs, in GiB, if its features fit into what is left.
 
-        return f": {_memory.text(int(found[1]))} asked for"
-    return ""
-
-
-def keep_freed() -> None:
-    """Ask glibc not to hand large blocks back to the system after every step.
-
-    XLA frees its temporary buffers after each step on CPU, and without this glibc maps them anew
-    for the next: page faults took a third of the time of a step. Has to be called before threads
-    are started, since the arenas that they already have keep their ways. Does nothing where
-    there is no glibc.
+    Raises:
+        ValueError: there is less memory than that.
     """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
-        libc.mallopt(-2, 2**28)  # M_TOP_PAD
-        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-8, 1)  # M_ARENA_MAX
+    found = needs(step)
+    if found:
+        _memory.require(
+            found["temp"] * 2**30,
+            f"{phase}: a step",
+            "lower --training.batch-size, --image-size or the widths",
+        )
+    return found
+
+
+def check_init(init: Callable[[Any], PyTree], copies: int, what: str, remedy: str) -> None:
+    """Rejects parameters of which so many more copies do not fit; nothing is computed.
+
+    Raises:
+        ValueError: there is less memory than that.
+    """
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    _memory.require((1 + copies) * _memory.size_of(shapes), f"training {what}", remedy)

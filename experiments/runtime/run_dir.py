@@ -2,51 +2,43 @@
 
 import contextlib
 import dataclasses
-import enum
+import errno
 import importlib.metadata
 import json
-import math
 import os
+import re
 import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    TypeAlias,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
-
-import numpy as np
+from typing import Any, TypeAlias, TypeVar
 
 from experiments.runtime import extension, interrupts, multihost
 from experiments.runtime.announcements import announced
-from experiments.runtime.cli import UsageError, disk_trouble, module_name
-from latent_flows._validation import choose
+from experiments.runtime.cli import module_name
+from experiments.runtime.errors import UsageError, disk_trouble
+from experiments.runtime.extension import CONFIG, GIVEN, METRICS, PARTIAL, SCORED, begun
+from experiments.runtime.json_values import is_number, is_of, jsonable, leaves, revive, shown
 
 Config = TypeVar("Config")
 Timed: TypeAlias = tuple[Any, Mapping[str, float]]
 """What was computed, and seconds by the name of what took them."""
 
-CONFIG = "config.json"
-METRICS = "metrics.jsonl"
 TIMES = "times.json"
-PARTIAL = ".partial-"
 FOLDERS = ("checkpoints", "tensorboard")
 """What a run keeps in folders of these names."""
 WRITTEN = (".json", ".jsonl", ".png", ".gif")
 """Suffixes of the files that runs write."""
 PASSING = ("run", "measure")
 """Fields of a configuration that do not say what a run is: where it is, and how far it goes now."""
+EARLIER = re.compile(r"experiments\.\w+_config")
+"""What version 0.1.0 called experiments whose runs trained a generator of their own."""
+EARLIER_SETTING = "vae_training"
+"""Or such a run has this setting."""
+_NO_LOCKS = (None, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+"""What some network file systems say, on which a run is better than none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +130,15 @@ class Folder:
 
     def keep_times(self, name: str, seconds: Mapping[str, float]) -> None:
         """Notes in `times.json` how long something took: the one thing that no run repeats."""
-        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
-        self.write_json(TIMES, {**known, name: dict(seconds)})
+        self.write_json(TIMES, {**self._all_times(), name: dict(seconds)})
 
     def times(self, name: str) -> dict[str, float]:
         """What `keep_times` noted; empty where it was not noted, or the file is gone."""
-        known = read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
-        found = known.get(name)
-        return {k: v for k, v in found.items() if _is(float, v)} if isinstance(found, dict) else {}
+        found = self._all_times().get(name)
+        return {k: v for k, v in found.items() if is_number(v)} if isinstance(found, dict) else {}
+
+    def _all_times(self) -> dict[str, Any]:
+        return read_object(self.path / TIMES) if (self.path / TIMES).exists() else {}
 
     def append_rows(self, phase: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows to `metrics.jsonl`, each marked with the phase, and waits for the disk."""
@@ -192,7 +185,7 @@ class Folder:
         return plain
 
 
-def open_folder(path: str | Path, config: Any) -> Folder:
+def open_folder(path: str | Path, config: Any, *, given: Mapping[str, Any] | None = None) -> Folder:
     """Opens the run folder of a configuration, new or begun by an earlier run of the same one.
 
     Of several processes the first opens it, and each of the others a copy of its own to write to.
@@ -201,20 +194,21 @@ def open_folder(path: str | Path, config: Any) -> Folder:
         path: where it is or shall be. A field `run` of the configuration, which holds this path,
             is not part of what makes two configurations differ, so a folder can be moved.
         config: the experiment's configuration, a dataclass.
+        given: what the run is given besides, as JSON by the names of the files to keep it in.
 
     Raises:
         UsageError: the folder holds another configuration (the message lists the fields that
             differ), holds something else, or is used by another process.
     """
     path = Path(path).expanduser().absolute()
-    opened = multihost.together(lambda: _open(path, config))
+    opened = multihost.together(lambda: _open(path, config, given or {}))
     folder = Folder(multihost.private_copy(path)) if opened is None else opened
     # Nobody writes to the folder before all have their copy.
     multihost.together(lambda: None)
     return folder
 
 
-def _open(path: Path, config: Any) -> Folder:
+def _open(path: Path, config: Any, given: Mapping[str, Any]) -> Folder:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, not a folder; choose another --run")
     if (outer := run_around(path)) is not None:
@@ -239,32 +233,29 @@ def _open(path: Path, config: Any) -> Folder:
             left_over.unlink()
         elif left_over.parent == path:
             shutil.rmtree(left_over)
-    settings = _lasting(jsonable(config))
+    header = {
+        "experiment": module_name(type(config)),
+        "version": _version(),
+        **({GIVEN: [*given]} if given else {}),
+        "config": _lasting(jsonable(config)),
+    }
     if (path / CONFIG).exists():
-        _compare(folder, type(config), settings)
+        _compare(folder, type(config), header)
     else:
-        content = {
-            "experiment": module_name(type(config)),
-            "version": _version(),
-            "config": settings,
-        }
-        folder.write_json(CONFIG, content)
+        folder.write_json(CONFIG, header)
+    for name, value in given.items():
+        folder.write_json(name, value)
     return folder
 
 
 def _check_kinds(path: Path) -> None:
     """Whether what should be a file of a run is one, and what should be a folder."""
-    for name in (CONFIG, METRICS, TIMES, "metrics.json", ".lock"):
-        if (path / name).is_dir():
+    for name in (CONFIG, METRICS, TIMES, SCORED, ".lock", *FOLDERS):
+        kinds = ("folder", "file") if (path / name).is_dir() else ("file", "folder")
+        if (path / name).exists() and (name in FOLDERS) != (kinds[0] == "folder"):
             raise UsageError(
-                f"{path / name} is a folder where a run keeps a file; remove it or choose "
-                "another --run"
-            )
-    for name in FOLDERS:
-        if (path / name).exists() and not (path / name).is_dir():
-            raise UsageError(
-                f"{path / name} is a file where a run keeps a folder; remove it or choose "
-                "another --run"
+                f"{path / name} is a {kinds[0]} where a run keeps a {kinds[1]}; remove it or "
+                "choose another --run"
             )
 
 
@@ -284,7 +275,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"{file} is damaged or no run's: it has no experiment with settings; restore it or "
             "choose another run folder"
         )
-    return {"config": {}, **found}
+    return found | {"config": found.get("config", {})}
+
+
+def _check_version(path: Path, header: Mapping[str, Any]) -> None:
+    if EARLIER.fullmatch(header["experiment"]) or EARLIER_SETTING in header["config"]:
+        raise UsageError(
+            f"{path} was made by an earlier version, whose runs held their generator; make a new "
+            "one: train the generator by itself (python -m experiments.train_vae --help), then run "
+            "the same experiment on it, with --generator and another --run"
+        )
 
 
 def _is_header(found: Any) -> bool:
@@ -336,12 +336,14 @@ def writable(name: str, flag: str) -> Path:
 
 
 def made_by(path: str | Path) -> str:
-    """The module of the configuration that a run folder was made with.
+    """The command of the experiment that a run folder was made with.
 
     Raises:
-        UsageError: there is no run folder.
+        UsageError: there is no run folder, or an earlier version made it.
     """
-    return read_header(path)["experiment"]
+    header = read_header(path)
+    _check_version(Path(path).expanduser().absolute(), header)
+    return header["experiment"]
 
 
 def read_config(path: str | Path, kind: type[Config]) -> Config:
@@ -357,123 +359,37 @@ def read_config(path: str | Path, kind: type[Config]) -> Config:
     """
     folder = Path(path).expanduser().absolute()
     found = read_header(folder)
+    _check_version(folder, found)
     wanted = module_name(kind)
     if found["experiment"] != wanted:
         raise UsageError(f"{folder} holds a run of {found['experiment']}, not of {wanted}")
     try:
-        return _revive(kind, {**found["config"], "run": str(path)})
+        return revive(kind, {**found["config"], "run": str(path)})
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise UsageError(
             f"{folder / CONFIG} is damaged or of another version of {wanted}: {error}"
         ) from None
 
 
-def _revive(kind: Any, value: Any, name: str = "") -> Any:
-    """The inverse of `jsonable` for dataclasses of numbers, texts, tuples and dataclasses.
-
-    Raises:
-        ValueError: a value of another type than its field's; the message names the field.
-    """
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return _revive(inner[0], value, name)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{name} is {_shown(value)}, not settings by name")
-        types = get_type_hints(kind, include_extras=True)
-        for key in value:
-            choose("setting", key, dict.fromkeys(types))
-        return kind(
-            **{key: _revive(types[key], child, _below(name, key)) for key, child in value.items()}
-        )
-    several = origin is tuple and isinstance(value, list)
-    if several and inner[1:] == (...,):
-        inner = (inner[0],) * len(value)
-    if several and len(inner) == len(value):
-        pairs = zip(inner, value, strict=True)
-        return tuple(_revive(k, v, _below(name, i)) for i, (k, v) in enumerate(pairs))
-    if origin is tuple or not _is(kind, value):
-        raise ValueError(f"{name} is {_shown(value)}, expected {_described(kind)}")
-    return value
-
-
-def _is(kind: Any, value: Any) -> bool:
-    """Whether a value that JSON holds is of a type: None, bool, int, float, str, or a choice."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(_is(one, value) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return isinstance(value, str | int | bool) and value in get_args(kind)
-    if kind is float:
-        return (_is(int, value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is None or kind is type(None):
-        return value is None
-    return isinstance(value, kind) if isinstance(kind, type) else True
-
-
-def _below(name: str, key: Any) -> str:
-    return f"{name}.{key}".lstrip(".")
-
-
-def _described(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
-
-
-def jsonable(value: Any, lost: list[str] | None = None, name: str = "") -> Any:
-    """A value as JSON can hold it: dataclasses as objects, arrays as lists, NaN as null.
-
-    Args:
-        value: dataclasses, mappings, sequences, arrays, paths, enums and numbers, nested.
-        lost: if given, collects the names of the numbers that became null.
-        name: the name of `value` itself in that list.
-
-    >>> lost = []
-    >>> jsonable({"a": (1, float("nan")), "b": np.ones(2)}, lost), lost
-    ({'a': [1, None], 'b': [1.0, 1.0]}, ['a.1'])
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
-    elif hasattr(value, "tolist"):
-        value = np.asarray(value).tolist()
-    if isinstance(value, Mapping):
-        return {str(k): jsonable(v, lost, f"{name}.{k}".lstrip(".")) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [jsonable(v, lost, f"{name}.{i}".lstrip(".")) for i, v in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        if lost is not None:
-            lost.append(name)
-        return None
-    if isinstance(value, enum.Enum):
-        return value.name
-    return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _compare(folder: Folder, kind: type, settings: Mapping[str, Any]) -> None:
+def _compare(folder: Folder, kind: type, header: Mapping[str, Any]) -> None:
+    """Whether a folder holds a run of these settings; makes it one where that is a longer run."""
     found = read_header(folder.path)
+    _check_version(folder.path, found)
     kept = found["config"]
     with contextlib.suppress(TypeError, ValueError, KeyError, OverflowError):
         # A setting that did not exist yet when the run was made had its default. Where the flags
         # depend on the preset, settings are compared as they are.
-        kept = _lasting(jsonable(_revive(kind, kept)))
-    old = dict(_leaves(kept)) | {"experiment": found.get("experiment")}
-    new = dict(_leaves(settings)) | {"experiment": module_name(kind)}
+        kept = _lasting(jsonable(revive(kind, kept)))
+    old = dict(leaves(kept)) | {"experiment": found["experiment"]}
+    new = dict(leaves(header["config"])) | {"experiment": header["experiment"]}
     differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if differ and (plan := extension.planned(folder.path, kind, old, new)) is not None:
-        rest = {key: value for key, value in found.items() if key != "config"}
-        _extend(folder, plan, {**rest, "config": dict(settings)})
+        _extend(folder, kind, plan, {**found, "config": header["config"]})
     elif differ:
-        shown = ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in differ[:10])
+        changes = ", ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in differ[:10])
         more = f" and {len(differ) - 10} more" if len(differ) > 10 else ""
         raise UsageError(
-            f"{folder.path} holds a run with other settings ({shown}{more}); "
+            f"{folder.path} holds a run with other settings ({changes}{more}); "
             "choose another --run, or the same flags to go on with it"
         )
 
@@ -482,7 +398,9 @@ def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in PASSING}
 
 
-def _extend(folder: Folder, plan: extension.Extension, header: Mapping[str, Any]) -> None:
+def _extend(
+    folder: Folder, kind: type, plan: extension.Extension, header: Mapping[str, Any]
+) -> None:
     """Makes the folder that of a longer run."""
     for phase, (done, _) in plan.longer.items():
         print(
@@ -490,16 +408,14 @@ def _extend(folder: Folder, plan: extension.Extension, header: Mapping[str, Any]
             flush=True,
         )
     with interrupts.deferred():
-        extension.carry_out(folder.path, plan, folder.truncate_rows)
+        extension.carry_out(
+            folder.path,
+            plan,
+            folder.truncate_rows,
+            keep=begun(header),
+            made=getattr(kind, "MADE", ()),
+        )
         folder.write_json(CONFIG, header)
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, child in value.items():
-            yield from _leaves(child, f"{name}.{key}".lstrip("."))
-    else:
-        yield name, value
 
 
 def _keeps(line: bytes, phase: str, step: int) -> bool:
@@ -515,8 +431,9 @@ def _row(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
         return None
-    fits = all(value is None or _is(float, value) for k, value in row.items() if k != "phase")
-    return row if fits and _is(int, row.get("step", 0)) else None
+    numbers = [value for k, value in row.items() if k != "phase" and value is not None]
+    fits = all(map(is_number, numbers)) and is_of(int, row.get("step", 0))
+    return row if fits else None
 
 
 def read_json(path: Path) -> Any:
@@ -548,7 +465,7 @@ def read_object(path: Path) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
         raise UsageError(
-            f"{path} holds {_shown(found)}, not one object; remove it or choose another --run"
+            f"{path} holds {shown(found)}, not one object; remove it or choose another --run"
         )
     return found
 
@@ -571,25 +488,21 @@ def understood(path: Path) -> Iterator[None]:
 
 def _lock(folder: Folder) -> None:
     """Takes the folder for this process. The system lets go of it however the process ends."""
-    # `_check_kinds` has seen that it is no folder.
-    handle = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT)
-    weakref.finalize(folder, os.close, handle)
+    from filelock import FileLock, Timeout
+
+    # `_check_kinds` has seen that it is no folder. A lock that the system does not know of would
+    # outlive a process that is killed.
+    lock = FileLock(folder.path / ".lock", thread_local=False, fallback_to_soft=False)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        lock.acquire(timeout=0)
+    except Timeout:
         raise UsageError(
             f"{folder.path} is in use by another process; wait for it or choose another --run"
         ) from None
-    except OSError:
-        # Some network file systems have no locks; a run is better than none.
-        return
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", None) not in _NO_LOCKS:
+            raise
+    weakref.finalize(folder, lock.release)
 
 
 def _version() -> str | None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from experiments.runtime import interrupts
 from experiments.runtime.announcements import announced
-from experiments.runtime.cli import disk_trouble
+from experiments.runtime.errors import disk_trouble
 from experiments.runtime.run_dir import Folder
 from latent_flows import plots
 

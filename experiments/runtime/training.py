@@ -20,8 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from experiments.runtime import budget, checkpoints, interrupts, memory, multihost
-from experiments.runtime.cli import Failure, UsageError
+from experiments.runtime import checkpoints, interrupts, memory, multihost
+from experiments.runtime.checks import check_shares
+from experiments.runtime.errors import Failure, UsageError
 from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Folder
 from latent_flows import data
@@ -241,7 +242,7 @@ def advance(
         return jax.tree.map(_strong, begin(key))
 
     path = folder.path / "checkpoints" / phase
-    like = budget.checked_state(jax.eval_shape(strong, init_key), phase)
+    like = memory.checked_state(jax.eval_shape(strong, init_key), phase)
     found = _newest(path, like)
     if found is not None:
         state = multihost.place(found, whole)
@@ -280,17 +281,11 @@ def advance(
         report(
             start,
             f"compiled in {time.monotonic() - begun:.1f} s, a step takes "
-            f"{memory.text(budget.checked_needs(step, phase))}",
+            f"{memory.text(memory.checked_needs(step, phase))}",
         )
 
         watch = _Watch(
-            folder,
-            phase,
-            config,
-            events=events,
-            path=path,
-            last_good=lambda: None if manager is None else manager.latest_step(),
-            start=start,
+            folder, phase, config, events, path, lambda: manager and manager.latest_step(), start
         )
         stopped = stack.enter_context(_interrupts())
         for done in range(start + 1, config.steps + 1):
@@ -312,25 +307,14 @@ def advance(
     return multihost.own(state)
 
 
-def check_shares(size: int, devices: int, flag: str) -> None:
-    """Rejects a batch that cannot be shared out evenly.
-
-    Raises:
-        UsageError: naming the flag.
-    """
-    if size % devices:
-        raise UsageError(
-            f"a batch of {size} cannot be split evenly over {devices} devices; "
-            f"choose a multiple of {devices} as {flag}"
-        )
-
-
 def _newest(path: Path, like: State) -> State | None:
     """The state of the newest whole checkpoint, as the first process finds it."""
 
     def read() -> State | None:
-        found = checkpoints.newest(path, tidy=True)
-        return found and checkpoints.unflatten(found[1], like, str(path))
+        found = checkpoints.newest(path)
+        checkpoints.tidy(path, found)
+        missing = found.step is None
+        return None if missing else checkpoints.unflatten(found.flat, like, str(path))
 
     state = multihost.together(read)
     if not multihost.from_first(np.asarray(state is not None), np.zeros((), bool)):
@@ -357,24 +341,23 @@ def restore(folder: Folder | str | Path, phase: str, init: Init) -> Params:
 
 def _finished(root: Path, phase: str, like: Params) -> Params:
     path = root / "checkpoints" / phase
-    found = checkpoints.newest(path, tidy=False)
-    steps = [int(child.name) for child in path.glob("*") if child.name.isdigit()]
-    if found is None and steps:
+    step, flat, damaged = checkpoints.newest(path)
+    if step is None and damaged:
         raise UsageError(
             f"{path}: every checkpoint of {phase!r} is damaged (step "
-            f"{', '.join(map(str, sorted(steps)))}); what is left of the phase is to be trained "
+            f"{', '.join(map(str, damaged[::-1]))}); what is left of the phase is to be trained "
             "again: run the command that made the folder"
         )
-    if found is None:
+    if step is None:
         raise UsageError(f"{root} holds no checkpoint of {phase!r}; train it there first")
-    step, flat = found
-    if step < max(steps):
+    total = int(flat["total"])
+    if damaged:
         raise UsageError(
-            f"{path}: the checkpoint of {phase!r} at step {max(steps)} is damaged, the last good "
-            f"one is at step {step} of {int(flat['total'])}; run the command that made the folder "
+            f"{path}: the checkpoint of {phase!r} at step {damaged[0]} is damaged, the last good "
+            f"one is at step {step} of {total}; run the command that made the folder "
             "to go on from there"
         )
-    if step < (total := int(flat["total"])):
+    if step < total:
         raise UsageError(
             f"{phase!r} in {root} is at step {step} of {total}; run it to its end first"
         )
@@ -421,27 +404,24 @@ def _update(
     return State(state.step + 1, params, opt_state), metrics
 
 
+@dataclass
 class _Watch:
     """Looks at the metrics of the steps a little after they were launched, and writes them."""
 
-    def __init__(
-        self,
-        folder: Folder,
-        phase: str,
-        config: Training,
-        *,
-        events: "SummaryWriter",
-        path: Path,
-        last_good: Callable[[], int | None],
-        start: int,
-    ):
-        self.text = ""
-        self._folder, self._phase, self._config, self._events = folder, phase, config, events
-        self._path, self._last_good = path, last_good
+    folder: Folder
+    phase: str
+    config: Training
+    events: "SummaryWriter"
+    path: Path
+    last_good: Callable[[], int | None]
+    start: int
+    text: str = ""
+
+    def __post_init__(self) -> None:
         self._pending: deque[tuple[int, dict[str, Array]]] = deque()
         self._rows: list[dict[str, float]] = []
         self._written = self._marked = time.monotonic()
-        self._marked_step = start - 1
+        self._marked_step = self.start - 1
         self._rate = 0.0
 
     def push(self, step: int, metrics: dict[str, Array]) -> None:
@@ -457,17 +437,17 @@ class _Watch:
         while self._pending:
             self._look()
         self._write()
-        self._events.flush()
+        self.events.flush()
 
     def _look(self) -> None:
         step, arrays = self._pending.popleft()
         values = {name: float(np.asarray(value)) for name, value in arrays.items()}
         if not all(map(math.isfinite, values.values())):
             self._fail(step, values)
-        if step % self._config.log_every == 0 or step == self._config.steps - 1:
+        if step % self.config.log_every == 0 or step == self.config.steps - 1:
             self._rows.append({"step": step, **values})
             for name, value in {**values, "rate": self._rate}.items():
-                self._events.add_scalar(name, value, step)
+                self.events.add_scalar(name, value, step)
         now = time.monotonic()
         if now - self._marked > 0.5:
             self._rate = (step - self._marked_step) / (now - self._marked)
@@ -476,7 +456,7 @@ class _Watch:
         self.text = f"loss {values['loss']:.4g}{speed}"
 
     def _write(self) -> None:
-        self._folder.append_rows(self._phase, self._rows)
+        self.folder.append_rows(self.phase, self._rows)
         self._rows.clear()
         self._written = time.monotonic()
 
@@ -486,14 +466,14 @@ class _Watch:
         # The terms say more than their sum, and the sum more than its gradient.
         name = next((n for n in bad if n not in ("loss", "grad_norm")), next(iter(bad)))
         what = {"loss": "the loss", "grad_norm": "the gradient's norm"}.get(name, f"term {name!r}")
-        good = self._last_good()
+        good = self.last_good()
         last = (
             "there is no checkpoint yet"
             if good is None
-            else (f"the last good checkpoint is step {good} ({self._path / str(good)})")
+            else (f"the last good checkpoint is step {good} ({self.path / str(good)})")
         )
         raise Failure(
-            f"{self._phase}: loss became non-finite at step {step}: {what} is {bad[name]}; {last}; "
+            f"{self.phase}: loss became non-finite at step {step}: {what} is {bad[name]}; {last}; "
             "try a smaller --training.learning-rate or --training.clip in a new --run"
         )
 

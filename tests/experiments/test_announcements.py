@@ -70,10 +70,16 @@ def test_compiling_is_announced_before_it_starts(call, tmp_path):
 
 def test_long_imports_are_announced(tmp_path):
     (tmp_path / "jax.py").write_text("import time\ntime.sleep(3)\nraise SystemExit(3)")
-    for words, out in (([], f"{announcements.IMPORTS} ...\n"), (["--help"], "")):
-        code = ["-m", "experiments.train_vae", *words]
-        found = python(code, env={"PYTHONPATH": str(tmp_path), "PATH": ""})
-        assert (found.returncode, found.stdout) == (3, out), found.stderr
+    env = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    command = [sys.executable, "-m", "experiments.train_vae"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = {
+        out: subprocess.Popen([*command, *words], cwd=ROOT, env=env, **pipes)
+        for words, out in (([], f"{announcements.IMPORTS} ...\n"), (["--help"], ""))
+    }
+    for out, process in started.items():
+        found = process.communicate(timeout=60)
+        assert (process.returncode, found[0]) == (3, out), found[1]
 
 
 class Clock:

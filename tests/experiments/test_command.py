@@ -1,16 +1,19 @@
+import contextlib
 import dataclasses
 import errno
 import json
 import re
 import sys
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.generators.train_vae import Objective
 from experiments.results import table
-from experiments.runtime import cli
+from experiments.runtime import cli, parsing, tables
 from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.training import Training
 from latent_flows import calculus
@@ -251,6 +254,69 @@ def test_a_mistake_in_the_code_keeps_its_traceback(capsys):
         call(capsys, run=lambda config: int("three"))
     with pytest.raises(KeyError):
         call(capsys, run=lambda config: {}["a"])
+
+
+def test_what_is_refused_is_told_from_a_slip(capsys):
+    refused = "objective.augment_ts must hold one positive number for each of the 1 "
+    code, _, err = call(capsys, run=lambda config: Objective(augment=("zoom",)))
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {refused}")
+    with pytest.raises(ValueError, match=r"zip\(\) argument 2 is shorter"):
+        call(capsys, run=lambda config: tables.with_times([{}, {}], [{}]))
+    with pytest.raises(ValueError, match="cannot reshape"):
+        call(capsys, run=lambda config: np.zeros(3).reshape(2, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    labels: tuple[int, ...] = ()
+    pair: tuple[float, float] = (0.0, 1.0)
+    size: int | None = None
+    fast: bool = False
+    kinds: tuple[Literal["flat", "round"], ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--labels", "1", "x"], "--labels takes [INT [INT ...]], not '1 x'"),
+        (["--labels=x"], "--labels takes [INT [INT ...]], not 'x'"),
+        (["--pair", "1"], "--pair needs a value"),
+        (["--pair", "1", "x"], "--pair takes FLOAT FLOAT, not '1 x'"),
+        (["--size", "big"], "--size takes {None}|INT, not 'big'"),
+        (["--fast", "yes"], "unexpected argument 'yes' (a preset comes before the flags)"),
+        (
+            ["--kinds", "flat", "rund"],
+            "unknown value of --kinds 'rund' (did you mean 'round'?); "
+            "expected one of 'flat', 'round'",
+        ),
+    ],
+)
+def test_a_value_that_a_flag_does_not_take_is_named_with_what_it_takes(capsys, argv, line):
+    code = cli.main(lambda config: None, {"one": ("", Several())}, argv)
+    assert (code, capsys.readouterr().err) == (2, f"error: {line}\n")
+
+
+def test_what_is_missing_is_named(capsys):
+    @dataclasses.dataclass(frozen=True)
+    class Needs:
+        home: str
+
+    assert cli.main(lambda config: None, Needs, []) == 2
+    assert capsys.readouterr().err == "error: --home is missing; --help tells what it is\n"
+
+
+def test_where_tyro_does_not_tell_what_is_wrong_it_says_so_itself(capsys, monkeypatch):
+    def of_another_form(*_):
+        raise AttributeError("display_name")
+
+    for name, other in (("_refuse", of_another_form), ("on_parse_error", contextlib.nullcontext)):
+        monkeypatch.setattr(parsing, name, other)
+        for argv in (["--dim", "x"], ["--dimm", "3"], ["--training.steps", "0"]):
+            with pytest.raises(SystemExit) as stopped:
+                call(capsys, *argv)
+            assert stopped.value.code == 2
+            assert argv[0].rpartition(".")[2].strip("-") in capsys.readouterr().err
 
 
 def test_ctrl_c_tells_how_to_start_again(capsys):

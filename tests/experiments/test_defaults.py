@@ -1,53 +1,62 @@
-import importlib
+import dataclasses
+from typing import Annotated, ClassVar
 
 import pytest
+import tyro
 
+from experiments.generators.spec import Usual
 from experiments.runtime import cli, defaults
+from tests.experiments.front_doors import front
 
 EXPERIMENTS = (
     "train_vae", "train_gan", "potential_flows", "directions", "guided", "flow_vae", "geodesics",
     "clustering", "land", "random_walk",
 )  # fmt: skip
-PRESETS = [
-    (name, preset)
-    for name in EXPERIMENTS
-    for preset in importlib.import_module(f"experiments.{name}").PRESETS
-]
+EACH = pytest.mark.parametrize("name", EXPERIMENTS)
 
 
 def parsed(name, *argv):
     """The configuration of a command line."""
-    module = importlib.import_module(f"experiments.{name}")
-    return cli.parse(module.PRESETS, [str(word) for word in argv], name, None)
+    return cli.parse(front(name).PRESETS, [str(word) for word in argv], name, None)
 
 
-@pytest.mark.parametrize(("name", "preset"), PRESETS)
-def test_every_training_can_be_made_short_by_one_flag(name, preset):
-    module = importlib.import_module(f"experiments.{name}")
-    _, config = module.PRESETS[preset]
-    for setting in config.PHASES:
-        found = dict(defaults.leaves(parsed(name, preset, f"--{setting}.steps", 1)))
-        assert (found[f"{setting}.steps"], found[f"{setting}.warmup"] <= 1) == (1, True)
+@EACH
+def test_every_training_can_be_made_short_by_one_flag(name):
+    for preset, (_, config) in front(name).PRESETS.items():
+        for setting in getattr(config, "PHASES", ()):
+            found = dict(defaults.leaves(parsed(name, preset, f"--{setting}.steps", 1)))
+            assert (found[f"{setting}.steps"], found[f"{setting}.warmup"] <= 1) == (1, True)
 
 
-@pytest.mark.parametrize(("name", "preset"), PRESETS)
-def test_every_preset_has_a_quick_run_in_a_folder_of_its_own(name, preset):
-    module = importlib.import_module(f"experiments.{name}")
-    _, usual = module.PRESETS[preset]
-    quick = parsed(name, preset, "--quick")
-    assert quick.run == f"{usual.run}-quick"
-    before, after = dict(defaults.leaves(usual)), dict(defaults.leaves(quick))
-    for setting in (*usual.PHASES, *(("training",) if hasattr(usual, "training") else ())):
-        assert after[f"{setting}.steps"] <= min(before[f"{setting}.steps"], 300)
-    assert getattr(quick, "measure", False) is False
-    assert (quick.seed, quick.data) == (usual.seed, usual.data)
+@EACH
+def test_every_preset_has_a_quick_run_in_a_folder_of_its_own(name):
+    for preset, (_, usual) in front(name).PRESETS.items():
+        quick = parsed(name, preset, "--quick")
+        assert quick.run == f"{usual.run}-quick"
+        before, after = dict(defaults.leaves(usual)), dict(defaults.leaves(quick))
+        for setting in getattr(usual, "PHASES", ()):
+            assert after[f"{setting}.steps"] <= min(before[f"{setting}.steps"], 300)
+        assert getattr(quick, "measure", False) is False
+        for same in {"seed", "data"} & {*before}:
+            assert after[same] == before[same]
 
 
-def test_a_quick_run_has_small_settings_of_that_experiment_only():
-    for name in EXPERIMENTS:
-        module = importlib.import_module(f"experiments.{name}")
-        _, config = next(iter(module.PRESETS.values()))
-        assert {*config.QUICK} <= {*dict(defaults.leaves(config))}, name
+@EACH
+def test_a_quick_run_is_about_the_generator_of_a_quick_run(name):
+    for preset, (_, usual) in front(name).PRESETS.items():
+        generator = getattr(usual, "generator", None)
+        if isinstance(generator, Usual):
+            quick, wanted = parsed(name, preset, "--quick").generator, generator.quick()
+            assert (quick, quick.command) == (wanted, wanted.command)
+            if generator.command.startswith("train_"):
+                assert wanted == f"{generator}-quick"
+            assert parsed(name, preset, "--quick", "--generator", "mine").generator == "mine"
+
+
+@EACH
+def test_a_quick_run_has_small_settings_of_that_experiment_only(name):
+    for _, config in front(name).PRESETS.values():
+        assert {*config.QUICK} <= {*dict(defaults.leaves(config))}
 
 
 def test_flags_win_over_quick_settings():
@@ -55,24 +64,41 @@ def test_flags_win_over_quick_settings():
         "potential_flows", "digits", "--training.steps", 700, "--quick", "--run", "here", "--scores"
     )
     assert (found.training.steps, found.run, found.measure) == (700, "here", True)
-    assert found.vae_training.steps == 300
 
 
 def test_small_settings_never_make_a_preset_larger():
-    found = parsed("potential_flows", "demo", "--quick", "--vae-training.steps", 10)
-    assert found.vae.latent_dim == 6
-    assert found.flows.bank == 128
+    assert parsed("train_vae", "sprites", "--quick").vae.latent_dim == 6
+    assert parsed("potential_flows", "demo", "--quick").flows.bank == 128
+
+
+def test_a_flag_of_another_name_than_its_setting_is_read_as_well():
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        path: str = ""
+        count: int = 1
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        QUICK: ClassVar = {"source.count": 0}
+
+        run: str = "runs/x"
+        source: Annotated[Inner, tyro.conf.arg(name="generator")] = Inner()
+
+    quick = cli.parse({"a": ("", Config())}, ["--quick", "--generator.path", "x"], "a", None)
+    assert quick == Config("runs/x-quick", Inner("x", 0))
+    given = cli.parse({"a": ("", Config())}, ["--quick", "--generator.count=7"], "a", None)
+    assert given.source.count == 7
 
 
 def test_quick_is_for_experiments_that_have_it(call):
-    summary = importlib.import_module("experiments.summary")
+    summary = front("summary")
     code, _, err = call(summary, "--quick", "runs/x")
     assert (code, err.count("\n")) == (2, 1)
     assert "unknown flag --quick" in err
 
 
 def test_help_tells_of_quick_runs(capsys):
-    module = importlib.import_module("experiments.guided")
+    module = front("guided")
     assert cli.main(module.run, module.PRESETS, ["--help"]) == 0
     assert "--quick makes small whatever other flags do not name" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -96,7 +122,7 @@ def test_help_tells_of_quick_runs(capsys):
             ["--training.batch_size", 2048],
             {"flows.count": 4, "flows.bank": 2048, "flows.codes": 4096},
         ),
-        ("potential_flows", ["--vae-training.steps", 20], {"vae_training.warmup": 20}),
+        ("train_vae", ["--training.steps", 20], {"training.warmup": 20}),
         ("flow_vae", ["--factors", "scale", "hue", "rotation", "x", "y"],
          {"training.batch_size": 45}),
         ("flow_vae", ["--train-images", 10], {"training.batch_size": 9}),
@@ -125,13 +151,13 @@ def test_what_is_not_given_follows_what_is(name, argv, follows):
     ],
 )
 def test_flags_that_do_not_fit_each_other_are_still_one_line(call, argv, message):
-    module = importlib.import_module("experiments.potential_flows")
+    module = front("potential_flows")
     code, out, err = call(module, "demo", *argv)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
 
 
-def test_flags_that_change_nothing_leave_the_preset_as_it_is():
-    for name, preset in PRESETS:
-        module = importlib.import_module(f"experiments.{name}")
-        assert parsed(name, preset) == module.PRESETS[preset][1]
+@EACH
+def test_flags_that_change_nothing_leave_the_preset_as_it_is(name):
+    for preset, (_, config) in front(name).PRESETS.items():
+        assert parsed(name, preset) == config

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import gc
 import json
 import os
 import re
@@ -7,18 +8,16 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.directions import train as directions
-from experiments.flow_vae import train as flow_vae
-from experiments.generators import train_gan, train_vae
-from experiments.latent_oddity import geodesics, land
-from experiments.potential_flows import train as potential_flows
+from experiments.runtime import cli
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import made_by, open_folder, read_config, writable
+from tests.experiments.front_doors import front
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +121,24 @@ def test_only_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     with pytest.raises(UsageError, match=f"experiment: {config['experiment']} -> "):
         open_folder(tmp_path / "run", empty())  # refused for its settings, no longer for the lock
+
+
+def test_a_folder_that_is_open_here_is_not_opened_twice(folder):
+    with pytest.raises(UsageError, match="is in use by another process; wait for it or choose"):
+        open_folder(folder.path, Config())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of another kind")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_a_run_is_better_than_none(tmp_path, monkeypatch, code):
+    import fcntl
+
+    def none(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    kept = open_folder(tmp_path / "run", Config())
+    assert files(kept) == files(open_folder(tmp_path / "run", Config())) == ["config.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(folder, monkeypatch):
@@ -272,13 +289,63 @@ def test_a_setting_that_has_another_type_is_named(tmp_path, settings, message):
         open_folder(file.parent, Config())
 
 
-def test_the_configuration_of_every_preset_comes_back_as_it_was(tmp_path):
-    for module in (potential_flows, directions, geodesics, land, train_vae, train_gan, flow_vae):
-        for name, (_, config) in module.PRESETS.items():
-            path = tmp_path / module.__name__ / name
-            open_folder(path, config)
-            found = read_config(path, type(config))
-            assert found == dataclasses.replace(config, run=str(path))
+@pytest.mark.parametrize(
+    "name",
+    ["potential_flows", "directions", "geodesics", "land", "train_vae", "train_gan", "flow_vae"],
+)
+def test_the_configuration_of_every_preset_comes_back_as_it_was(tmp_path, name):
+    for preset, (_, config) in front(name).PRESETS.items():
+        open_folder(tmp_path / preset, config)
+        found = read_config(tmp_path / preset, type(config))
+        assert found == dataclasses.replace(config, run=str(tmp_path / preset))
+
+
+@dataclasses.dataclass(frozen=True)
+class Optional:
+    run: str = ""
+    rates: tuple[float, ...] | None = None
+    size: int | Literal["own"] = "own"
+
+
+@pytest.mark.parametrize("config", [Optional(), Optional(rates=(1.0, 0.5)), Optional(size=3)])
+def test_settings_of_one_of_several_types_come_back_as_they_were(tmp_path, config):
+    open_folder(tmp_path / "run", config)
+    found = read_config(tmp_path / "run", Optional)
+    assert found == dataclasses.replace(config, run=str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"experiment": "experiments.flow_config"},
+        {"experiment": "experiments.direction_config"},
+        {"experiment": "experiments.guided_config"},
+        {"experiment": "experiments.flow_vae_config"},
+        {"experiment": "experiments.geodesics", "config": {"vae_training": {"steps": 3}}},
+    ],
+)
+def test_a_run_of_an_earlier_version_says_so_and_how_to_make_a_new_one(tmp_path, header):
+    path = open_folder(tmp_path / "run", Config()).path
+    (path / "config.json").write_text(json.dumps({"version": "0.1.0", "config": {}} | header))
+    for read in (made_by, partial(read_config, kind=Config), partial(open_folder, config=Config())):
+        with pytest.raises(UsageError) as error:
+            read(path)
+        assert str(error.value) == (
+            f"{path} was made by an earlier version, whose runs held their generator; make a new "
+            "one: train the generator by itself (python -m experiments.train_vae --help), then run "
+            "the same experiment on it, with --generator and another --run"
+        )
+
+
+def test_what_a_run_is_given_is_kept_beside_its_settings_and_is_no_result(tmp_path):
+    for value in (1, 2):
+        folder = open_folder(tmp_path / "run", Config(), given={"source.json": {"value": value}})
+        assert folder.read_json("source.json") == {"value": value}
+        del folder
+        gc.collect()
+    assert not cli.is_kept(Config(run=str(tmp_path / "run")))
+    (tmp_path / "run" / "scores.json").write_text("1")
+    assert cli.is_kept(Config(run=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "metrics.json", ".lock"])

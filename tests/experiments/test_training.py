@@ -191,11 +191,9 @@ def test_the_first_nan_stops_the_run_and_no_checkpoint_holds_it(tmp_path, explod
         f"{last.format(path=path)}; "
         "try a smaller --training.learning-rate or --training.clip in a new --run"
     )
-    found = checkpoints.newest(path, tidy=False)
-    if explode >= 7:
-        assert all(np.isfinite(value).all() for value in found[1].values())
-    else:
-        assert found is None
+    found = checkpoints.newest(path)
+    assert (found.step is not None) == (explode >= 7)
+    assert all(np.isfinite(value).all() for value in found.flat.values())
     assert [row["step"] for row in rows(tmp_path / "run")] == [*range(0, explode, 3)]
 
 
@@ -274,7 +272,7 @@ def test_a_checkpoint_is_no_view_of_memory_that_the_next_step_overwrites(tmp_pat
         checkpoints.save(manager, 1, {"x": value})
         for _ in range(20):
             value = step(value)
-    assert not checkpoints.newest(tmp_path, tidy=False)[1]["x"].any()
+    assert not checkpoints.newest(tmp_path).flat["x"].any()
 
 
 def test_trees_survive_flattening():
@@ -364,33 +362,47 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
         time.sleep(moment)
         process.kill()
         process.communicate()
-    assert_same(train(path, dataclasses.replace(CONFIG, sleep=0.02)), whole[1])
+    slow = dataclasses.replace(CONFIG, sleep=0.02)
+    assert_same(train(path, slow, batches=toy.batches(CONFIG)), whole[1])
     assert rows(path) == rows(whole[0]), moments
 
 
-@pytest.mark.parametrize(
-    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number, expected):
-    path = tmp_path / "run"
-    process = subprocess.Popen(
-        command(path, "--sleep", "0.06"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env=environment(),
-    )
-    wait_for_steps(process)
-    time.sleep(0.1)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == expected
-    assert err.decode() == (
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """By signal: folder, exit code and stderr of a run that was stopped by it."""
+    paths = {number: tmp_path_factory.mktemp("stopped") / "run" for number in CODES}
+    processes = {
+        number: subprocess.Popen(
+            command(path, "--sleep", "0.3"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment(),
+        )
+        for number, path in paths.items()
+    }
+    for number, process in processes.items():
+        wait_for_steps(process)
+        time.sleep(0.1)
+        process.send_signal(number)
+    ends = {number: process.communicate(timeout=60)[1] for number, process in processes.items()}
+    return {n: (paths[n], processes[n].returncode, ends[n].decode()) for n in CODES}
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_ctrl_c_saves_the_step_just_done(whole, stopped, number):
+    path, code, err = stopped[number]
+    assert code == CODES[number]
+    assert err == (
         "interrupted: progress is saved; to go on, run: python -m tests.experiments.toy "
-        f"--run {path} --sleep 0.06\n"
+        f"--run {path} --sleep 0.3\n"
     )
     assert 0 < steps(path)[-1] < 40
-    assert_same(train(path, dataclasses.replace(CONFIG, sleep=0.06)), whole[1])
+    slow = dataclasses.replace(CONFIG, sleep=0.3)
+    assert_same(train(path, slow, batches=toy.batches(CONFIG)), whole[1])
     assert rows(path) == rows(whole[0])
 
 
