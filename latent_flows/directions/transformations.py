@@ -93,7 +93,8 @@ def registered(
         The decorator, which gives the function back.
 
     Raises:
-        ValueError: for a reach that is not positive, or a name that is taken.
+        ValueError: for a reach that is not positive, or a name that is taken, be it of the
+            transformation or of a factor that is measured in another way.
 
     >>> ENTRIES["zoom"].apply is zoom, ENTRIES["zoom"].reach, ENTRIES["zoom"].factor.name
     (True, 0.4, 'size')
@@ -109,6 +110,9 @@ def registered(
         name = getattr(apply, "__name__", "")
         if name in _entries:
             raise ValueError(f"there is a transformation {name!r} already; name this one otherwise")
+        known = {other.factor.name: other.factor for other in _entries.values() if other.factor}
+        if factor is not None and known.get(factor.name, factor) != factor:
+            raise ValueError(f"the factor {factor.name!r} is measured in another way already")
         entry = Entry(apply, reach, reach if extent is None else extent, factor, coloured)
         _entries[name], _apply[name] = entry, apply
         return apply

@@ -28,9 +28,20 @@ def test_a_transformation_by_t_raises_its_factor_by_t(name, dataset):
     entry = ENTRIES[name]
     (factor,) = data.measures(dataset).best([entry.factor])
     image = picture(entry.coloured)
+    # Light that exceeds white is lost.
     t = 0.5 * entry.reach if name in ("brightness", "saturation") else -0.6 * entry.reach
     moved, _ = transformation(name)(image, t)
     assert float(factor.measure(moved) - factor.measure(image)) == pytest.approx(t, abs=0.01)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_transformation_moves_the_barycentre_along_its_own_axis_alone(name):
+    entry = ENTRIES[name]
+    image = picture(entry.coloured)
+    moved, _ = transformation(name)(image, 0.6 * entry.reach)
+    for factor in (image_factors.X, image_factors.Y):
+        if factor != entry.factor:
+            assert float(factor.measure(moved)) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["translate_x", "translate_y"])

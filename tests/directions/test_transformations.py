@@ -203,6 +203,9 @@ def test_a_transformation_is_known_by_its_name_as_soon_as_it_is_registered(monke
     assert "darken" in known_factors(load("digits"))
     with pytest.raises(ValueError, match="there is a transformation 'darken' already"):
         transformations.registered(reach=1.0)(darken)
+    other = LIGHT._replace(measure=jnp.mean)
+    with pytest.raises(ValueError, match="the factor 'light' is measured in another way already"):
+        transformations.registered(reach=1.0, factor=other)(lambda image, t: (image, t))
 
 
 @pytest.mark.parametrize("reach", [0.0, -1.0, float("nan")])
