@@ -49,7 +49,7 @@ PRESETS = {
     "sprites": ("position and size by a VAE of rendered sprites, in minutes on a CPU", SPRITES),
     "digits": ("by one of scikit-learn's digits that were moved, in minutes on a CPU", DIGITS),
     "mnist": ("position, size and brightness by a VAE of MNIST that was moved", MNIST),
-    "beta": ("by a small plain VAE of sprites, to vary the beta and the seed of", BETA),
+    "beta": ("by a small plain VAE of sprites, of which to vary beta and seed", BETA),
     "gan": ("position and size by a GAN of sprites", GAN),
 }
 
