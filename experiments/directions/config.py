@@ -1,50 +1,30 @@
-"""What a run of directions is made of: its flags, and the objects that they name."""
+"""The flags of a run of directions, and what they say of transformations and losses."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
-from jaxtyping import Array, Float
 
-from experiments.directions import factors
-from experiments.generators import load as sources
-from experiments.generators import train_vae, vae_runs
-from experiments.generators.spec import Flags, Source, Supply, draws
-from experiments.generators.train_vae import Objective
-from experiments.runtime import extension
-from experiments.runtime.announcements import announced
-from experiments.runtime.checks import check_devices, check_image_size
+from experiments.generators.spec import Flags, Usual
 from experiments.runtime.defaults import Quick, Settings
-from experiments.runtime.run_dir import Folder
-from experiments.runtime.training import Params, Training
 from latent_flows import directions
-from latent_flows._transforms import closure_convert, in_chunks
 from latent_flows._validation import at_least
-from latent_flows.data import Dataset
-from latent_flows.directions.losses import Loss, blurred_error
-from latent_flows.generators import vae as vaes
-from latent_flows.generators.vae import VAE, VAEConfig
-from latent_flows.typing import Generator
+from latent_flows.data import ImageFactor
+from latent_flows.data.image_factors import SIZE, X, Y
+from latent_flows.directions.losses import LOSSES, Loss, blurred_error
+from latent_flows.directions.transformations import ENTRIES
+from latent_flows.generators import GeneratorSpec
 
-REACH = {
-    "translate_x": 0.2,
-    "translate_y": 0.2,
-    "zoom": 0.4,
-    "rotate": 0.5,
-    "brightness": 0.5,
-    "contrast": 0.5,
-    "hue": 0.2,
-    "saturation": 0.5,
-}
-"""The usual largest |t| of each transformation."""
+ALWAYS = (X, Y, SIZE)
+"""Factors that are measured whatever is asked for: what else changes is leakage."""
 FEWEST = 4
 """Trajectories that must be left after dropping, for some to be held out."""
-SURVEYED = 1000
-"""Images whose factors' ranges, and latents whose norms, are taken for what is usual."""
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return f"{', '.join(names)}."
 
 
 @dataclass(frozen=True)
@@ -118,9 +98,7 @@ class Control:
 class Config:
     """Find the directions of a generator that perform given transformations."""
 
-    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,)}
     QUICK: ClassVar[Quick] = {
-        **train_vae.QUICK,
         "losses": ("blurred",),
         "inversion.count": 12,
         "inversion.amounts": 2,
@@ -137,28 +115,27 @@ class Config:
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
     """Source of all randomness."""
-    generator: str = ""
-    """Run folder whose generator to use: of train_vae, train_gan, import_weights, or of another
-    experiment on one; empty, and no generator.path: train the VAE described below first."""
-    source: Flags = field(default_factory=Source)
-    """A generator that is no VAE's."""
-    data: str = "sprites"
-    """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
-    image_size: int | None = None
-    """Pixels along each side; by default the data set's own."""
-    vae: VAEConfig = field(default_factory=VAEConfig)
-    """Architecture of the generator."""
-    vae_objective: Objective = field(default_factory=Objective)
-    """Loss of the generator."""
-    vae_training: Training = field(default_factory=Training)
-    """Optimiser and duration for the generator."""
-    transformations: tuple[str, ...] = ("translate_x", "translate_y", "zoom")
-    """translate_x, translate_y, zoom, rotate, brightness, contrast, hue, saturation."""
+    generator: str = Usual("runs/vae-sprites", "train_vae sprites")
+    """Run folder of train_vae, train_gan or import_weights, or of any experiment on one;
+    package.module:function or file.py:function."""
+    source: Flags = field(default_factory=GeneratorSpec)
+    """How to use it."""
+    transformations: Annotated[tuple[str, ...], tyro.conf.arg(help=_one_of(ENTRIES))] = (
+        "translate_x",
+        "translate_y",
+        "zoom",
+    )
+    """What the directions shall do."""
     ts: tuple[float, ...] = ()
     """The largest |t| of each of them; none: the usual ones."""
-    losses: tuple[str, ...] = ("blurred", "mse", "dssim")
-    """Of the images of a trajectory and their targets: blurred, mse, dssim. The first is that of
-    all comparisons but the one of losses."""
+    losses: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=f"Of the images of a trajectory and their targets: {_one_of(LOSSES)} The first is "
+            "that of all comparisons but the one of losses."
+        ),
+    ] = ("blurred", "mse", "dssim")
+    """What a trajectory is found by."""
     inversion: Inversion = field(default_factory=Inversion)
     """Trajectories."""
     fit: Fit = field(default_factory=Fit)
@@ -178,6 +155,10 @@ class Config:
             names = getattr(self, what)
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} must differ from each other, got {', '.join(names)}")
+        for name in self.transformations:
+            directions.transformation(name)
+        for name in self.losses:
+            directions.loss(name)
         if self.ts and len(self.ts) != len(self.transformations):
             raise ValueError(
                 f"ts must have one value for each of the {len(self.transformations)} "
@@ -194,85 +175,9 @@ class Config:
 
     @staticmethod
     def follow(settings: Settings) -> None:
-        """The VAE's, and the usual reach of transformations that are named."""
-        train_vae.follow(settings, "vae_objective", "vae_training")
+        """The usual reach of transformations that are named."""
         if settings.is_given("transformations"):
             settings.put("ts", ())
-
-    def own_vae(self) -> train_vae.Config:
-        """The VAE that is trained where no run is named."""
-        return train_vae.embedded(self)
-
-
-class Subject(NamedTuple):
-    """A frozen generator, where to start from, and what can be measured on its images."""
-
-    generator: Generator
-    """Its parameters are its leaves."""
-    weight: Float[Array, "k d"] | None
-    """Of the layers that take the latent, stacked; None where none is linear."""
-    starts: Float[Array, "n d"]
-    """Codes of training images, drawn from the posterior; draws from the prior without an
-    encoder."""
-    held_out: Float[Array, "m d"]
-    """Codes of held-out images, or other draws."""
-    radius: float
-    """The largest norm of a code or draw: latents farther out are not searched."""
-    data: str
-    """Name of the data set, or of a generator whose data are not at hand."""
-    factors: tuple[str, ...]
-    """Names of what can be measured."""
-    low: np.ndarray
-    """1% quantile of each factor over images of data, or of draws where these are not at hand."""
-    high: np.ndarray
-    """99% quantile."""
-    faintest: float
-    """Mean of an image below which nothing is measured on it."""
-    bounded: bool
-    """Whether no factor leaves its range: those of data that were made so."""
-
-
-def supplied(config: Config) -> Supply | None:
-    """The generator that the flags name, or None where it is that of a VAE.
-
-    Raises:
-        UsageError: there is no such generator.
-    """
-    return sources.supplied(config.generator, config.source, config.seed)
-
-
-def check(config: Config, image_shape: tuple[int, ...]) -> None:
-    """Reject what makes no sense for such images before anything is computed.
-
-    Raises:
-        ValueError: an unknown transformation or loss, or one that needs colours where there are
-            none.
-    """
-    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-    mask = jax.ShapeDtypeStruct(image_shape[:2], jnp.float32)
-    amount = jax.ShapeDtypeStruct((), jnp.float32)
-    for name in config.transformations:
-        jax.eval_shape(directions.transformation(name), image, amount)
-    for name in config.losses:
-        jax.eval_shape(loss(config, name), image, image, mask)
-    check_image_size(config.image_size)
-    if not config.generator and not config.source.path:
-        check_devices(vae_training=config.vae_training)
-
-
-def check_data(config: Config, dataset: Dataset) -> None:
-    """Reject more trajectories than there are images, and what makes no sense for the VAE.
-
-    Raises:
-        ValueError: that.
-    """
-    if config.inversion.count > dataset.length:
-        raise ValueError(
-            f"inversion.count ({config.inversion.count}) is more than the {dataset.length} "
-            f"examples of {dataset.name}"
-        )
-    train_vae.check(vae_runs.source(config)[1], dataset)
-    vae_runs.check(config, dataset)
 
 
 def loss(config: Config, name: str) -> Loss:
@@ -284,83 +189,26 @@ def loss(config: Config, name: str) -> Loss:
 
 def reach(config: Config) -> dict[str, float]:
     """The largest |t| of each transformation."""
-    given = config.ts or [REACH[name] for name in config.transformations]
+    given = config.ts or [ENTRIES[name].reach for name in config.transformations]
     return dict(zip(config.transformations, given, strict=True))
 
 
-def load_subject(folder: Folder, config: Config, train: Dataset, test: Dataset) -> Subject:
-    """Train the VAE in the run's folder or take it from where it is; encode data."""
-    _, settings = vae_runs.source(config)
-    vae, params = vae_runs.load_vae(folder, config, train)
-    with announced("encoding images, and measuring their factors"):
-        return encoded(config, settings, vae, params, train, test)
+def visible(config: Config) -> dict[str, str]:
+    """The transformations whose effect can be measured, each with the name of its factor.
+
+    >>> visible(Config(transformations=("zoom", "hue", "brightness")))
+    {'zoom': 'size', 'brightness': 'light'}
+    """
+    found = {name: ENTRIES[name].factor for name in config.transformations}
+    return {name: factor.name for name, factor in found.items() if factor is not None}
 
 
-def encoded(
-    config: Config,
-    settings: train_vae.Config,
-    vae: VAE,
-    params: Params,
-    train: Dataset,
-    test: Dataset,
-) -> Subject:
-    """A trained VAE's decoder, and data as its encoder sees them."""
-    images = partial(some, config, settings)
-    starts = codes(config, vae, params, images(train, config.inversion.count))
-    held_out = codes(config, vae, params, images(test, config.control.starts))
-    norms = jnp.linalg.norm(codes(config, vae, params, images(train, SURVEYED)), axis=1)
-    names = factors.measurable(config.transformations)
-    return Subject(
-        closure_convert(vaes.generator(vae, params), vae.config.latent_dim),
-        vaes.first_weights(vae, params),
-        starts,
-        held_out,
-        float(norms.max()),
-        train.name,
-        names,
-        *factors.survey(names, train.name, images(test, SURVEYED)),
-        bounded=train.name == "sprites" or bool(settings.objective.augment),
-    )
+def measured(config: Config) -> tuple[ImageFactor, ...]:
+    """The factors to measure: `ALWAYS`, and what else transformations change.
 
-
-def supplied_subject(config: Config, supply: Supply) -> Subject:
-    """A generator without an encoder, between draws from its prior."""
-    counts = config.inversion.count, config.control.starts, SURVEYED
-    keys = jax.random.split(jax.random.key(config.seed), len(counts))
-    starts, held_out, others = (
-        draws(supply.prior, key, count) for key, count in zip(keys, counts, strict=True)
-    )
-    names, data = factors.measurable(config.transformations), supply.data
-    if data is not None and data.image_shape == supply.image_shape:
-        name = data.name
-        seen = factors.survey(names, name, some(config, train_vae.Config(), data, SURVEYED))
-    else:
-        name = supply.name
-        seen = factors.survey(names, name, others, supply.generator)
-    return Subject(
-        supply.generator,
-        supply.weight,
-        starts,
-        held_out,
-        float(jnp.linalg.norm(others, axis=1).max()),
-        name,
-        names,
-        *seen,
-        bounded=name == "sprites",
-    )
-
-
-def some(
-    config: Config, settings: train_vae.Config, dataset: Dataset, count: int
-) -> Float[Array, "n h w c"]:
-    """Random examples, as the generator was shown them."""
-    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
-    return train_vae.shown(settings, dataset, chosen)
-
-
-def codes(
-    config: Config, vae: VAE, params: Params, images: Float[Array, "n h w c"]
-) -> Float[Array, "n d"]:
-    """Draws from the posterior of images."""
-    mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
-    return mean + std * jax.random.normal(jax.random.key(config.seed), mean.shape)
+    >>> [factor.name for factor in measured(Config(transformations=("hue", "brightness")))]
+    ['x', 'y', 'size', 'light']
+    """
+    wanted = visible(config)
+    others = [entry.factor for name, entry in ENTRIES.items() if name in wanted and entry.factor]
+    return tuple(dict.fromkeys((*ALWAYS, *others)))

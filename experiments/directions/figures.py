@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.directions import factors
-from experiments.directions import scores as direction_scores
-from experiments.directions.config import Config, Subject, reach
+from experiments.directions.config import Config, reach, visible
+from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT
+from experiments.directions.scores import decode as decode_latents
+from experiments.directions.scores import place_of
+from experiments.directions.subject import Subject
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from latent_flows import directions, plots
+from latent_flows.data.image_factors import measure
 from latent_flows.directions.model import Direction
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.typing import Generator
@@ -22,7 +25,6 @@ from latent_flows.typing import Generator
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LINEAR, NONLINEAR, ONE_SHOT = "linear", "nonlinear", "one shot"
 LAST = "inversions.png"
 """The file that is written last."""
 COLUMNS = 9
@@ -48,17 +50,13 @@ def draw(
         figures["control"] = lambda: plots.asked_against_measured(
             [{name: curves[name] for name in (LINEAR, NONLINEAR)} for curves in asked.values()],
             titles=[*asked],
-            units=[factors.UNITS[factors.NAMES[kind]] for kind in asked],
+            units=[subject.factors[place_of(config, subject, kind)].unit for kind in asked],
             trained=[reach(config)[kind] for kind in asked],
             caption=(
-                f"{subject.data}: change of a factor that was asked of held-out latents and change "
+                f"{subject.name}: change of a factor that was asked of held-out latents and change "
                 "measured on the images, with bands of one deviation. Between the dotted lines "
                 "lie the changes that the directions were fitted to."
             ),
-        )
-    if rows := folder.rows("vae"):
-        figures["losses_vae"] = partial(
-            plots.loss_curves, rows, caption="Loss per pixel of the generator, and its terms."
         )
     first = config.losses[0]
     if len(config.losses) > 1:
@@ -84,8 +82,7 @@ def draw(
 def is_drawn(folder: Folder, config: Config) -> bool:
     """Whether nothing is left to do in a run: the last picture is drawn after everything else."""
     names = [LAST, *(f"traversals_{kind}.png" for kind in config.transformations)]
-    visible = [kind for kind in config.transformations if kind in factors.NAMES]
-    names += ["control.png"] if visible and config.measure else []
+    names += ["control.png"] if visible(config) and config.measure else []
     names += ["losses.png"] if len(config.losses) > 1 else []
     return all((folder.path / name).exists() for name in names)
 
@@ -110,7 +107,7 @@ def traversals(
         row_labels=labels,
         axis=f"t ({kind})",
         caption=(
-            f"{subject.data}, {kind}: images of held-out latents, transformed (what is unknown is "
+            f"{subject.name}, {kind}: images of held-out latents, transformed (what is unknown is "
             "grey), and with their latents moved along the directions. The start is marked."
         ),
     )
@@ -118,7 +115,7 @@ def traversals(
 
 def central(subject: Subject) -> Float[Array, "m d"]:
     """Held-out latents, those whose factors are nearest to the middle of their ranges first."""
-    look = partial(factors.measure, subject.data, subject.factors)
+    look = partial(measure, subject.factors)
     values = np.asarray(
         jax.jit(lambda g, zs: jax.lax.map(lambda z: look(g(z)), zs, batch_size=32))(
             subject.generator, subject.held_out
@@ -151,7 +148,7 @@ def inversions(
     shown: int = 3,
 ) -> "Figure":
     """Targets at both ends of some trajectories, and what each way of inversion made of them."""
-    decode = partial(direction_scores.decode, subject.generator)
+    decode = partial(decode_latents, subject.generator)
     centre, places = central(subject)[0], jnp.array([0, -1])
     rows, labels = [], []
     for kind in config.transformations:

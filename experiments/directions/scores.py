@@ -3,8 +3,9 @@
 All measurements are on decoded images: none is an opinion of the model that is judged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import jax
@@ -12,16 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from experiments.directions import factors
-from experiments.directions.config import Config, Subject, reach
-from latent_flows import directions
-from latent_flows.data import sprites
+from experiments.directions.config import Config, reach, visible
+from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT, file_name, key_of
+from experiments.directions.subject import Subject
+from experiments.runtime import tables
+from experiments.runtime.run_dir import Folder
+from latent_flows import directions, evaluation
+from latent_flows.data import ImageFactor
+from latent_flows.data.image_factors import measure as measure_image
+from latent_flows.data.image_factors import sharpness
 from latent_flows.directions.losses import blurred_error, mse
 from latent_flows.directions.model import Direction, DirectionModel
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.evaluation.control import ControlScore, control_score
 from latent_flows.typing import Generator, Scalar
 
+METRICS = "metrics.json"
 BATCH = 16
 """Latents that are moved by all amounts at once."""
 SPAN = 1.5
@@ -38,7 +45,7 @@ class Measured(NamedTuple):
     shows: Bool[np.ndarray, "n a"]
     """Whether an image after is bright enough for its factors to mean something."""
     valid: Bool[np.ndarray, "n a"]
-    """Whether it is one sprite; for other data the same as `shows`."""
+    """Whether it is also one of such data, as far as that can be seen."""
 
 
 class Asked(NamedTuple):
@@ -67,24 +74,23 @@ def place(models: tuple[Direction, ...], z: Array, amounts: Float[Array, "k"]) -
     return directions.place(models[0], z, amounts[0], extrapolate=True)
 
 
-@partial(jax.jit, static_argnames=("way", "data", "names"))
+@partial(jax.jit, static_argnames=("way", "factors", "is_valid"))
 def _watch(
     way: Callable,
-    data: str,
-    names: tuple[str, ...],
+    factors: tuple[ImageFactor, ...],
+    is_valid: Callable,
     generator: Generator,
     faintest: Scalar,
     models: tuple[Direction, ...],
     zs: Float[Array, "n d"],
     amounts: Float[Array, "a k"],
 ) -> tuple[Array, ...]:
-    look = partial(factors.measure, data, names)
+    look = partial(measure_image, factors)
 
     def one(z: Array) -> tuple[Array, ...]:
         images = jax.vmap(lambda a: generator(way(models, z, a)))(amounts)
         shows = images.mean((1, 2, 3)) >= faintest
-        valid = jax.vmap(sprites.is_valid)(images) if data == "sprites" else shows
-        return look(generator(z)), jax.vmap(look)(images), shows, valid
+        return look(generator(z)), jax.vmap(look)(images), shows, shows & jax.vmap(is_valid)(images)
 
     return jax.lax.map(one, zs, batch_size=BATCH)
 
@@ -99,8 +105,8 @@ def watch(
     """Measures the images of latents before and after they are moved."""
     found = _watch(
         way,
-        subject.data,
         subject.factors,
+        subject.is_valid,
         subject.generator,
         jnp.asarray(subject.faintest),
         models,
@@ -115,15 +121,21 @@ def ranges(config: Config, subject: Subject) -> Float[np.ndarray, "f"]:
 
     Digits are centred, say, so that leakage into the position would be large in units of the data.
     """
-    asked = {factors.NAMES.get(name): 2 * t for name, t in reach(config).items()}
+    largest = reach(config)
+    asked = {factor: 2 * largest[kind] for kind, factor in visible(config).items()}
     return np.maximum(
-        subject.high - subject.low, [asked.get(name, 0.0) for name in subject.factors]
+        subject.high - subject.low, [asked.get(factor.name, 0.0) for factor in subject.factors]
     )
+
+
+def place_of(config: Config, subject: Subject, kind: str) -> int:
+    """Which of the measured factors a transformation changes."""
+    return [factor.name for factor in subject.factors].index(visible(config)[kind])
 
 
 def control(config: Config, subject: Subject, name: str, model: Direction) -> Asked:
     """Asks a direction for changes of its factor, from held-out codes, and measures."""
-    own, largest = subject.factors.index(factors.NAMES[name]), reach(config)[name]
+    own, largest = place_of(config, subject, name), reach(config)[name]
     side = config.control.amounts
     amounts = np.linspace(-1, 1, 2 * side + 1) * largest * config.control.stretch
     seen = watch(subject, shift, (model,), subject.held_out, amounts[:, None])
@@ -150,10 +162,10 @@ def control(config: Config, subject: Subject, name: str, model: Direction) -> As
         "spread": float(np.nanmean(score.spread)),
         "leakage": float(score.leakage.max()),
         **{
-            f"leakage_{subject.factors[k]}": float(value)
+            f"leakage_{subject.factors[k].name}": float(value)
             for k, value in zip(others, score.leakage, strict=True)
         },
-        "reach": far(amounts, error, config.control.bound * scale[own]),
+        "reach": evaluation.reach(amounts, error, config.control.bound * scale[own]),
         "error_far": _finite(np.ma.masked_invalid(error[[0, -1]]).mean()),
         "placed_r2": float(placed.r2),
         "placed_spread": float(np.nanmean(placed.spread)),
@@ -186,32 +198,6 @@ def possible(
     return (target >= subject.low[own]) & (target <= subject.high[own])
 
 
-def far(amounts: Float[np.ndarray, "a"], error: Float[np.ndarray, "a"], bound: float) -> float:
-    """The largest change up to which the error stays below a bound, on both sides of 0.
-
-    Between two amounts the error is taken to grow linearly.
-
-    >>> far(np.array([-2.0, -1, 0, 1, 2]), np.array([0.4, 0.1, 0, 0, 0.3]), 0.25)
-    1.5
-    """
-    size = np.abs(amounts)
-    steps = np.unique(np.round(size, 9))
-    worst = np.array([_largest(error[np.isclose(size, step)]) for step in steps])
-    worst = np.maximum.accumulate(np.where(np.isfinite(worst), worst, np.inf))
-    beyond = np.flatnonzero(worst > bound)
-    if not len(beyond):
-        return float(steps[-1])
-    first = int(beyond[0])
-    if first == 0 or not np.isfinite(worst[first]):
-        return float(steps[max(first - 1, 0)])
-    return float(np.interp(bound, worst[first - 1 : first + 1], steps[first - 1 : first + 1]))
-
-
-def _largest(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.max()) if len(known) else np.nan
-
-
 # --- directions that nobody trained ---
 
 
@@ -228,7 +214,7 @@ def proposals(config: Config, subject: Subject, key: Array) -> dict[str, Float[A
     images = decode(subject.generator, subject.starts)
     # No more components than samples, and no more than latents.
     components = min(count, len(subject.starts) - 1)
-    weight = subject.weight
+    weight = subject.first_layer
     closed = {} if weight is None else {"SeFa": directions.sefa(weight, min(count, *weight.shape))}
     return closed | {
         "GANSpace": directions.ganspace(
@@ -256,7 +242,6 @@ def baselines(config: Config, subject: Subject, key: Array) -> list[dict[str, An
     measured change of the factor best is taken, with the slope of this line: more than our own
     directions are told, which see no measurement.
     """
-    visible = [name for name in config.transformations if name in factors.NAMES]
     steps = np.linspace(-SPAN, SPAN, 7)
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for family, found in proposals(config, subject, key).items():
@@ -269,8 +254,8 @@ def baselines(config: Config, subject: Subject, key: Array) -> list[dict[str, An
             explained = 1 - ((change - slopes * asked) ** 2).sum((0, 1)) / np.maximum(
                 (change**2).sum((0, 1)), 1e-12
             )
-            for name in visible:
-                own = subject.factors.index(factors.NAMES[name])
+            for name in visible(config):
+                own = place_of(config, subject, name)
                 row = {
                     "transformation": name,
                     "method": family,
@@ -290,7 +275,7 @@ def together(
     config: Config, subject: Subject, names: tuple[str, ...], models: tuple[Direction, ...]
 ) -> dict[str, Any]:
     """Asks for changes of two factors at once, all combinations of a few."""
-    own = [subject.factors.index(factors.NAMES[name]) for name in names]
+    own = [place_of(config, subject, name) for name in names]
     sides = [np.linspace(-1, 1, 5) * reach(config)[name] for name in names]
     amounts = np.stack(np.meshgrid(*sides, indexing="ij"), -1).reshape(-1, 2)
     seen = watch(subject, shift, models, subject.held_out, amounts)
@@ -308,17 +293,16 @@ def together(
 # --- trajectories ---
 
 
-@partial(jax.jit, static_argnames=("data", "names", "kind", "sigma"))
+@partial(jax.jit, static_argnames=("factors", "kind", "sigma"))
 def _judge(
-    data: str,
-    names: tuple[str, ...],
+    factors: tuple[ImageFactor, ...],
     kind: str,
     sigma: float,
     generator: Generator,
     found: Trajectories,
 ) -> tuple[Array, ...]:
     transform = directions.transformation(kind)
-    look = partial(factors.measure, data, names)
+    look = partial(measure_image, factors)
 
     def one(item: tuple[Array, Array]) -> tuple[Array, ...]:
         z0, zs = item
@@ -340,20 +324,6 @@ def _judge(
     return jax.lax.map(one, (found.z0, found.zs), batch_size=BATCH)
 
 
-def sharpness(image: Float[Array, "h w c"]) -> Scalar:
-    """Gradient energy as a share of total variation: the steepness of edges, however long.
-
-    >>> float(sharpness(jnp.ones((4, 6, 1)).at[:, 3:].set(0.0)))
-    1.0
-    >>> step = jnp.array([1.0, 1.0, 0.5, 0.0, 0.0])
-    >>> float(sharpness(jnp.tile(step[:, None], (4, 1, 1))))
-    0.5
-    """
-    steps = [jnp.diff(image, axis=axis) for axis in (0, 1)]
-    energy = sum(jnp.sum(step**2) for step in steps)
-    return energy / jnp.maximum(sum(jnp.sum(jnp.abs(step)) for step in steps), 1e-6)
-
-
 def judge(
     config: Config, subject: Subject, name: str, found: Trajectories
 ) -> dict[str, float | None]:
@@ -365,7 +335,6 @@ def judge(
     before, error, blurred, sharp, after, mean = map(
         np.asarray,
         _judge(
-            subject.data,
             subject.factors,
             name,
             config.inversion.sigma,
@@ -381,8 +350,8 @@ def judge(
         "r2": None,
         "missed": None,
     }
-    if name in factors.NAMES:
-        own = subject.factors.index(factors.NAMES[name])
+    if name in visible(config):
+        own = place_of(config, subject, name)
         ts = np.asarray(found.ts)
         change = after[..., own] - before[:, None, own]
         shows, asked = mean >= subject.faintest, possible(subject, own, before, ts)
@@ -391,3 +360,126 @@ def judge(
         if asked[:, ends].any():
             row["missed"] = 1 - float((shows & near)[:, ends][asked[:, ends]].mean())
     return row
+
+
+# --- all of it ---
+
+
+def measure(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    found: Mapping[str, Mapping[str, Trajectories]],
+    models: Mapping[str, Mapping[str, Direction]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """All numbers, and what each direction did by transformation and method.
+
+    Each part is remembered in the run folder as it is done.
+    """
+    kinds = config.transformations
+    seen = list(visible(config))
+    inversion = [
+        {
+            "transformation": kind,
+            "inversion": name,
+            **folder.remember(
+                f"scores/inversion_{file_name(name)}_{kind}",
+                partial(judge, config, subject, kind, trajectories[kind]),
+            ),
+        }
+        for kind in kinds
+        for name, trajectories in found.items()
+    ]
+    fitted = [
+        {
+            "transformation": kind,
+            "method": method,
+            "held_out_r2": float(of[kind].r2),
+            "train_r2": float(of[kind].train_r2),
+        }
+        for kind in kinds
+        for method, of in models.items()
+    ]
+    everything: dict[str, dict[str, Direction]] = {kind: {} for kind in seen}
+    for kind in seen:
+        everything[kind] |= {method: of[kind] for method, of in models.items()}
+    key = key_of(config, "baselines")
+    for row in folder.remember("models/baselines", partial(baselines, config, subject, key)):
+        model = line(config, row["direction"], row["slope"])
+        everything[row["transformation"]][row["method"]] = model
+    asked = {
+        kind: {
+            method: folder.remember(
+                f"scores/control_{file_name(method)}_{kind}",
+                partial(control, config, subject, kind, model),
+            )
+            for method, model in of.items()
+        }
+        for kind, of in everything.items()
+    }
+    controlled = [
+        {"transformation": kind, "method": method, **curve["row"]}
+        for kind, curves in asked.items()
+        for method, curve in curves.items()
+    ]
+    pairs = [
+        {
+            "first": pair[0],
+            "second": pair[1],
+            "method": method,
+            **folder.remember(
+                f"scores/together_{method}_{pair[0]}_{pair[1]}",
+                partial(
+                    together,
+                    config,
+                    subject,
+                    pair,
+                    tuple(models[method][kind] for kind in pair),
+                ),
+            ),
+        }
+        for pair in combinations(seen, 2)
+        for method in (LINEAR, NONLINEAR)
+    ]
+    metrics = {
+        "fitted": fitted,
+        "control": controlled,
+        "together": pairs,
+        "inversion": inversion,
+    }
+    folder.write_json(METRICS, metrics)
+    return metrics, asked
+
+
+def show(config: Config, metrics: Mapping[str, Any]) -> None:
+    """Print the numbers of a run."""
+    held_out = {
+        (row["transformation"], row["method"]): row["held_out_r2"] for row in metrics["fitted"]
+    }
+    names = {"error_far": "far error", "placed_spread": "spread set", "valid": "valid"}
+    rows = [
+        {
+            "transformation": row["transformation"],
+            "method": row["method"],
+            "fit R2": held_out.get((row["transformation"], row["method"])),
+            "R2": row["r2"],
+            "leakage": row["leakage"],
+            "reach": row["reach"],
+            **{title: row[name] for name, title in names.items()},
+        }
+        for row in metrics["control"]
+    ]
+    if rows:
+        tables.show(
+            "Control of held-out latents: changes asked for and measured on the images "
+            "(fit R2: on held-out trajectories)",
+            rows,
+        )
+    else:
+        tables.show("Directions, on held-out trajectories", metrics["fitted"])
+    if metrics["together"]:
+        tables.show("Two factors at once", metrics["together"])
+    tables.show(
+        f"Trajectories at the largest |t|; R2 at all t ({ONE_SHOT}: {config.losses[0]} loss)",
+        metrics["inversion"],
+    )

@@ -9,11 +9,12 @@ reconstructions, samples and losses.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
@@ -32,6 +33,7 @@ from latent_flows import data, objectives, plots
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
+from latent_flows.directions.transformations import TRANSFORMATIONS
 from latent_flows.generators.frozen import FrozenGenerator
 from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.stored import (
@@ -64,10 +66,14 @@ class Objective:
     decoded: int = 0
     """Images of a batch that are decoded as well as encoded; 0: all. The total correlation needs
     a large batch, which only the cheap encoder has to see."""
-    augment: tuple[str, ...] = ()
-    """Transformations that every training image undergoes, each by a random amount, so that the
-    generator learns what the data do not show: translate_x, translate_y, zoom, rotate, brightness,
-    contrast, hue, saturation."""
+    augment: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="Transformations that every training image undergoes, each by a random amount, so "
+            f"that the generator learns what the data do not show: {', '.join(TRANSFORMATIONS)}."
+        ),
+    ] = ()
+    """Transformations that every training image undergoes, each by a random amount."""
     augment_ts: tuple[float, ...] = ()
     """The largest |t| of each of them."""
 

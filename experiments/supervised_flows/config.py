@@ -1,40 +1,28 @@
-"""What a run of guided flows is made of: its flags, and the objects rebuilt from them."""
+"""The flags of a run of guided flows, and the networks and schedules that they name."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 from jaxtyping import Array, PyTree
 
-from experiments.generators import train_vae, vae_runs
-from experiments.generators.train_vae import Objective
+from experiments.generators.spec import Flags as GeneratorFlags
+from experiments.generators.spec import Usual
 from experiments.potential_flows.families import EQUATIONS
 from experiments.runtime import extension
-from experiments.runtime.announcements import announced
-from experiments.runtime.checks import check_devices, check_image_size
-from experiments.runtime.cli import UsageError
+from experiments.runtime.checks import check_devices
 from experiments.runtime.defaults import Quick, Settings
-from experiments.runtime.run_dir import Folder
-from experiments.runtime.training import Params, Training
-from latent_flows import coordinates, flows
-from latent_flows._transforms import in_chunks
+from experiments.runtime.training import Training
+from latent_flows import flows
 from latent_flows._validation import at_least, choose
-from latent_flows.coordinates import AffineCoordinates
-from latent_flows.data import Dataset
-from latent_flows.generators import vae as vaes
-from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.generators import GeneratorSpec
 from latent_flows.potentials import TiltedNet, init_stack
-from latent_flows.typing import Generator
 
 PHASE = "guided"
-ENCODED = 4096
-"""Images whose codes say what the frame is."""
 STRETCH = 2
 """How much longer than trained held-out sequences are."""
 
@@ -49,7 +37,7 @@ class Factor(NamedTuple):
     width: float
     """How far from there the greatest value is."""
     seen: str
-    """Of `sprites.Moments`."""
+    """Of what is measured on sprites."""
 
 
 FACTORS: Mapping[str, Factor] = {
@@ -69,8 +57,11 @@ BEATS = {"uniform": (0.0, 0.0), "swing": (math.pi / 2, math.pi / 2)}
 class Sequences:
     """What the flows are taught by."""
 
-    factors: tuple[str, ...] = ("x", "y", "scale")
-    """Known factors, one potential each: x, y, scale, elongation."""
+    factors: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"Known factors, one potential each: {', '.join(FACTORS)}."),
+    ] = ("x", "y", "scale")
+    """Known factors, one potential each."""
     count: int = 1500
     """Sequences of images, over all factors together."""
     horizon: int = 10
@@ -145,9 +136,8 @@ class Weights:
 class Config:
     """Learn flows that change known factors of sprites by known amounts."""
 
-    PHASES: ClassVar[extension.Phases] = {"vae_training": (train_vae.PHASE,), "training": (PHASE,)}
+    PHASES: ClassVar[extension.Phases] = {"training": (PHASE,)}
     QUICK: ClassVar[Quick] = {
-        **train_vae.QUICK,
         "sequences.count": 90,
         "sequences.refine": 1,
         "training.steps": 100,
@@ -161,19 +151,10 @@ class Config:
     """Run folder; the same command goes on with what it holds."""
     seed: int = 0
     """Source of all randomness."""
-    generator: str = ""
-    """Run folder of train_vae or potential_flows whose VAE to use; empty: train the VAE described
-    below first."""
-    data: str = "sprites"
-    """Data set; the factors of sprites alone can be changed by known amounts."""
-    image_size: int | None = None
-    """Pixels along each side; by default the data set's own."""
-    vae: VAEConfig = field(default_factory=VAEConfig)
-    """Architecture of the generator."""
-    vae_objective: Objective = field(default_factory=Objective)
-    """Loss of the generator."""
-    vae_training: Training = field(default_factory=Training)
-    """Optimiser and duration for the generator."""
+    generator: str = Usual("runs/vae-sprites", "train_vae sprites")
+    """Run folder of train_vae, or of any experiment on such a VAE of sprites."""
+    source: GeneratorFlags = field(default_factory=GeneratorSpec)
+    """How to use it."""
     sequences: Sequences = field(default_factory=Sequences)
     """What the flows are taught by."""
     flows: Flows = field(default_factory=Flows)
@@ -193,27 +174,8 @@ class Config:
 
     @staticmethod
     def follow(settings: Settings) -> None:
-        """The VAE's, and a sequence of each factor."""
-        train_vae.follow(settings, "vae_objective", "vae_training")
+        """A sequence of each factor."""
         settings.at_least("sequences.count", len(settings["sequences.factors"]))
-
-    def own_vae(self) -> train_vae.Config:
-        """The VAE that is trained where no run is named."""
-        return train_vae.embedded(self)
-
-
-def vae_config(config: Config) -> train_vae.Config:
-    """The configuration of the VAE.
-
-    Raises:
-        UsageError: the run named holds no VAE, or one of other images than sprites.
-    """
-    _, settings = vae_runs.source(config)
-    if settings.data != "sprites":
-        raise UsageError(
-            f"guided flows need images whose factors are known: sprites, not {settings.data}"
-        )
-    return settings
 
 
 def check(config: Config) -> None:
@@ -221,52 +183,11 @@ def check(config: Config) -> None:
 
     Raises:
         ValueError: naming the nearest valid ones.
-        UsageError: as `vae_config` does.
+        UsageError: a batch that the devices cannot share.
     """
     choose("pde", config.flows.pde, EQUATIONS)
     flows.solver(config.flows.solver)
-    check_image_size(config.image_size)
-    own = {} if config.generator else {"vae_training": config.vae_training}
-    check_devices(training=config.training, **own)
-    vae_config(config)
-
-
-class Subject(NamedTuple):
-    """The frozen VAE, and the frame that flows live in."""
-
-    vae: VAE
-    params: Params
-    """Of the VAE."""
-    frame: AffineCoordinates
-
-    @property
-    def generator(self) -> Generator:
-        """From the frame's coordinates to an image."""
-        return coordinates.compose(vaes.generator(self.vae, self.params), self.frame)
-
-    @property
-    def dim(self) -> int:
-        """Length of the frame's coordinates."""
-        return self.frame.basis.shape[1]
-
-    def encode(self, image: Array) -> Array:
-        """The code of an image, in the frame's coordinates."""
-        mean, _ = self.vae.apply(self.params, image, method=self.vae.encode)
-        return coordinates.from_latent(self.frame, mean)
-
-
-def load_subject(folder: Folder, config: Config, dataset: Dataset) -> Subject:
-    """Train the VAE in the run's folder or take it from where it is; find the frame."""
-    vae, params = vae_runs.load_vae(folder, config, dataset)
-    if config.flows.frame == "identity":
-        return Subject(vae, params, coordinates.identity(vae.config.latent_dim))
-    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
-    with announced(f"encoding {len(chosen)} images"):
-        images = jnp.asarray(dataset.examples(chosen)["image"])
-        mean, std = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
-    with announced("finding independent components of the codes"):
-        frame = coordinates.independent_components(mean, coordinates.active(std), seed=config.seed)
-    return Subject(vae, params, frame)
+    check_devices(training=config.training)
 
 
 def network(config: Config) -> TiltedNet:

@@ -1,31 +1,26 @@
 """Measure how well guided flows do what they are asked, and what else they change."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from experiments.potential_flows.config import FACTORS as ATTRIBUTES
 from experiments.potential_flows.families import EQUATIONS, coefficient
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params
-from experiments.supervised_flows.config import FACTORS, PHASE, Config, Subject, network, progress
-from experiments.supervised_flows.sequences import Taught, held_out, measured, true_attributes
-from latent_flows import flows, pde, plots
-from latent_flows.data import sprites
+from experiments.supervised_flows.config import FACTORS, Config, network, progress
+from experiments.supervised_flows.sequences import Taught, held_out
+from experiments.supervised_flows.subject import ATTRIBUTES, Subject, measured, true_attributes
+from latent_flows import flows, pde
 from latent_flows.traversals import climbing
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 METRICS = "metrics.json"
-CONTROL, STRIPS = "control", "strips"
 FLOW, DIRECTION, CODES = "flow", "constant direction", "codes of the truth"
 
 
@@ -174,19 +169,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def measure(
-    folder: Folder,
-    config: Config,
-    subject: Subject,
-    params: Params,
-    directions: Float[Array, "k m"],
-    ranges: Float[Array, "f"],
-) -> list[str]:
-    """Measure flows, constant directions and the codes of the truth; write and draw the results.
+class Followed(NamedTuple):
+    """Held-out sequences, and where each method goes from their starts."""
 
-    Returns:
-        The files of pictures that could not be drawn.
-    """
+    asked: Taught
+    paths: Mapping[str, Float[Array, "n k t m"]]
+
+
+def follow(
+    config: Config, subject: Subject, params: Params, directions: Float[Array, "k m"]
+) -> Followed:
+    """Follow flows and constant directions; beside them, the codes of the truth."""
     with announced("rendering and encoding held-out sequences"):
         asked = held_out(config, subject)
     with announced("following the flows"):
@@ -195,86 +188,35 @@ def measure(
             DIRECTION: straight_paths(config, directions, asked),
             CODES: asked.codes,
         }
-    figures: dict[str, Callable[[], Figure]] = {
-        f"losses_{PHASE}": lambda: plots.loss_curves(
-            folder.rows(PHASE), caption="Loss of the potentials, and its terms."
-        ),
-        STRIPS: partial(strips, config, subject, asked, paths),
-    }
-    if config.measure:
-        with announced("measuring scores"):
-            found = {
-                name: outcome(config, subject, asked, points, ranges)
-                for name, points in paths.items()
-            }
-            rows = [
-                {"method": name, **row}
-                for name, result in found.items()
-                for row in scores(config, result)
-            ]
-            metrics = {
-                "summary": summary(rows),
-                "control": rows,
-                "potentials": potentials_alone(config, params, paths[FLOW]),
-            }
-        folder.write_json(METRICS, metrics)
-        figures = {CONTROL: partial(control_plot, config, found), **figures}
-    return tables.save_figures(folder, figures)
+    return Followed(asked, paths)
 
 
-def is_drawn(folder: Folder, config: Config) -> bool:
-    """Whether nothing is left to do in a run: pictures are drawn after everything else."""
-    names = [f"{STRIPS}.png"] + ([f"{CONTROL}.png", METRICS] if config.measure else [])
-    return all((folder.path / name).exists() for name in names)
-
-
-def control_plot(config: Config, found: Mapping[str, Outcome]) -> Any:
-    """Asked against achieved change of each factor."""
-    horizon = config.sequences.horizon
-    panels, trained = [], []
-    for k, name in enumerate(config.sequences.factors):
-        own = ATTRIBUTES.index(FACTORS[name].seen)
-        panel = {}
-        for method, result in found.items():
-            asked, got = np.asarray(result.asked[:, k]), np.asarray(result.changes[:, k, :, own])
-            curve = [(0.0, 0.0, 0.0)]
-            for rows in (asked[:, -1] > 0, asked[:, -1] <= 0):
-                if rows.any():
-                    of = (asked[rows].mean(0), got[rows].mean(0), got[rows].std(0))
-                    curve += [*zip(*of, strict=True)][1:]
-            parts = zip(*sorted(curve), strict=True)
-            panel[method] = dict(zip(("amounts", "mean", "deviation"), parts, strict=True))
-        panels.append(panel)
-        trained.append(float(np.abs(result.asked[:, k, horizon]).mean()))
-    return plots.asked_against_measured(
-        panels,
-        titles=list(config.sequences.factors),
-        units=["share of the range"] * len(panels),
-        trained=trained,
-        caption="Asked and achieved change from held-out starts, mean and deviation; dotted: the "
-        "trained time, and the ends are at twice that.",
-    )
-
-
-def strips(config: Config, subject: Subject, asked: Taught, paths: Mapping[str, Array]) -> Any:
-    """The images of one sequence of each factor: true, by the flow, by the constant direction."""
-    size, last = subject.vae.image_shape[0], asked.codes.shape[2] - 1
-    frames = jnp.arange(0, last + 1, max(last // 8, 1))
-    images, labels = [], []
-    for k, name in enumerate(config.sequences.factors):
-        row = int(jnp.argmax(asked.sign[:, k]))
-        factors = jax.tree.map(lambda leaf, row=row, k=k: leaf[row, k, frames], asked.factors)
-        images.append(jax.vmap(partial(sprites.render, size=size))(factors))
-        labels.append(f"{name}: truth")
-        for method in (FLOW, DIRECTION):
-            images.append(jax.vmap(subject.generator)(paths[method][row, k, frames]))
-            labels.append(f"{name}: {method}")
-    return plots.strips(
-        np.stack([np.asarray(row) for row in images]),
-        row_labels=labels,
-        axis="time, to twice the trained one",
-        caption="Held-out starts; in the first row of each factor the sequence asked for.",
-    )
+def measure(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    params: Params,
+    followed: Followed,
+    ranges: Float[Array, "f"],
+) -> dict[str, Outcome]:
+    """Measure what became of each method, and write the scores."""
+    with announced("measuring scores"):
+        found = {
+            name: outcome(config, subject, followed.asked, points, ranges)
+            for name, points in followed.paths.items()
+        }
+        rows = [
+            {"method": name, **row}
+            for name, result in found.items()
+            for row in scores(config, result)
+        ]
+        metrics = {
+            "summary": summary(rows),
+            "control": rows,
+            "potentials": potentials_alone(config, params, followed.paths[FLOW]),
+        }
+    folder.write_json(METRICS, metrics)
+    return found
 
 
 def show(metrics: Mapping[str, Any]) -> None:

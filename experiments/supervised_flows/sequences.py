@@ -7,22 +7,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from experiments.potential_flows.scores import attributes
 from experiments.supervised_flows.config import (
     FACTORS,
     STRETCH,
     Config,
-    Subject,
     per_factor,
     progress,
     random_keys,
 )
+from experiments.supervised_flows.subject import AT_ONCE, Subject
+from latent_flows import directions
 from latent_flows._transforms import in_chunks
 from latent_flows.data import sprites
-from latent_flows.typing import Generator, Latent, Scalar
+from latent_flows.typing import Latent, Scalar
 
-AT_ONCE = 50
-"""Jacobians of the generator that are made at once."""
 DAMPING = 1.0
 """Of a Gauss-Newton step, in squared pixels; a unit of the frame is worth some hundred."""
 
@@ -80,46 +78,19 @@ def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # 
     ks = jnp.arange(len(config.sequences.factors))
     keys = jax.vmap(partial(jax.random.split, num=len(ks)))(keys)
     factors, start, sign = jax.jit(jax.vmap(jax.vmap(draw), in_axes=(0, None)))(keys, ks)
-    size = subject.vae.image_shape[0]
 
     def code(factors: sprites.Factors) -> Latent:
-        image = sprites.render(factors, size=size)
+        image = subject.render(factors)
         found = subject.encode(image)
-        return refined(subject.generator, image, found, config.sequences.refine)
+        if not config.sequences.refine:
+            return found
+        # An encoder's codes tremble: of two images that differ by a shift, they differ by more.
+        return directions.gauss_newton(
+            subject.decode, image, found, steps=config.sequences.refine, damping=DAMPING
+        ).z
 
-    flat = jax.tree.map(jnp.ravel, factors)
-    codes = jax.jit(partial(jax.lax.map, code, batch_size=AT_ONCE))(flat)
+    codes = in_chunks(code, AT_ONCE)(jax.tree.map(jnp.ravel, factors))
     return Taught(factors, start, sign, codes.reshape(*jnp.shape(factors.x), -1))
-
-
-def refined(generator: Generator, image: Array, code: Latent, steps: int) -> Latent:
-    r"""A code whose generated image is closer to a given one.
-
-    $$z \leftarrow z + (J^\top J + \lambda I)^{-1} J^\top (x - g(z))$$
-
-    An encoder's codes tremble: of two images that differ by a shift, they differ by more.
-
-    Args:
-        generator: `z -> image`.
-        image: `x`.
-        code: `z`, where to begin.
-        steps: how many of these steps (Gauss-Newton, damped).
-
-    >>> matrix = jnp.array([[100.0, 0.0], [0.0, 100.0], [50.0, 50.0]])
-    >>> refined(lambda z: matrix @ z, matrix @ jnp.ones(2), jnp.zeros(2), 3).round(3).tolist()
-    [1.0, 1.0]
-    """
-    step = lambda z, _: (  # noqa: E731
-        z + _gauss_newton(jax.jacfwd(generator)(z), image - generator(z)),
-        None,
-    )
-    return jax.lax.scan(step, code, length=steps)[0] if steps else code
-
-
-def _gauss_newton(jacobian: Array, missing: Array) -> Latent:
-    rows = jacobian.reshape(-1, jacobian.shape[-1])
-    damped = rows.T @ rows + DAMPING * jnp.eye(rows.shape[1], dtype=rows.dtype)
-    return jnp.linalg.solve(damped, rows.T @ missing.reshape(-1))
 
 
 class Seen(NamedTuple):
@@ -138,42 +109,20 @@ def probed(horizon: int) -> list[int]:
 
 def see(config: Config, subject: Subject, taught: Taught, ranges: Float[Array, "f"]) -> Seen:
     """The generator's metric along each sequence, and how attributes of its images change."""
-    generator = subject.generator
 
     def slopes(z: Latent) -> tuple[Array, Array]:
-        image, push = jax.linearize(generator, z)
+        image, push = jax.linearize(subject.decode, z)
         columns = jax.vmap(push)(jnp.eye(len(z)))
-        change = jax.vmap(lambda tangent: jax.jvp(attributes, (image,), (tangent,))[1])(columns)
+        change = jax.vmap(
+            lambda tangent: jax.jvp(sprites.MEASURES.measure, (image,), (tangent,))[1]
+        )(columns)
         rows = columns.reshape(len(z), -1)
         return rows @ rows.T, (change / ranges).T
 
     points = taught.codes[:, :, jnp.array(probed(config.sequences.horizon))]
     flat = points.reshape(-1, points.shape[-1])
-    metric, slope = jax.jit(partial(jax.lax.map, slopes, batch_size=AT_ONCE))(flat)
+    metric, slope = in_chunks(slopes, AT_ONCE)(flat)
     shape = points.shape[:3]
     return Seen(
         metric.reshape(*shape, *metric.shape[1:]).mean(2), slope.reshape(*shape, *slope.shape[1:])
     )
-
-
-def measured(subject: Subject, codes: Float[Array, "*n m"]) -> tuple[Array, Array]:
-    """Attributes of the images of codes, and which of these images are valid."""
-    look = lambda z: _attributes_and_validity(subject.generator(z))  # noqa: E731
-    return _over(look, codes)
-
-
-def true_attributes(subject: Subject, factors: sprites.Factors) -> Array:
-    """Attributes of rendered sprites."""
-    size = subject.vae.image_shape[0]
-    flat = jax.tree.map(jnp.ravel, factors)
-    found = in_chunks(lambda one: attributes(sprites.render(one, size=size)))(flat)
-    return found.reshape(*jnp.shape(factors.x), -1)
-
-
-def _attributes_and_validity(image: Array) -> tuple[Array, Array]:
-    return attributes(image), sprites.is_valid(image)
-
-
-def _over(function, points: Array) -> tuple[Array, Array]:  # type: ignore[no-untyped-def]
-    found = in_chunks(function)(points.reshape(-1, points.shape[-1]))
-    return jax.tree.map(lambda leaf: leaf.reshape(*points.shape[:-1], *leaf.shape[1:]), found)

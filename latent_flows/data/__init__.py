@@ -6,18 +6,24 @@ from latent_flows.data import surface as surface
 from latent_flows.data import tfds as tfds
 from latent_flows.data.dataset import Dataset as Dataset
 from latent_flows.data.dataset import from_arrays as from_arrays
+from latent_flows.data.image_factors import ImageFactor as ImageFactor
+from latent_flows.data.image_factors import Measures as Measures
 from latent_flows.data.loading import load as load
+from latent_flows.data.loading import measures as measures
 from latent_flows.data.parts import load_part as load_part
 from latent_flows.data.pipeline import batches as batches
 from latent_flows.data.subset import with_labels as with_labels
 
 __all__ = [
     "Dataset",
+    "ImageFactor",
+    "Measures",
     "batches",
     "digits",
     "from_arrays",
     "load",
     "load_part",
+    "measures",
     "sprites",
     "surface",
     "tfds",

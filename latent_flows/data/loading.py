@@ -2,11 +2,14 @@
 
 import difflib
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from latent_flows.data import digits, sprites, surface, tfds
 from latent_flows.data.dataset import Dataset
+from latent_flows.data.image_factors import ANY_IMAGE, Measures
 
-__all__ = ["BUILT_IN", "load"]
+__all__ = ["BUILT_IN", "MEASURES", "load", "measures"]
 
 BUILT_IN = {
     "sprites": sprites.dataset,
@@ -14,6 +17,9 @@ BUILT_IN = {
     "surface": surface.dataset,
 }
 """Sets that need no files."""
+
+MEASURES: Mapping[str, Measures] = MappingProxyType({sprites.NAME: sprites.MEASURES})
+"""Sets whose images are measured in ways of their own."""
 
 
 def load(
@@ -52,3 +58,20 @@ def load(
         near = difflib.get_close_matches(name, known, n=5) or list(BUILT_IN)
         raise ValueError(f"no data set is called {name!r}; did you mean {', '.join(near)}?")
     return tfds.dataset(name, split, size, data_dir)
+
+
+def measures(name: str | None) -> Measures:
+    """What can be measured on the images of a data set, or of a generator that learnt them.
+
+    Args:
+        name: of the set, as in `load`; None where it is not known.
+
+    Returns:
+        Its `Measures`, those of any image where it has none of its own.
+
+    >>> measures("sprites").factor_names
+    ('x', 'y', 'size', 'elongation')
+    >>> measures("mnist").factor_names
+    ('x', 'y', 'size', 'light', 'contrast')
+    """
+    return ANY_IMAGE if name is None else MEASURES.get(name, ANY_IMAGE)

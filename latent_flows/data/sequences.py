@@ -25,7 +25,7 @@ from latent_flows.data.dataset import Dataset
 from latent_flows.data.grids import GRIDS, Grid, rows_by_factors
 from latent_flows.data.loading import load
 from latent_flows.data.parts import load_part
-from latent_flows.directions.transformations import TRANSFORMATIONS
+from latent_flows.directions.transformations import ENTRIES
 from latent_flows.typing import Scalar
 
 __all__ = [
@@ -45,18 +45,6 @@ FRAMES = 9
 Image: TypeAlias = Float[Array, "h w c"]
 Change: TypeAlias = Callable[[Array, Scalar], Image]
 """`(example, s) -> image`, for the share `s` in [0, 1] of a factor's whole change."""
-
-_EXTENTS = {
-    "translate_x": 0.25,
-    "translate_y": 0.25,
-    "zoom": math.log2(1.8),
-    "rotate": math.radians(80),
-    "brightness": -2.0,
-    "contrast": -2.0,
-    "hue": 2 / 3,
-    "saturation": -2.0,
-}
-_COLOURED = ("hue", "saturation")
 
 
 @dataclass(frozen=True)
@@ -152,7 +140,7 @@ def sequences(dataset: Dataset, factors: Sequence[str], *, frames: int = FRAMES)
     for name in factors:
         choose(f"factor of {dataset.name}", name, known)
     names = tuple(factors)
-    if dataset.name == "sprites":
+    if dataset.name == sprites.NAME:
         return _of_sprites(dataset, names, frames)
     if (grid := grid_of(dataset)) is not None and set(names) <= set(grid.factors):
         return _of_grid(dataset, grid, names, frames)
@@ -216,9 +204,9 @@ def known_factors(dataset: Dataset) -> Mapping[str, str]:
     >>> sorted(known_factors(load("sprites")))
     ['orientation', 'scale', 'shape', 'x', 'y']
     """
-    if dataset.name == "sprites":
+    if dataset.name == sprites.NAME:
         return MappingProxyType(dict.fromkeys(sprites.Factors._fields, "rendered"))
-    images = {"scale": "enlarged", "rotation": "turned", **dict.fromkeys(_EXTENTS, "transformed")}
+    images = {"scale": "enlarged", "rotation": "turned", **dict.fromkeys(ENTRIES, "transformed")}
     grid = grid_of(dataset)
     return MappingProxyType(images | ({} if grid is None else dict.fromkeys(grid.factors, "held")))
 
@@ -240,7 +228,7 @@ def grid_of(dataset: Dataset) -> Grid | None:
 
 def _of_images(dataset: Dataset, names: tuple[str, ...], frames: int) -> Sequences:
     height, width, channels = dataset.image_shape
-    coloured = any(name in _COLOURED for name in names)
+    coloured = any(name in ENTRIES and ENTRIES[name].coloured for name in names)
     if coloured and channels not in (1, 3):
         raise ValueError(f"{dataset.name} has {channels} channels, so no hue or saturation")
 
@@ -269,10 +257,10 @@ def _transformed(name: str) -> Change:
 
     def change(image: Array, share: Scalar) -> Image:
         if name == "scale":
-            moved, mask = TRANSFORMATIONS["zoom"](image, jnp.log2(1 + 0.8 * share))
+            moved, mask = ENTRIES["zoom"].apply(image, jnp.log2(1 + 0.8 * share))
         else:
-            own = "rotate" if name == "rotation" else name
-            moved, mask = TRANSFORMATIONS[own](image, _EXTENTS[own] * share)
+            own = ENTRIES["rotate" if name == "rotation" else name]
+            moved, mask = own.apply(image, own.extent * share)
         return moved * mask[..., None]
 
     return change

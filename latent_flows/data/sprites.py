@@ -9,6 +9,7 @@ near the left border and `centre(0)` says where: a quarter into the frame.
 
 import math
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -16,9 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from latent_flows._norms import safe_sqrt
-from latent_flows._validation import floats
 from latent_flows.data.dataset import Dataset, Examples
+from latent_flows.data.image_factors import (
+    ImageFactor,
+    Measures,
+    Moments,
+    X,
+    Y,
+    doublings,
+    moments,
+    plane,
+    raw_moments,
+)
 from latent_flows.typing import Scalar
 
 __all__ = [
@@ -28,6 +38,8 @@ __all__ = [
     "GRID",
     "LOBE",
     "MARGIN",
+    "MEASURES",
+    "NAME",
     "SHAPES",
     "SQUARE",
     "Factors",
@@ -41,6 +53,9 @@ __all__ = [
     "render",
     "split_indices",
 ]
+
+NAME = "sprites"
+"""Of the data set."""
 
 SHAPES = ("square", "ellipse", "heart")
 
@@ -76,21 +91,6 @@ class Factors(NamedTuple):
     """Position of the barycentre, from 0 (left) to 1 (right); see `centre`."""
     y: Float[Array, ""] | float
     """Position of the barycentre, from 0 (top) to 1 (bottom)."""
-
-
-class Moments(NamedTuple):
-    """What can be measured on an image alone."""
-
-    x: Scalar
-    """Barycentre from the left border (0) to the right one (1)."""
-    y: Scalar
-    """Barycentre from the top (0) to the bottom (1)."""
-    size: Scalar
-    """Square root of the area as a share of the frame."""
-    elongation: Scalar
-    """Logarithm of the ratio of the principal second moments; 0 when round."""
-    mass: Scalar
-    """Sum of the pixels."""
 
 
 def centre(position: Float[Array, "..."] | float) -> Float[Array, "..."] | float:
@@ -236,44 +236,6 @@ def _heart(u: Array, v: Array, unit: Array) -> Array:
     return jnp.minimum(square, disc)
 
 
-def moments(image: Float[Array, "height width 1"] | Float[Array, "height width"]) -> Moments:
-    r"""Position, size and elongation of what is bright in an image.
-
-    Each pixel is a small square of constant brightness, so `Cov` includes its own second moment
-    and a single bright pixel is round. With `l1 >= l2` the eigenvalues of `Cov` in pixels, the
-    elongation is `log(l1 / l2)`.
-
-    Args:
-        image: Values of at least 0; the channel axis may be left out.
-
-    Returns:
-        The `Moments`. An empty image has its barycentre in the middle, size 0 and elongation 0.
-
-    Raises:
-        ValueError: The image has more than one channel or is not an image.
-
-    References:
-        The barycentre and area by which Plumerault et al. (ICLR 2020) measure position and scale on
-        dSprites.
-
-    >>> import jax.numpy as jnp
-    >>> found = moments(jnp.zeros((8, 8, 1)).at[2:4, 4:8].set(1.0))
-    >>> [round(float(value), 3) for value in found]
-    [0.75, 0.375, 0.354, 1.386, 8.0]
-    """
-    image = _plane(image)
-    height, width = image.shape
-    mass, mean_x, mean_y, var_x, var_y, cov = _raw_moments(image)
-    return Moments(
-        x=0.5 + mean_x / width,
-        y=0.5 + mean_y / height,
-        size=safe_sqrt(mass / (height * width)),
-        # log((1 + r) / (1 - r)) with r = (l1 - l2) / (l1 + l2).
-        elongation=2 * jnp.arctanh(safe_sqrt((var_x - var_y) ** 2 + 4 * cov**2) / (var_x + var_y)),
-        mass=mass,
-    )
-
-
 def is_valid(
     image: Float[Array, "height width 1"] | Float[Array, "height width"], *, tolerance: float = 0.25
 ) -> Bool[Array, ""]:
@@ -303,8 +265,8 @@ def is_valid(
     >>> bool(is_valid(image)), bool(is_valid(0.5 * image)), bool(is_valid(1 - image))
     (True, False, False)
     """
-    image = _plane(image)
-    mass, _, _, var_x, var_y, _ = _raw_moments(image)
+    image = plane(image)
+    mass, _, _, var_x, var_y, _ = raw_moments(image)
     area = mass / image.size
     sized = (area >= 0.25 * min(AREAS) * (1 - tolerance)) & (area <= max(AREAS) * (1 + tolerance))
     crisp = (image * (1 - image)).sum() <= 0.3 * mass
@@ -321,29 +283,33 @@ def _euler_number(mask: Bool[Array, "height width"]) -> Int[Array, ""]:
     return ((count == 1).sum() - (count == 3).sum() - 2 * diagonal.sum()) // 4
 
 
-def _raw_moments(image: Float[Array, "height width"]) -> tuple[Array, ...]:
-    """Mass, mean from the middle, and covariance, in pixels; a pixel is a square, not a point."""
-    height, width = image.shape
-    mass = image.sum()
-    safe = jnp.where(mass > 0, mass, 1)
-    along_x = jnp.arange(width, dtype=image.dtype) + (1 - width) / 2
-    along_y = jnp.arange(height, dtype=image.dtype) + (1 - height) / 2
-    columns, rows = image.sum(0), image.sum(1)
-    mean_x, mean_y = (columns * along_x).sum() / safe, (rows * along_y).sum() / safe
-    along_x, along_y = along_x - mean_x, along_y - mean_y
-    var_x = (columns * along_x**2).sum() / safe + 1 / 12
-    var_y = (rows * along_y**2).sum() / safe + 1 / 12
-    cov = (image * along_x * along_y[:, None]).sum() / safe
-    return mass, mean_x, mean_y, var_x, var_y, cov
+def _size(image: Array) -> Scalar:
+    return moments(image).size
 
 
-def _plane(image: Array) -> Array:
-    floats("a measurement of sprites", image=image)
-    if image.ndim == 3 and image.shape[-1] == 1:
-        image = image[..., 0]
-    if image.ndim != 2:
-        raise ValueError(f"expected one image of shape (height, width, 1), got {image.shape}")
-    return image
+def _elongation(image: Array) -> Scalar:
+    return moments(image).elongation
+
+
+def _doublings_of_size(image: Array) -> Scalar:
+    return doublings(moments(image.mean(-1)).size)
+
+
+MEASURES = Measures(
+    factors=(
+        X,
+        Y,
+        ImageFactor("size", "square root of the share of the frame", _size),
+        ImageFactor("elongation", "logarithm", _elongation),
+    ),
+    is_valid=is_valid,
+    # The area is the ground truth, whatever the shape.
+    instead=MappingProxyType({"size": ImageFactor("size", "doublings", _doublings_of_size)}),
+    true_factors=Factors._fields,
+    # They are drawn inside a certain square only.
+    bounded=True,
+)
+"""What can be measured on sprites: the `moments` of an image, and whether it shows one."""
 
 
 def split_indices(split: str, count: int = COUNT) -> Int[np.ndarray, "N"]:
@@ -400,7 +366,7 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
     def examples(indices: Int[np.ndarray, "B"]) -> Examples:
         return _render_grid(rows[indices], side)
 
-    return Dataset("sprites", split, (side, side, 1), len(rows), examples)
+    return Dataset(NAME, split, (side, side, 1), len(rows), examples)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -14,7 +14,7 @@ from latent_flows.directions.control import (
     shift,
     shift_many,
 )
-from latent_flows.directions.inversion import Inversion, invert, to_ball
+from latent_flows.directions.inversion import Inversion, gauss_newton, invert, to_ball
 from latent_flows.directions.losses import Loss, blurred_error, dssim, loss, mse
 from latent_flows.directions.model import (
     Direction,
@@ -24,12 +24,14 @@ from latent_flows.directions.model import (
     fit_direction,
     fit_potential,
 )
+from latent_flows.directions.sequences import constant_direction
 from latent_flows.directions.trajectories import Trajectories, trajectories
 from latent_flows.directions.transformations import (
     Transformation,
     brightness,
     contrast,
     hue,
+    registered,
     rotate,
     saturation,
     transformation,
@@ -50,11 +52,13 @@ __all__ = [
     "brightness",
     "calibrate",
     "check_reach",
+    "constant_direction",
     "contrast",
     "dssim",
     "fit_direction",
     "fit_potential",
     "ganspace",
+    "gauss_newton",
     "hue",
     "invert",
     "loss",
@@ -62,6 +66,7 @@ __all__ = [
     "place",
     "place_many",
     "random_directions",
+    "registered",
     "rotate",
     "sample",
     "saturation",

@@ -7,28 +7,35 @@ in `t`.
 
 The last of four channels is alpha: it moves with the image, and no light changes it.
 
-Any callable of this form is a transformation.
+Any callable of this form is a transformation. One that is `registered` with what commands need to
+know of it can be named there: that decorator and a test are all that it takes.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_flows._validation import choose
+from latent_flows.data import image_factors
+from latent_flows.data.image_factors import ImageFactor
 from latent_flows.typing import Scalar
 
 __all__ = [
+    "ENTRIES",
     "TRANSFORMATIONS",
+    "Entry",
     "Image",
     "Mask",
     "Transformation",
     "brightness",
     "contrast",
     "hue",
+    "registered",
     "rotate",
     "saturation",
     "transformation",
@@ -43,9 +50,80 @@ Mask: TypeAlias = Float[Array, "h w"]
 Transformation: TypeAlias = Callable[[Image, Scalar], tuple[Image, Mask]]
 """`(image, t) -> (image, mask)`, the identity at `t = 0`."""
 
+
+class Entry(NamedTuple):
+    """A transformation, and what commands need to know of it."""
+
+    apply: Transformation
+    """The transformation itself."""
+    reach: float
+    """The usual largest `|t|`, about which images stay near those that a generator makes."""
+    extent: float
+    """Its `t` at the end of a sequence of images that starts at 0."""
+    factor: ImageFactor | None
+    """What it raises by `t`; None where no measure is known."""
+    coloured: bool
+    """Whether it says nothing of a grey image."""
+
+
+_entries: dict[str, Entry] = {}
+_apply: dict[str, Transformation] = {}
+ENTRIES: Mapping[str, Entry] = MappingProxyType(_entries)
+"""Every registered transformation with what is known of it, by its name."""
+TRANSFORMATIONS: Mapping[str, Transformation] = MappingProxyType(_apply)
+"""Every registered transformation by its name."""
+
+
+def registered(
+    *,
+    reach: float,
+    extent: float | None = None,
+    factor: ImageFactor | None = None,
+    coloured: bool = False,
+) -> Callable[[Transformation], Transformation]:
+    """A decorator that makes a transformation known by the name of its function.
+
+    Args:
+        reach: the usual largest `|t|`.
+        extent: its `t` at the end of a sequence; by default the reach.
+        factor: what it raises by `t`, where that can be measured on any image.
+        coloured: whether it needs colours.
+
+    Returns:
+        The decorator, which gives the function back.
+
+    Raises:
+        ValueError: for a reach that is not positive, or a name that is taken, be it of the
+            transformation or of a factor that is measured in another way.
+
+    >>> ENTRIES["zoom"].apply is zoom, ENTRIES["zoom"].reach, ENTRIES["zoom"].factor.name
+    (True, 0.4, 'size')
+    >>> registered(reach=0.3)(zoom)
+    Traceback (most recent call last):
+    ...
+    ValueError: there is a transformation 'zoom' already; name this one otherwise
+    """
+    if not reach > 0:
+        raise ValueError(f"the reach of a transformation must be positive, got {reach}")
+
+    def keep(apply: Transformation) -> Transformation:
+        name = getattr(apply, "__name__", "")
+        if name in _entries:
+            raise ValueError(f"there is a transformation {name!r} already; name this one otherwise")
+        known = {other.factor.name: other.factor for other in _entries.values() if other.factor}
+        if factor is not None and known.get(factor.name, factor) != factor:
+            raise ValueError(f"the factor {factor.name!r} is measured in another way already")
+        entry = Entry(apply, reach, reach if extent is None else extent, factor, coloured)
+        _entries[name], _apply[name] = entry, apply
+        return apply
+
+    return keep
+
+
 _TOLERANCE = 1e-3  # of a pixel: how far outside the frame rounding may bring a point of its border
 
 
+@registered(reach=0.2, extent=0.25, factor=image_factors.X)
 def translate_x(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Moves the content to the right by `t` image widths; to the left if `t` is negative.
 
@@ -70,6 +148,7 @@ def translate_x(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _scale_and_shift(image, jnp.ones_like(t), jnp.stack([jnp.zeros_like(t), t]))
 
 
+@registered(reach=0.2, extent=0.25, factor=image_factors.Y)
 def translate_y(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Moves the content down by `t` image heights; up if `t` is negative.
 
@@ -94,6 +173,7 @@ def translate_y(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _scale_and_shift(image, jnp.ones_like(t), jnp.stack([t, jnp.zeros_like(t)]))
 
 
+@registered(reach=0.4, extent=math.log2(1.8), factor=image_factors.SIZE)
 def zoom(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Enlarges the content about the centre of the image by the factor `2^t`.
 
@@ -120,6 +200,7 @@ def zoom(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _scale_and_shift(image, jnp.exp2(t), jnp.zeros(2, t.dtype))
 
 
+@registered(reach=0.5, extent=math.radians(80))
 def rotate(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Turns the content about the centre of the image by `t` radians, anticlockwise as seen.
 
@@ -159,6 +240,7 @@ def rotate(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return turned, known.astype(image.dtype)
 
 
+@registered(reach=0.5, extent=-2.0, factor=image_factors.LIGHT)
 def brightness(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Multiplies the light by `2^t`; black stays black, and what exceeds white is white.
 
@@ -180,6 +262,7 @@ def brightness(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _everywhere(image, jnp.exp2(t) * _colours(image))
 
 
+@registered(reach=0.5, extent=-2.0, factor=image_factors.CONTRAST)
 def contrast(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Multiplies the difference from the image's mean by `2^t`, clipped to [0, 1].
 
@@ -202,6 +285,7 @@ def contrast(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _everywhere(image, colours + (jnp.exp2(t) - 1) * (colours - colours.mean()))
 
 
+@registered(reach=0.2, extent=2 / 3, coloured=True)
 def hue(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Turns the colours about the grey axis by `t` full turns, from red towards green.
 
@@ -231,6 +315,7 @@ def hue(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _everywhere(image, turned)
 
 
+@registered(reach=0.5, extent=-2.0, factor=image_factors.SATURATION, coloured=True)
 def saturation(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Multiplies the difference of the channels from their mean by `2^t`, clipped to [0, 1].
 
@@ -253,27 +338,11 @@ def saturation(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _everywhere(image, image + (jnp.exp2(t) - 1) * (image - image.mean(-1, keepdims=True)))
 
 
-TRANSFORMATIONS: Mapping[str, Transformation] = MappingProxyType(
-    {
-        "translate_x": translate_x,
-        "translate_y": translate_y,
-        "zoom": zoom,
-        "rotate": rotate,
-        "brightness": brightness,
-        "contrast": contrast,
-        "hue": hue,
-        "saturation": saturation,
-    }
-)
-"""Every transformation of this module by its name."""
-
-
 def transformation(name: str) -> Transformation:
     """A transformation by its name, for flags and configurations.
 
     Args:
-        name: `"translate_x"`, `"translate_y"`, `"zoom"`, `"rotate"`, `"brightness"`,
-            `"contrast"`, `"hue"` or `"saturation"`.
+        name: one of `TRANSFORMATIONS`.
 
     Returns:
         The transformation.

@@ -1,6 +1,6 @@
 """Scores: how well flows can be told apart, how likely a model finds data, what its codes know."""
 
-from latent_flows.evaluation.control import ControlScore, control_score
+from latent_flows.evaluation.control import ControlScore, control_score, reach
 from latent_flows.evaluation.correlation import Correlation, correlation
 from latent_flows.evaluation.dci import DCI, dci
 from latent_flows.evaluation.equivariance import EquivarianceError, equivariance_error
@@ -42,6 +42,7 @@ __all__ = [
     "modularity",
     "mutual_information",
     "path_length",
+    "reach",
     "sampler_of_examples",
     "sampler_of_model",
     "sap",

@@ -3,12 +3,13 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from latent_flows._norms import safe_sqrt
 from latent_flows.typing import Scalar
 
-__all__ = ["ControlScore", "control_score"]
+__all__ = ["ControlScore", "control_score", "reach"]
 
 
 class ControlScore(NamedTuple):
@@ -156,3 +157,47 @@ def _span(values: Array, counts: Array, axis: tuple[int, ...]) -> Array:
     low = jnp.min(jnp.where(counts, values, jnp.inf), axis)
     high = jnp.max(jnp.where(counts, values, -jnp.inf), axis)
     return jnp.where(high >= low, high - low, 0)
+
+
+def reach(amounts: Float[np.ndarray, "a"], error: Float[np.ndarray, "a"], bound: float) -> float:
+    """The largest change up to which the error stays within a bound, on both sides of 0.
+
+    Between two amounts the error is taken to grow linearly. Once it was too large it counts as too
+    large for every change beyond.
+
+    Args:
+        amounts: the changes asked for; of two that differ in sign alone the worse counts.
+        error: of each; one that is not finite is not known.
+        bound: the largest error that is allowed.
+
+    Returns:
+        The change: 0 at least, and the largest of the amounts where none has too large an error.
+
+    Raises:
+        ValueError: for arrays that do not fit.
+
+    >>> import numpy as np
+    >>> reach(np.array([-2.0, -1, 0, 1, 2]), np.array([0.4, 0.1, 0, 0, 0.3]), 0.25)
+    1.5
+    """
+    amounts, error = np.asarray(amounts, float), np.asarray(error, float)
+    if amounts.ndim != 1 or amounts.shape != error.shape or not len(amounts):
+        raise ValueError(
+            f"expected amounts [a] with an error each, got shapes {amounts.shape} and {error.shape}"
+        )
+    size = np.abs(amounts)
+    steps = np.unique(np.round(size, 9))
+    worst = np.array([_largest(error[np.isclose(size, step)]) for step in steps])
+    worst = np.maximum.accumulate(np.where(np.isfinite(worst), worst, np.inf))
+    beyond = np.flatnonzero(worst > bound)
+    if not len(beyond):
+        return float(steps[-1])
+    first = int(beyond[0])
+    if first == 0 or not np.isfinite(worst[first]):
+        return float(steps[max(first - 1, 0)])
+    return float(np.interp(bound, worst[first - 1 : first + 1], steps[first - 1 : first + 1]))
+
+
+def _largest(values: Float[np.ndarray, "m"]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.max()) if len(known) else np.nan

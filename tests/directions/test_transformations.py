@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from latent_flows import directions
+from latent_flows.data import load
+from latent_flows.data.image_factors import LIGHT
+from latent_flows.data.sequences import known_factors
+from latent_flows.directions import transformations
 from latent_flows.directions.transformations import TRANSFORMATIONS
 
 
@@ -180,3 +184,31 @@ def test_images_of_any_sides_are_transformed_about_their_middle(name, sides):
         assert mask.shape == image.shape[:2]
         if t == 0 or name == "rotate":
             np.testing.assert_allclose(changed, image, atol=1e-3)
+
+
+def test_a_transformation_is_known_by_its_name_as_soon_as_it_is_registered(monkeypatch):
+    for registry in ("_entries", "_apply"):
+        known = getattr(transformations, registry)
+        for name in ["darken"]:
+            monkeypatch.setitem(known, name, None)  # taken out again in the end
+            del known[name]
+
+    @transformations.registered(reach=0.3, factor=LIGHT)
+    def darken(image, t):
+        return image * jnp.exp2(-t), jnp.ones(image.shape[:2])
+
+    assert directions.transformation("darken") is darken
+    assert TRANSFORMATIONS["darken"] is darken
+    assert transformations.ENTRIES["darken"] == (darken, 0.3, 0.3, LIGHT, False)
+    assert "darken" in known_factors(load("digits"))
+    with pytest.raises(ValueError, match="there is a transformation 'darken' already"):
+        transformations.registered(reach=1.0)(darken)
+    other = LIGHT._replace(measure=jnp.mean)
+    with pytest.raises(ValueError, match="the factor 'light' is measured in another way already"):
+        transformations.registered(reach=1.0, factor=other)(lambda image, t: (image, t))
+
+
+@pytest.mark.parametrize("reach", [0.0, -1.0, float("nan")])
+def test_a_reach_is_positive(reach):
+    with pytest.raises(ValueError, match="must be positive"):
+        transformations.registered(reach=reach)

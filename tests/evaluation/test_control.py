@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from latent_flows import evaluation
+from latent_flows.evaluation import reach
 
 control_score = jax.jit(evaluation.control_score, static_argnames="up_to_constant")
 ASKED = jnp.linspace(-1.0, 1.0, 5)
@@ -82,3 +83,23 @@ def test_bad_input_is_named():
         control_score(ASKED, measured, measured[..., None], jnp.ones(2))
     with pytest.raises(ValueError, match="valid must have shape"):
         control_score(ASKED, measured, valid=jnp.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ([0.0, 0.0, 0.0, 0.0, 0.0], 2.0),  # never too large
+        ([0.3, 0.1, 0.0, 0.1, 0.2], 1.5),  # the worse side counts
+        ([0.0, 0.4, 0.0, 0.0, 0.0], 0.5),  # what lies beyond is of no account
+        ([np.nan, 0.1, 0.0, 0.0, np.nan], 1.0),  # what nobody could measure is not reached
+        ([0.0, 0.0, 0.9, 0.0, 0.0], 0.0),
+    ],
+)
+def test_the_reach_ends_where_the_error_first_gets_too_large(error, expected):
+    amounts = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    assert reach(amounts, np.array(error), 0.2) == pytest.approx(expected)
+
+
+def test_every_amount_has_an_error():
+    with pytest.raises(ValueError, match=r"an error each, got shapes \(2,\) and \(3,\)"):
+        reach(np.zeros(2), np.zeros(3), 0.1)

@@ -8,23 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_generators import small_gan, small_vae
 
+from experiments.generators.training_data import load_data
+from experiments.runtime.cli import Failure
 from experiments.runtime.training import Training
-from experiments.supervised_flows import scores as guided_scores
+from experiments.supervised_flows import objective, scores
 from experiments.supervised_flows import train as guided
-from experiments.supervised_flows.config import FACTORS, Config, Flows, Sequences, Subject, Weights
-from experiments.supervised_flows.sequences import (
-    Seen,
-    Taught,
-    held_out,
-    measured,
-    refined,
-    see,
-    teach,
+from experiments.supervised_flows.config import (
+    FACTORS,
+    Config,
+    Flows,
+    Sequences,
+    Weights,
+    initial,
 )
-from latent_flows import coordinates
+from experiments.supervised_flows.sequences import Seen, Taught, held_out, see, teach
+from experiments.supervised_flows.subject import Subject, load_subject, measured
+from latent_flows import coordinates, directions
 from latent_flows.data import sprites
-from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.generators import load_generator
 
 SIZE = 16
 CONFIG = Config(
@@ -34,19 +37,23 @@ CONFIG = Config(
     starts=3,
 )
 RUN = shlex.split(
-    f"sprites --image-size {SIZE} --vae.latent-dim 3 --vae.width 4 --vae.depth 1 "
-    "--vae-training.steps 2 --vae-training.warmup 0 --vae-training.batch-size 8 "
-    "--sequences.count 6 --sequences.horizon 4 --sequences.refine 1 --flows.frame identity "
-    "--flows.width 4 "
+    "sprites --sequences.count 6 --sequences.horizon 4 --sequences.refine 1 "
+    "--flows.frame identity --flows.width 4 "
     "--flows.depth 1 --training.steps 3 --training.batch-size 4 --starts 3"
 )
 
 
 @pytest.fixture(scope="module")
-def subject():
-    vae = VAE(VAEConfig(latent_dim=3, width=4, depth=1), (SIZE, SIZE, 1))
-    params = vae.init(jax.random.key(0), jnp.zeros(vae.image_shape))
-    return Subject(vae, params, coordinates.identity(3))
+def vae(tmp_path_factory):
+    """The run folder of a VAE of sprites that has learnt nothing."""
+    folder = tmp_path_factory.mktemp("generators") / "vae"
+    convolutions = {"encoder": "conv", "decoder": "conv", "width": 4}
+    return small_vae(folder, "sprites", size=SIZE, **convolutions)
+
+
+@pytest.fixture(scope="module")
+def subject(vae):
+    return Subject(load_generator(vae), coordinates.identity(3))
 
 
 def changed(**settings):
@@ -101,13 +108,23 @@ def test_sequences_that_start_later_go_on_with_the_schedule(subject):
 
 
 def test_refining_brings_the_image_closer(subject):
-    image = sprites.render(sprites.Factors(0, 0.8, 0.3, 0.4, 0.6), size=SIZE)
+    image = subject.render(sprites.Factors(0, 0.8, 0.3, 0.4, 0.6))
     code = subject.encode(image)
-    before, after = (
-        float(jnp.sum((subject.generator(z) - image) ** 2))
-        for z in (code, refined(subject.generator, image, code, 3))
-    )
+    found = directions.gauss_newton(subject.decode, image, code)
+    before, after = (jnp.mean((subject.decode(z) - image) ** 2) for z in (code, found.z))
     assert after < before
+    np.testing.assert_allclose([found.start_error, found.error], [before, after], rtol=1e-4)
+
+
+def test_codes_are_refined_as_often_as_asked(subject):
+    first = sprites.Factors(*(leaf[:1] for leaf in teach(CONFIG, subject).factors))
+    for steps in (0, 2):
+        taught = teach(changed(refine=steps), subject)
+        image = subject.render(jax.tree.map(lambda leaf: leaf[0, 0, 0], first))
+        code = subject.encode(image)
+        if steps:
+            code = directions.gauss_newton(subject.decode, image, code, steps=steps).z
+        np.testing.assert_allclose(taught.codes[0, 0, 0], code, rtol=1e-4, atol=1e-5)
 
 
 def straight(config, key, slopes=None):
@@ -130,13 +147,13 @@ def test_the_constant_direction_is_the_way_of_straight_sequences(key):
     config = replace(CONFIG, weights=Weights(leakage=0.0))
     ways, taught, seen = straight(config, key)
     np.testing.assert_allclose(
-        guided.constant_directions(config, taught, seen), ways, rtol=1e-3, atol=1e-4
+        objective.constant_directions(config, taught, seen), ways, rtol=1e-3, atol=1e-4
     )
 
 
 def going(config, ways, key):
     """Potentials whose flow goes along given ways in the trained time."""
-    params = guided.initial(config, 3, key)
+    params = initial(config, 3, key)
     held = params["potentials"]["params"]
     held["bend"] = jax.tree.map(jnp.zeros_like, held["bend"])
     held["tilt"] = ways / config.sequences.horizon
@@ -146,10 +163,12 @@ def going(config, ways, key):
 @pytest.mark.slow
 def test_a_flow_along_the_sequences_lands_and_one_that_stands_still_misses_by_one(key):
     ways, taught, seen = straight(CONFIG, key)
-    dataset = guided.lessons(CONFIG, taught, seen)
+    dataset = objective.lessons(CONFIG, taught, seen)
     batch = dataset.examples(np.arange(4))
     for scale, expected in ((1.0, 0.0), (0.0, 1.0), (2.0, 1.0)):
-        _, terms = guided.loss(CONFIG, going(CONFIG, scale * ways, key), key, jnp.array(0), batch)
+        _, terms = objective.loss(
+            CONFIG, going(CONFIG, scale * ways, key), key, jnp.array(0), batch
+        )
         assert float(terms["landing"]) == pytest.approx(expected, abs=1e-4)
 
 
@@ -161,17 +180,17 @@ def test_leakage_is_the_squared_ratio_of_other_changes_to_the_own(key):
         return jnp.broadcast_to(rows[:, None] * jnp.array([1.0, 0.0, 0.0]), shape)
 
     ways, taught, seen = straight(CONFIG, key, slopes)
-    batch = guided.lessons(CONFIG, taught, seen).examples(np.arange(4))
+    batch = objective.lessons(CONFIG, taught, seen).examples(np.arange(4))
     only_x = changed(factors=("x", "y", "scale"))
-    _, terms = guided.loss(only_x, going(only_x, ways, key), key, jnp.array(0), batch)
+    _, terms = objective.loss(only_x, going(only_x, ways, key), key, jnp.array(0), batch)
     # x leaks 1/4 into y, y 4 into x, and scale moves only others: its share is beyond measure.
     assert float(terms["leakage"]) > 1e3
     found = jax.vmap(
-        lambda p, kept, b: guided.taught_by(CONFIG, p, jnp.array(0.5), key, kept, b)["leakage"],
+        lambda p, kept, b: objective.taught_by(CONFIG, p, jnp.array(0.5), key, kept, b)["leakage"],
         in_axes=(0, 0, 1),
     )(
         going(only_x, ways, key)["potentials"],
-        jnp.asarray(guided.others(only_x)),
+        jnp.asarray(objective.others(only_x)),
         {name: jnp.asarray(value) for name, value in batch.items()},
     )
     np.testing.assert_allclose(found[:2], [0.25, 4.0], rtol=1e-4)
@@ -190,35 +209,39 @@ def test_slopes_are_derivatives_of_what_is_measured(subject):
 def test_the_codes_of_the_truth_keep_every_score_they_can():
     asked = np.linspace(0, 0.4, 9)[None] * np.array([[1.0], [-1.0]])
     leak = np.stack([asked, 0.2 * asked, 0 * asked, -0.5 * asked], axis=-1)
-    found = guided_scores.judge(asked, leak, np.ones_like(asked, bool), 0, 4)
+    found = scores.judge(asked, leak, np.ones_like(asked, bool), 0, 4)
     assert found["r2"] == 1
     assert found["error"] == found["far_error"] == 0
     assert found["leakage"] == pytest.approx(0.5)
-    half = guided_scores.judge(asked, leak / 2, np.ones_like(asked, bool), 0, 4)
+    half = scores.judge(asked, leak / 2, np.ones_like(asked, bool), 0, 4)
     assert half["far_error"] == pytest.approx(0.2)
     assert half["r2"] == pytest.approx(0.75)
 
 
 @pytest.mark.slow
-def test_pictures_come_without_scores_which_the_same_command_adds(tmp_path, call, monkeypatch):
+def test_pictures_come_without_scores_which_the_same_command_adds(tmp_path, vae, call, monkeypatch):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(guided_scores, "outcome", None)
-        code, out, err = call(guided, *RUN, "--no-scores", "--run", path)
+        patch.setattr(scores, "outcome", None)
+        code, out, err = call(guided, *RUN, "--generator", vae, "--no-scores", "--run", path)
         assert (code, err) == (0, "")
         assert "strips.png" in out
         patch.setattr(guided, "load_subject", None)
-        assert call(guided, *RUN, "--no-scores", "--run", path)[0] == 0, "nothing is left to do"
-    code, out, err = call(guided, *RUN, "--run", path)
+        assert call(guided, *RUN, "--generator", vae, "--no-scores", "--run", path)[0] == 0, (
+            "nothing is left to do"
+        )
+    code, out, err = call(guided, *RUN, "--generator", vae, "--run", path)
     assert code == 0, err
     assert "Control of known factors" in out
     assert (path / "control.png").exists()
 
 
 @pytest.mark.slow
-def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(tmp_path, call, monkeypatch):
+def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(
+    tmp_path, vae, call, monkeypatch
+):
     path = tmp_path / "run"
-    code, _, err = call(guided, *RUN, "--run", path)
+    code, _, err = call(guided, *RUN, "--generator", vae, "--run", path)
     assert code == 0, err
     metrics = json.loads((path / "metrics.json").read_text())
     assert [(row["method"], row["factor"]) for row in metrics["control"]] == [
@@ -229,7 +252,7 @@ def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(tmp_path, c
     for name in ("control", "strips", "losses_guided"):
         assert (path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr(guided, "load_subject", None)
-    code, out, err = call(guided, *RUN, "--run", path)
+    code, out, err = call(guided, *RUN, "--generator", vae, "--run", path)
     assert code == 0, err
     assert "Control of known factors" in out
 
@@ -243,8 +266,9 @@ def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(tmp_path, c
         (["--sequences.count", "2"], "sequences.count must be at least 3, got 2"),
         (["--flows.pde", "wawe"], "unknown pde 'wawe' (did you mean 'wave'?)"),
         (["--flows.solver", "hein"], "unknown solver 'hein' (did you mean 'heun'?)"),
-        (["--data", "digits"], "whose factors are known: sprites, not digits"),
-        (["--generator", "nowhere"], "nowhere/config.json does not exist"),
+        (["--generator", "nowhere"], "nowhere does not exist"),
+        ([], "make it with `python -m experiments.train_vae sprites`"),
+        (["--quick"], "make it with `python -m experiments.train_vae sprites --quick`"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, call, monkeypatch):
@@ -254,3 +278,25 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, ca
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (small_vae, "whose factors are known: sprites, not digits (the VAE of digits)"),
+        (small_gan, "a guided flow is about codes of data, and an SNGAN has no encoder"),
+    ],
+)
+def test_another_generator_than_a_vae_of_sprites_is_refused(make, message, tmp_path, call):
+    run = tmp_path / "run"
+    code, _, err = call(guided, "--generator", make(tmp_path / "generator"), "--run", run)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert message in err
+    assert not run.exists()
+
+
+def test_codes_that_say_nothing_have_no_components(tmp_path):
+    generator = load_generator(small_vae(tmp_path / "vae", "sprites", size=SIZE))
+    wide = replace(generator, encode=lambda image: (jnp.zeros(3), jnp.ones(3) + 0 * image.sum()))
+    with pytest.raises(Failure, match="no latent dimension is active"):
+        load_subject(CONFIG, wide, load_data(generator, "train"))

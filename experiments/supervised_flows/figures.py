@@ -1,0 +1,96 @@
+"""The pictures of guided flows: asked against achieved change, and images along the way."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from experiments.runtime import tables
+from experiments.runtime.run_dir import Folder
+from experiments.supervised_flows.config import FACTORS, PHASE, Config
+from experiments.supervised_flows.scores import DIRECTION, FLOW, METRICS, Followed, Outcome
+from experiments.supervised_flows.sequences import Taught
+from experiments.supervised_flows.subject import ATTRIBUTES, Subject
+from latent_flows import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CONTROL, STRIPS = "control", "strips"
+
+
+def draw(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    followed: Followed,
+    outcomes: Mapping[str, Outcome],
+) -> list[str]:
+    """Save every picture of a run; gives the files of those that could not be drawn."""
+    figures: dict[str, Callable[[], Figure]] = {}
+    if outcomes:
+        figures[CONTROL] = partial(control_plot, config, outcomes)
+    figures[f"losses_{PHASE}"] = lambda: plots.loss_curves(
+        folder.rows(PHASE), caption="Loss of the potentials, and its terms."
+    )
+    figures[STRIPS] = partial(strips, config, subject, followed.asked, followed.paths)
+    return tables.save_figures(folder, figures)
+
+
+def is_drawn(folder: Folder, config: Config) -> bool:
+    """Whether nothing is left to do in a run: pictures are drawn after everything else."""
+    names = [f"{STRIPS}.png"] + ([f"{CONTROL}.png", METRICS] if config.measure else [])
+    return all((folder.path / name).exists() for name in names)
+
+
+def control_plot(config: Config, found: Mapping[str, Outcome]) -> "Figure":
+    """Asked against achieved change of each factor."""
+    horizon = config.sequences.horizon
+    panels, trained = [], []
+    for k, name in enumerate(config.sequences.factors):
+        own = ATTRIBUTES.index(FACTORS[name].seen)
+        panel = {}
+        for method, result in found.items():
+            asked, got = np.asarray(result.asked[:, k]), np.asarray(result.changes[:, k, :, own])
+            curve = [(0.0, 0.0, 0.0)]
+            for rows in (asked[:, -1] > 0, asked[:, -1] <= 0):
+                if rows.any():
+                    of = (asked[rows].mean(0), got[rows].mean(0), got[rows].std(0))
+                    curve += [*zip(*of, strict=True)][1:]
+            parts = zip(*sorted(curve), strict=True)
+            panel[method] = dict(zip(("amounts", "mean", "deviation"), parts, strict=True))
+        panels.append(panel)
+        trained.append(float(np.abs(result.asked[:, k, horizon]).mean()))
+    return plots.asked_against_measured(
+        panels,
+        titles=list(config.sequences.factors),
+        units=["share of the range"] * len(panels),
+        trained=trained,
+        caption="Asked and achieved change from held-out starts, mean and deviation; dotted: the "
+        "trained time, and the ends are at twice that.",
+    )
+
+
+def strips(config: Config, subject: Subject, asked: Taught, paths: Mapping[str, Array]) -> "Figure":
+    """The images of one sequence of each factor: true, by the flow, by the constant direction."""
+    last = asked.codes.shape[2] - 1
+    frames = jnp.arange(0, last + 1, max(last // 8, 1))
+    images, labels = [], []
+    for k, name in enumerate(config.sequences.factors):
+        row = int(jnp.argmax(asked.sign[:, k]))
+        factors = jax.tree.map(lambda leaf, row=row, k=k: leaf[row, k, frames], asked.factors)
+        images.append(jax.vmap(subject.render)(factors))
+        labels.append(f"{name}: truth")
+        for method in (FLOW, DIRECTION):
+            images.append(jax.vmap(subject.decode)(paths[method][row, k, frames]))
+            labels.append(f"{name}: {method}")
+    return plots.strips(
+        np.stack([np.asarray(row) for row in images]),
+        row_labels=labels,
+        axis="time, to twice the trained one",
+        caption="Held-out starts; in the first row of each factor the sequence asked for.",
+    )

@@ -1,0 +1,133 @@
+"""The loss by which guided flows are taught, and what a constant direction makes of it."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from experiments.potential_flows.families import EQUATIONS, coefficient
+from experiments.runtime.training import Batch, Params
+from experiments.supervised_flows.config import (
+    FACTORS,
+    Config,
+    network,
+    progress,
+    residual_is_on,
+)
+from experiments.supervised_flows.sequences import Seen, Taught
+from experiments.supervised_flows.subject import ATTRIBUTES
+from latent_flows import data, flows, pde
+from latent_flows.directions.sequences import constant_direction, mean_square_step
+from latent_flows.traversals import climbing
+from latent_flows.typing import Scalar
+
+
+def lessons(config: Config, taught: Taught, seen: Seen) -> data.Dataset:
+    """The sequences as a data set, one row a sequence of every factor."""
+    # Where there are fewer than a batch has, they are shown more than once.
+    times = -(-config.training.batch_size // len(taught.start))
+    arrays = {
+        "start": taught.start,
+        "sign": taught.sign,
+        "codes": taught.codes,
+        # In units of the distance that a flow that stands still misses by.
+        "metric": seen.metric / stillness(taught, seen)[:, None, None],
+        "slopes": seen.slopes,
+    }
+    repeated: dict[str, Any] = {
+        name: np.concatenate([np.asarray(rows)] * times) for name, rows in arrays.items()
+    }
+    return data.from_arrays("sequences", **repeated)
+
+
+def others(config: Config) -> Float[np.ndarray, "k f"]:
+    """For each factor, 1 for every attribute that it should not change."""
+    names = [FACTORS[name].seen for name in config.sequences.factors]
+    return np.array([[float(name != other) for other in ATTRIBUTES] for name in names])
+
+
+def loss(
+    config: Config, params: Params, key: Array, step: Array, batch: Batch
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The weighted sum of the terms of one step, all potentials at once."""
+    del step
+    keys = jax.random.split(key, len(config.sequences.factors))
+    kept = jnp.asarray(others(config), batch["codes"].dtype)
+    found = jax.vmap(partial(taught_by, config), in_axes=(0, 0, 0, 0, 1))(
+        params["potentials"], params["coefficients"], keys, kept, dict(batch)
+    )
+    terms = {name: jnp.mean(value) for name, value in found.items()}
+    total = sum(getattr(config.weights, name) * value for name, value in terms.items())
+    return jnp.asarray(total), terms
+
+
+def taught_by(
+    config: Config,
+    params: PyTree,
+    raw: Scalar,
+    key: Array,
+    kept: Float[Array, "f"],
+    batch: Batch,
+) -> dict[str, Scalar]:
+    """The terms of one potential on sequences of its factor."""
+    net, horizon = network(config), config.sequences.horizon
+    field = climbing(net)
+    codes = batch["codes"]
+    ts = jnp.arange(horizon + 1.0)
+
+    def path(z: Array, sign: Array, start: Array) -> Array:
+        moving = lambda t, z: sign * field(params, start + t, z)  # noqa: E731
+        return flows.integrate(moving, z, ts, solver=flows.solver(config.flows.solver)).zs
+
+    paths = jax.vmap(path)(codes[:, 0], batch["sign"], batch["start"])
+    missed = paths - codes
+    squares = jnp.einsum("nti,nij,ntj->nt", missed, batch["metric"], missed)
+    # At any time: a potential would learn to hold still at those of the frames.
+    times = batch["start"][:, None] + horizon * jax.random.uniform(key, (len(codes), 3))
+    probes = codes[:, jnp.array([0, horizon // 2, horizon])]
+    moving = jax.vmap(jax.vmap(partial(field, params)))(times, probes)
+    changes = jnp.einsum("npfi,npi->npf", batch["slopes"], moving) ** 2
+    terms = {
+        "landing": jnp.mean(squares[:, 1:]),
+        "leakage": jnp.sum(kept * changes) / (jnp.sum((1 - kept) * changes) + 1e-12),
+        "residual": jnp.zeros(()),
+    }
+    equation = EQUATIONS[config.flows.pde]
+    if residual_is_on(config) and equation is not None:
+        apply: Any = net.apply  # flax types its result as a pair as well
+        residual = equation(partial(apply, params), coefficient(raw))
+        when = (batch["start"][:, None] + ts[1:]).reshape(-1)
+        where = paths[:, 1:].reshape(-1, paths.shape[-1])
+        terms["residual"] = pde.relative_residual(residual, when, where)
+    return terms
+
+
+def stillness(taught: Taught, seen: Seen) -> Float[Array, "k"]:
+    """Mean squared distance from the sequences of a flow that stands still, for each factor."""
+    each = jax.vmap(mean_square_step, in_axes=1)
+    return each(taught.codes[:, :, 0], taught.codes[:, :, 1:], seen.metric)
+
+
+def constant_directions(config: Config, taught: Taught, seen: Seen) -> Float[Array, "k m"]:
+    """The best constant direction of each factor for the same sequences and the same loss."""
+    horizon, weights = config.sequences.horizon, config.weights
+    ends = taught.start[..., None] + jnp.arange(1.0, horizon + 1)
+    passed = progress(config, ends) - progress(config, taught.start)[..., None]
+    slopes = seen.slopes * others(config)[None, :, None, :, None]
+    leaks = jnp.einsum("nkpfi,nkpfj->kij", slopes, slopes) / np.prod(slopes.shape[0:3:2])
+    # In units of the landing, which may be left out; then there is no saying how far to go.
+    leakage = weights.leakage / max(weights.landing, 1e-6)
+
+    def each(z0: Array, zs: Array, amounts: Array, metric: Array, penalty: Array) -> Array:
+        return constant_direction(z0, zs, amounts, metric=metric, penalty=penalty)
+
+    return jax.vmap(each, in_axes=(1, 1, 1, 1, 0))(
+        taught.codes[:, :, 0],
+        taught.codes[:, :, 1:],
+        passed * taught.sign[..., None],
+        seen.metric,
+        leakage * leaks / config.sequences.reach**2,
+    )

@@ -1,0 +1,122 @@
+"""What guided flows live on: a frozen VAE of sprites, coordinates of its codes, attributes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from experiments.generators.training_data import check_encoder, encoded
+from experiments.runtime.announcements import announced
+from experiments.runtime.cli import Failure, UsageError
+from experiments.supervised_flows.config import Config
+from latent_flows import coordinates
+from latent_flows._transforms import in_chunks
+from latent_flows.coordinates import AffineCoordinates
+from latent_flows.data import Dataset, sprites
+from latent_flows.generators import FrozenGenerator
+from latent_flows.typing import Generator
+
+ENCODED = 4096
+"""Images whose codes say what the frame is."""
+SURVEYED = 2000
+"""Images whose attributes say what their ranges are."""
+AT_ONCE = 50
+"""Jacobians of the generator that are made at once."""
+ATTRIBUTES = sprites.MEASURES.factor_names
+"""What is measured on images."""
+
+
+def check_generator(generator: FrozenGenerator) -> None:
+    """Reject a generator that guided flows cannot be taught on.
+
+    Raises:
+        UsageError: it has no encoder, or its images' factors are not known.
+    """
+    check_encoder(generator, "a guided flow")
+    if generator.dataset != sprites.NAME:
+        raise UsageError(
+            f"guided flows need images whose factors are known: sprites, not "
+            f"{generator.dataset or 'those that nobody knows of'} ({generator.name})"
+        )
+
+
+class Subject(NamedTuple):
+    """The frozen VAE, and the frame that flows live in."""
+
+    generator: FrozenGenerator
+    frame: AffineCoordinates
+
+    @property
+    def decode(self) -> Generator:
+        """From the frame's coordinates to an image."""
+        return coordinates.compose(self.generator.decode, self.frame)
+
+    @property
+    def dim(self) -> int:
+        """Length of the frame's coordinates."""
+        return self.frame.basis.shape[1]
+
+    def encode(self, image: Array) -> Array:
+        """The code of an image, in the frame's coordinates."""
+        assert self.generator.encode is not None
+        mean, _ = self.generator.encode(image)
+        return coordinates.from_latent(self.frame, mean)
+
+    def render(self, factors: sprites.Factors) -> Float[Array, "h w 1"]:
+        """The true image of some factors, in the size of the generator's."""
+        return sprites.render(factors, size=self.generator.event_shape[0])
+
+
+def load_subject(config: Config, generator: FrozenGenerator, dataset: Dataset) -> Subject:
+    """Find the frame in the codes of data.
+
+    Raises:
+        Failure: the codes say nothing.
+    """
+    if config.flows.frame == "identity":
+        return Subject(generator, coordinates.identity(generator.latent_dim))
+    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
+    with announced(f"encoding {len(chosen)} images"):
+        mean, std = encoded(generator, jnp.asarray(dataset.examples(chosen)["image"]))
+    active = coordinates.active(std)
+    if not active.any():
+        raise Failure(
+            f"{generator.name} says nothing of its data: no latent dimension is active, so there "
+            "are no components to find; train it for more steps or with a smaller beta, or take "
+            "--flows.frame identity in a new --run"
+        )
+    with announced("finding independent components of the codes"):
+        return Subject(
+            generator, coordinates.independent_components(mean, active, seed=config.seed)
+        )
+
+
+def attribute_ranges(dataset: Dataset, seed: int) -> Float[Array, "f"]:
+    """Width of the central 98% of each attribute over the data."""
+    chosen = np.random.default_rng(seed).permutation(dataset.length)[:SURVEYED]
+    values = jax.vmap(sprites.MEASURES.measure)(jnp.asarray(dataset.examples(chosen)["image"]))
+    low, high = jnp.quantile(values, jnp.array([0.01, 0.99]), axis=0)
+    return high - low
+
+
+def measured(
+    subject: Subject, codes: Float[Array, "*n m"]
+) -> tuple[Float[Array, "*n f"], Bool[Array, "*n"]]:
+    """Attributes of the images of codes, and which of these images are valid."""
+    decode = subject.decode
+
+    def look(z: Array) -> tuple[Array, Array]:
+        image = decode(z)
+        return sprites.MEASURES.measure(image), sprites.is_valid(image)
+
+    found, valid = in_chunks(look)(codes.reshape(-1, codes.shape[-1]))
+    return found.reshape(*codes.shape[:-1], -1), valid.reshape(codes.shape[:-1])
+
+
+def true_attributes(subject: Subject, factors: sprites.Factors) -> Float[Array, "*n f"]:
+    """Attributes of rendered sprites."""
+    look = in_chunks(lambda one: sprites.MEASURES.measure(subject.render(one)))
+    found = look(jax.tree.map(jnp.ravel, factors))
+    return found.reshape(*jnp.shape(factors.x), -1)
