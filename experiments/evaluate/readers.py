@@ -1,6 +1,7 @@
 """What there is to evaluate in a run folder: codes, likelihoods, held-out data, flows, metrics.
 
-An experiment whose runs are to be evaluated adds a reader to `READERS`.
+Any run that holds a generator, or was about one, has what that generator has. An experiment whose
+runs have more is an entry of `MORE`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 from experiments.directions import factors
 from experiments.flow_vae import config as flow_vae_config
 from experiments.flow_vae import model as flow_vae_model
-from experiments.generators import train_gan, train_vae, vae_runs
+from experiments.generators import spec
+from experiments.generators.training_data import load_data
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
-from experiments.runtime.cli import UsageError, module_name
+from experiments.runtime.cli import module_name
 from experiments.runtime.run_dir import made_by, read_config, read_object
 from experiments.runtime.training import restore
 from latent_flows.data import Dataset, sprites
@@ -76,40 +78,31 @@ def read(run: str) -> Evaluated:
     """What there is in a run folder.
 
     Raises:
-        UsageError: no run folder, one of an experiment of which nothing can be evaluated, one of
-            another version, or one without a finished checkpoint.
-        ValueError: its data are not there.
+        UsageError: no run folder, or one of another version.
+        ValueError: it has no generator, or one that is damaged; or its data are not there.
     """
     maker = made_by(run)
-    if maker not in READERS:
-        raise UsageError(
-            f"{run} holds a run of {maker}, of which there is nothing to evaluate: expected one of "
-            + ", ".join(sorted(READERS))
-        )
     path = Path(run).expanduser().absolute() / METRICS
     found = Evaluated(run, maker, read_object(path) if path.exists() else {})
-    return READERS[maker](found)
+    return MORE.get(maker, _generator)(found)
 
 
 # --- experiments ---
 
 
-def _vae(found: Evaluated) -> Evaluated:
-    return _with_vae(found, read_config(found.run, train_vae.Config), found.run)
+def _generator(found: Evaluated) -> Evaluated:
+    generator = spec.of_run(found.run)
+    if generator.encode is None or generator.dataset is None:
+        return found
+    return found._replace(
+        held_out=_examples(load_data(generator, "test")),
+        encode=generator.encode,
+        log_likelihood=generator.log_likelihood,
+    )
 
 
 def _flows(found: Evaluated) -> Evaluated:
-    config = read_config(found.run, flow_config.Config)
-    found = found._replace(paths=partial(_paths, found.run))
-    if flow_config.supplied(config) is not None:
-        return found
-    home, settings = vae_runs.source(config)
-    return _with_vae(found, settings, home)
-
-
-def _gan(found: Evaluated) -> Evaluated:
-    read_config(found.run, train_gan.Config)
-    return found
+    return _generator(found)._replace(paths=partial(_paths, found.run))
 
 
 def _flow_vae(found: Evaluated) -> Evaluated:
@@ -124,25 +117,11 @@ def _flow_vae(found: Evaluated) -> Evaluated:
     )
 
 
-READERS: dict[str, Callable[[Evaluated], Evaluated]] = {
-    module_name(train_vae.Config): _vae,
+MORE: dict[str, Callable[[Evaluated], Evaluated]] = {
     module_name(flow_config.Config): _flows,
-    module_name(train_gan.Config): _gan,
     module_name(flow_vae_config.Config): _flow_vae,
 }
-"""By the module of the configuration, the rest of what there is in a run of it."""
-
-
-def _with_vae(found: Evaluated, config: train_vae.Config, home: str | Path) -> Evaluated:
-    test = train_vae.load(config, "test")
-    vae = train_vae.model(config, test)
-    params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
-    apply: Any = vae.apply  # flax types its result as a pair as well
-    return found._replace(
-        held_out=_examples(test),
-        encode=partial(apply, params, method=vae.encode),
-        log_likelihood=partial(apply, params, method=vae.log_likelihood),
-    )
+"""By the experiment, what there is in a run of it besides its generator, or in place of one."""
 
 
 # --- data ---
