@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
-from latent_flows import potentials, traversals
+from latent_flows import _safetensors, potentials, traversals
 from latent_flows._validation import choose
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions import control
@@ -312,7 +312,7 @@ def to_bytes(learnt: Learnt, *, about: Mapping[str, Any] | None = None) -> bytes
         "model": json.dumps({"latent_dim": dim(learnt), **model}),
         "about": json.dumps(dict(about or {})),
     }
-    return safetensors.save(stored, header)
+    return _safetensors.save(stored, header)
 
 
 def load(path: str | Path) -> Learnt:
@@ -354,7 +354,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not one of {FORMAT}")
     version = header.get("version", "")
-    if not version.isdigit() or not 1 <= int(version) <= VERSION:
+    if version not in map(str, range(1, VERSION + 1)):
         raise ValueError(
             f"{path} has version {version or 'nothing'} of the layout, and this {FORMAT} reads "
             f"versions up to {VERSION}; a newer one is needed"

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
+from latent_flows import _safetensors
 from latent_flows._validation import choose
 from latent_flows.generators import rbf
 from latent_flows.generators import vae as vaes
@@ -103,7 +104,7 @@ def to_bytes(stored: StoredGenerator) -> bytes:
         "noise_std": {k: {"width": s.width, "depth": s.depth} for k, s in stored.noise_std.items()},
     }
     header = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model)}
-    return safetensors.save({k: np.asarray(v) for k, v in sorted(arrays.items())}, header)
+    return _safetensors.save({k: np.asarray(v) for k, v in arrays.items()}, header)
 
 
 def load_bytes(content: bytes) -> StoredGenerator:

@@ -1,5 +1,6 @@
 """A user's function and its parameters, found by the names on the command line."""
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -28,7 +29,8 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
     """The generator that a function of your own and its parameters make.
 
     Args:
-        spec: its `path` is package.module:function or file.py:function.
+        spec: its `path` is package.module:function or file.py:function. A `FrozenGenerator` of that
+            name is taken as it is, with its encoder if it has one.
 
     Returns:
         The generator, of samples of any shape; images are scaled from `spec.range` to [0, 1].
@@ -38,6 +40,13 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
             no array of floats.
     """
     function = import_function(spec.path)
+    if isinstance(function, FrozenGenerator):
+        if dataclasses.replace(spec, path="") != GeneratorSpec():
+            raise ValueError(
+                f"{spec.path} is a FrozenGenerator, which says all of itself; leave out the other "
+                "settings of the generator"
+            )
+        return function
     params = read_checkpoint(spec.checkpoint) if spec.checkpoint else None
     told = {"generator.latent_dim": spec.latent_dim}
     told[spec.path] = getattr(function, "latent_dim", None)
