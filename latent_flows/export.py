@@ -19,7 +19,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 from jaxtyping import Array, ArrayLike, Float, PyTree
 from safetensors import SafetensorError, safe_open
-from safetensors import numpy as safetensors
 
 from latent_flows import _safetensors, potentials, traversals
 from latent_flows._validation import choose
@@ -297,7 +296,8 @@ def to_bytes(learnt: Learnt, *, about: Mapping[str, Any] | None = None) -> bytes
             parameters that do not fit each other.
 
     >>> rbf = RBF(jnp.zeros((3, 2)), jnp.ones(3), jnp.zeros((3, 5)), jnp.array(0.1))
-    >>> sorted(safetensors.load(to_bytes(rbf)))
+    >>> from safetensors.numpy import load as arrays_of
+    >>> sorted(arrays_of(to_bytes(rbf)))
     ['bandwidths', 'centres', 'log_weights', 'zeta']
     """
     kind = next(name for name, (type_, *_) in _KINDS.items() if isinstance(learnt, type_))

@@ -186,7 +186,7 @@ def test_a_run_about_itself_is_about_nothing(tmp_path):
     spec = {"path": str(tmp_path), "range": [0, 1]}
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / REFERENCE).write_text(json.dumps({"spec": spec, "seed": 0, "near": {}}))
-    with pytest.raises(ValueError, match="is gone: .* holds no generator"):
+    with pytest.raises(ValueError, match=r"is gone: .* holds no generator"):
         load_generator(tmp_path)
 
 

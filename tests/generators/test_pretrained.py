@@ -1,4 +1,4 @@
-"""The architectures of this library as generators: their spaces, classes, priors and first layers."""
+"""The architectures as generators: their spaces, classes, priors and first layers."""
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,9 @@ def test_images_of_a_biggan_are_of_its_class(key):
 
 
 def test_settings_of_another_architecture_are_refused():
-    with pytest.raises(ValueError, match="generator.space w is StyleGAN2's; net has z alone"):
+    with pytest.raises(ValueError, match=r"generator.space w is StyleGAN2's; net has z alone"):
         frozen(SMALL_SNGAN, space="w")
-    with pytest.raises(ValueError, match="generator.label is BigGAN's; net has no classes"):
+    with pytest.raises(ValueError, match=r"generator.label is BigGAN's; net has no classes"):
         frozen(SMALL_SNGAN, label=1)
 
 

@@ -186,7 +186,7 @@ def test_a_file_of_something_else_is_named(tmp_path):
     with pytest.raises(ValueError, match="a safetensors file, but none of a latent_flows gen"):
         load_generator(tmp_path / "other.safetensors")
     (tmp_path / "README.md").write_text("# Title")
-    with pytest.raises(ValueError, match="README.md is truncated, corrupt or no safetensors"):
+    with pytest.raises(ValueError, match=r"README.md is truncated, corrupt or no safetensors"):
         load_generator(tmp_path / "README.md")
 
 
