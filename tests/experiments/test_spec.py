@@ -4,12 +4,13 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from experiments.generators import spec
 from experiments.generators.spec import Flags, Usual
-from latent_flows.generators import GeneratorSpec, load_generator
+from latent_flows.generators import GeneratorSpec
 from tests.experiments.small_generators import small_gan, small_vae
 
 
@@ -17,7 +18,7 @@ from tests.experiments.small_generators import small_gan, small_vae
 class Config:
     """An experiment that looks at its generator."""
 
-    QUICK = {}
+    QUICK: ClassVar = {}
 
     run: str = "run"
     seed: int = 0
