@@ -15,6 +15,7 @@ from experiments.generators.noise_std import Deviation
 from experiments.runtime import cli
 from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import restore
+from latent_flows.generators import load_generator
 from latent_flows.generators.vae import VAEConfig
 
 FLAGS = shlex.split(
@@ -49,12 +50,16 @@ class Mirror:
         return jnp.ones(self.image_shape)
 
 
+def likelihood_of(std, noise, key, image):
+    """Of an image, by the mirror with this deviation."""
+    encode, decode = (partial(Mirror().apply, None, method=part) for part in ("encode", "decode"))
+    return noise_std.negative_log_likelihood(encode, decode, std, noise, key, image)
+
+
 def test_the_loss_is_the_likelihood_of_a_gaussian(key):
-    config = Deviation(noise=0.1)
     image = jnp.array([[[0.5, 1.0]]])
     std = lambda z: jnp.array([[[z[0], 0.5]]])  # noqa: E731
-    evaluate = jax.jit(partial(noise_std.negative_log_likelihood, config, Mirror(), None, std))
-    value, sigma = evaluate(key, image)
+    value, sigma = jax.jit(partial(likelihood_of, std, 0.1))(key, image)
     np.testing.assert_allclose(sigma, [[[2.0, 0.5]]])
     squared, sigma = np.array([0.25 + 0.01, 0.01]), np.array([2.0, 0.5])
     expected = np.mean(squared / (2 * sigma**2) + np.log(sigma) + np.log(2 * np.pi) / 2)
@@ -62,12 +67,11 @@ def test_the_loss_is_the_likelihood_of_a_gaussian(key):
 
 
 def test_it_is_least_where_the_deviation_is_that_of_the_errors(key):
-    config = Deviation(noise=1e-3)
     images = 1.0 + 0.3 * jax.random.normal(key, (4000, 1, 1, 2))
 
     def mean(sigma):
         std = lambda z: jnp.full((1, 1, 2), sigma)  # noqa: E731
-        evaluate = partial(noise_std.negative_log_likelihood, config, Mirror(), None, std)
+        evaluate = partial(likelihood_of, std, 1e-3)
         return jax.vmap(evaluate, in_axes=(None, 0))(key, images)[0].mean()
 
     assert abs(jax.grad(mean)(0.3)) < 0.2
@@ -113,6 +117,14 @@ def test_the_fitted_deviation_can_be_loaded_from_its_folder(whole):
     assert jnp.abs(fitted.log_weights - fresh.log_weights).max() > 0
     std = noise_std.close("rbf", config.deviation, vae, fitted)
     assert std(jnp.full(2, 1e3)) == pytest.approx(np.full((8, 8, 1), 100.0), rel=1e-3)
+    # And so it is in the generator that the run folder holds, beside the ordinary one.
+    found = load_generator(whole)
+    assert ({*found.noise_std}, found.labels) == ({"rbf", "network"}, (0, 1))
+    z = jnp.array([0.1, -0.2])
+    np.testing.assert_allclose(found.noise_std["rbf"](z), std(z), rtol=1e-5)
+    init = partial(noise_std.initial, "network", config.deviation, vae, codes, config.seed)
+    ordinary = noise_std.close("network", config.deviation, vae, restore(whole, "network", init))
+    np.testing.assert_allclose(found.noise_std["network"](z), ordinary(z), rtol=1e-5)
 
 
 @pytest.mark.slow
