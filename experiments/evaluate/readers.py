@@ -14,17 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.directions import factors
 from experiments.flow_vae import config as flow_vae_config
 from experiments.flow_vae import model as flow_vae_model
 from experiments.generators import spec
 from experiments.generators.training_data import load_data
-from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows.config import Config as FlowConfig
 from experiments.runtime.cli import module_name
 from experiments.runtime.run_dir import made_by, read_config, read_object
 from experiments.runtime.training import restore
-from latent_flows.data import Dataset, sprites
+from latent_flows import data
+from latent_flows.data import Dataset
 from latent_flows.data.sequences import Sequences, grid_of
 from latent_flows.evaluation import traversals
 from latent_flows.evaluation.likelihood import Encoder, LogLikelihood
@@ -118,7 +119,7 @@ def _flow_vae(found: Evaluated) -> Evaluated:
 
 
 MORE: dict[str, Callable[[Evaluated], Evaluated]] = {
-    module_name(flow_config.Config): _flows,
+    module_name(FlowConfig): _flows,
     module_name(flow_vae_config.Config): _flow_vae,
 }
 """By the experiment, what there is in a run of it besides its generator, or in place of one."""
@@ -138,8 +139,8 @@ def _examples(dataset: Dataset) -> HeldOut:
     def rendered(rows: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n f"]:
         return np.stack([np.asarray(v) for v in dataset.examples(rows)["factors"]], -1)
 
-    if dataset.name == "sprites":
-        return HeldOut("sprites", dataset.length, images, rendered, sprites.Factors._fields)
+    if true := data.measures(dataset.name).true_factors:
+        return HeldOut(dataset.name, dataset.length, images, rendered, true)
     if (grid := grid_of(dataset)) is not None:
         truth = partial(stacked, grid.labels)
         return HeldOut(dataset.name, dataset.length, images, truth, grid.factors)
@@ -154,13 +155,13 @@ def _starts(sequences: Sequences) -> HeldOut:
     def made(rows: Int[np.ndarray, "n"]) -> Float[Array, "n ..."]:
         return jnp.asarray(dataset.examples(rows)["example"])
 
-    known = dataset.name == "sprites"  # a start is made of its factors
+    true = data.measures(dataset.name).true_factors  # what a start is made of, if they are known
     return HeldOut(
         dataset.name,
         dataset.length,
         lambda rows: first(made(rows)),
-        (lambda rows: np.asarray(made(rows))) if known else None,
-        sprites.Factors._fields if known else (),
+        (lambda rows: np.asarray(made(rows))) if true else None,
+        true,
     )
 
 
@@ -169,24 +170,17 @@ def _starts(sequences: Sequences) -> HeldOut:
 
 def _paths(run: str) -> Paths:
     """Follows every flow of a run of potential_flows over the time that it was trained on."""
-    config, dataset, subject, params = flow_config.load_run(run)
-    field = flow_config.vector_field(config, subject)
+    config, _, about, params = flow_subject.load_run(run)
+    field = flow_subject.vector_field(config, about)
     members = flow_families.members(config.flows, params["potentials"])
-    rows = np.random.default_rng(config.seed).permutation(len(subject.starts))[:PATHS]
+    rows = np.random.default_rng(config.seed).permutation(len(about.starts))[:PATHS]
     ts = jnp.linspace(0.0, float(config.flows.horizon), POINTS)
-    known = dataset is not None and dataset.name == "sprites"
-    names = flow_config.FACTORS if known else (*factors.ALWAYS, "light", "contrast")
-
-    def seen(image: Array) -> tuple[Array, Array]:
-        if known:
-            found = sprites.moments(image)
-            return jnp.stack([getattr(found, name) for name in names]), sprites.is_valid(image)
-        return factors.measure("", names, image), jnp.isfinite(image).all()
+    known = data.measures(about.frozen.dataset)
 
     def path(field: VectorField, start: Array) -> tuple[Array, Array]:
-        found = traversals.traverse(subject.generator, field, start, ts)
-        attributes, valid = jax.vmap(seen)(found.samples)
-        return attributes, valid & found.ok
+        found = traversals.traverse(about.generator, field, start, ts)
+        attributes = jax.vmap(known.measure)(found.samples)
+        return attributes, jax.vmap(known.is_valid)(found.samples) & found.ok
 
     @jax.jit
     def all_paths(members: Any, starts: Array) -> tuple[Array, Array]:
@@ -195,5 +189,5 @@ def _paths(run: str) -> Paths:
 
         return jax.lax.map(of_member, members)
 
-    attributes, valid = all_paths(members, subject.starts[rows])
-    return Paths(ts, attributes, valid, names)
+    attributes, valid = all_paths(members, about.starts[rows])
+    return Paths(ts, attributes, valid, known.factor_names)
