@@ -227,7 +227,7 @@ def _checked(found: FrozenGenerator, spec: GeneratorSpec) -> FrozenGenerator:
         seen = [low + (high - low) * float(v) for v in (samples.min(), samples.max())]
         raise ValueError(
             f"{found.name} makes pixels from {seen[0]:.3g} to {seen[1]:.3g}, far beyond "
-            f"generator.range {low:g} {high:g}; give their black and white"
+            f"generator.range {low:g} {high:g}; give their black and white, or scale them"
         )
     check_changes(found.name, samples)
     if own:

@@ -219,7 +219,7 @@ import jax.numpy as jnp
 from latent_flows.generators import freeze
 
 linear = freeze(
-    lambda z: jnp.broadcast_to(z[:, None, None], (8, 8, 1)) / 9,
+    lambda z: 0.5 + jnp.broadcast_to(z[:, None, None], (8, 8, 1)) / 9,
     8,
     encode=lambda x: (x.mean((1, 2)), jnp.ones(8)),
     dataset="digits",
