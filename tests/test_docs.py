@@ -152,12 +152,11 @@ def test_links_to_files_of_the_repository_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room.parent.parent == ROOT / "experiments"], ids=name)
-def test_a_room_of_an_experiment_says_what_it_claims(room):
+@pytest.mark.parametrize("room", ROOMS, ids=name)
+def test_a_room_with_a_claim_says_what_does_not_reproduce(room):
     text = room.read_text(encoding="utf-8")
-    assert text.count("\n") <= 130
     if "| claim | command | verdict |" in text:
-        assert "not reproduce" in text.lower() or "**no**" in text.lower()
+        assert "not reproduce" in text
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=name)
