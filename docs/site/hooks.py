@@ -62,7 +62,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_) -> str:
     """Links from a page to a room of the experiments, which on the site is a page as well."""
     markdown = markdown.replace("../experiments/README.md", "experiments/index.md")
-    return re.sub(r"\.\./(experiments/\w+)/README\.md", r"\1.md", markdown)
+    return re.sub(r"(?:\.\./)?(experiments/\w+)/README\.md", r"\1.md", markdown)
 
 
 def on_page_content(content: str, page: Page, **_) -> str:
