@@ -8,9 +8,8 @@ READY := $(VENV)/.ready
 EXAMPLES := $(patsubst examples/%.py,build/examples/%.png,$(wildcard examples/*.py))
 LIBRARY := $(shell find latent_flows -name '*.py')
 
-demo: $(READY)  ## Learn potential flows of a VAE of sprites, and draw what they do.
-	$(BIN)/python -m experiments.train_vae sprites
-	$(BIN)/python -m experiments.potential_flows demo
+demo: $(READY)  ## Learn potential flows on sprites and draw what they do.
+	$(BIN)/python -m experiments.potential_flows demo --run runs/demo
 
 # Most of the time of tests is spent on compiling: the quick ones do with less of it.
 test: $(READY)  ## Every test that is not marked slow.

@@ -20,7 +20,7 @@ from latent_flows.generators.spec import GeneratorSpec
 from latent_flows.generators.user_function import user_function, what
 from latent_flows.typing import Generator
 
-__all__ = ["GENERATOR", "REFERENCE", "check_changes", "load_generator", "reference"]
+__all__ = ["GENERATOR", "REFERENCE", "check_changes", "is_function", "load_generator", "reference"]
 
 GENERATOR = "generator.safetensors"
 """The file of a run folder that holds a generator."""
@@ -72,6 +72,12 @@ def load_generator(spec: str | Path | GeneratorSpec, *, seed: int = 0) -> Frozen
 def is_function(path: str) -> bool:
     """Whether a specification names a function, and no place on the disk.
 
+    Args:
+        path: of a `GeneratorSpec`.
+
+    Returns:
+        Whether it is written like one, and no such file or folder exists.
+
     >>> is_function("model.py:decode"), is_function("runs/vae"), is_function("C:/runs/vae")
     (True, False, False)
     """
@@ -121,7 +127,7 @@ def _places(spec: GeneratorSpec) -> dict[str, tuple[Path, str]]:
 
 def _moved(
     places: Mapping[str, tuple[Path, str]], move: Callable[[Path], Path | str]
-) -> dict[str, str]:
+) -> dict[str, Any]:
     return {setting: f"{move(place)}{rest}" for setting, (place, rest) in places.items()}
 
 

@@ -27,7 +27,14 @@ from latent_flows.generators.user_function import what
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.generators.weights import variable_shapes
 
-__all__ = ["StoredGenerator", "StoredStd", "load_bytes", "restore_generator", "to_bytes"]
+__all__ = [
+    "StoredGenerator",
+    "StoredStd",
+    "load_bytes",
+    "read",
+    "restore_generator",
+    "to_bytes",
+]
 
 FORMAT = "latent_flows generator"
 """What the header's `format` says."""

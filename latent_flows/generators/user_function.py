@@ -22,7 +22,7 @@ from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat
 from latent_flows.generators.spec import GeneratorSpec, prior
 
-__all__ = ["import_function", "read_checkpoint", "user_function"]
+__all__ = ["import_function", "read_checkpoint", "user_function", "what"]
 
 
 def user_function(spec: GeneratorSpec) -> FrozenGenerator:
@@ -164,6 +164,12 @@ def _check_dtype(spec: GeneratorSpec, function: Callable[[Array], Any], dim: int
 def import_function(path: str) -> Callable[..., Any]:
     """The function that `package.module:function` or `file.py:function` names.
 
+    Args:
+        path: written like that.
+
+    Returns:
+        The function, or whatever can be called.
+
     Raises:
         ValueError: it is not written like this, its module does not import, or has no such name.
     """
@@ -213,6 +219,12 @@ def _import_file(name: str) -> Any:
 
 def read_checkpoint(path: str) -> Any:
     """The parameters in an orbax folder, a .npz or a .safetensors file, as nested dictionaries.
+
+    Args:
+        path: of the folder or file.
+
+    Returns:
+        A pytree of arrays of numbers.
 
     Raises:
         ValueError: there is none, or it cannot be read.
@@ -282,6 +294,16 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def what(error: BaseException) -> str:
-    """An error's kind and first line."""
+    """An error's kind and first line, for a message.
+
+    Args:
+        error: any.
+
+    Returns:
+        One line.
+
+    >>> what(ValueError("a\\nb"))
+    'ValueError: a'
+    """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
