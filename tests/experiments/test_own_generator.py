@@ -97,7 +97,7 @@ def test_flows_can_be_learnt_again_on_the_generator_of_earlier_ones(whole, tmp_p
             ("--generator.path", "own.py:sized"),
             (
                 "latents of 1000000 numbers with 1024 matrices of their size takes at least",
-                "GiB are free; lower --generator.latent-dim",
+                "GiB are free; take a generator of fewer latent dimensions, or lower --flows.codes",
             ),
         ),
         (
