@@ -31,11 +31,16 @@ def choose(what: str, name: str, options: Mapping[str, Choice]) -> Choice:
     Traceback (most recent call last):
     ...
     ValueError: unknown colour 'bleu' (did you mean 'blue'?); expected one of 'blue', 'red'
+    >>> choose("network", "SNGN", {"BigGAN": 1, "SNGAN": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown network 'SNGN' (did you mean 'SNGAN'?); expected one of 'BigGAN', 'SNGAN'
     """
     if isinstance(name, str) and name in options:
         return options[name]
-    near = get_close_matches(str(name).lower(), list(options), n=1, cutoff=0.0)
-    guess = f" (did you mean {near[0]!r}?)" if near else ""
+    lower = {option.lower(): option for option in options}
+    near = get_close_matches(str(name).lower(), lower, n=1, cutoff=0.0)
+    guess = f" (did you mean {lower[near[0]]!r}?)" if near else ""
     valid = ", ".join(repr(option) for option in sorted(options))
     raise ValueError(f"unknown {what} {name!r}{guess}; expected one of {valid}")
 

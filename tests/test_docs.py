@@ -19,7 +19,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`((?:python -m|make) [^`]+)`(?!`)")
 PLACEHOLDER = re.compile(r"(?:experiments\.)?[A-Z]+|\.\.\.")
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+ROOMS = sorted((ROOT / "experiments").rglob("README.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOMS])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -140,6 +141,22 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
     assert len(text.encode()) <= 6000
     for target in re.findall(r"\]\(([^)#]+)", text):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_to_files_of_the_repository_lead_somewhere(page):
+    # Some pages of the site are made from the source, and are none here.
+    made = ("examples/", "contributing.md", "changelog.md", "api/")
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("https://", *made)):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=name)
+def test_a_room_with_a_claim_says_what_does_not_reproduce(room):
+    text = room.read_text(encoding="utf-8")
+    if "| claim | command | verdict |" in text:
+        assert "not reproduce" in text
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=name)

@@ -1,4 +1,4 @@
-"""What the site shows of the source: the API, the examples, the changelog; formulae as MathML.
+"""What the site shows of the source: the API, examples, rooms, changelog; formulae as MathML.
 
 Nothing here names a module or an example, so that a new or renamed one needs no edit.
 """
@@ -53,9 +53,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         # In the repository these are beside docs/, on the site inside it.
         text = (ROOT / f"{name}.md").read_text(encoding="utf-8").replace("](docs/", "](")
         made[f"{name.lower()}.md"] = text
+    made |= dict(rooms())
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_) -> str:
+    """Links from a page to a room of the experiments, which on the site is a page as well."""
+    markdown = markdown.replace("../experiments/README.md", "experiments/index.md")
+    return re.sub(r"(?:\.\./)?(experiments/\w+)/README\.md", r"\1.md", markdown)
 
 
 def on_page_content(content: str, page: Page, **_) -> str:
@@ -112,6 +119,16 @@ def tutorial(path: Path) -> str:
             *parts[1:],
         ]
     )
+
+
+def rooms() -> Iterator[tuple[str, str]]:
+    """What each room of the experiments says of itself, as a page."""
+    home = ROOT / "experiments"
+    overview = (home / "README.md").read_text(encoding="utf-8").replace("](../docs/", "](../")
+    yield "experiments/index.md", overview.replace("/README.md)", ".md)")
+    for path in sorted(home.glob("*/README.md")):
+        text = path.read_text(encoding="utf-8").replace("](../../docs/", "](../")
+        yield f"experiments/{path.parent.name}.md", re.sub(r"\]\(\.\./(\w+)/README", r"](\1", text)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Evaluate a finished run by all scores that apply: bounds, disentanglement, traversals.
 
-RUN is the folder of a finished run of train_vae, flow_vae, potential_flows or train_gan. The scores
+RUN is the folder of a finished run that holds a generator or was about one, or of flow_vae. Scores
 are printed and written into it as evaluation.json, which is all that changes there; those that a
 run has measured itself are taken from its metrics.json. Scores that were computed with the same
 settings before are kept, so that an interrupted evaluation goes on.

@@ -1,6 +1,7 @@
 """What there is to evaluate in a run folder: codes, likelihoods, held-out data, flows, metrics.
 
-An experiment whose runs are to be evaluated adds a reader to `READERS`.
+Any run that holds a generator, or was about one, has what that generator has. An experiment whose
+runs have more is an entry of `MORE`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,16 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from experiments.directions import factors
 from experiments.flow_vae import config as flow_vae_config
 from experiments.flow_vae import model as flow_vae_model
-from experiments.generators import train_gan, train_vae, vae_runs
-from experiments.potential_flows import config as flow_config
+from experiments.generators import spec
+from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
-from experiments.runtime.cli import UsageError, module_name
+from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows.config import Config as FlowConfig
+from experiments.runtime.cli import module_name
 from experiments.runtime.run_dir import made_by, read_config, read_object
 from experiments.runtime.training import restore
-from latent_flows.data import Dataset, sprites
+from latent_flows import data
+from latent_flows.data import Dataset
 from latent_flows.data.sequences import Sequences, grid_of
 from latent_flows.evaluation import traversals
 from latent_flows.evaluation.likelihood import Encoder, LogLikelihood
@@ -76,40 +79,31 @@ def read(run: str) -> Evaluated:
     """What there is in a run folder.
 
     Raises:
-        UsageError: no run folder, one of an experiment of which nothing can be evaluated, one of
-            another version, or one without a finished checkpoint.
-        ValueError: its data are not there.
+        UsageError: no run folder, or one of another version.
+        ValueError: it has no generator, or one that is damaged; or its data are not there.
     """
     maker = made_by(run)
-    if maker not in READERS:
-        raise UsageError(
-            f"{run} holds a run of {maker}, of which there is nothing to evaluate: expected one of "
-            + ", ".join(sorted(READERS))
-        )
     path = Path(run).expanduser().absolute() / METRICS
     found = Evaluated(run, maker, read_object(path) if path.exists() else {})
-    return READERS[maker](found)
+    return MORE.get(maker, _generator)(found)
 
 
 # --- experiments ---
 
 
-def _vae(found: Evaluated) -> Evaluated:
-    return _with_vae(found, read_config(found.run, train_vae.Config), found.run)
+def _generator(found: Evaluated) -> Evaluated:
+    generator = spec.of_run(found.run)
+    if generator.encode is None or generator.dataset is None:
+        return found
+    return found._replace(
+        held_out=_examples(load_data(generator, "test")),
+        encode=generator.encode,
+        log_likelihood=generator.log_likelihood,
+    )
 
 
 def _flows(found: Evaluated) -> Evaluated:
-    config = read_config(found.run, flow_config.Config)
-    found = found._replace(paths=partial(_paths, found.run))
-    if flow_config.supplied(config) is not None:
-        return found
-    home, settings = vae_runs.source(config)
-    return _with_vae(found, settings, home)
-
-
-def _gan(found: Evaluated) -> Evaluated:
-    read_config(found.run, train_gan.Config)
-    return found
+    return _generator(found)._replace(paths=partial(_paths, found.run))
 
 
 def _flow_vae(found: Evaluated) -> Evaluated:
@@ -124,25 +118,11 @@ def _flow_vae(found: Evaluated) -> Evaluated:
     )
 
 
-READERS: dict[str, Callable[[Evaluated], Evaluated]] = {
-    module_name(train_vae.Config): _vae,
-    module_name(flow_config.Config): _flows,
-    module_name(train_gan.Config): _gan,
+MORE: dict[str, Callable[[Evaluated], Evaluated]] = {
+    module_name(FlowConfig): _flows,
     module_name(flow_vae_config.Config): _flow_vae,
 }
-"""By the module of the configuration, the rest of what there is in a run of it."""
-
-
-def _with_vae(found: Evaluated, config: train_vae.Config, home: str | Path) -> Evaluated:
-    test = train_vae.load(config, "test")
-    vae = train_vae.model(config, test)
-    params = restore(home, train_vae.PHASE, partial(train_vae.initial, vae))
-    apply: Any = vae.apply  # flax types its result as a pair as well
-    return found._replace(
-        held_out=_examples(test),
-        encode=partial(apply, params, method=vae.encode),
-        log_likelihood=partial(apply, params, method=vae.log_likelihood),
-    )
+"""By the experiment, what there is in a run of it besides its generator, or in place of one."""
 
 
 # --- data ---
@@ -159,8 +139,8 @@ def _examples(dataset: Dataset) -> HeldOut:
     def rendered(rows: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n f"]:
         return np.stack([np.asarray(v) for v in dataset.examples(rows)["factors"]], -1)
 
-    if dataset.name == "sprites":
-        return HeldOut("sprites", dataset.length, images, rendered, sprites.Factors._fields)
+    if true := data.measures(dataset.name).true_factors:
+        return HeldOut(dataset.name, dataset.length, images, rendered, true)
     if (grid := grid_of(dataset)) is not None:
         truth = partial(stacked, grid.labels)
         return HeldOut(dataset.name, dataset.length, images, truth, grid.factors)
@@ -175,13 +155,13 @@ def _starts(sequences: Sequences) -> HeldOut:
     def made(rows: Int[np.ndarray, "n"]) -> Float[Array, "n ..."]:
         return jnp.asarray(dataset.examples(rows)["example"])
 
-    known = dataset.name == "sprites"  # a start is made of its factors
+    true = data.measures(dataset.name).true_factors  # what a start is made of, if they are known
     return HeldOut(
         dataset.name,
         dataset.length,
         lambda rows: first(made(rows)),
-        (lambda rows: np.asarray(made(rows))) if known else None,
-        sprites.Factors._fields if known else (),
+        (lambda rows: np.asarray(made(rows))) if true else None,
+        true,
     )
 
 
@@ -190,24 +170,17 @@ def _starts(sequences: Sequences) -> HeldOut:
 
 def _paths(run: str) -> Paths:
     """Follows every flow of a run of potential_flows over the time that it was trained on."""
-    config, dataset, subject, params = flow_config.load_run(run)
-    field = flow_config.vector_field(config, subject)
+    config, _, about, params = flow_subject.load_run(run)
+    field = flow_subject.vector_field(config, about)
     members = flow_families.members(config.flows, params["potentials"])
-    rows = np.random.default_rng(config.seed).permutation(len(subject.starts))[:PATHS]
+    rows = np.random.default_rng(config.seed).permutation(len(about.starts))[:PATHS]
     ts = jnp.linspace(0.0, float(config.flows.horizon), POINTS)
-    known = dataset is not None and dataset.name == "sprites"
-    names = flow_config.FACTORS if known else (*factors.ALWAYS, "light", "contrast")
-
-    def seen(image: Array) -> tuple[Array, Array]:
-        if known:
-            found = sprites.moments(image)
-            return jnp.stack([getattr(found, name) for name in names]), sprites.is_valid(image)
-        return factors.measure("", names, image), jnp.isfinite(image).all()
+    known = data.measures(about.frozen.dataset)
 
     def path(field: VectorField, start: Array) -> tuple[Array, Array]:
-        found = traversals.traverse(subject.generator, field, start, ts)
-        attributes, valid = jax.vmap(seen)(found.samples)
-        return attributes, valid & found.ok
+        found = traversals.traverse(about.generator, field, start, ts)
+        attributes = jax.vmap(known.measure)(found.samples)
+        return attributes, jax.vmap(known.is_valid)(found.samples) & found.ok
 
     @jax.jit
     def all_paths(members: Any, starts: Array) -> tuple[Array, Array]:
@@ -216,5 +189,5 @@ def _paths(run: str) -> Paths:
 
         return jax.lax.map(of_member, members)
 
-    attributes, valid = all_paths(members, subject.starts[rows])
-    return Paths(ts, attributes, valid, names)
+    attributes, valid = all_paths(members, about.starts[rows])
+    return Paths(ts, attributes, valid, known.factor_names)

@@ -125,6 +125,10 @@ def _no_encoder(found: Evaluated) -> str | None:
     return None if found.encode else "the generator has no encoder, so data have no codes"
 
 
+def _no_likelihood(found: Evaluated) -> str | None:
+    return None if found.log_likelihood else "the generator says nothing of the noise of its data"
+
+
 def _no_factors(found: Evaluated) -> str | None:
     if found.held_out is None or found.held_out.factors is not None:
         return None
@@ -164,6 +168,7 @@ def _no_realism(found: Evaluated) -> str | None:
 
 LACKS: dict[str, Callable[[Evaluated], str | None]] = {
     "encoder": _no_encoder,
+    "likelihood": _no_likelihood,
     "factors": _no_factors,
     "flows": _no_flows,
     "comparison": _no_comparison,
@@ -305,8 +310,8 @@ _CODES = ("encoder", "factors")
 _OWN = ("flows", "comparison")
 
 SCORES: dict[str, Score] = {
-    "elbo": Score("evidence lower bound, nats an image", ("encoder",), _elbo),
-    "iwae": Score("importance-weighted bound, nats an image", ("encoder",), _iwae),
+    "elbo": Score("evidence lower bound, nats an image", ("encoder", "likelihood"), _elbo),
+    "iwae": Score("importance-weighted bound, nats an image", ("encoder", "likelihood"), _iwae),
     "mig": Score("mutual information gap", _CODES, _mig),
     "dci": Score("disentanglement, completeness, informativeness", _CODES, _dci),
     "sap": Score("separated attribute predictability", _CODES, _sap),

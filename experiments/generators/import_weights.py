@@ -1,7 +1,8 @@
 """Import published weights of a generator: a PyTorch state dict into a run folder.
 
-The file is read without running code that a pickle may hold. The run folder holds the weights as a
-checkpoint, config.json, metrics.json (what of the file was used) and a picture of samples.
+The file is read without running code that a pickle may hold. The run folder holds the generator
+(generator.safetensors), config.json, metrics.json (what of the file was used) and a picture of
+samples.
 """
 
 import sys
@@ -11,33 +12,26 @@ from functools import partial
 from typing import Annotated, Any, get_type_hints
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from docstring_parser import parse_from_object
-from flax import linen as nn
 
 from experiments.generators import limits
 from experiments.runtime import tables
 from experiments.runtime.cli import UsageError
 from experiments.runtime.progress import progress
-from experiments.runtime.run_dir import (
-    Folder,
-    open_folder,
-)
+from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Params
 from latent_flows import plots
 from latent_flows._validation import at_least, choose
-from latent_flows.generators import biggan, proggan, sngan, stylegan2
+from latent_flows.generators import stylegan2
 from latent_flows.generators.load import GENERATOR, check_changes
+from latent_flows.generators.pretrained import PRESETS as NETS
+from latent_flows.generators.pretrained import architecture
 from latent_flows.generators.stored import StoredGenerator, to_bytes
 from latent_flows.generators.weights import Target, from_state_dict, read_state_dict
 
 PHASE = "import"
-ARCHITECTURES = (sngan, biggan, proggan, stylegan2)
-NETS: dict[str, Any] = {
-    name: net for module in ARCHITECTURES for name, net in module.PRESETS.items()
-}
 
 
 @dataclass(frozen=True)
@@ -113,20 +107,7 @@ def network(config: Config) -> Any:
     return type(choose("architecture", config.architecture, NETS))(**settings)
 
 
-def key_names(net: nn.Module) -> dict[str, Target]:
-    """Where each key of a published state dict of this module belongs."""
-    module = next(m for m in ARCHITECTURES if m.__name__ == type(net).__module__)
-    return module.key_names(net)
-
-
-def example_inputs(net: Any) -> tuple[jax.Array, ...]:
-    """Inputs of the right shapes, for `init`."""
-    if hasattr(net, "example_inputs"):
-        return net.example_inputs()
-    return (jnp.zeros(net.latent_dim),)
-
-
-def used(net: nn.Module, table: Mapping[str, Target], state: Mapping[str, Any]) -> list[dict]:
+def used(table: Mapping[str, Target], state: Mapping[str, Any]) -> list[dict]:
     """What of the file each part of the network got, as rows of a table."""
     rows: dict[str, dict[str, Any]] = {}
     for key, target in table.items():
@@ -207,7 +188,7 @@ def run(config: Config) -> int | None:
     net = network(config)
     shape = (net.resolution, net.resolution, getattr(net, "image_channels", 3))
     limits.check_images(config.samples, shape, "the picture", "lower --samples")
-    table = key_names(net)
+    table = architecture(net).key_names(net)
     with progress(PHASE, 0, 3 + config.samples) as show:
         done = 0
 
@@ -240,7 +221,7 @@ def run(config: Config) -> int | None:
     caption = f"Samples of {config.architecture} with the imported weights."
     grid = partial(plots.samples_grid, images, caption=caption)
     failed = tables.save_figures(folder, {"samples": grid})
-    rows = used(net, table, state)
+    rows = used(table, state)
     folder.write_json("metrics.json", {"parts": rows})
     tables.show(f"{_describe(net)}: every key has its place", rows)
     return tables.where(folder, failed)

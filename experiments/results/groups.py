@@ -82,7 +82,7 @@ FACTORS = {
 
 SCORES = "--scores.pairs 256 --scores.vp-steps 60 --scores.seeds 2 --scores.starts 64"
 ON_SPRITES = f"demo --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"
-PLAIN = "--weights.sparsity 0 --weights.overlap 0 --weights.inconsistency 0"
+PLAIN = "--weights.sparsity 0 --weights.overlap 0 --weights.consistency 0"
 """What leaves the alignment with axes out of the loss."""
 
 LEARNT = (
@@ -135,11 +135,11 @@ OF_FACTORS = (
 )
 TERMS = (
     "All that is learnt minimises the same terms (naming the traversal, the equation where there "
-    "is one, a wanted pace, staying where codes are); *aligned* adds sparsity, little overlap and "
+    "is one, a wanted speed, staying where codes are); *aligned* adds sparsity, little overlap and "
     "consistency in the generator's metric. "
 )
 
-ABLATED = ["classification", "residual", "pace", "outside", "sparsity", "overlap", "inconsistency"]
+ABLATED = ["classification", "residual", "speed", "outside", "sparsity", "overlap", "consistency"]
 
 
 LIGHTLY = "--objective.prior standard --objective.transport 0.1 --objective.mismatch 0.001"
@@ -272,13 +272,13 @@ GROUPS: Mapping[str, Group] = {
             Row("row sums for the Laplacian", "--flows.laplacian row-sum", POTENTIALS),
             Row(
                 "published terms",
-                f"{PLAIN} --weights.pace 0 --weights.outside 0 --weights.stillness 1 "
+                f"{PLAIN} --weights.speed 0 --weights.outside 0 --weights.variation 1 "
                 "--weights.residual 1 --flows.initial free",
                 POTENTIALS,
             ),
             Row(
                 "published terms, row sums",
-                f"{PLAIN} --weights.pace 0 --weights.outside 0 --weights.stillness 1 "
+                f"{PLAIN} --weights.speed 0 --weights.outside 0 --weights.variation 1 "
                 "--weights.residual 1 --flows.initial free --flows.laplacian row-sum",
                 POTENTIALS,
             ),

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from latent_flows.generators.layers import Conv, Conv1, Images, SelfAttention, UpConv, upsample
 from latent_flows.generators.weights import Target
 
-__all__ = ["PRESETS", "SEED", "WIDTHS", "BigGAN", "key_names"]
+__all__ = ["PRESETS", "SEED", "WIDTHS", "BigGAN", "first_weights", "key_names"]
 
 SEED = 4  # pixels along each side of what the first layer makes
 
@@ -226,6 +226,21 @@ def key_names(net: BigGAN) -> dict[str, Target]:
     names["output_layer.0.gain"] = Target(("params", "norm", "scale"), "same")
     names["output_layer.0.bias"] = Target(("params", "norm", "bias"), "same")
     return names | _spectral("output_layer.2", ("conv",), "conv", bias=True)
+
+
+def first_weights(net: BigGAN, variables: PyTree) -> Float[Array, "m d"]:
+    """The weights of the layer that takes the latent, for SeFa.
+
+    Args:
+        net: the network.
+        variables: its variables.
+
+    Returns:
+        One row a unit, one column a latent dimension; zeros for the parts of a split latent that
+        the first layer does not see.
+    """
+    seen = variables["params"]["dense"]["kernel"].T
+    return jnp.pad(seen, ((0, 0), (0, net.latent_dim - seen.shape[1])))
 
 
 def _spectral(key: str, path: tuple[str, ...], layout: str, *, bias: bool) -> dict[str, Target]:

@@ -22,6 +22,7 @@ Encoder = Callable[[Array], tuple[Latent, Latent]]
 
 
 _STATIC = {"static": True}  # no leaf of the pytree
+_IMPL = "threefry2x32"
 
 
 @jax.tree_util.register_dataclass
@@ -183,10 +184,13 @@ def draw_latents(prior: Prior, key: PRNGKeyArray, count: int) -> Float[Array, "n
 
 
 def _converted_prior(prior: Prior) -> Prior:
-    return Partial(_draw, closure_convert_at(prior, jax.random.key(0)))
+    return Partial(_draw, closure_convert_at(prior, jax.random.key(0, impl=_IMPL)))
 
 
 def _draw(prior: Prior, key: PRNGKeyArray) -> Latent:
+    """A draw by a key of any kind, where a converted prior takes one kind alone."""
     if not jax.dtypes.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)  # one of `jax.random.PRNGKey`
+    if key.dtype != jax.random.key(0, impl=_IMPL).dtype:
+        key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl=_IMPL)
     return prior(key)

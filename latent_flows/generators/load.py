@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from latent_flows.generators.spec import GeneratorSpec
 from latent_flows.generators.user_function import user_function, what
 from latent_flows.typing import Generator
 
-__all__ = ["GENERATOR", "REFERENCE", "check_changes", "load_generator", "reference"]
+__all__ = ["GENERATOR", "REFERENCE", "check_changes", "is_function", "load_generator", "reference"]
 
 GENERATOR = "generator.safetensors"
 """The file of a run folder that holds a generator."""
@@ -71,11 +72,24 @@ def load_generator(spec: str | Path | GeneratorSpec, *, seed: int = 0) -> Frozen
 def is_function(path: str) -> bool:
     """Whether a specification names a function, and no place on the disk.
 
+    Args:
+        path: of a `GeneratorSpec`.
+
+    Returns:
+        Whether it is written like one, and no such file or folder exists.
+
     >>> is_function("model.py:decode"), is_function("runs/vae"), is_function("C:/runs/vae")
     (True, False, False)
     """
     where, colon, name = path.rpartition(":")
-    return bool(colon and where) and name.isidentifier() and not Path(path).expanduser().exists()
+    return bool(colon and where) and name.isidentifier() and not _exists(path)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except OSError:
+        return False  # such as a name that is too long
 
 
 def reference(spec: GeneratorSpec, seed: int, home: Path) -> dict[str, Any]:
@@ -90,16 +104,31 @@ def reference(spec: GeneratorSpec, seed: int, home: Path) -> dict[str, Any]:
         The resolved specification, which `load_generator` follows.
     """
     spec, seed = _followed(spec, seed)
-    near = None
+    places = _places(spec)
+    return {
+        "spec": dataclasses.asdict(dataclasses.replace(spec, **_moved(places, Path.absolute))),
+        "seed": seed,
+        "near": _moved(places, lambda place: os.path.relpath(place.absolute(), home)),
+    }
+
+
+def _places(spec: GeneratorSpec) -> dict[str, tuple[Path, str]]:
+    """The files and folders that a specification names, each with what follows its name."""
+    found = {}
     if not is_function(spec.path):
-        place = Path(spec.path).expanduser().absolute()
-        near = os.path.relpath(place, home)
-        spec = dataclasses.replace(spec, path=str(place))
+        found["path"] = (Path(spec.path).expanduser(), "")
     elif ".py:" in spec.path:
         where, _, name = spec.path.rpartition(":")
-        near = f"{os.path.relpath(Path(where).expanduser().absolute(), home)}:{name}"
-        spec = dataclasses.replace(spec, path=f"{Path(where).expanduser().absolute()}:{name}")
-    return {"spec": dataclasses.asdict(spec), "seed": seed, "near": near}
+        found["path"] = (Path(where).expanduser(), f":{name}")
+    if spec.checkpoint:
+        found["checkpoint"] = (Path(spec.checkpoint).expanduser(), "")
+    return found
+
+
+def _moved(
+    places: Mapping[str, tuple[Path, str]], move: Callable[[Path], Path | str]
+) -> dict[str, Any]:
+    return {setting: f"{move(place)}{rest}" for setting, (place, rest) in places.items()}
 
 
 def check_changes(name: str, samples: Float[np.ndarray, "n *event"]) -> None:
@@ -124,7 +153,7 @@ def check_changes(name: str, samples: Float[np.ndarray, "n *event"]) -> None:
 def _followed(spec: GeneratorSpec, seed: int) -> tuple[GeneratorSpec, int]:
     """The specification of the generator itself, where a run is named that was about it."""
     place = Path(spec.path).expanduser()
-    if is_function(spec.path) or not place.is_dir() or (place / GENERATOR).is_file():
+    if not _exists(spec.path) or not place.is_dir() or (place / GENERATOR).is_file():
         return spec, seed
     file = place / REFERENCE
     if not file.is_file():
@@ -136,19 +165,22 @@ def _followed(spec: GeneratorSpec, seed: int) -> tuple[GeneratorSpec, int]:
         )
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        settings = dict(found["spec"])
+        settings, seed = dict(found["spec"]), int(found["seed"])
         settings["range"] = tuple(settings["range"])
-        kept, seed, near = GeneratorSpec(**settings), int(found["seed"]), found["near"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        kept = GeneratorSpec(**settings)
+        near = _places(dataclasses.replace(kept, **found["near"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{file} does not say which generator the run was about ({what(error)})"
         ) from None
-    if near is not None:
-        where, colon, name = near.rpartition(":") if ".py:" in near else (near, "", "")
-        close = (place.absolute() / where).resolve()
-        if close.exists():
-            kept = dataclasses.replace(kept, path=f"{close}{colon}{name}")
-    return _followed(kept, seed)
+    # What was moved together with the run is where it was, as seen from there.
+    beside = {k: ((place.absolute() / where).resolve(), rest) for k, (where, rest) in near.items()}
+    there = {k: found for k, found in beside.items() if found[0].exists()}
+    kept = dataclasses.replace(kept, **_moved(there, Path.absolute))
+    home = Path(kept.path)
+    if home.is_dir() and not (home / GENERATOR).is_file():
+        raise ValueError(f"the generator of {place} is gone: {_nothing_in(home)}")
+    return kept, seed
 
 
 def _nothing_in(place: Path) -> str:
@@ -165,11 +197,13 @@ def _nothing_in(place: Path) -> str:
 
 def _check_plain(spec: GeneratorSpec) -> None:
     place = Path(spec.path).expanduser()
-    if not place.exists():
+    if not _exists(spec.path):
         raise ValueError(
             f"generator {spec.path} does not exist: name a run folder, package.module:function or "
             "file.py:function"
         )
+    if place.suffix == ".py":
+        raise ValueError(f"generator {spec.path} names no function: write {spec.path}:FUNCTION")
     for name in ("checkpoint", "latent_dim", "range"):
         if getattr(spec, name) != getattr(GeneratorSpec(), name):
             raise ValueError(
@@ -199,7 +233,7 @@ def _checked(found: FrozenGenerator, spec: GeneratorSpec) -> FrozenGenerator:
         seen = [low + (high - low) * float(v) for v in (samples.min(), samples.max())]
         raise ValueError(
             f"{found.name} makes pixels from {seen[0]:.3g} to {seen[1]:.3g}, far beyond "
-            f"generator.range {low:g} {high:g}; give their black and white"
+            f"generator.range {low:g} {high:g}; give their black and white, or scale them"
         )
     check_changes(found.name, samples)
     if own:

@@ -1,24 +1,48 @@
-"""The architectures of this library as generators of images in [0, 1]."""
+"""The architectures of this library, and each as a generator of images in [0, 1]."""
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from latent_flows.generators import stylegan2
+from latent_flows.generators import biggan, proggan, sngan, stylegan2
 from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat, remat_layers
-from latent_flows.generators.proggan import ProgGAN
-from latent_flows.generators.sngan import SNGAN
 from latent_flows.generators.spec import GeneratorSpec, prior
 from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.typing import Latent
 
-__all__ = ["first_weights", "published"]
+__all__ = ["ARCHITECTURES", "PRESETS", "architecture", "published"]
+
+ARCHITECTURES = (sngan, biggan, proggan, stylegan2)
+"""A module each. It has the network, a flax module `z -> image` in [-1, 1] with `latent_dim`,
+`resolution` and, unless they are 3, `image_channels`; `PRESETS`, published configurations of it by
+their names; `key_names(net)`, where each key of a published state dict belongs; and
+`first_weights(net, variables)`, for SeFa, or None where no linear layer takes the latent."""
+PRESETS: dict[str, Any] = {
+    name: net for module in ARCHITECTURES for name, net in module.PRESETS.items()
+}
+"""Every published configuration by its name."""
+
+
+def architecture(net: Any) -> ModuleType:
+    """The module of a network's architecture.
+
+    Args:
+        net: a network of one of `ARCHITECTURES`.
+
+    Returns:
+        The module, with what `ARCHITECTURES` says.
+
+    >>> architecture(PRESETS["sngan-mnist"]).__name__
+    'latent_flows.generators.sngan'
+    """
+    return next(module for module in ARCHITECTURES if module.__name__ == type(net).__module__)
 
 
 def published(
@@ -31,7 +55,23 @@ def published(
     dataset: str | None = None,
     labels: tuple[int, ...] = (),
 ) -> FrozenGenerator:
-    """One of the architectures of this library, whose images lie in [-1, 1]."""
+    """One of the architectures of this library as a generator of images in [0, 1].
+
+    Args:
+        name: what it is, for captions.
+        net: a network of one of `ARCHITECTURES`.
+        variables: its variables.
+        spec: how latents are drawn and images computed.
+        seed: of the class, if BigGAN's is left open.
+        dataset: name of the data that it was trained on.
+        labels: of these data.
+
+    Returns:
+        The generator.
+
+    Raises:
+        ValueError: a setting that this architecture does not have.
+    """
     if spec.space != "z" and not isinstance(net, StyleGAN2):
         raise ValueError(f"generator.space {spec.space} is StyleGAN2's; {name} has z alone")
     if spec.label is not None and not isinstance(net, BigGAN):
@@ -60,7 +100,7 @@ def published(
         net.latent_dim * (net.style_count if spec.space == "w+" else 1),
         name=name,
         prior=draw,
-        first_layer=first_weights(net, variables, spec.space),
+        first_layer=_first_layer(net, variables, spec.space),
         dataset=dataset,
         labels=labels,
     )
@@ -79,26 +119,8 @@ def _style_prior(
     return lambda key: jnp.tile(to_w(key), net.style_count)
 
 
-def first_weights(net: Any, variables: PyTree, space: str = "z") -> Float[Array, "m d"] | None:
-    """The weights of the layers that take the latent, for SeFa; None where none is linear.
-
-    Of a split latent the first layer sees the first part alone; in W every layer's modulation sees
-    all of it.
-    """
-    params = variables["params"]
-    if isinstance(net, SNGAN):
-        return params["dense"]["kernel"].T
-    if isinstance(net, BigGAN):
-        seen = params["dense"]["kernel"].T
-        return jnp.pad(seen, ((0, 0), (0, net.latent_dim - seen.shape[1])))
-    if isinstance(net, ProgGAN):
-        kernel = params["conv_0"]["kernel"]
-        return jnp.moveaxis(kernel, 2, -1).reshape(-1, net.latent_dim)
-    if isinstance(net, StyleGAN2) and space == "w":
-        layers = [
-            layer["conv"]["modulation"]
-            for name, layer in params.items()
-            if name.startswith(("up_", "conv_", "to_rgb_"))
-        ]
-        return jnp.concatenate([layer["kernel"].T for layer in layers])
-    return None
+def _first_layer(net: Any, variables: PyTree, space: str) -> Array | None:
+    """In Z a mapping network comes before StyleGAN2's layers, in W+ each has a part of its own."""
+    if isinstance(net, StyleGAN2) and space != "w":
+        return None
+    return architecture(net).first_weights(net, variables)

@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from latent_flows._validation import at_least
 from latent_flows.generators.pixel_norm import pixel_norm
 from latent_flows.generators.weights import Target
 from latent_flows.typing import Latent
 
-__all__ = ["CHANNELS", "PRESETS", "Image", "ProgGAN", "ScaledConv", "key_names"]
+__all__ = ["CHANNELS", "PRESETS", "Image", "ProgGAN", "ScaledConv", "first_weights", "key_names"]
 
 Image = Float[Array, "height width channels"]
 
@@ -135,6 +135,20 @@ def key_names(net: ProgGAN) -> dict[str, Target]:
             f"{prefix}.wscale.b": Target(("params", name, "bias")),
         }.items()
     }
+
+
+def first_weights(net: ProgGAN, variables: PyTree) -> Float[Array, "m d"]:
+    """The weights of the layer that takes the latent, for SeFa.
+
+    Args:
+        net: the network.
+        variables: its variables.
+
+    Returns:
+        One row a unit and pixel, one column a latent dimension.
+    """
+    kernel = variables["params"]["conv_0"]["kernel"]
+    return jnp.moveaxis(kernel, 2, -1).reshape(-1, net.latent_dim)
 
 
 PRESETS = {

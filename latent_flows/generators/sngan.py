@@ -7,12 +7,12 @@ are in circulation (latent directions and potential flows on MNIST and AnimeFace
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from latent_flows.generators.layers import Conv, Conv1, DownConv, Images, UpConv, pool, upsample
 from latent_flows.generators.weights import Target
 
-__all__ = ["PRESETS", "SEED", "SNGAN", "Discriminator", "key_names"]
+__all__ = ["PRESETS", "SEED", "SNGAN", "Discriminator", "first_weights", "key_names"]
 
 SEED = 4  # pixels along each side of what the first layer makes
 
@@ -129,6 +129,19 @@ def key_names(net: SNGAN) -> dict[str, Target]:
     last = 1 + len(net.channels)
     names |= _batch_norm(f"model.{last}", ("norm",))
     return names | _layer(f"model.{last + 2}", ("conv",), "conv")
+
+
+def first_weights(net: SNGAN, variables: PyTree) -> Float[Array, "m d"]:
+    """The weights of the layer that takes the latent, for SeFa.
+
+    Args:
+        net: the network.
+        variables: its variables.
+
+    Returns:
+        One row a unit, one column a latent dimension.
+    """
+    return variables["params"]["dense"]["kernel"].T
 
 
 def _layer(key: str, path: tuple[str, ...], layout: str) -> dict[str, Target]:

@@ -22,7 +22,7 @@ class GeneratorSpec:
     path: str = ""
     """Run folder that holds a generator, or was about one; or a function of your own as
     package.module:function or file.py:function, from a latent to a sample; with a checkpoint from
-    (params, latent)."""
+    (params, latent). Or a FrozenGenerator, named in the same way."""
     checkpoint: str = ""
     """Parameters of a function of your own: an orbax folder, .npz or .safetensors; names with / are
     nested dictionaries."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -14,26 +15,32 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
+from latent_flows import _safetensors
 from latent_flows._validation import choose
 from latent_flows.generators import rbf
 from latent_flows.generators import vae as vaes
-from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.frozen import FrozenGenerator, freeze
-from latent_flows.generators.pretrained import published
-from latent_flows.generators.proggan import ProgGAN
+from latent_flows.generators.pretrained import PRESETS, published
 from latent_flows.generators.rbf import RBF, StdNetwork
-from latent_flows.generators.sngan import SNGAN
 from latent_flows.generators.spec import GeneratorSpec
-from latent_flows.generators.stylegan2 import StyleGAN2
+from latent_flows.generators.user_function import what
 from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.generators.weights import variable_shapes
 
-__all__ = ["StoredGenerator", "StoredStd", "load_bytes", "restore_generator", "to_bytes"]
+__all__ = [
+    "StoredGenerator",
+    "StoredStd",
+    "load_bytes",
+    "read",
+    "restore_generator",
+    "to_bytes",
+]
 
 FORMAT = "latent_flows generator"
 """What the header's `format` says."""
 VERSION = 1
 """Of the layout; a file with a greater one is refused."""
-_NETS: dict[str, Any] = {net.__name__: net for net in (SNGAN, BigGAN, ProgGAN, StyleGAN2)}
+_NETS: dict[str, Any] = {type(net).__name__: type(net) for net in PRESETS.values()}
 _FLAX = ("parent", "name")
 
 
@@ -104,7 +111,7 @@ def to_bytes(stored: StoredGenerator) -> bytes:
         "noise_std": {k: {"width": s.width, "depth": s.depth} for k, s in stored.noise_std.items()},
     }
     header = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model)}
-    return safetensors.save({k: np.asarray(v) for k, v in sorted(arrays.items())}, header)
+    return _safetensors.save({k: np.asarray(v) for k, v in arrays.items()}, header)
 
 
 def load_bytes(content: bytes) -> StoredGenerator:
@@ -117,7 +124,8 @@ def load_bytes(content: bytes) -> StoredGenerator:
         What it holds.
 
     Raises:
-        ValueError: truncated, corrupt, of another kind, or written by a newer version.
+        ValueError: truncated, corrupt, of another kind, written by a newer version, or with arrays
+            that are not those of its architecture.
     """
     try:
         arrays = safetensors.load(content)
@@ -201,37 +209,85 @@ def restore_generator(
 def _std(stored: StoredStd, vae: VAE) -> Any:
     if isinstance(stored.params, RBF):
         return partial(rbf.std, stored.params)
-    network: Any = StdNetwork(vae.image_shape, width=stored.width, depth=stored.depth)
+    network: Any = _network(stored, vae)
     return partial(network.apply, stored.params)
+
+
+def _network(stored: StoredStd, vae: VAE) -> StdNetwork:
+    return StdNetwork(vae.image_shape, width=stored.width, depth=stored.depth)
 
 
 def _understood(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> StoredGenerator:
     if header.get("format") != FORMAT:
         raise ValueError(f"a safetensors file, but none of a {FORMAT}")
     version = header.get("version", "")
-    if not version.isdigit() or not 1 <= int(version) <= VERSION:
+    if version not in map(str, range(1, VERSION + 1)):
         raise ValueError(
             f"version {version or 'nothing'} of the layout, and this latent_flows reads versions "
             f"up to {VERSION}; a newer one is needed"
         )
+    # A damaged header can fail in any way at all, and it means one thing here.
     try:
         model = json.loads(header["model"])
-        net = _net(model)
         stds = {
             kind: StoredStd(_std_params(kind, arrays), **sizes)
             for kind, sizes in model["noise_std"].items()
         }
-        return StoredGenerator(
-            net,
+        found = StoredGenerator(
+            _net(model),
             _nested("variables", arrays),
-            model["name"],
-            model["dataset"],
-            tuple(model["labels"]),
-            tuple((name, most) for name, most in model["augment"]),
+            str(model["name"]),
+            None if model["dataset"] is None else str(model["dataset"]),
+            tuple(int(label) for label in model["labels"]),
+            tuple((str(name), float(most)) for name, most in model["augment"]),
             stds,
         )
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"its header makes no sense ({type(error).__name__}: {error})") from None
+        wanted = _shapes(found)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"its header makes no sense ({what(error)})") from None
+    _check_shapes(type(found.net).__name__, arrays, wanted)
+    return found
+
+
+def _shapes(found: StoredGenerator) -> dict[str, Any]:
+    """The arrays that a generator has, by name."""
+    wanted = _flat("variables", variable_shapes(found.net))
+    for kind, std in found.noise_std.items():
+        z = jnp.zeros(found.net.config.latent_dim)
+        if isinstance(std.params, RBF):
+            count = len(std.params.centres)
+            shapes = {
+                "centres": (count, z.size),
+                "bandwidths": (count,),
+                "log_weights": (count, *found.net.image_shape),
+                "zeta": (),
+            }
+            like: Any = {k: jax.ShapeDtypeStruct(v, z.dtype) for k, v in shapes.items()}
+        else:
+            like = jax.eval_shape(_network(std, found.net).init, jax.random.key(0), z)
+        wanted |= _flat(f"noise_std/{kind}", like)
+    return wanted
+
+
+def _check_shapes(
+    name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> None:
+    """Whether arrays are those of an architecture.
+
+    Raises:
+        ValueError: the first that is not.
+    """
+    for key, like in wanted.items():
+        if key not in arrays:
+            raise ValueError(f"its arrays are not those of {name}: {key} is missing")
+        found = arrays[key]
+        if found.shape != like.shape or not jnp.issubdtype(found.dtype, jnp.floating):
+            raise ValueError(
+                f"its arrays are not those of {name}: {key} is {found.dtype} {found.shape}, "
+                f"expected {like.dtype} {like.shape}"
+            )
 
 
 def _net(model: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from latent_flows._validation import at_least, choose
 from latent_flows.generators.pixel_norm import pixel_norm
@@ -36,6 +36,7 @@ __all__ = [
     "StyledConv",
     "Styles",
     "ToRGB",
+    "first_weights",
     "generator",
     "key_names",
     "mean_w",
@@ -421,6 +422,24 @@ def key_names(net: StyleGAN2) -> dict[str, Target]:
         names[f"noises.noise_{i}"] = Target(("noise", f"noise_{i}"), "plane", optional=True)
     names["latent_avg"] = Target(("statistics", "mean_w"), "flat", optional=True)
     return names
+
+
+def first_weights(net: StyleGAN2, variables: PyTree) -> Float[Array, "m d"]:
+    """The weights of every layer's modulation, each of which takes a latent of W, for SeFa.
+
+    Args:
+        net: the network.
+        variables: its variables.
+
+    Returns:
+        One row a feature, one column a dimension of W.
+    """
+    layers = [
+        layer["conv"]["modulation"]["kernel"].T
+        for name, layer in variables["params"].items()
+        if name.startswith(("up_", "conv_", "to_rgb_"))
+    ]
+    return jnp.concatenate(layers)
 
 
 def _dense(key: str, *path: str) -> dict[str, Target]:

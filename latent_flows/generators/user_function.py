@@ -1,5 +1,6 @@
 """A user's function and its parameters, found by the names on the command line."""
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -21,14 +22,15 @@ from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat
 from latent_flows.generators.spec import GeneratorSpec, prior
 
-__all__ = ["import_function", "read_checkpoint", "user_function"]
+__all__ = ["import_function", "read_checkpoint", "user_function", "what"]
 
 
 def user_function(spec: GeneratorSpec) -> FrozenGenerator:
     """The generator that a function of your own and its parameters make.
 
     Args:
-        spec: its `path` is package.module:function or file.py:function.
+        spec: its `path` is package.module:function or file.py:function. A `FrozenGenerator` of that
+            name is taken as it is, with its encoder if it has one.
 
     Returns:
         The generator, of samples of any shape; images are scaled from `spec.range` to [0, 1].
@@ -38,6 +40,13 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
             no array of floats.
     """
     function = import_function(spec.path)
+    if isinstance(function, FrozenGenerator):
+        if dataclasses.replace(spec, path="") != GeneratorSpec():
+            raise ValueError(
+                f"{spec.path} is a FrozenGenerator, which says all of itself; leave out the other "
+                "settings of the generator"
+            )
+        return function
     params = read_checkpoint(spec.checkpoint) if spec.checkpoint else None
     told = {"generator.latent_dim": spec.latent_dim}
     told[spec.path] = getattr(function, "latent_dim", None)
@@ -155,6 +164,12 @@ def _check_dtype(spec: GeneratorSpec, function: Callable[[Array], Any], dim: int
 def import_function(path: str) -> Callable[..., Any]:
     """The function that `package.module:function` or `file.py:function` names.
 
+    Args:
+        path: written like that.
+
+    Returns:
+        The function, or whatever can be called.
+
     Raises:
         ValueError: it is not written like this, its module does not import, or has no such name.
     """
@@ -204,6 +219,12 @@ def _import_file(name: str) -> Any:
 
 def read_checkpoint(path: str) -> Any:
     """The parameters in an orbax folder, a .npz or a .safetensors file, as nested dictionaries.
+
+    Args:
+        path: of the folder or file.
+
+    Returns:
+        A pytree of arrays of numbers.
 
     Raises:
         ValueError: there is none, or it cannot be read.
@@ -273,6 +294,16 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def what(error: BaseException) -> str:
-    """An error's kind and first line."""
+    """An error's kind and first line, for a message.
+
+    Args:
+        error: any.
+
+    Returns:
+        One line.
+
+    >>> what(ValueError("a\\nb"))
+    'ValueError: a'
+    """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

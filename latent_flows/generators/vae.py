@@ -232,6 +232,10 @@ class VAE(nn.Module):
         elif self.config.likelihood == "discretised_logistic":
             self.log_scale = self.param("log_scale", nn.initializers.constant(-2.0), ())
 
+    def example_inputs(self) -> tuple[Image]:
+        """Inputs of the right shapes, for `init`."""
+        return (jnp.zeros(self.image_shape),)
+
     def encode(self, x: Image) -> tuple[Latent, Latent]:
         """Mean and standard deviation of the posterior `q(z | x)`, a diagonal Gaussian."""
         if x.shape != self.image_shape:

@@ -18,7 +18,16 @@ from safetensors import SafetensorError, safe_open
 from latent_flows._validation import choose
 from latent_flows.generators import pytorch_file
 
-__all__ = ["HARMLESS", "LINES", "Path_", "State", "Target", "from_state_dict", "read_state_dict"]
+__all__ = [
+    "HARMLESS",
+    "LINES",
+    "Path_",
+    "State",
+    "Target",
+    "from_state_dict",
+    "read_state_dict",
+    "variable_shapes",
+]
 
 Path_ = tuple[str, ...]
 State = Mapping[str, np.ndarray]
@@ -199,7 +208,7 @@ def from_state_dict(
       left over: linear.bias [5]
       another shape: linear.weight [5, 3], expected [2, 3]
     """
-    like = flatten_dict(_shapes(net))
+    like = flatten_dict(variable_shapes(net))
     if forgotten := set(like) - {target.path for target in key_names.values()}:
         raise ValueError(f"key_names leaves out {sorted(map('/'.join, forgotten))}")
     missing, odd = [], []
@@ -250,7 +259,16 @@ def _inputs(net: Any) -> tuple[Any, ...]:
     return (jnp.zeros(net.latent_dim),)
 
 
-def _shapes(net: nn.Module) -> Any:
+def variable_shapes(net: nn.Module) -> Any:
+    """The variables that `net.init` would make, as shapes and dtypes; nothing is computed.
+
+    Args:
+        net: the module. It is called with `net.example_inputs()` if it has this method, else with
+            one latent of `net.latent_dim` zeros.
+
+    Returns:
+        A pytree of `jax.ShapeDtypeStruct`.
+    """
     return jax.eval_shape(net.init, jax.random.key(0), *_inputs(net))
 
 

@@ -15,14 +15,18 @@ from experiments.evaluate import evaluate
 from experiments.evaluate.scores import SCORES
 from experiments.flow_vae import config as flow_vae_config
 from experiments.flow_vae import model as flow_vae_model
-from experiments.generators import train_gan, train_vae
-from experiments.potential_flows import config as flow_config
+from experiments.generators.spec import open_study
+from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows.config import Config as FlowConfig
 from experiments.potential_flows.flags import Flows
 from experiments.runtime import checkpoints
 from experiments.runtime.run_dir import open_folder
 from experiments.runtime.training import Training
 from latent_flows.data import sprites
+from latent_flows.generators import GeneratorSpec, freeze
+from latent_flows.generators.load import GENERATOR, REFERENCE, reference
 from latent_flows.generators.vae import VAEConfig
+from tests.experiments.small_generators import small_gan, small_vae
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -40,23 +44,14 @@ def save(path, phase, params, steps=1, total=1):
         manager.wait_until_finished()
 
 
-def vae_run(path, data, **settings):
-    """A finished run of train_vae, as far as the command reads it, with parameters of chance."""
-    config = train_vae.Config(run=str(path), data=data, vae=TINY, **settings)
-    path = open_folder(path, config).path
-    vae = train_vae.model(config, train_vae.load(config, "test"))
-    save(path, train_vae.PHASE, train_vae.initial(vae, jax.random.key(0)))
-    return path
-
-
 @pytest.fixture(scope="module")
 def sprites_run(tmp_path_factory):
-    return vae_run(tmp_path_factory.mktemp("sprites") / "run", "sprites", image_size=16)
+    return small_vae(tmp_path_factory.mktemp("sprites") / "run", "sprites", size=16)
 
 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):
-    return vae_run(tmp_path_factory.mktemp("digits") / "run", "digits")
+    return small_vae(tmp_path_factory.mktemp("digits") / "run", "digits")
 
 
 @pytest.fixture
@@ -180,44 +175,67 @@ def test_folders_that_cannot_be_evaluated_are_refused(sprites_run, call, tmp_pat
     refused(call(sprites_run, "--scores", "migg"), "unknown score 'migg' (did you mean 'mig'?)")
     refused(call(sprites_run, "--seed", -1), "seed must not be negative, got -1")
 
-    def spoilt(name, change):
-        run = shutil.copytree(sprites_run, tmp_path / name)
-        content = json.loads((run / "config.json").read_text())
-        change(content)
-        (run / "config.json").write_text(json.dumps(content))
-        return run
-
-    run = spoilt("newer", lambda c: c["config"].update(colour="red"))
-    refused(call(run), "newer was made by another version of experiments.train_vae", "colour")
-    run = spoilt("other", lambda c: c.update(experiment="experiments.land"))
-    refused(call(run), "a run of experiments.land", "nothing to evaluate", "experiments.train_vae")
-    run = spoilt("empty", lambda c: None)
-    shutil.rmtree(run / "checkpoints")
+    run = shutil.copytree(sprites_run, tmp_path / "other")
+    header = {"experiment": "experiments.summary", "config": {}}
+    (run / "config.json").write_text(json.dumps(header))
+    (run / GENERATOR).unlink()
+    refused(call(run), "other holds no generator and was about none")
+    (run / "checkpoints" / "vae").mkdir(parents=True)
+    refused(call(run), "its training was not finished", "or it was made by version 0.1.0")
+    run = shutil.copytree(sprites_run, tmp_path / "damaged")
+    (run / GENERATOR).write_bytes((run / GENERATOR).read_bytes()[:-5])
     before = contents(run)
-    refused(call(run), "holds no checkpoint of 'vae'")
+    refused(call(run), f"damaged/{GENERATOR} is truncated, corrupt or no safetensors file")
     assert contents(run) == before
-    run = spoilt("wider", lambda c: c["config"]["vae"].update(latent_dim=4))
-    refused(call(run), "holds another model")
 
 
-def test_a_run_that_was_not_finished_is_refused(sprites_run, call, tmp_path):
-    run = shutil.copytree(sprites_run, tmp_path / "run")
-    shutil.rmtree(run / "checkpoints")
-    config = train_vae.Config(run=str(run), data="sprites", image_size=16, vae=TINY)
-    vae = train_vae.model(config, train_vae.load(config, "test"))
-    save(run, "vae", train_vae.initial(vae, jax.random.key(0)), steps=3, total=7)
-    refused(call(run, "--scores", "mig"), "at step 3 of 7")
+def test_any_run_about_a_generator_is_evaluated_as_that_generator(sprites_run, call, tmp_path):
+    run = tmp_path / "geodesics"
+    run.mkdir()
+    header = {"experiment": "experiments.geodesics", "config": {}}
+    (run / "config.json").write_text(json.dumps(header))
+    (run / REFERENCE).write_text(json.dumps(reference(GeneratorSpec(str(sprites_run)), 0, run)))
+    assert call(run, *SMALL, "--scores", "mig")[0] == 0
+    assert call(sprites_run, *SMALL, "--scores", "mig")[0] == 0
+    assert stored(run)["scores"]["mig"] == stored(sprites_run)["scores"]["mig"]
+    assert stored(run)["experiment"] == "experiments.geodesics"
+    refused(call(run, "--scores", "vp"), "a run of experiments.geodesics has no traversals")
+
+
+def test_a_generator_that_says_nothing_of_its_noise_has_no_bounds(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "run").mkdir()
+    header = {"experiment": "experiments.directions", "config": {}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(header))
+    kept = reference(GeneratorSpec("own.py:linear"), 0, tmp_path / "run")
+    (tmp_path / "run" / REFERENCE).write_text(json.dumps(kept))
+    refused(call("run", "--scores", "elbo"), "the generator says nothing of the noise")
+    refused(call("run", "--scores", "mig"), "digits has no ground-truth factors")
+
+
+OWN = """
+import jax.numpy as jnp
+from latent_flows.generators import freeze
+
+linear = freeze(
+    lambda z: 0.5 + jnp.broadcast_to(z[:, None, None], (8, 8, 1)) / 9,
+    8,
+    encode=lambda x: (x.mean((1, 2)), jnp.ones(8)),
+    dataset="digits",
+)
+"""
 
 
 @pytest.fixture
 def flows_run(sprites_run, tmp_path, monkeypatch):
     """A finished run of potential_flows, whose flows move sprites along x, and up in the image."""
-    config = flow_config.Config(
+    config = FlowConfig(
         run=str(tmp_path / "flows"),
         generator=str(sprites_run),
         flows=Flows(count=2, horizon=2, family="linear"),
     )
-    path = open_folder(config.run, config).path
+    path = open_study(config).path
     own = {"method": "learnt lines", "length": 3.0, "vp@10%": 0.75, "share": 0.9, "sign": 1.0}
     metrics = {
         "potentials": {"length": [2.0, 4.0]},
@@ -232,20 +250,16 @@ def flows_run(sprites_run, tmp_path, monkeypatch):
     def generator(z):
         return sprites.render(sprites.Factors(1.0, 1.0, 0.0, *z), size=16)
 
-    subject = SimpleNamespace(
-        generator=generator, starts=0.3 + 0.2 * jnp.eye(2)[jnp.arange(5) % 2], metric=None
-    )
-    one = flow_config.initial(config, subject_like(subject), jax.random.key(0))["potentials"]
+    frozen = freeze(generator, 2, dataset="sprites")
+    starts = 0.3 + 0.2 * jnp.eye(2)[jnp.arange(5) % 2]
+    subject = SimpleNamespace(frozen=frozen, generator=generator, starts=starts, metric=None)
+    one = flow_subject.initial(config, subject, jax.random.key(0))["potentials"]
     # All that matters is which way they point, not how fast.
     one["params"]["direction"] = jnp.array([[1.0, 0.0], [0.0, -1.0]])
     params = {"potentials": one}
-    loaded = (config, train_vae.load(train_vae.Config(data="sprites"), "train"), subject, params)
-    monkeypatch.setattr(flow_config, "load_run", lambda run: loaded)
+    loaded = (config, None, subject, params)
+    monkeypatch.setattr(flow_subject, "load_run", lambda run: loaded)
     return path
-
-
-def subject_like(subject):
-    return SimpleNamespace(starts=subject.starts, image_shape=(16, 16, 1))
 
 
 @pytest.mark.slow
@@ -280,7 +294,7 @@ def test_flows_that_were_not_measured_lack_only_what_needs_it(flows_run, call):
 
 @pytest.mark.slow
 def test_a_gan_has_what_it_measured_and_no_codes(call, tmp_path):
-    path = open_folder(tmp_path / "gan", train_gan.Config(run=str(tmp_path / "gan"))).path
+    path = small_gan(tmp_path / "gan", "sprites")
     (path / "metrics.json").write_text(
         json.dumps({"samples": 9, "frechet": 0.5, "frechet_of_training_images": 0.1})
     )

@@ -13,6 +13,8 @@ import safetensors.numpy
 
 from experiments.generators import import_weights
 from experiments.runtime import cli
+from latent_flows.generators import load_generator, stored
+from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.stylegan2 import generator, key_names, mean_w
 from latent_flows.generators.weights import from_state_dict
 from tests.generators.recorded_arrays import PROGGAN, STYLEGAN2, Recorded
@@ -41,21 +43,30 @@ def importing(call, flags, weights, run, *more):
     return call(import_weights, *flags, "--weights", weights, "--run", run, "--samples", 2, *more)
 
 
+def imported(run):
+    """The network in a run folder, and its variables."""
+    found = stored.read(run / GENERATOR)
+    return found.net, found.variables
+
+
 def test_what_was_imported_makes_the_published_images(call, weights, tmp_path):
     run = tmp_path / "run"
     code, out, err = importing(call, PROGGAN_FLAGS, weights, run)
     assert (code, err) == (0, "")
     assert "every key has its place" in out
-    assert {"config.json", "metrics.json", "samples.png", "checkpoints"} <= set(os.listdir(run))
+    files = {"config.json", "metrics.json", "samples.png", GENERATOR}
+    assert files <= set(os.listdir(run))
     recorded = Recorded("proggan_16")
     parts = json.loads((run / "metrics.json").read_text())["parts"]
     assert sum(part["keys"] for part in parts) == len(recorded.state)
     assert sum(part["numbers"] for part in parts) == sum(v.size for v in recorded.state.values())
 
-    net, variables = import_weights.load(run)
+    net, variables = imported(run)
     assert net == PROGGAN
     image = jax.jit(net.apply)(variables, recorded["z"][0])
     np.testing.assert_allclose(image, recorded["image"][0], rtol=0, atol=1e-4)
+    shown = jax.jit(load_generator(run).decode)(recorded["z"][0])
+    np.testing.assert_allclose(shown, (recorded["image"][0] + 1) / 2, rtol=0, atol=1e-4)
 
     # The same command again changes nothing, other weights are refused.
     assert importing(call, PROGGAN_FLAGS, weights, run)[0] == 0
@@ -70,7 +81,7 @@ def test_a_stylegan2_without_its_mean_gets_an_estimate(call, tmp_path):
     state = Recorded("stylegan2_16").state
     path = save(tmp_path / "weights.safetensors", state, prefix="g_ema.")
     assert importing(call, STYLEGAN2_FLAGS, path, tmp_path / "run")[0] == 0
-    net, variables = import_weights.load(tmp_path / "run")
+    net, variables = imported(tmp_path / "run")
     expected = from_state_dict(STYLEGAN2, key_names(STYLEGAN2), state)
     mean = mean_w(STYLEGAN2, expected, jax.random.key(0), samples=64)
     np.testing.assert_allclose(variables["statistics"]["mean_w"], mean, atol=1e-5)
@@ -82,7 +93,7 @@ def test_the_mean_in_the_file_is_kept(call, tmp_path):
     state = {f"g_ema.{k}": v for k, v in recorded.state.items()} | {"latent_avg": recorded["mean"]}
     path = save(tmp_path / "weights.safetensors", state)
     assert importing(call, STYLEGAN2_FLAGS, path, tmp_path / "run")[0] == 0
-    _, variables = import_weights.load(tmp_path / "run")
+    _, variables = imported(tmp_path / "run")
     np.testing.assert_array_equal(variables["statistics"]["mean_w"], recorded["mean"])
 
 
@@ -108,7 +119,7 @@ def test_weights_that_make_one_image_alone_are_refused(call, weights, tmp_path):
     save(weights, {k: np.zeros_like(v) for k, v in state.items()})
     code, _, err = importing(call, PROGGAN_FLAGS, weights, tmp_path / "run")
     assert (code, err.count("\n")) == (2, 1), err
-    assert f"{weights} makes the same image of every latent" in err
+    assert f"{weights} makes the same sample of every latent" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -190,10 +201,13 @@ def test_wrong_flags_are_refused(call, weights, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_another_experiment_is_not_loaded(tmp_path):
-    (tmp_path / "config.json").write_text('{"experiment": "experiments.train_vae", "config": {}}')
-    with pytest.raises(import_weights.UsageError, match=r"holds a run of experiments\.train_vae"):
-        import_weights.load(tmp_path)
+def test_a_folder_of_another_experiment_is_not_written_to(call, weights, tmp_path):
+    header = '{"experiment": "experiments.train_vae", "config": {}}'
+    (tmp_path / "config.json").write_text(header)
+    code, _, err = importing(call, PROGGAN_FLAGS, weights, tmp_path)
+    assert code == 2
+    assert "experiment: experiments.train_vae -> experiments.import_weights" in err
+    assert not (tmp_path / GENERATOR).exists()
 
 
 @pytest.mark.parametrize("preset", ["sngan-mnist", "biggan-128", "proggan-1024", "stylegan2-256"])

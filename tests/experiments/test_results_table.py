@@ -11,6 +11,7 @@ import pytest
 from experiments.results import page as table_page
 from experiments.results import table
 from experiments.results.groups import GROUPS, Group, Measure, Row
+from tests.test_docs import complaint
 
 FAKE = """
 import json, pathlib, sys
@@ -176,6 +177,18 @@ def test_every_group_is_of_rows_with_names_and_folders_of_their_own(name):
     assert len(set(folders)) == len(folders) == 3 * len(own)
 
 
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_flag_of_a_group_is_one_of_its_experiment(name):
+    """Parsed once for each flag and preset, which is quicker than once a row."""
+    seen = set()
+    for job in table.jobs(table.Run(groups=(name,), seeds=(0,)), name):
+        preset = job.command[3]
+        new = {(preset, word) for word in job.command if word.startswith("--")} - seen
+        if new:
+            assert complaint(job.command) is None
+        seen |= new
+
+
 def test_numbers_are_found_where_a_measure_says():
     metrics = {"rows": [{"at": "a", "x": 1.0}, {"at": "a", "x": 3.0}, {"at": "b", "x": None}]}
     assert table.find(metrics, Measure("x", "rows", {"at": "a"}), "") == 2.0
@@ -200,7 +213,7 @@ def test_a_run_that_is_stopped_with_the_table_saves_its_step(tmp_path):
 
 STOPPED = """
 import json, pathlib, sys
-from experiments import table
+from experiments.results import table
 from experiments.runtime.cli import main
 def run(config):
     table.run_job(table.Job("toy", 0, pathlib.Path(sys.argv[2]), json.loads(sys.argv[1])))

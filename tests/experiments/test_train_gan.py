@@ -21,6 +21,7 @@ from experiments.runtime import cli
 from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import restore
 from latent_flows import data
+from latent_flows.generators import load_generator
 
 ROOT = Path(__file__).parents[2]
 FLAGS = shlex.split(
@@ -69,6 +70,14 @@ def test_the_averaged_generator_can_be_restored_and_makes_images(whole):
     variables = restore(whole, PHASE, lambda key: initial(net, key))
     image = jax.jit(net.apply)(variables, jnp.ones(3))
     assert image.shape == (16, 16, 1)
+    # What the run folder holds is that generator.
+    found = load_generator(whole)
+    np.testing.assert_allclose(found(jnp.ones(3)), (image + 1) / 2, atol=1e-6)
+    assert (found.name, found.dataset, found.encode) == (
+        "SNGAN trained on sprites",
+        "sprites",
+        None,
+    )
     fresh = jax.jit(lambda key: initial(net, key))(jax.random.key(0))
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), variables, fresh)
     assert all(jax.tree.leaves(moved["batch_stats"]))

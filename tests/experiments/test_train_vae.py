@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 
 from experiments.generators import train_gan, train_vae
+from experiments.generators.bounds import measure
 from experiments.generators.train_vae import Config, Objective
 from experiments.runtime import cli
+from experiments.runtime.run_dir import read_config
+from experiments.runtime.training import restore
 from latent_flows import data
+from latent_flows._transforms import in_chunks
+from latent_flows.generators import load_generator
+from latent_flows.generators.stored import StoredGenerator, restore_generator
 
 FLAGS = shlex.split(
     "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --training.steps 6 "
@@ -26,7 +32,7 @@ FLAGS = shlex.split(
 def files(path):
     return {
         name: (path / name).read_bytes()
-        for name in ("config.json", "metrics.json", "metrics.jsonl")
+        for name in ("config.json", "metrics.json", "metrics.jsonl", "generator.safetensors")
     }
 
 
@@ -61,6 +67,19 @@ def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
     for picture in ("reconstructions.png", "losses_vae.png"):
         assert (whole / picture).read_bytes().startswith(b"\x89PNG")
     assert [*whole.glob("tensorboard/vae/events.out.tfevents.*")]
+
+
+def test_the_run_folder_holds_the_generator_that_was_trained(whole):
+    config = read_config(whole, Config)
+    vae = train_vae.model(config, train_vae.load(config, "test"))
+    params = restore(whole, train_vae.PHASE, lambda key: train_vae.initial(vae, key))
+    found, z = load_generator(whole), jnp.ones(3)
+    image = found(z)
+    np.testing.assert_allclose(image, vae.apply(params, z, method=vae.decode), atol=1e-6)
+    np.testing.assert_allclose(
+        found.encode(image), vae.apply(params, image, method=vae.encode), atol=1e-6
+    )
+    assert (found.name, found.dataset, found.labels) == ("the VAE of digits", "digits", ())
 
 
 @pytest.mark.slow
@@ -191,11 +210,12 @@ def test_settings_that_contradict_each_other_are_refused():
 
 
 def test_ground_truth_is_measured_where_there_is_one(key):
-    config = Config(image_size=16, test_images=12, iwae_samples=2)
+    config = Config(image_size=16)
     test = train_vae.load(config, "test")
     vae = train_vae.model(config, test)
     params = jax.jit(lambda key: train_vae.initial(vae, key))(key)
-    found = train_vae.measure(vae, params, test, config)
+    generator = restore_generator(StoredGenerator(vae, params, "a VAE", "sprites"))
+    found = measure(generator, test, count=12, samples=2, noise=0.02, seed=0)
     assert set(found) == {
         *("test_images", "elbo", "iwae", "iou", "valid_posterior", "valid_prior"),
         *("linear_r2_x", "linear_r2_y", "linear_r2_scale"),
@@ -213,7 +233,7 @@ def test_a_function_of_many_points_is_compiled_once_for_each_shape():
         traced.append(x.shape)
         return weights * x
 
-    in_chunks = in_chunks(scaled, size=2)
+    chunked = in_chunks(scaled, size=2)
     for points in (jnp.ones((5, 3)), jnp.zeros((5, 3)), jnp.ones((7, 3)), jnp.ones((2, 1))):
-        np.testing.assert_array_equal(in_chunks(points), weights * points)
+        np.testing.assert_array_equal(chunked(points), weights * points)
     assert traced == [(3,), (1,)]
