@@ -22,9 +22,10 @@ from latent_flows.geometry.exponential import (
     logarithm,
     logarithm_map,
 )
+from latent_flows.geometry.frechet_mean import FrechetMean, frechet_mean
 from latent_flows.geometry.geodesics import distance, geodesic, geodesic_batch
+from latent_flows.geometry.kmeans import KMeans, kmeans
 from latent_flows.geometry.land import Land, fit_land, land_log_prob, normalise_land, sample_land
-from latent_flows.geometry.means import FrechetMean, KMeans, frechet_mean, kmeans
 from latent_flows.geometry.metrics import (
     Pullback,
     conformal,

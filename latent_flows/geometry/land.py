@@ -18,7 +18,8 @@ from latent_flows._compiled import keep_compiled, unjitted
 from latent_flows._transforms import vmap_chunked
 from latent_flows._validation import choose
 from latent_flows.geometry import metrics
-from latent_flows.geometry.means import Spokes, check_points, kmeans, lines, spokes
+from latent_flows.geometry._spokes import Spokes, check_points, lines, spokes
+from latent_flows.geometry.kmeans import kmeans
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = [
