@@ -3,7 +3,7 @@
 Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claim (iv): a mixture of LANDs,
 normal distributions with the distance of the generator's metric, follows latent codes better than
 a Gaussian mixture of the same size. All densities are with respect to Lebesgue measure of latent
-space, so they can be compared. Trains the generator first unless --generator names a finished one.
+space, so they can be compared.
 """
 
 import itertools
@@ -18,24 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.generators.load import resolved
 from experiments.generators.noise_std import KINDS
-from experiments.latent_oddity import setup, tabulated
-from experiments.latent_oddity.geodesics import box
+from experiments.generators.spec import open_study
+from experiments.latent_oddity import figures, setup
 from experiments.latent_oddity.setup import Subject, everywhere
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.defaults import Quick
-from experiments.runtime.run_dir import Folder, Timed, open_folder
-from latent_flows import plots
+from experiments.runtime.run_dir import Folder, Timed
 from latent_flows._validation import at_least
-from latent_flows.data import Dataset
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
 from latent_flows.typing import Latent, Metric, Scalar
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from sklearn.mixture import GaussianMixture
 
 GAUSSIAN = "gaussian"
@@ -110,21 +106,17 @@ PRESETS = {
 }
 
 
-def check(config: Config, train: Dataset) -> None:
-    """Reject what the data cannot give, before anything is computed.
+def check(config: Config, subject: Subject) -> None:
+    """Reject what the data cannot give, before anything is written.
 
     Raises:
         ValueError: more components than points.
     """
-    points = min(config.fit.points, setup.count(config, train))
-    wanted = config.fit.components
-    if not wanted:
-        labels = setup.labels(config, train)
-        wanted = 3 if labels is None else len(np.unique(labels))
-    if wanted > points:
+    codes, _ = points(config, subject)
+    if (wanted := components(config, subject)) > len(codes):
         raise ValueError(
-            f"fit.components: {wanted} are more than the {points} codes that they are fitted to, "
-            "the least of fit.points, codes and what the data hold"
+            f"fit.components: {wanted} are more than the {len(codes)} codes that they are fitted "
+            "to, the least of fit.points, codes and what the data hold"
         )
 
 
@@ -294,57 +286,45 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     tables.show(f"{title}: log-density, nats a code", rows)
 
 
-def above(floor: float, function: Callable[[Latent], Scalar], z: Latent) -> Scalar:
-    """A function where it exceeds the floor, else the floor."""
-    return jnp.maximum(function(z), floor)
-
-
 def draw(
     config: Config,
     subject: Subject,
     known: Mapping[str, Metric],
     mixture: "GaussianMixture",
     found: Mapping[str, Any],
-) -> "Figure":
+) -> figures.Drawn:
     """The densities side by side, with held-out codes."""
     _, test = points(config, subject)
-    low, high = box(np.asarray(test))
-    shown = {name: log_density(known, name, found[name]) for name in found if "rbf" in name}
-    shown[GAUSSIAN] = gaussian_log_density(mixture)
+    if test.shape[1] > 2:
+        return {}
+    shown = {TITLES[n]: log_density(known, n, found[n]) for n in found if n.startswith("rbf")}
+    shown[TITLES[GAUSSIAN]] = gaussian_log_density(mixture)
     top = float(np.quantile(mixture.score_samples(np.asarray(test)), 0.9))
-    return plots.latent_maps(
-        [partial(above, top - RANGE, log_prob) for log_prob in shown.values()],
-        low=low,
-        high=high,
-        titles=[TITLES[name] for name in shown],
-        value="log density",
-        data=np.asarray(test),
+    picture = partial(
+        figures.densities,
+        shown,
+        test,
+        floor=top - RANGE,
         resolution=config.fit.resolution,
         caption=(
             f"Log-density of mixtures of {mixture.n_components} components, the lowest "
             f"{RANGE:g} nats below what is usual on data, and held-out codes."
         ),
     )
+    return {"densities": picture}
 
 
 def run(config: Config) -> int | None:
-    """Train the generator, fit mixtures, measure, draw."""
-    config = resolved(config)
-    train_set, test_set = setup.datasets(config)
-    check(config, train_set)
-    folder = open_folder(config.run, config)
-    subject = setup.load_subject(folder, config, train_set, test_set)
+    """Fit mixtures, measure, draw."""
+    subject = setup.load_subject(config)
+    check(config, subject)
+    folder = open_study(config)
     codes, _ = points(config, subject)
     with announced("fitting a Gaussian mixture"):
         mixture = gaussian(config, codes, components(config, subject))
-    start = jnp.asarray(mixture.means_, codes.dtype)
-    with announced("putting the metrics into tables"):
-        known = tabulated.metrics(subject, config.fit.table)
-    found = find(folder, config, subject, known, start)
-    failed = []
-    if codes.shape[1] <= 2:
-        densities = partial(draw, config, subject, known, mixture, found)
-        failed = tables.save_figures(folder, {"densities": densities})
+    known = setup.tabulated(subject, config.fit.table)
+    found = find(folder, config, subject, known, jnp.asarray(mixture.means_, codes.dtype))
+    failed = tables.save_figures(folder, draw(config, subject, known, mixture, found))
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     with folder.understood("metrics"):
         show(metrics, found)

@@ -16,6 +16,7 @@ from latent_flows.evaluation.labelled import discretise
 from latent_flows.evaluation.likelihood import elbo, iwae_bound
 from latent_flows.evaluation.mig import mig, mutual_information
 from latent_flows.evaluation.modularity import Modularity, modularity
+from latent_flows.evaluation.pairwise_f_measure import pairwise_f_measure
 from latent_flows.evaluation.sap import sap
 from latent_flows.evaluation.traversals import path_length
 from latent_flows.evaluation.vp import VPScore, vp_score
@@ -41,6 +42,7 @@ __all__ = [
     "mig",
     "modularity",
     "mutual_information",
+    "pairwise_f_measure",
     "path_length",
     "sampler_of_examples",
     "sampler_of_model",

@@ -12,7 +12,7 @@ from latent_flows.geometry.curvature import (
     scalar_curvature,
     sectional_curvature,
 )
-from latent_flows.geometry.curves import Geodesic, energy, length
+from latent_flows.geometry.curves import Geodesic, energy, length, resample_by_length
 from latent_flows.geometry.diffusion import Walk, brownian_motion
 from latent_flows.geometry.exponential import (
     GeodesicFlow,
@@ -74,6 +74,7 @@ __all__ = [
     "normalise_land",
     "parallel_transport",
     "pullback",
+    "resample_by_length",
     "ricci",
     "riemann",
     "sample_land",

@@ -15,6 +15,7 @@ from experiments.generators.noise_std import Deviation
 from experiments.runtime import cli
 from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import restore
+from latent_flows.generators import load_generator
 from latent_flows.generators.vae import VAEConfig
 
 FLAGS = shlex.split(
@@ -36,7 +37,7 @@ def whole(tmp_path_factory, compile_quickly):
 
 
 class Mirror:
-    """A generator that decodes every latent to 1, and encodes every image to (2, 0)."""
+    """A VAE that decodes every latent to 1, and encodes every image to (2, 0)."""
 
     image_shape = (1, 1, 2)
     config = VAEConfig(latent_dim=2)
@@ -49,11 +50,16 @@ class Mirror:
         return jnp.ones(self.image_shape)
 
 
+def mirror():
+    """Its encoder and its decoder."""
+    apply = partial(Mirror().apply, None)
+    return partial(apply, method=Mirror.encode), partial(apply, method=Mirror.decode)
+
+
 def test_the_loss_is_the_likelihood_of_a_gaussian(key):
-    config = Deviation(noise=0.1)
     image = jnp.array([[[0.5, 1.0]]])
     std = lambda z: jnp.array([[[z[0], 0.5]]])  # noqa: E731
-    evaluate = jax.jit(partial(noise_std.negative_log_likelihood, config, Mirror(), None, std))
+    evaluate = jax.jit(partial(noise_std.negative_log_likelihood, *mirror(), std, 0.1))
     value, sigma = evaluate(key, image)
     np.testing.assert_allclose(sigma, [[[2.0, 0.5]]])
     squared, sigma = np.array([0.25 + 0.01, 0.01]), np.array([2.0, 0.5])
@@ -62,12 +68,11 @@ def test_the_loss_is_the_likelihood_of_a_gaussian(key):
 
 
 def test_it_is_least_where_the_deviation_is_that_of_the_errors(key):
-    config = Deviation(noise=1e-3)
     images = 1.0 + 0.3 * jax.random.normal(key, (4000, 1, 1, 2))
 
     def mean(sigma):
         std = lambda z: jnp.full((1, 1, 2), sigma)  # noqa: E731
-        evaluate = partial(noise_std.negative_log_likelihood, config, Mirror(), None, std)
+        evaluate = partial(noise_std.negative_log_likelihood, *mirror(), std, 1e-3)
         return jax.vmap(evaluate, in_axes=(None, 0))(key, images)[0].mean()
 
     assert abs(jax.grad(mean)(0.3)) < 0.2
@@ -98,9 +103,8 @@ def test_a_run_fits_and_measures_both(whole):
     assert all(np.isfinite(list(metrics.values())))
 
 
-def test_the_fitted_deviation_can_be_loaded_from_its_folder(whole):
+def test_the_fitted_deviations_belong_to_the_generator_of_the_folder(whole):
     config = read_config(whole, train_vae.Config)
-    assert config.labels == (0, 1)
     dataset = train_vae.load(config, "train")
     vae = train_vae.model(config, dataset)
     params = restore(whole, train_vae.PHASE, partial(train_vae.initial, vae))
@@ -111,8 +115,13 @@ def test_the_fitted_deviation_can_be_loaded_from_its_folder(whole):
     np.testing.assert_array_equal(fitted.centres, fresh.centres)
     np.testing.assert_array_equal(fitted.bandwidths, fresh.bandwidths)
     assert jnp.abs(fitted.log_weights - fresh.log_weights).max() > 0
+    generator = load_generator(str(whole))
+    assert generator.labels == (0, 1)
+    assert {*generator.noise_std} == {"rbf", "network"}
     std = noise_std.close("rbf", config.deviation, vae, fitted)
-    assert std(jnp.full(2, 1e3)) == pytest.approx(np.full((8, 8, 1), 100.0), rel=1e-3)
+    np.testing.assert_allclose(generator.noise_std["rbf"](codes[0]), std(codes[0]), rtol=1e-5)
+    far = generator.noise_std["rbf"](jnp.full(2, 1e3))
+    assert far == pytest.approx(np.full((8, 8, 1), 100.0), rel=1e-3)
 
 
 @pytest.mark.slow
@@ -127,6 +136,9 @@ def test_a_run_that_was_stopped_in_the_second_stage_goes_on(whole, tmp_path, cal
     assert call(train_vae, *few)[0] == 0
     for name in ("metrics.json", "config.json"):
         assert (path / name).read_bytes() == (whole / name).read_bytes()
+    one, other = (jax.tree.leaves(load_generator(str(run))) for run in (path, whole))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
