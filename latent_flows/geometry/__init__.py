@@ -4,6 +4,7 @@ A metric is a callable `z -> M(z)`: `pullback` of a generator, `stochastic_pullb
 noise, or any other. Everything else takes a metric and points.
 """
 
+from latent_flows._results import Result
 from latent_flows.geometry.curvature import (
     acceleration,
     christoffel,
@@ -49,6 +50,7 @@ __all__ = [
     "Land",
     "Logarithm",
     "Pullback",
+    "Result",
     "Walk",
     "acceleration",
     "brownian_motion",

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows._norms import safe_sqrt
+from latent_flows._results import Result, first_failure
 from latent_flows._transforms import vmap_chunked
 from latent_flows.geometry import _ode, curves, metrics
 from latent_flows.geometry.geodesics import geodesic, reach
-from latent_flows.typing import Latent, Metric
+from latent_flows.typing import Latent, Metric, Scalar
 
-__all__ = ["Descent", "Spokes", "check_points", "descend", "lines", "spokes"]
+__all__ = ["Descent", "Spokes", "check_points", "descend", "ended", "lines", "spokes"]
 
 _ITERATIONS = 25
 """Of one geodesic. Most need fewer, all of a batch wait for the last, and what is not solved goes
@@ -225,6 +226,21 @@ def descend(
     )
     return jax.lax.while_loop(
         lambda state: ~state.settled & (state.iteration < max_iterations), update, start
+    )
+
+
+def ended(converged: Bool[Array, ""], solved: Scalar) -> Result:
+    """Why centres have not converged.
+
+    Args:
+        converged: whether they have.
+        solved: share of the last geodesics that converged.
+
+    Returns:
+        The result.
+    """
+    return first_failure(
+        (converged | (solved > 0), Result.unsolved), (converged, Result.max_steps_reached)
     )
 
 

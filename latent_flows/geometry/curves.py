@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._norms import safe_sqrt
+from latent_flows._results import Result, message_of
 from latent_flows.geometry.metrics import squared_norm
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
@@ -67,6 +68,13 @@ class Geodesic:
     converged: Bool[Array, ""]
     """Whether the discretised energy is at a minimum to tolerance, the curve is as long as its
     points say, and every number finite."""
+    result: Result
+    """Why it has not converged, if it has not; `message` says it in words."""
+
+    @property
+    def message(self) -> Any:
+        """Why it has not converged; empty if it has. Of a batch, an array of such."""
+        return message_of(self.result)
 
     def __call__(self, s: Scalar) -> Latent:
         return evaluate(self.points, s)

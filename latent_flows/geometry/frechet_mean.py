@@ -1,12 +1,13 @@
 """The Frechet mean: the average of points, as a metric measures distances."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._compiled import keep_compiled
-from latent_flows.geometry._spokes import check_points, descend
+from latent_flows._results import Result, message_of
+from latent_flows.geometry._spokes import check_points, descend, ended
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = ["FrechetMean", "frechet_mean"]
@@ -23,6 +24,16 @@ class FrechetMean(NamedTuple):
     """Whether the gradient there is zero to tolerance."""
     solved: Scalar
     """Share of the last geodesics that converged."""
+
+    @property
+    def result(self) -> Result:
+        """Why it has not converged, if it has not; `message` says it in words."""
+        return ended(self.converged, self.solved)
+
+    @property
+    def message(self) -> Any:
+        """Why it has not converged; empty if it has. Of a batch, an array of such."""
+        return message_of(self.result)
 
 
 @keep_compiled(arrays=["points", "weights", "initial"])

@@ -1,13 +1,14 @@
 """K-means by the distances of a metric: points in clusters, each around its Frechet mean."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_flows._compiled import keep_compiled
-from latent_flows.geometry._spokes import check_points, descend, lines, spokes
+from latent_flows._results import Result, message_of
+from latent_flows.geometry._spokes import check_points, descend, ended, lines, spokes
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = ["KMeans", "kmeans", "plus_plus"]
@@ -27,6 +28,16 @@ class KMeans(NamedTuple):
     tolerance."""
     solved: Scalar
     """Share of the last geodesics, all centres to all points, that converged."""
+
+    @property
+    def result(self) -> Result:
+        """Why it has not converged, if it has not; `message` says it in words."""
+        return ended(self.converged, self.solved)
+
+    @property
+    def message(self) -> Any:
+        """Why it has not converged; empty if it has. Of a batch, an array of such."""
+        return message_of(self.result)
 
 
 @keep_compiled(arrays=["key", "points", "initial"])
