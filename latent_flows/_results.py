@@ -1,11 +1,10 @@
 """Why a solver did not get there: what every result that can fail says of itself."""
 
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Bool
 
 __all__ = ["Result", "first_failure", "message_of"]
 
@@ -62,7 +61,8 @@ class Result(eqx.Enumeration):
     )
 
 
-def first_failure(*checks: tuple[Bool[Array, ""], Result]) -> Result:
+# Type checkers take the members of an enumeration of equinox for the strings that they are made of.
+def first_failure(*checks: tuple[Any, Any]) -> Any:
     """The reason of the first check that failed, and success where none did.
 
     Args:
@@ -77,7 +77,7 @@ def first_failure(*checks: tuple[Bool[Array, ""], Result]) -> Result:
     >>> print(result == Result.detour, first_failure((yes, Result.missed)) == Result.successful)
     True True
     """
-    found = Result.successful
+    found: Any = Result.successful
     for good, reason in reversed(checks):
         found = Result.where(good, found, reason)
     return found
@@ -96,7 +96,7 @@ def message_of(result: Any) -> Any:
     >>> print(message_of(Result.detour))
     The geodesic that was found arrives by a detour: a shorter curve is known; raise segments.
     """
-    (code,) = jax.tree.leaves(result)
+    (code,), kind = jax.tree.leaves(result), cast(Any, Result)
     if isinstance(code, jax.core.Tracer):
-        return Result[result]
-    return np.array(Result._index_to_message, dtype=object)[np.asarray(code)]
+        return kind[result]
+    return np.array(kind._index_to_message, dtype=object)[np.asarray(code)]

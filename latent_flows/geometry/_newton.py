@@ -140,15 +140,16 @@ def minimum(
             max_iterations=max_iterations,
         )
         start, saddle = _leave(problem, found)
-        result = Result.where(saddle, Result.stalled, found.result)
+        result = first_failure((~saddle, Result.stalled), (found.converged, found.result))
         found = found._replace(converged=found.converged & ~saddle, result=result)
         return _Search(found, start, saddle, search.rounds + 1)
 
     no, none = jnp.array(False), jnp.zeros((), int)
+    nowhere = first_failure((no, Result.stalled))
     return jax.lax.while_loop(
         lambda search: (search.rounds == 0) | search.saddle & (search.rounds <= _ESCAPES),
         go_on,
-        _Search(Minimum(start, problem.blank, no, none, Result.stalled), start, no, none),
+        _Search(Minimum(start, problem.blank, no, none, nowhere), start, no, none),
     ).found
 
 

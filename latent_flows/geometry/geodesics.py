@@ -135,7 +135,7 @@ def geodesic(
         )
     line = straight(z0, z1, segments)
     begun = line if start is None else start
-    ended = Result.successful
+    ended = first_failure()
     points = line
     if segments > 1:
         inner, ended = _inner(
@@ -291,7 +291,7 @@ def _inner(
 
     def solve(_, inner: Float[Array, "n-1 d"]):
         points = join(z0, inner, z1)
-        if start is None and _discrete_energy.is_immersed(metric):
+        if start is None and metrics.euclidean(metric) is not None:
             for coarse in _levels(segments):
                 # So few points need to be told what lies between them.
                 problem = _discrete_energy.halved(metric, z0, z1, coarse)
@@ -434,18 +434,18 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     Through an immersion the former is the part along the surface of how the image accelerates. It
     needs no acceleration in the latent space, which axes that the image hardly shows would fill.
     """
-    if not _discrete_energy.is_immersed(metric):
+    if (immersed := metrics.euclidean(metric)) is None:
         turn = bend - acceleration(metric)(z, v)
         return metrics.squared_norm(metric, z, turn), metrics.squared_norm(metric, z, v)
 
     def velocity(s: Scalar) -> Array:
         return jax.jvp(
-            lambda s: metric.flat(z + s * v + s**2 / 2 * bend), (s,), (jnp.ones_like(s),)
+            lambda s: immersed.flat(z + s * v + s**2 / 2 * bend), (s,), (jnp.ones_like(s),)
         )[1]
 
     here = jnp.zeros((), z.dtype)
     speed, change = jax.jvp(velocity, (here,), (jnp.ones_like(here),))
-    _, rows = metric.push(z)
+    _, rows = immersed.push(z)
     matrix, force = metrics.products(rows), metrics.products(rows, change[None])[:, 0]
     # An axis that the image does not show at all is no matter of rounding.
     shown = (jnp.diagonal(matrix) > 0).all()
@@ -467,7 +467,7 @@ def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]
     Returns:
         One truth value a point.
     """
-    if _discrete_energy.is_immersed(metric):
+    if metrics.euclidean(metric) is not None:
         return jnp.ones(len(points), bool)
     matrices = _discrete_energy.ridge(jax.vmap(metric)(points))
     return jnp.isfinite(jnp.linalg.cholesky(matrices)).all((1, 2))

@@ -93,7 +93,7 @@ def spline_geodesic(
     z0, z1, _ = end_points(metric, z0, z1)
     start = start_points(initial, z0, z1, knots)
     start = straight(z0, z1, knots) if start is None else start
-    points, ended = jax.lax.stop_gradient(start), Result.successful
+    points, ended = jax.lax.stop_gradient(start), first_failure()
     if knots > 1:
         points, ended = _shorten(metric, points, segments, tolerance, max_iterations)
     return jax.lax.stop_gradient(described(metric, points, start, ended))
