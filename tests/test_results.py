@@ -109,3 +109,18 @@ def test_means_and_walks_say_so_too(key):
     assert stopped.result == Result.max_steps_reached
     clusters = geometry.kmeans(key, HALF_PLANE, points, 2, segments=2)
     assert clusters.message == ""
+
+
+def test_a_land_that_was_stopped_says_so(key):
+    land = geometry.fit_land(
+        key,
+        lambda z: jnp.eye(1),
+        jax.random.normal(key, (20, 1)) + jnp.arange(20.0)[:, None] % 2 * 9,
+        initial=jnp.zeros((1, 1)),
+        segments=1,
+        samples=16,
+        final_samples=16,
+        max_iterations=1,
+    )
+    assert not land.converged
+    assert land.result == Result.max_steps_reached
