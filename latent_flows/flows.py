@@ -11,11 +11,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import calculus
 from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows._results import Result, first_failure, message_of
 from latent_flows._validation import choose
 from latent_flows.calculus import Number
 from latent_flows.typing import Latent, Metric, Potential, Scalar, VectorField
 
 __all__ = [
+    "Result",
     "Trajectory",
     "check_times",
     "combine",
@@ -191,6 +193,13 @@ class Trajectory(NamedTuple):
     """Whether the solver reached the last time and every number in `zs` is finite."""
     num_steps: Int[Array, ""]
     """The steps that the solver took, rejected ones included."""
+    result: Result
+    """Why it is not `ok`, if it is not; `message` says it in words."""
+
+    @property
+    def message(self) -> Any:
+        """Why it is not `ok`; empty if it is. Of a batch, an array of such."""
+        return message_of(self.result)
 
 
 _SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
@@ -285,7 +294,8 @@ def integrate(
 
     Returns:
         A `Trajectory`. A solver that runs out of steps, or a field that stops being finite, gives
-        `ok=False` and never raises; the parts of `zs` it did not reach are infinite.
+        `ok=False` and never raises; the parts of `zs` it did not reach are infinite, and
+        `message` says why.
 
     Raises:
         ValueError: for a `z0` that is not one vector, `ts` that are not at least two monotone
@@ -311,9 +321,13 @@ def integrate(
         max_steps=max_steps,
         throw=False,
     )
-    reached = solution.result == diffrax.RESULTS.successful
     zs = jnp.asarray(solution.ys)
-    return Trajectory(ts, zs, reached & jnp.isfinite(zs).all(), solution.stats["num_steps"])
+    result = first_failure(
+        (solution.result != diffrax.RESULTS.max_steps_reached, Result.max_steps_reached),
+        (solution.result == diffrax.RESULTS.successful, Result.step_failed),
+        (jnp.isfinite(zs).all(), Result.nonfinite),
+    )
+    return Trajectory(ts, zs, result == Result.successful, solution.stats["num_steps"], result)
 
 
 @keep_compiled(

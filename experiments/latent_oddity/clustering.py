@@ -2,38 +2,30 @@
 
 Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claim (ii): clusters of latent
 codes agree better with the labels when distances are measured along geodesics of a generator whose
-deviation grows away from data. Trains the generator first unless --generator names a finished one.
+deviation grows away from data.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.generators.load import resolved
-from experiments.generators.noise_std import KINDS
-from experiments.latent_oddity import setup, tabulated
-from experiments.latent_oddity.geodesics import box
+from experiments.generators.spec import open_study
+from experiments.latent_oddity import figures, setup
 from experiments.latent_oddity.setup import Subject
 from experiments.runtime import tables
-from experiments.runtime.announcements import announced
 from experiments.runtime.defaults import Quick
-from experiments.runtime.run_dir import Folder, Timed, open_folder
-from latent_flows import plots
+from experiments.runtime.run_dir import Folder, Timed
 from latent_flows._validation import at_least
-from latent_flows.data import Dataset
-from latent_flows.geometry.means import kmeans
-from latent_flows.geometry.metrics import log_volume
+from latent_flows.evaluation import pairwise_f_measure
+from latent_flows.geometry import kmeans
 from latent_flows.typing import Metric
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TITLES = {
     "rbf": "geodesic, RBF deviation",
@@ -86,52 +78,27 @@ class Config(setup.Config):
 PRESETS = setup.presets(Config)
 
 
-def f_measure(truth: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"]) -> float:
-    """The harmonic mean of precision and recall over pairs of points.
-
-    A pair counts as found when both of its points lie in one cluster, as true when they have one
-    label.
-
-    Example:
-        >>> f_measure(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]))
-        1.0
-        >>> f_measure(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0]))
-        0.5
-    """
-
-    from sklearn.metrics.cluster import pair_confusion_matrix
-
-    (_, wrong), (missed, right) = pair_confusion_matrix(truth, found)
-    return float(2 * right / max(2 * right + wrong + missed, 1))
-
-
-def data(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Int[np.ndarray, "n"]]:
-    """The codes that are put into clusters, and their labels.
-
-    Raises:
-        ValueError: data without labels.
-    """
-    if subject.test.labels is None:
-        raise ValueError(f"clusters are compared with labels, and {config.data} has none")
-    chosen = slice(config.clustering.points)
-    return subject.test.codes[chosen], subject.test.labels[chosen]
-
-
-def check(config: Config, test: Dataset) -> None:
-    """Reject what the data cannot give, before anything is computed.
+def check(config: Config, subject: Subject) -> None:
+    """Reject what the data cannot give, before anything is written.
 
     Raises:
         ValueError: data without labels, or more clusters than points.
     """
-    known = setup.labels(config, test)
-    if known is None:
-        raise ValueError(f"clusters are compared with labels, and {test.name} has none")
-    labels = known[: config.clustering.points]
+    if subject.test.labels is None:
+        raise ValueError(f"clusters are compared with labels, and {subject.data.name} has none")
+    _, labels = points(config, subject)
     if (clusters := count(config, labels)) > len(labels):
         raise ValueError(
             f"clustering.clusters ({clusters}) is more than the {len(labels)} points that are put "
             "into them, the least of clustering.points, codes and what the data hold"
         )
+
+
+def points(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Int[np.ndarray, "n"]]:
+    """The codes that are put into clusters, and their labels."""
+    assert subject.test.labels is not None
+    chosen = slice(config.clustering.points)
+    return subject.test.codes[chosen], subject.test.labels[chosen]
 
 
 def count(config: Config, labels: Int[np.ndarray, "n"]) -> int:
@@ -180,23 +147,21 @@ def find(
     folder: Folder, config: Config, subject: Subject, codes: Float[Array, "n d"], k: int
 ) -> dict[str, Any]:
     """The clusters of every method, by its metric's name, and the seconds that they took."""
-    names = (setup.EUCLIDEAN, *KINDS["both"])
     found: dict[str, Any] = {}
-    with announced("putting the metrics into tables"):
-        metrics = tabulated.metrics(subject, config.clustering.table)
-    for name in names:
-        if name == setup.EUCLIDEAN:
-            compute = partial(euclidean, config, codes, k)
-        else:
-            with folder.understood(f"clusters_{setup.EUCLIDEAN}"):
-                start = jnp.asarray(found[setup.EUCLIDEAN]["centres"], codes.dtype)
-            compute = partial(geodesic, config, metrics[name], codes, start)
+
+    def recall(name: str, compute: Callable[[], Timed]) -> None:
         kept, times = folder.remember_timed(f"clusters_{name}", compute)
         with folder.understood(f"clusters_{name}"):
             found[name] = {**kept, "times": times}
             if np.shape(kept["labels"]) != (len(codes),):
                 raise ValueError(f"labels are not one for each of the {len(codes)} codes")
-    return {name: found[name] for name in (*KINDS["both"], setup.EUCLIDEAN)}
+
+    recall(setup.EUCLIDEAN, partial(euclidean, config, codes, k))
+    with folder.understood(f"clusters_{setup.EUCLIDEAN}"):
+        start = jnp.asarray(found[setup.EUCLIDEAN]["centres"], codes.dtype)
+    for name, metric in setup.tabulated(subject, config.clustering.table).items():
+        recall(name, partial(geodesic, config, metric, codes, start))
+    return {name: found[name] for name in setup.METHODS}
 
 
 def measure(found: Mapping[str, Any], labels: Int[np.ndarray, "n"], k: int) -> dict[str, Any]:
@@ -207,7 +172,7 @@ def measure(found: Mapping[str, Any], labels: Int[np.ndarray, "n"], k: int) -> d
     rows = [
         {
             "method": TITLES[name],
-            "f_measure": f_measure(labels, np.asarray(clusters["labels"])),
+            "f_measure": pairwise_f_measure(labels, clusters["labels"]),
             "adjusted_rand": float(adjusted_rand_score(labels, clusters["labels"])),
             "converged": float(clusters["converged"]),
             "solved": clusters["solved"],
@@ -249,46 +214,26 @@ def draw(
     labels: Int[np.ndarray, "n"],
     found: Mapping[str, Any],
     metrics: Mapping[str, Any],
-) -> dict[str, Callable[[], "Figure"]]:
-    """The labels, and the clusters of each method, over the log volume that is trusted."""
-    low, high = box(np.asarray(codes))
-    volume = log_volume(subject.metrics["rbf"])
-
-    def picture(title: str, groups: Int[np.ndarray, "n"], caption: str) -> "Figure":
-        return plots.latent_maps(
-            [volume],
-            low=low,
-            high=high,
-            titles=[title],
-            value="log volume",
-            data=np.asarray(codes),
-            labels=groups,
-            resolution=61,
-            caption=caption,
-        )
-
-    over = "over the log volume of the metric with RBF deviation"
-    figures: dict[str, Callable[[], Figure]] = {
-        "labels": partial(picture, "labels", labels, f"Held-out codes and their labels, {over}.")
-    }
+) -> figures.Drawn:
+    """The labels, and the clusters of each method."""
+    picture = partial(figures.clusters, subject, codes)
+    drawn = {"labels": partial(picture, labels, "labels", "Held-out codes and their labels")}
     for (name, clusters), row in zip(found.items(), metrics["methods"], strict=True):
         groups = matched(labels, np.asarray(clusters["labels"]))
         title = f"{TITLES[name]}: F = {row['f_measure']:.2f}"
-        figures[f"clusters_{name}"] = partial(
-            picture, title, groups, f"Held-out codes, coloured by cluster, {over}."
+        drawn[f"clusters_{name}"] = partial(
+            picture, groups, title, "Held-out codes, coloured by cluster"
         )
-    return figures
+    return {**drawn}
 
 
 def run(config: Config) -> int | None:
-    """Train the generator, find clusters, measure, draw."""
-    config = resolved(config)
-    train_set, test_set = setup.datasets(config)
-    check(config, test_set)
-    folder = open_folder(config.run, config)
-    subject = setup.load_subject(folder, config, train_set, test_set)
-    codes, labels = data(config, subject)
+    """Find clusters, measure, draw."""
+    subject = setup.load_subject(config)
+    check(config, subject)
+    codes, labels = points(config, subject)
     k = count(config, labels)
+    folder = open_study(config)
     found = find(folder, config, subject, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
     failed = []

@@ -1,26 +1,24 @@
 """Shortest paths of a generator without an encoder, between draws from its prior.
 
 There are no codes of data and no deviation that grows away from them: the metric is the generator's
-own, pulled back from its images, and paths are compared with straight lines.
+own, pulled back from its samples, and paths are compared with straight lines.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.generators.spec import Supply, draws
+from experiments.latent_oddity import figures
 from experiments.latent_oddity.paths import (
     BATCH,
     STRAIGHT,
     Geodesics,
     Paths,
-    evenly,
     joined,
     length_of,
     recalled,
@@ -29,53 +27,53 @@ from experiments.latent_oddity.paths import (
 from experiments.latent_oddity.setup import everywhere
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
-from latent_flows import plots
-from latent_flows.geometry.metrics import log_volume, pullback
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from latent_flows.generators import FrozenGenerator, draw_latents
+from latent_flows.geometry.metrics import pullback
 
 GEODESIC = "geodesic"
 BUDGET = 2**28
 """Numbers, about, that the Jacobians, or features, along all paths of a batch may have."""
 FEATURES = 1000
 """Numbers of a generator's features a pixel, about, that are kept for a gradient."""
-REACH = 3.0
-"""Deviations of the draws within which the volume of two latents is drawn."""
 
 
-def ends(supply: Supply, settings: Geodesics, seed: int) -> Float[Array, "m 2 d"]:
+def ends(generator: FrozenGenerator, settings: Geodesics, seed: int) -> Float[Array, "m 2 d"]:
     """Random pairs of draws."""
-    found = draws(supply.prior, jax.random.key(seed), 2 * settings.pairs)
+    found = draw_latents(generator.prior, jax.random.key(seed), 2 * settings.pairs)
     return found.reshape(settings.pairs, 2, -1)
 
 
-def at_once(supply: Supply, settings: Geodesics) -> int:
-    """Pairs that are joined at once: fewer where the images or the latents are large."""
-    splines = settings.by_splines(supply.latent_dim)
+def at_once(generator: FrozenGenerator, settings: Geodesics) -> int:
+    """Pairs that are joined at once: fewer where the samples or the latents are large."""
+    splines = settings.by_splines(generator.latent_dim)
     if splines and jax.default_backend() == "cpu":
         return 1  # which one pair keeps busy, and then easy ones do not wait for hard ones
-    kept = FEATURES if splines else 3 * (supply.latent_dim + 2)
-    each = kept * settings.segments * math.prod(supply.image_shape)
+    kept = FEATURES if splines else 3 * (generator.latent_dim + 2)
+    each = kept * settings.segments * math.prod(generator.event_shape)
     return max(1, min(BATCH, BUDGET // each))
 
 
-def find(folder: Folder, supply: Supply, settings: Geodesics, seed: int) -> dict[str, Paths]:
+def find(
+    folder: Folder, generator: FrozenGenerator, settings: Geodesics, seed: int
+) -> dict[str, Paths]:
     """Geodesics and straight lines between the same pairs."""
-    pairs, batch_size = ends(supply, settings, seed), at_once(supply, settings)
-    solve = partial(joined, pullback(supply.generator), pairs, settings, batch_size=batch_size)
+    pairs, batch_size = ends(generator, settings, seed), at_once(generator, settings)
+    solve = partial(joined, pullback(generator.decode), pairs, settings, batch_size=batch_size)
     return {
         GEODESIC: recalled(folder, "paths", solve),
         STRAIGHT: straight(pairs, settings.segments),
     }
 
 
-def measure(supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]) -> dict[str, Any]:
-    """How long the paths are in image space, beside straight lines, and how near to the origin.
+def measure(
+    generator: FrozenGenerator, settings: Geodesics, paths: Mapping[str, Paths]
+) -> dict[str, Any]:
+    """How long the paths are in the space of samples, beside straight lines, and how near to the
+    origin.
 
-    The lengths are root sums of squares over pixels, as of the metric.
+    The lengths are root sums of squares over the numbers of a sample, as of the metric.
     """
-    metric, batch_size = pullback(supply.generator), at_once(supply, settings)
+    metric, batch_size = pullback(generator.decode), at_once(generator, settings)
     lengths = {
         name: everywhere(length_of(metric), found.points, batch_size)
         for name, found in paths.items()
@@ -103,68 +101,33 @@ def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
 
 
 def draw(
-    folder: Folder, supply: Supply, settings: Geodesics, paths: Mapping[str, Paths]
+    folder: Folder, generator: FrozenGenerator, settings: Geodesics, paths: Mapping[str, Paths]
 ) -> list[str]:
     """Save the pictures of a run; gives the files of those that could not be drawn."""
-    metric = pullback(supply.generator)
-    lines = everywhere(length_of(metric), paths[STRAIGHT].points, at_once(supply, settings))
+    length = length_of(pullback(generator.decode))
+    lines = everywhere(length, paths[STRAIGHT].points, at_once(generator, settings))
     longest = np.argsort(-lines)
-    figures: dict[str, Callable[[], Figure]] = {
-        "strips": partial(draw_strips, supply, paths, longest[: settings.strips])
-    }
-    if supply.latent_dim <= 2:
-        places = np.linspace(0, len(longest) - 1, settings.shown).round().astype(int)
-        figures["latent"] = partial(draw_latent, supply, paths, longest[places])
-    return tables.save_figures(folder, figures)
-
-
-def draw_latent(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> "Figure":
-    """The volume measure with draws and the paths between some pairs of them."""
-    dim = supply.latent_dim
-    points = paths[STRAIGHT].points.reshape(-1, dim)
-    spread = REACH * points.std(0)
-    return plots.latent_maps(
-        [log_volume(pullback(supply.generator))],
-        low=points.mean(0) - spread,
-        high=points.mean(0) + spread,
-        titles=[supply.name],
-        value="log volume",
-        data=paths[STRAIGHT].points[:, [0, -1]].reshape(-1, dim),
-        curves=[{name: np.asarray(found.points[shown]) for name, found in paths.items()}],
-        caption=(
-            "The log volume of the pull-back metric over the latent space, with draws from the "
-            "prior: geodesics and straight lines between some pairs of them."
-        ),
-    )
-
-
-def draw_strips(supply: Supply, paths: Mapping[str, Paths], shown: np.ndarray) -> "Figure":
-    """Images along the paths of a few pairs."""
-    places = np.linspace(0, 1, 11)
-    decode = jax.jit(jax.lax.map)
-    rows, labels = [], []
-    for i in shown:
-        for name, found in paths.items():
-            # At equal lengths in latent space, so that no method dwells where it likes to be.
-            even = evenly(jnp.asarray(found.points[i]), places)
-            rows.append(np.asarray(decode(supply.generator, even)))
-            labels.append(name)
-    return plots.strips(
-        np.asarray(rows),
-        row_labels=labels,
-        axis="along the path, at equal steps of its length in latent space",
-        caption=(
-            f"{supply.name}: images along paths, two a pair, between those pairs of draws whose "
+    drawn: figures.Drawn = {}
+    if figures.are_images(generator.event_shape):
+        caption = (
+            f"{generator.name}: images along paths, two a pair, between those pairs of draws whose "
             "straight line is longest in image space."
-        ),
-    )
+        )
+        shown = longest[: settings.strips]
+        drawn["strips"] = partial(figures.strips, generator, paths, shown, caption)
+    else:
+        print(f"no strips: samples of shape {generator.event_shape} are no images to draw")
+    if generator.latent_dim <= 2:
+        some = longest[figures.spread(len(longest), settings.shown)]
+        drawn["latent"] = partial(figures.of_draws, generator, paths, some)
+    return tables.save_figures(folder, drawn)
 
 
-def run(folder: Folder, supply: Supply, settings: Geodesics, seed: int) -> int | None:
+def run(folder: Folder, generator: FrozenGenerator, settings: Geodesics, seed: int) -> int | None:
     """Join pairs, measure, draw."""
-    paths = find(folder, supply, settings, seed)
-    metrics = folder.remember("metrics", partial(measure, supply, settings, paths))
-    failed = draw(folder, supply, settings, paths)
+    paths = find(folder, generator, settings, seed)
+    metrics = folder.remember("metrics", partial(measure, generator, settings, paths))
+    failed = draw(folder, generator, settings, paths)
     with folder.understood("metrics"):
         show(metrics, paths)
     return tables.where(folder, failed)

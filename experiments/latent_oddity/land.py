@@ -3,11 +3,10 @@
 Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claim (iv): a mixture of LANDs,
 normal distributions with the distance of the generator's metric, follows latent codes better than
 a Gaussian mixture of the same size. All densities are with respect to Lebesgue measure of latent
-space, so they can be compared. Trains the generator first unless --generator names a finished one.
+space, so they can be compared.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,24 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.generators.load import resolved
 from experiments.generators.noise_std import KINDS
-from experiments.latent_oddity import setup, tabulated
-from experiments.latent_oddity.geodesics import box
+from experiments.generators.spec import open_study
+from experiments.latent_oddity import figures, mixtures, setup
 from experiments.latent_oddity.setup import Subject, everywhere
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.defaults import Quick
-from experiments.runtime.run_dir import Folder, Timed, open_folder
-from latent_flows import plots
+from experiments.runtime.run_dir import Folder
 from latent_flows._validation import at_least
-from latent_flows.data import Dataset
-from latent_flows.geometry import land
-from latent_flows.geometry.land import Land, Proposal
+from latent_flows.geometry.land import MEASURES
 from latent_flows.typing import Latent, Metric, Scalar
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from sklearn.mixture import GaussianMixture
 
 GAUSSIAN = "gaussian"
@@ -43,7 +37,7 @@ TITLES = {
     **{
         f"{kind}_{measure}": f"LAND, {name} deviation, {measure}"
         for kind, name in (("rbf", "RBF"), ("network", "ordinary"))
-        for measure in land.MEASURES
+        for measure in MEASURES
     },
     GAUSSIAN: "Gaussian mixture",
 }
@@ -110,21 +104,17 @@ PRESETS = {
 }
 
 
-def check(config: Config, train: Dataset) -> None:
-    """Reject what the data cannot give, before anything is computed.
+def check(config: Config, subject: Subject) -> None:
+    """Reject what the data cannot give, before anything is written.
 
     Raises:
         ValueError: more components than points.
     """
-    points = min(config.fit.points, setup.count(config, train))
-    wanted = config.fit.components
-    if not wanted:
-        labels = setup.labels(config, train)
-        wanted = 3 if labels is None else len(np.unique(labels))
-    if wanted > points:
+    codes, _ = points(config, subject)
+    if (wanted := components(config, subject)) > len(codes):
         raise ValueError(
-            f"fit.components: {wanted} are more than the {points} codes that they are fitted to, "
-            "the least of fit.points, codes and what the data hold"
+            f"fit.components: {wanted} are more than the {len(codes)} codes that they are fitted "
+            "to, the least of fit.points, codes and what the data hold"
         )
 
 
@@ -140,78 +130,6 @@ def points(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Float
     return train[: config.fit.points], test[: config.fit.test_points]
 
 
-def gaussian(config: Config, codes: Float[Array, "n d"], count: int) -> "GaussianMixture":
-    """The Gaussian mixture of greatest likelihood."""
-    from sklearn.mixture import GaussianMixture
-
-    return GaussianMixture(count, n_init=10, random_state=config.seed).fit(np.asarray(codes))
-
-
-def fit(
-    config: Config,
-    metric: Metric,
-    measure: str,
-    codes: Float[Array, "n d"],
-    start: Float[Array, "k d"],
-) -> Timed:
-    """The mixture of LANDs under one metric, from the means of the Gaussian mixture."""
-    settings = config.fit
-    begun, before = time.monotonic(), _compiling.total
-    # Without `jax.jit` around it: its parts are smaller programs, which both measures share.
-    found = land.fit_land(
-        jax.random.key(config.seed),
-        metric,
-        codes,
-        len(start),
-        measure=measure,
-        initial=start,
-        samples=settings.samples,
-        final_samples=settings.final_samples,
-        segments=settings.segments,
-        max_iterations=settings.iterations,
-    )
-    jax.block_until_ready(found)
-    compiling = _compiling.total - before
-    times = {"seconds": time.monotonic() - begun - compiling, "compiling": compiling}
-    return vars(found), times
-
-
-class _Compiling:
-    """The seconds that JAX has spent on making programs, of this process."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._add)
-
-    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith("/jax/core/compile/"):
-            self.total += duration_secs
-
-
-_compiling = _Compiling()
-
-
-def revive(saved: Mapping[str, Any]) -> Land:
-    """A LAND from the numbers that `fit` saved."""
-    arrays = {
-        name: _array(saved[name])
-        for name in ("means", "precisions", "weights", "log_constants", "log_constant_errors")
-    }
-    return Land(
-        **arrays,
-        log_likelihood=_array(saved["log_likelihood"]),
-        converged=jnp.asarray(saved["converged"]),
-        proposal=Proposal(**{name: _array(v) for name, v in saved["proposal"].items()}),
-        measure=saved["measure"],
-        segments=saved["segments"],
-    )
-
-
-def _array(saved: Any) -> Array:
-    """Numbers as they were saved, where one that is not finite is null."""
-    return jnp.asarray(np.array(saved, np.float32))
-
-
 def find(
     folder: Folder,
     config: Config,
@@ -221,13 +139,23 @@ def find(
 ) -> Any:
     """The mixtures of LANDs of each metric and measure, by name, and the seconds they took."""
     codes, _ = points(config, subject)
+    fit = partial(
+        mixtures.fit,
+        jax.random.key(config.seed),
+        codes=codes,
+        start=start,
+        samples=config.fit.samples,
+        final_samples=config.fit.final_samples,
+        segments=config.fit.segments,
+        max_iterations=config.fit.iterations,
+    )
     found = {}
-    for kind, measure in itertools.product(KINDS["both"], land.MEASURES):
+    for kind, measure in itertools.product(KINDS["both"], MEASURES):
         name = f"land_{kind}_{measure}"
-        compute = partial(fit, config, known[kind], measure, codes, start)
+        compute = partial(fit, metric=known[kind], measure=measure)
         kept, times = folder.remember_timed(name, compute)
         with folder.understood(name):
-            revive(kept)
+            mixtures.revive(kept)
             found[f"{kind}_{measure}"] = {**kept, "times": times}
     return found
 
@@ -235,17 +163,8 @@ def find(
 def log_density(
     known: Mapping[str, Metric], name: str, saved: Mapping[str, Any]
 ) -> Callable[[Latent], Scalar]:
-    """The log-density of a mixture of LANDs."""
-    metric = known[name.partition("_")[0]]
-    return partial(land.land_log_prob, revive(saved), metric)
-
-
-def gaussian_log_density(mixture: "GaussianMixture") -> Callable[[Latent], Scalar]:
-    """The log-density of a Gaussian mixture."""
-    means, covariances = jnp.asarray(mixture.means_), jnp.asarray(mixture.covariances_)
-    normal = jax.vmap(jax.scipy.stats.multivariate_normal.logpdf, in_axes=(None, 0, 0))
-    log_weights = jnp.log(jnp.asarray(mixture.weights_))
-    return lambda z: jax.nn.logsumexp(log_weights + normal(z, means, covariances))
+    """The log-density of the mixture of this name."""
+    return mixtures.log_density(known[name.partition("_")[0]], saved)
 
 
 def measure(
@@ -266,9 +185,7 @@ def measure(
                 "held_out": float(np.mean(values)),
                 "median": float(np.median(values)),
                 "fitted": saved["log_likelihood"],
-                "constant_error": float(
-                    np.dot(_array(saved["weights"]), _array(saved["log_constant_errors"]))
-                ),
+                "constant_error": mixtures.error_of_constant(saved),
                 "converged": float(saved["converged"]),
             }
         )
@@ -294,57 +211,45 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     tables.show(f"{title}: log-density, nats a code", rows)
 
 
-def above(floor: float, function: Callable[[Latent], Scalar], z: Latent) -> Scalar:
-    """A function where it exceeds the floor, else the floor."""
-    return jnp.maximum(function(z), floor)
-
-
 def draw(
     config: Config,
     subject: Subject,
     known: Mapping[str, Metric],
     mixture: "GaussianMixture",
     found: Mapping[str, Any],
-) -> "Figure":
+) -> figures.Drawn:
     """The densities side by side, with held-out codes."""
     _, test = points(config, subject)
-    low, high = box(np.asarray(test))
-    shown = {name: log_density(known, name, found[name]) for name in found if "rbf" in name}
-    shown[GAUSSIAN] = gaussian_log_density(mixture)
+    if test.shape[1] > 2:
+        return {}
+    shown = {TITLES[n]: log_density(known, n, found[n]) for n in found if n.startswith("rbf")}
+    shown[TITLES[GAUSSIAN]] = mixtures.gaussian_log_density(mixture)
     top = float(np.quantile(mixture.score_samples(np.asarray(test)), 0.9))
-    return plots.latent_maps(
-        [partial(above, top - RANGE, log_prob) for log_prob in shown.values()],
-        low=low,
-        high=high,
-        titles=[TITLES[name] for name in shown],
-        value="log density",
-        data=np.asarray(test),
+    picture = partial(
+        figures.densities,
+        shown,
+        test,
+        floor=top - RANGE,
         resolution=config.fit.resolution,
         caption=(
             f"Log-density of mixtures of {mixture.n_components} components, the lowest "
             f"{RANGE:g} nats below what is usual on data, and held-out codes."
         ),
     )
+    return {"densities": picture}
 
 
 def run(config: Config) -> int | None:
-    """Train the generator, fit mixtures, measure, draw."""
-    config = resolved(config)
-    train_set, test_set = setup.datasets(config)
-    check(config, train_set)
-    folder = open_folder(config.run, config)
-    subject = setup.load_subject(folder, config, train_set, test_set)
+    """Fit mixtures, measure, draw."""
+    subject = setup.load_subject(config)
+    check(config, subject)
+    folder = open_study(config)
     codes, _ = points(config, subject)
     with announced("fitting a Gaussian mixture"):
-        mixture = gaussian(config, codes, components(config, subject))
-    start = jnp.asarray(mixture.means_, codes.dtype)
-    with announced("putting the metrics into tables"):
-        known = tabulated.metrics(subject, config.fit.table)
-    found = find(folder, config, subject, known, start)
-    failed = []
-    if codes.shape[1] <= 2:
-        densities = partial(draw, config, subject, known, mixture, found)
-        failed = tables.save_figures(folder, {"densities": densities})
+        mixture = mixtures.gaussian(codes, components(config, subject), config.seed)
+    known = setup.tabulated(subject, config.fit.table)
+    found = find(folder, config, subject, known, jnp.asarray(mixture.means_, codes.dtype))
+    failed = tables.save_figures(folder, draw(config, subject, known, mixture, found))
     metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
     with folder.understood("metrics"):
         show(metrics, found)

@@ -1,4 +1,4 @@
-"""Paths between pairs of latents: geodesics by the batch, their lengths, even steps along them."""
+"""Paths between pairs of latents: geodesics by the batch, and their lengths."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from latent_flows.geometry.curves import Geodesic
 from latent_flows.geometry.geodesics import geodesic, reach
 from latent_flows.geometry.graph import Graph, graph_path
 from latent_flows.geometry.splines import spline_geodesic
-from latent_flows.typing import Latent, Metric, Scalar
+from latent_flows.typing import Metric, Scalar
 
 BATCH = 20
 """Pairs that are joined, or paths that are measured, at once."""
@@ -173,14 +173,3 @@ def over_graph(
 def length_of(metric: Metric) -> Callable[[Array], Scalar]:
     """From points of a path to its length."""
     return lambda points: curves.length(metric, partial(curves.evaluate, points))
-
-
-def evenly(points: Float[Array, "n d"], places: Float[np.ndarray, "k"]) -> Float[Array, "k d"]:
-    """The polygon through `points` at shares of its length."""
-    steps = jnp.linalg.norm(jnp.diff(points, axis=0), axis=1)
-    gone = jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
-
-    def coordinate(values: Float[Array, "n"]) -> Latent:
-        return jnp.interp(jnp.asarray(places) * gone[-1], gone, values)
-
-    return jax.vmap(coordinate, in_axes=1, out_axes=1)(points)

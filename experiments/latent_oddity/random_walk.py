@@ -3,39 +3,32 @@
 Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claim (v): Brownian motion under
 the metric of a generator whose deviation grows away from data stays near data and makes plausible
 samples, where a Euclidean random walk leaves it. All walks start from the same training codes and
-take the same number of steps, equally long in data space at these codes. Trains the generator
-first unless --generator names a finished one.
+take the same number of steps, equally long in data space at these codes.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from experiments.generators.load import resolved
-from experiments.generators.noise_std import KINDS
-from experiments.latent_oddity import plausibility, setup
-from experiments.latent_oddity.geodesics import box
-from experiments.latent_oddity.plausibility import Judges
+from experiments.generators.spec import open_study
+from experiments.latent_oddity import figures, scores, setup
+from experiments.latent_oddity.scores import Judges
 from experiments.latent_oddity.setup import Subject, everywhere
 from experiments.runtime import tables
 from experiments.runtime.defaults import Quick
-from experiments.runtime.run_dir import Folder, Timed, open_folder
-from latent_flows import plots
+from experiments.runtime.run_dir import Folder, Timed
 from latent_flows._transforms import vmap_chunked
 from latent_flows._validation import at_least
-from latent_flows.geometry.diffusion import brownian_motion
-from latent_flows.geometry.metrics import log_volume, matrix, pullback
+from latent_flows.geometry import brownian_motion
+from latent_flows.geometry.metrics import matrix, pullback
 from latent_flows.typing import Latent, Metric, Scalar
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BATCH = 64
 """Walks that are followed at once."""
@@ -76,11 +69,11 @@ class Walks:
 
 
 @dataclass(frozen=True)
-class Config(setup.Config):
+class Config(scores.Config):
     """Compare Brownian motion on the manifold with Euclidean walks."""
 
     QUICK: ClassVar[Quick] = {
-        **setup.Config.QUICK,
+        **scores.Config.QUICK,
         "walks.walks": 10,
         "walks.steps": 40,
         "walks.substeps": 1,
@@ -107,7 +100,7 @@ class Paths(NamedTuple):
 
 def spread(subject: Subject, codes: Float[Array, "n d"]) -> float:
     """The root mean square distance between the decoded images of random pairs of codes."""
-    images = everywhere(lambda z: subject.mean(z).ravel(), codes)
+    images = everywhere(lambda z: subject.generator.decode(z).ravel(), codes)
     return float(np.sqrt(2 * np.sum(np.var(images, 0))))
 
 
@@ -119,7 +112,7 @@ def time_step(
     A short time `t` of Brownian motion under `M` changes the decoded image, whose own metric is
     `G`, by `sqrt(t trace(M^-1 G))` in root mean square.
     """
-    decoded = pullback(subject.mean)
+    decoded = pullback(subject.generator.decode)
 
     def rate(z: Latent) -> Scalar:
         return jnp.trace(jnp.linalg.solve(matrix(metric, z), matrix(decoded, z)))
@@ -149,7 +142,7 @@ def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
     """The walks of every method, by its metric's name."""
     starts = subject.train.codes[: config.walks.walks]
     found = {}
-    for name in (*KINDS["both"], setup.EUCLIDEAN):
+    for name in setup.METHODS:
         metric = subject.metrics[name]
 
         def compute(metric: Metric = metric) -> Timed:
@@ -174,7 +167,7 @@ def measure_walks(
     dense = log_density >= lowest
     # Of every walk a few steps are decoded, the last among them.
     shown = np.linspace(steps - 1, 0, min(steps, 20)).astype(int)
-    images = everywhere(subject.mean, zs[:, shown].reshape(-1, dim))
+    images = everywhere(subject.generator.decode, zs[:, shown].reshape(-1, dim))
     sure: np.ndarray | None = None
     if judge.confidence is not None:
         sure = judge.confidence(jnp.asarray(images)).reshape(count, -1) >= config.walks.confidence
@@ -216,65 +209,25 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Paths]) -> None:
     tables.show(f"{title}: shares of plausible samples", rows)
 
 
-def draw(
-    config: Config, subject: Subject, found: Mapping[str, Paths]
-) -> dict[str, Callable[[], "Figure"]]:
+def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> figures.Drawn:
     """Walks over the log volume, and what they decode to."""
-    figures: dict[str, Callable[[], Figure]] = {}
-    if subject.vae.config.latent_dim <= 2:
-        figures["walks"] = partial(draw_walks, config, subject, found)
-    if subject.vae.image_shape != (1, 1, 3):
-        figures["samples"] = partial(draw_samples, config, subject, found)
-    return figures
-
-
-def draw_walks(config: Config, subject: Subject, found: Mapping[str, Paths]) -> "Figure":
-    """Some walks over the log volume."""
-    drawn, dim = config.walks.drawn, subject.vae.config.latent_dim
-    codes = np.asarray(subject.train.codes[:1000])
-    walks = [np.asarray(paths.zs[:drawn]).reshape(-1, dim) for paths in found.values()]
-    low, high = box(codes)
-    # A walk that runs away leaves the picture, which it would else make too coarse to see.
-    seen = np.clip(np.concatenate(walks), low - (high - low) / 2, high + (high - low) / 2)
-    low, high = box(np.concatenate([codes, seen]))
-    behind = [name if name in KINDS["both"] else "rbf" for name in found]
-    return plots.latent_maps(
-        [log_volume(subject.metrics[name]) for name in behind],
-        low=low,
-        high=high,
-        titles=[TITLES[name] for name in found],
-        value="log volume",
-        data=codes,
-        labels=None if subject.train.labels is None else subject.train.labels[:1000],
-        curves=[{"walk": np.asarray(paths.zs[:drawn])} for paths in found.values()],
-        resolution=61,
-        caption=(
-            "Random walks from training codes over the log volume of the walk's own metric "
-            "(for Euclidean walks that with RBF deviation), with training codes."
-        ),
-    )
-
-
-def draw_samples(config: Config, subject: Subject, found: Mapping[str, Paths]) -> "Figure":
-    """What some walks decode to."""
-    places = np.linspace(0, config.walks.steps, 12).astype(int)
-    decode = jax.vmap(jax.vmap(subject.mean))
-    rows = {name: decode(paths.zs[: config.walks.drawn, places]) for name, paths in found.items()}
-    return plots.strips(
-        np.concatenate([np.asarray(images) for images in rows.values()]),
-        row_labels=[TITLES[name] for name, images in rows.items() for _ in images],
-        axis="along the walk",
-        caption="Decoded points of random walks that start from the same training codes.",
-    )
+    zs = {name: np.asarray(paths.zs[: config.walks.drawn]) for name, paths in found.items()}
+    drawn: figures.Drawn = {}
+    if subject.generator.latent_dim <= 2:
+        drawn["walks"] = partial(figures.walks, subject, zs, TITLES)
+    if subject.generator.event_shape != (1, 1, 3):
+        steps = np.linspace(0, config.walks.steps, 12).astype(int)
+        some = {name: walks[:, steps] for name, walks in zs.items()}
+        drawn["samples"] = partial(figures.along_walks, subject, some, TITLES)
+    return drawn
 
 
 def run(config: Config) -> int | None:
-    """Train the generator, walk, measure, draw."""
-    config = resolved(config)
-    train_set, test_set = setup.datasets(config)
-    folder = open_folder(config.run, config)
-    subject = setup.load_subject(folder, config, train_set, test_set)
-    judge = plausibility.appoint(folder, config, subject, train_set)
+    """Walk, measure, draw."""
+    subject = setup.load_subject(config)
+    scores.check(config, subject)
+    folder = open_study(config)
+    judge = scores.appoint(folder, config, subject)
     found = find(folder, config, subject)
     metrics = folder.remember("metrics", partial(measure, config, subject, judge, found))
     failed = tables.save_figures(folder, draw(config, subject, found))

@@ -1,22 +1,23 @@
 """Scores: how well flows can be told apart, how likely a model finds data, what its codes know."""
 
+from latent_flows.evaluation._sampler import (
+    Recognition,
+    Sampler,
+    sampler_of_examples,
+    sampler_of_model,
+)
+from latent_flows.evaluation.beta_vae_score import beta_vae_score
 from latent_flows.evaluation.control import ControlScore, control_score, reach
 from latent_flows.evaluation.correlation import Correlation, correlation
 from latent_flows.evaluation.dci import DCI, dci
 from latent_flows.evaluation.equivariance import EquivarianceError, equivariance_error
+from latent_flows.evaluation.factor_vae_score import factor_vae_score
 from latent_flows.evaluation.labelled import discretise
 from latent_flows.evaluation.likelihood import elbo, iwae_bound
 from latent_flows.evaluation.mig import mig, mutual_information
 from latent_flows.evaluation.modularity import Modularity, modularity
+from latent_flows.evaluation.pairwise_f_measure import pairwise_f_measure
 from latent_flows.evaluation.sap import sap
-from latent_flows.evaluation.sharing import (
-    Recognition,
-    Sampler,
-    beta_vae_score,
-    factor_vae_score,
-    sampler_of_examples,
-    sampler_of_model,
-)
 from latent_flows.evaluation.traversals import path_length
 from latent_flows.evaluation.vp import VPScore, vp_score
 
@@ -41,6 +42,7 @@ __all__ = [
     "mig",
     "modularity",
     "mutual_information",
+    "pairwise_f_measure",
     "path_length",
     "reach",
     "sampler_of_examples",

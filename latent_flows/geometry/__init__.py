@@ -4,6 +4,7 @@ A metric is a callable `z -> M(z)`: `pullback` of a generator, `stochastic_pullb
 noise, or any other. Everything else takes a metric and points.
 """
 
+from latent_flows._results import Result
 from latent_flows.geometry.curvature import (
     acceleration,
     christoffel,
@@ -12,7 +13,7 @@ from latent_flows.geometry.curvature import (
     scalar_curvature,
     sectional_curvature,
 )
-from latent_flows.geometry.curves import Geodesic, energy, length
+from latent_flows.geometry.curves import Geodesic, energy, length, resample_by_length
 from latent_flows.geometry.diffusion import Walk, brownian_motion
 from latent_flows.geometry.exponential import (
     GeodesicFlow,
@@ -22,9 +23,10 @@ from latent_flows.geometry.exponential import (
     logarithm,
     logarithm_map,
 )
+from latent_flows.geometry.frechet_mean import FrechetMean, frechet_mean
 from latent_flows.geometry.geodesics import distance, geodesic, geodesic_batch
+from latent_flows.geometry.kmeans import KMeans, kmeans
 from latent_flows.geometry.land import Land, fit_land, land_log_prob, normalise_land, sample_land
-from latent_flows.geometry.means import FrechetMean, KMeans, frechet_mean, kmeans
 from latent_flows.geometry.metrics import (
     Pullback,
     conformal,
@@ -48,6 +50,7 @@ __all__ = [
     "Land",
     "Logarithm",
     "Pullback",
+    "Result",
     "Walk",
     "acceleration",
     "brownian_motion",
@@ -73,6 +76,7 @@ __all__ = [
     "normalise_land",
     "parallel_transport",
     "pullback",
+    "resample_by_length",
     "ricci",
     "riemann",
     "sample_land",

@@ -16,7 +16,6 @@ form also knows what the metric at its ends makes of it.
 """
 
 from collections.abc import Callable
-from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from latent_flows.geometry._newton import Advance, Model, Problem
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
-__all__ = ["Exact", "Total", "halved", "is_immersed", "model", "ridge", "total"]
+__all__ = ["Exact", "Total", "halved", "model", "ridge", "total"]
 
 Exact = Callable[[Float[Array, "m d"], Model], Model]
 """`(points, model) -> model`: the model with its exact Hessian."""
@@ -45,13 +44,13 @@ def total(metric: Metric) -> Total:
     Returns:
         The energy, as a function of the points `[n + 1, d]`.
     """
-    if is_immersed(metric):
+    if (immersed := metrics.euclidean(metric)) is not None:
 
-        def immersed(points: Float[Array, "n+1 d"]) -> Scalar:
-            steps = jnp.diff(jax.vmap(metric.flat)(points), axis=0)
+        def chords(points: Float[Array, "n+1 d"]) -> Scalar:
+            steps = jnp.diff(jax.vmap(immersed.flat)(points), axis=0)
             return len(steps) * (steps**2).sum() / 2
 
-        return immersed
+        return chords
 
     def simpson(points: Float[Array, "n+1 d"]) -> Scalar:
         steps = jnp.diff(points, axis=0)
@@ -75,8 +74,8 @@ def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
     Returns:
         The `Problem` of the points between the ends.
     """
-    if is_immersed(metric):
-        advance, blank, exact = _immersed(metric, z0, z1, segments)
+    if (immersed := metrics.euclidean(metric)) is not None:
+        advance, blank, exact = _immersed(immersed, z0, z1, segments)
     else:
         advance, blank, exact = _simpson(metric, z0, z1, segments)
     energy = total(metric)
@@ -85,18 +84,6 @@ def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
         return energy(jnp.concatenate([z0[None], inner, z1[None]]))
 
     return Problem(value, advance, blank, exact)
-
-
-def is_immersed(metric: Metric) -> TypeGuard[Pullback]:
-    """Whether lengths are those of Euclidean space, seen through an immersion.
-
-    Args:
-        metric: any metric.
-
-    Returns:
-        True for a `pullback` without an ambient metric.
-    """
-    return isinstance(metric, Pullback) and metric.ambient is None
 
 
 def _immersed(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from latent_flows._results import Result, first_failure
 from latent_flows.geometry import _block_tridiagonal
 from latent_flows.typing import Scalar
 
@@ -66,6 +67,8 @@ class Minimum(NamedTuple):
     """Whether the gradient is zero to tolerance, as `minimise` defines it."""
     iterations: Int[Array, ""]
     """How many times the function was evaluated."""
+    result: Result
+    """Why it has not converged, if it has not."""
 
 
 Advance = Callable[[Float[Array, "m d"], Float[Array, "m d"], Model], tuple[Model, Model]]
@@ -137,14 +140,16 @@ def minimum(
             max_iterations=max_iterations,
         )
         start, saddle = _leave(problem, found)
-        found = found._replace(converged=found.converged & ~saddle)
+        result = first_failure((~saddle, Result.stalled), (found.converged, found.result))
+        found = found._replace(converged=found.converged & ~saddle, result=result)
         return _Search(found, start, saddle, search.rounds + 1)
 
     no, none = jnp.array(False), jnp.zeros((), int)
+    nowhere = first_failure((no, Result.stalled))
     return jax.lax.while_loop(
         lambda search: (search.rounds == 0) | search.saddle & (search.rounds <= _ESCAPES),
         go_on,
-        _Search(Minimum(start, problem.blank, no, none), start, no, none),
+        _Search(Minimum(start, problem.blank, no, none, nowhere), start, no, none),
     ).found
 
 
@@ -269,6 +274,10 @@ def minimise(
         model=state.here,
         converged=converged,
         iterations=state.iterations,
+        result=first_failure(
+            (converged | (state.iterations < max_iterations), Result.max_steps_reached),
+            (converged, Result.stalled),
+        ),
     )
 
 

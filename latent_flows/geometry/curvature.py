@@ -1,7 +1,6 @@
 """Curvature: how straight lines bend, and how a metric differs from every flat one."""
 
 from collections.abc import Callable
-from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -80,16 +79,17 @@ def lowered_connection(metric: Metric) -> Callable[[Latent, Latent, Latent], Lat
     >>> print(polar(jnp.array([2.0, 0.0]), jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])))
     [0. 2.]
     """
+    immersed = metrics.pulled_back(metric)
 
     def gamma(z: Latent, u: Latent, v: Latent) -> Latent:
         metrics.check_tangent("u", z, u)
         metrics.check_tangent("v", z, v)
-        if not isinstance(metric, Pullback):
+        if immersed is None:
             return _first_kind(lambda y, w: metrics.matrix(metric, y) @ w, z, u, v)
-        bend = metric.lower(metric.flat(z), _second_derivative(metric.flat, z, u, v))
-        jacobian = jax.jacfwd(metric.flat)(z)
-        if metric.ambient is not None:
-            bend += _first_kind(metric.lower, metric.flat(z), jacobian @ u, jacobian @ v)
+        bend = immersed.lower(immersed.flat(z), _second_derivative(immersed.flat, z, u, v))
+        jacobian = jax.jacfwd(immersed.flat)(z)
+        if not immersed.is_euclidean:
+            bend += _first_kind(immersed.lower, immersed.flat(z), jacobian @ u, jacobian @ v)
         return jacobian.T @ bend
 
     return gamma
@@ -194,9 +194,10 @@ def riemann(metric: Metric) -> Callable[[Latent], Float[Array, "d d d d"]]:
     >>> print(sphere(jnp.array([jnp.pi / 2, 0.0]))[0, 1, 0, 1].round(3))
     1.0
     """
+    flat = metrics.euclidean(metric)
 
-    def immersed(metric: Pullback, z: Latent) -> Float[Array, "d d d d"]:
-        normal = _normal_bend(metric)
+    def extrinsic(flat: Pullback, z: Latent) -> Float[Array, "d d d d"]:
+        normal = _normal_bend(flat)
         basis = jnp.eye(z.shape[0], dtype=z.dtype)
         bends = jax.vmap(lambda u: jax.vmap(lambda v: normal(z, u, v))(basis))(basis)
         products = jnp.einsum("ikn,jln->ijkl", bends, bends)
@@ -212,7 +213,7 @@ def riemann(metric: Metric) -> Callable[[Latent], Float[Array, "d d d d"]]:
         return half - half.swapaxes(2, 3)
 
     def tensor(z: Latent) -> Float[Array, "d d d d"]:
-        return immersed(metric, z) if _in_flat_space(metric) else intrinsic(z)
+        return intrinsic(z) if flat is None else extrinsic(flat, z)
 
     return tensor
 
@@ -294,12 +295,13 @@ def sectional_curvature(metric: Metric) -> Callable[[Latent, Latent, Latent], Sc
     >>> print(sphere(jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])).round(3))
     1.0
     """
+    flat = metrics.euclidean(metric)
 
     def bending(z: Latent, u: Latent, v: Latent) -> Scalar:
-        if not _in_flat_space(metric):
+        if flat is None:
             tensor = riemann(metric)(z)
             return metrics.matrix(metric, z) @ u @ jnp.einsum("ijkl,j,k,l->i", tensor, v, u, v)
-        normal = _normal_bend(metric)
+        normal = _normal_bend(flat)
         across = normal(z, u, v)
         return normal(z, u, u) @ normal(z, v, v) - across @ across
 
@@ -308,18 +310,13 @@ def sectional_curvature(metric: Metric) -> Callable[[Latent, Latent, Latent], Sc
         metrics.check_tangent("v", z, v)
         overlap = metrics.inner(metric, z, u, v)
         area = metrics.squared_norm(metric, z, u) * metrics.squared_norm(metric, z, v) - overlap**2
-        flat = area <= 0
-        return jnp.where(flat, 0, bending(z, u, v) / jnp.where(flat, 1, area))
+        line = area <= 0
+        return jnp.where(line, 0, bending(z, u, v) / jnp.where(line, 1, area))
 
     return curvature
 
 
 # --- the parts ---
-
-
-def _in_flat_space(metric: Metric) -> TypeGuard[Pullback]:
-    """Whether the metric is pulled back from Euclidean space."""
-    return isinstance(metric, Pullback) and metric.ambient is None
 
 
 def _normal_bend(metric: Pullback) -> Callable[[Latent, Latent, Latent], Array]:

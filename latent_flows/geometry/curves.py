@@ -1,15 +1,16 @@
 """Curves of a latent space: their length, their energy, and the geodesic as one of them."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._norms import safe_sqrt
+from latent_flows._results import Result, message_of
 from latent_flows.geometry.metrics import squared_norm
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
@@ -28,6 +29,7 @@ __all__ = [
     "length",
     "measure",
     "resample",
+    "resample_by_length",
     "spline_weights",
     "straight",
 ]
@@ -66,6 +68,13 @@ class Geodesic:
     converged: Bool[Array, ""]
     """Whether the discretised energy is at a minimum to tolerance, the curve is as long as its
     points say, and every number finite."""
+    result: Result
+    """Why it has not converged, if it has not; `message` says it in words."""
+
+    @property
+    def message(self) -> Any:
+        """Why it has not converged; empty if it has. Of a batch, an array of such."""
+        return message_of(self.result)
 
     def __call__(self, s: Scalar) -> Latent:
         return evaluate(self.points, s)
@@ -159,6 +168,33 @@ def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 
     places = np.linspace(0, 1, segments + 1)
     weights = jnp.asarray(spline_weights(points.shape[0] - 1, places), points.dtype)
     return points[0] + weights @ (points - points[0])
+
+
+def resample_by_length(
+    points: Float[Array, "n d"], shares: Float[ArrayLike, "k"]
+) -> Float[Array, "k d"]:
+    """The polygon through `points` at shares of its Euclidean length.
+
+    At even shares it shows a curve without dwelling where the curve is slow.
+
+    Args:
+        points: the corners, at any distances.
+        shares: of the length, in [0, 1].
+
+    Returns:
+        The points, one row a share.
+
+    >>> corner = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]])
+    >>> print(resample_by_length(corner, [0.0, 0.25, 0.5, 1.0]))
+    [[0. 0.]
+     [1. 0.]
+     [1. 1.]
+     [1. 3.]]
+    """
+    steps = jnp.linalg.norm(jnp.diff(points, axis=0), axis=1)
+    gone = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
+    places = jnp.asarray(shares, steps.dtype) * gone[-1]
+    return jax.vmap(partial(jnp.interp, places, gone), in_axes=1, out_axes=1)(points)
 
 
 def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:

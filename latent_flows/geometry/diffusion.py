@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows._results import Result, first_failure, message_of
 from latent_flows.geometry import _ode, metrics
 from latent_flows.geometry.operators import frame_and_bend
 from latent_flows.typing import Latent, Metric
@@ -25,6 +26,13 @@ class Walk(NamedTuple):
     """Where it was; once it is no longer finite, the last point that was."""
     ok: Bool[Array, ""]
     """Whether it stayed finite to the end."""
+    result: Result
+    """Why it is not `ok`, if it is not; `message` says it in words."""
+
+    @property
+    def message(self) -> Any:
+        """Why it is not `ok`; empty if it is. Of a batch, an array of such."""
+        return message_of(self.result)
 
 
 @keep_compiled(arrays=["key", "z0", "ts"], check=lambda z0, ts, **_: _times(ts, z0.dtype))
@@ -106,7 +114,8 @@ def brownian_motion(
         throw=False,
     )
     zs = jnp.asarray(solution.ys)
-    return Walk(times, _ode.hold(zs), jnp.isfinite(zs).all())
+    ok = jnp.isfinite(zs).all()
+    return Walk(times, _ode.hold(zs), ok, first_failure((ok, Result.nonfinite)))
 
 
 class _TimeAndNoise(diffrax.AbstractPath):

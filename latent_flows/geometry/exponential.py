@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows import flows
 from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows._results import Result, first_failure, message_of
 from latent_flows.geometry import _ode, metrics
 from latent_flows.geometry._multiple_shooting import State, multiple_shooting
 from latent_flows.geometry.curvature import acceleration
@@ -46,6 +47,13 @@ class GeodesicFlow(NamedTuple):
     ok: Bool[Array, ""]
     """Whether the solver reached the last time with finite numbers and the speed of the start,
     which geodesics keep, at points where the metric is positive definite."""
+    result: Result
+    """Why it is not `ok`, if it is not; `message` says it in words."""
+
+    @property
+    def message(self) -> Any:
+        """Why it is not `ok`; empty if it is. Of a batch, an array of such."""
+        return message_of(self.result)
 
 
 class Logarithm(NamedTuple):
@@ -55,6 +63,13 @@ class Logarithm(NamedTuple):
     """The velocity at the first point, for a journey that takes one unit of time."""
     converged: Bool[Array, ""]
     """Whether a geodesic that leaves with this velocity arrives, and is no detour."""
+    result: Result
+    """Why it has not converged, if it has not; `message` says it in words."""
+
+    @property
+    def message(self) -> Any:
+        """Why it has not converged; empty if it has. Of a batch, an array of such."""
+        return message_of(self.result)
 
 
 @keep_compiled(arrays=["z", "v", "ts"], check=lambda z, ts, **_: flows.check_times(z, ts))
@@ -121,7 +136,9 @@ def geodesic_flow(
     )
     good = _is_geodesic(metric, path.zs[:, :dim], path.zs[:, dim:])
     states = _ode.hold(jnp.where(good[:, None], path.zs, jnp.nan))
-    return GeodesicFlow(path.ts, states[:, :dim], states[:, dim:], path.ok & good.all())
+    result = first_failure((path.ok, path.result), (good.all(), Result.left_manifold))
+    ok = result == Result.successful
+    return GeodesicFlow(path.ts, states[:, :dim], states[:, dim:], ok, result)
 
 
 @keep_compiled(arrays=["z", "v"])
@@ -237,7 +254,9 @@ def logarithm(
 
     flow = partial(geodesic_flow, metric, tolerance=tolerance, solver=solver, max_steps=max_steps)
 
-    def search(z0: Latent, z1: Latent) -> tuple[Latent, Latent, Float[Array, "d d"], Scalar]:
+    def search(
+        z0: Latent, z1: Latent
+    ) -> tuple[Latent, Latent, Float[Array, "d d"], Scalar, Result]:
         curve = geodesic(metric, z0, z1, segments=segments)
         slopes = spline_weights(segments, np.arange(segments) / segments, 1)
         velocities = jnp.asarray(slopes, z0.dtype) @ curve.points
@@ -255,11 +274,12 @@ def logarithm(
             throw=False,
         ).value
         # Where no shortest curve is known, none can be told from a detour.
-        return velocities[0], vector, slope, jnp.where(curve.converged, curve.length, -jnp.inf)
+        length = jnp.where(curve.converged, curve.length, -jnp.inf)
+        return velocities[0], vector, slope, length, curve.result
 
     # Nothing is differentiated through the search: its inputs, those closed over too, are held.
     closed, held = jax.closure_convert(search, z0, z1)
-    rough, vector, slope, length = closed(*jax.lax.stop_gradient((z0, z1, *held)))
+    rough, vector, slope, length, curved = closed(*jax.lax.stop_gradient((z0, z1, *held)))
     usable = jnp.isfinite(vector).all() & jnp.isfinite(slope).all()
     vector = jnp.where(usable, vector, 0)
     slope = jnp.where(usable, slope, jnp.eye(z0.shape[0], dtype=z0.dtype))
@@ -271,8 +291,14 @@ def logarithm(
     rounding = 100 * jnp.finfo(z0.dtype).eps * jnp.linalg.norm(z1)
     near = jnp.linalg.norm(miss) <= 100 * tolerance * jnp.linalg.norm(z1 - z0) + rounding
     direct = jnp.sqrt(metrics.squared_norm(metric, z0, vector)) <= 1.1 * length + rounding
-    converged = usable & path.ok & near & direct & jnp.isfinite(vector).all()
-    return Logarithm(jnp.where(converged, vector, rough), converged)
+    result = first_failure(
+        (direct | (curved == Result.successful), curved),
+        (usable & near & jnp.isfinite(vector).all(), Result.missed),
+        (path.ok, path.result),
+        (direct, Result.detour),
+    )
+    converged = result == Result.successful
+    return Logarithm(jnp.where(converged, vector, rough), converged, result)
 
 
 @keep_compiled(arrays=["z0", "z1"])

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._compiled import keep_compiled
 from latent_flows._norms import safe_norm, safe_sqrt
+from latent_flows._results import Result, first_failure
 from latent_flows._transforms import vmap_chunked
 from latent_flows._validation import choose
 from latent_flows.geometry import _block_tridiagonal, _discrete_energy, _ode, metrics
@@ -101,7 +102,7 @@ def geodesic(
         A `Geodesic`. Where the metric is not finite or not positive definite on the way, or the
         search did not end at a minimum that the points can show, `converged` is False; the points
         are then the best that were found, or where the search started, always finite if the end
-        points are, and the length is an upper bound of the distance.
+        points are, and the length is an upper bound of the distance. `message` says why.
 
     Raises:
         ValueError: end points that are not two vectors of the same length, or not numbers; fewer
@@ -134,14 +135,14 @@ def geodesic(
         )
     line = straight(z0, z1, segments)
     begun = line if start is None else start
-    minimal = jnp.array(True)
+    ended = first_failure()
     points = line
     if segments > 1:
-        inner, minimal = _inner(
+        inner, ended = _inner(
             metric, z0, z1, line, start, tolerance=tolerance, max_iterations=max_iterations
         )
         points = join(z0, inner, z1)
-    return described(metric, points, begun, minimal)
+    return described(metric, points, begun, ended)
 
 
 @keep_compiled(arrays=["z0", "z1", "initial"])
@@ -280,7 +281,7 @@ def _inner(
     *,
     tolerance: float,
     max_iterations: int,
-) -> tuple[Float[Array, "n-1 d"], Bool[Array, ""]]:
+) -> tuple[Float[Array, "n-1 d"], Result]:
     """The points between the ends where the energy is least, as an implicit function."""
     segments = len(line) - 1
     energy = _discrete_energy.total(metric)
@@ -290,7 +291,7 @@ def _inner(
 
     def solve(_, inner: Float[Array, "n-1 d"]):
         points = join(z0, inner, z1)
-        if start is None and _discrete_energy.is_immersed(metric):
+        if start is None and metrics.euclidean(metric) is not None:
             for coarse in _levels(segments):
                 # So few points need to be told what lies between them.
                 problem = _discrete_energy.halved(metric, z0, z1, coarse)
@@ -310,7 +311,7 @@ def _inner(
             max_iterations=max_iterations,
         )
         # As a number, because custom_root differentiates whatever else it returns.
-        return found.points, found.converged.astype(inner.dtype)
+        return found.points, jax.tree.map(lambda code: code.astype(inner.dtype), found.result)
 
     def solve_linear(product, right: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
         blocks = _block_tridiagonal.from_product(
@@ -324,8 +325,8 @@ def _inner(
         )
 
     guess = jax.lax.stop_gradient(_evenly(metric, line) if start is None else start)
-    inner, converged = jax.lax.custom_root(force, guess[1:-1], solve, solve_linear, has_aux=True)
-    return inner, converged > 0
+    inner, ended = jax.lax.custom_root(force, guess[1:-1], solve, solve_linear, has_aux=True)
+    return inner, jax.tree.map(lambda code: code.astype(jnp.int32), ended)
 
 
 def _evenly(metric: Metric, line: Float[Array, "n+1 d"]) -> Float[Array, "n+1 d"]:
@@ -359,7 +360,7 @@ def described(
     metric: Metric,
     points: Float[Array, "n+1 d"],
     start: Float[Array, "n+1 d"],
-    minimal: Bool[Array, ""],
+    ended: Result,
 ) -> Geodesic:
     """The better of where a search ended and where it started, as a spline with its measures.
 
@@ -370,7 +371,7 @@ def described(
         metric: any metric.
         points: where the search ended, at equal distances in `s`.
         start: where it started.
-        minimal: whether it has ended at a minimum.
+        ended: whether it has ended at a minimum, and if not, why.
 
     Returns:
         The `Geodesic`.
@@ -397,8 +398,12 @@ def described(
     finite = jnp.isfinite(numbers)
     sound = finite[0] & is_positive(metric, points).all()
     length, energy, residual = jnp.where(finite & sound, numbers, jnp.inf)
-    converged = minimal & good & even & finite.all() & sound
-    return Geodesic(points, length, energy, residual, converged)
+    result = first_failure(
+        (finite.all() & sound, Result.indefinite),
+        (ended == Result.successful, ended),
+        (good & even, Result.undersampled),
+    )
+    return Geodesic(points, length, energy, residual, result == Result.successful, result)
 
 
 def _rounding(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
@@ -429,18 +434,18 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     Through an immersion the former is the part along the surface of how the image accelerates. It
     needs no acceleration in the latent space, which axes that the image hardly shows would fill.
     """
-    if not _discrete_energy.is_immersed(metric):
+    if (immersed := metrics.euclidean(metric)) is None:
         turn = bend - acceleration(metric)(z, v)
         return metrics.squared_norm(metric, z, turn), metrics.squared_norm(metric, z, v)
 
     def velocity(s: Scalar) -> Array:
         return jax.jvp(
-            lambda s: metric.flat(z + s * v + s**2 / 2 * bend), (s,), (jnp.ones_like(s),)
+            lambda s: immersed.flat(z + s * v + s**2 / 2 * bend), (s,), (jnp.ones_like(s),)
         )[1]
 
     here = jnp.zeros((), z.dtype)
     speed, change = jax.jvp(velocity, (here,), (jnp.ones_like(here),))
-    _, rows = metric.push(z)
+    _, rows = immersed.push(z)
     matrix, force = metrics.products(rows), metrics.products(rows, change[None])[:, 0]
     # An axis that the image does not show at all is no matter of rounding.
     shown = (jnp.diagonal(matrix) > 0).all()
@@ -462,7 +467,7 @@ def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]
     Returns:
         One truth value a point.
     """
-    if _discrete_energy.is_immersed(metric):
+    if metrics.euclidean(metric) is not None:
         return jnp.ones(len(points), bool)
     matrices = _discrete_energy.ridge(jax.vmap(metric)(points))
     return jnp.isfinite(jnp.linalg.cholesky(matrices)).all((1, 2))

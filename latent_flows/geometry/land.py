@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,10 +15,12 @@ import optimistix
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows._results import Result, first_failure, message_of
 from latent_flows._transforms import vmap_chunked
 from latent_flows._validation import choose
 from latent_flows.geometry import metrics
-from latent_flows.geometry.means import Spokes, check_points, kmeans, lines, spokes
+from latent_flows.geometry._spokes import Spokes, check_points, lines, spokes
+from latent_flows.geometry.kmeans import kmeans
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = [
@@ -88,6 +90,16 @@ class Land:
     """What the exponentials are densities with respect to: volume or lebesgue."""
     segments: int
     """Of the geodesics that distances are measured along."""
+
+    @property
+    def result(self) -> Result:
+        """Why it has not converged, if it has not; `message` says it in words."""
+        return first_failure((self.converged, Result.max_steps_reached))
+
+    @property
+    def message(self) -> Any:
+        """Why it has not converged; empty if it has. Of a batch, an array of such."""
+        return message_of(self.result)
 
 
 def fit_land(

@@ -1,8 +1,16 @@
 """Metrics: what a latent space's lengths and angles are.
 
-A metric is any callable `z -> M(z)`, a symmetric positive definite matrix. One that is pulled back
-through an immersion keeps it, so that inner products need no Jacobian and solvers can use the
-immersion itself.
+A metric is any callable `z -> M(z)`, a symmetric positive definite matrix. That is all it has to
+be. What it knows better ways for it may have as attributes, each of which is tried before the
+matrix, and None where there is none after all:
+
+- `inner(z, u, v)`: the inner product of two tangent vectors at `z`,
+- `squared_norm(z, v)`: that of one with itself,
+- `sqrt(z)`: the lower triangular `L` with `M = L L'` and a positive diagonal,
+- `immersion`: a map `z -> x` through which it is pulled back, from Euclidean space or from one with
+  the metric `ambient`; solvers then use the map itself, and need neither of the others.
+
+Everything in `latent_flows.geometry` asks for these here and nowhere else.
 """
 
 from collections.abc import Callable
@@ -19,12 +27,14 @@ __all__ = [
     "Pullback",
     "check_tangent",
     "conformal",
+    "euclidean",
     "inner",
     "local_pca",
     "log_volume",
     "matrix",
     "products",
     "pullback",
+    "pulled_back",
     "root",
     "squared_norm",
     "stochastic_pullback",
@@ -44,6 +54,11 @@ class Pullback:
     ambient: Ambient | None = None
     """The metric of data space; Euclidean if None."""
 
+    @property
+    def is_euclidean(self) -> bool:
+        """Whether data space is, so that lengths are those of differences of samples."""
+        return self.ambient is None
+
     def __call__(self, z: Latent) -> Float[Array, "d d"]:
         x, rows = self.push(z)
         return products(rows) if self.ambient is None else rows @ self.lower(x, rows.T)
@@ -62,6 +77,23 @@ class Pullback:
         """`u' M(z) v` by one forward pass with two tangents."""
         x, push = jax.linearize(self.flat, z)
         return push(u) @ self.lower(x, push(v))
+
+    def squared_norm(self, z: Latent, v: Latent) -> Scalar:
+        """`v' M(z) v` by one forward pass; NaN where the image is not finite."""
+        x, pushed = jax.jvp(self.flat, (z,), (v,))
+        return jnp.where(jnp.isfinite(x).all(), pushed @ self.lower(x, pushed), jnp.nan)
+
+    @property
+    def sqrt(self) -> Callable[[Latent], Float[Array, "d d"]] | None:
+        """`z -> L`, from Euclidean space the triangle of the Jacobian; else None."""
+        return self._triangle if self.is_euclidean else None
+
+    def _triangle(self, z: Latent) -> Float[Array, "d d"]:
+        jacobian = jax.jacfwd(self.flat)(z)
+        missing = max(0, jacobian.shape[1] - jacobian.shape[0])
+        triangle = jnp.linalg.qr(jnp.pad(jacobian, ((0, missing), (0, 0))), mode="r")
+        diagonal = jnp.diagonal(triangle)
+        return triangle.T * jnp.where(diagonal < 0, -1, 1).astype(z.dtype)
 
     def lower(self, x: Float[Array, "n"], tangents: Array) -> Array:
         """`A(x)` applied to tangents of data space, along their first axis."""
@@ -256,15 +288,15 @@ def inner(metric: Metric, z: Latent, u: Latent, v: Latent) -> Scalar:
     >>> print(inner(lambda z: 2 * jnp.eye(2), jnp.zeros(2), jnp.ones(2), jnp.ones(2)))
     4.0
     """
-    if isinstance(metric, Pullback):
-        return metric.inner(z, u, v)
-    return u @ matrix(metric, z) @ v
+    known = getattr(metric, "inner", None)
+    return u @ matrix(metric, z) @ v if known is None else known(z, u, v)
 
 
 def squared_norm(metric: Metric, z: Latent, v: Latent) -> Scalar:
-    r"""The squared length of a tangent vector, $v^\top M(z)\, v$; one forward-mode pass.
+    r"""The squared length of a tangent vector, $v^\top M(z)\, v$.
 
-    NaN where the image is not finite, of which derivatives may yet be.
+    Where the metric is pulled back it takes one forward-mode pass, and is NaN where the image is
+    not finite, of which derivatives may yet be.
 
     Args:
         metric: any metric.
@@ -274,10 +306,8 @@ def squared_norm(metric: Metric, z: Latent, v: Latent) -> Scalar:
     Returns:
         The squared length.
     """
-    if isinstance(metric, Pullback):
-        x, pushed = jax.jvp(metric.flat, (z,), (v,))
-        return jnp.where(jnp.isfinite(x).all(), pushed @ metric.lower(x, pushed), jnp.nan)
-    return v @ matrix(metric, z) @ v
+    known = getattr(metric, "squared_norm", None)
+    return inner(metric, z, v, v) if known is None else known(z, v)
 
 
 def log_volume(metric: Metric) -> Callable[[Latent], Scalar]:
@@ -299,8 +329,9 @@ def log_volume(metric: Metric) -> Callable[[Latent], Scalar]:
     """
 
     def value(z: Latent) -> Scalar:
-        if isinstance(metric, Pullback) and metric.ambient is None:
-            return jnp.log(jnp.diagonal(root(metric, z))).sum()
+        known = getattr(metric, "sqrt", None)
+        if known is not None:
+            return jnp.log(jnp.diagonal(known(z))).sum()
         sign, logdet = jnp.linalg.slogdet(matrix(metric, z))
         return jnp.where(sign < 0, jnp.nan, logdet / 2)
 
@@ -327,13 +358,42 @@ def root(metric: Metric, z: Latent) -> Float[Array, "d d"]:
     [[4. 0.]
      [2. 3.]]
     """
-    if not isinstance(metric, Pullback) or metric.ambient is not None:
-        return jnp.linalg.cholesky(matrix(metric, z))
-    jacobian = jax.jacfwd(metric.flat)(z)
-    missing = max(0, jacobian.shape[1] - jacobian.shape[0])
-    triangle = jnp.linalg.qr(jnp.pad(jacobian, ((0, missing), (0, 0))), mode="r")
-    diagonal = jnp.diagonal(triangle)
-    return triangle.T * jnp.where(diagonal < 0, -1, 1).astype(z.dtype)
+    known = getattr(metric, "sqrt", None)
+    return jnp.linalg.cholesky(matrix(metric, z)) if known is None else known(z)
+
+
+def pulled_back(metric: Metric) -> Pullback | None:
+    """A metric as that of its immersion, for those that can do more with the map itself.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        The pull-back; None where the metric knows of no immersion.
+
+    >>> pulled_back(lambda z: jnp.eye(2)) is None, pulled_back(pullback(jnp.sin)).is_euclidean
+    (True, True)
+    """
+    if isinstance(metric, Pullback):
+        return metric
+    immersion = getattr(metric, "immersion", None)
+    return None if immersion is None else Pullback(immersion, getattr(metric, "ambient", None))
+
+
+def euclidean(metric: Metric) -> Pullback | None:
+    """A metric as that of its immersion into Euclidean space.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        The pull-back; None where there is none, or data space has a metric of its own.
+
+    >>> euclidean(pullback(jnp.sin, ambient=jnp.exp)) is None
+    True
+    """
+    found = pulled_back(metric)
+    return found if found is not None and found.is_euclidean else None
 
 
 def volume(metric: Metric) -> Callable[[Latent], Scalar]:

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows._compiled import keep_compiled, unjitted
+from latent_flows._results import Result, first_failure
 from latent_flows.geometry import _discrete_energy
 from latent_flows.geometry.curves import Geodesic, spline_weights, straight
 from latent_flows.geometry.geodesics import described, end_points, join, start_points
@@ -92,15 +93,15 @@ def spline_geodesic(
     z0, z1, _ = end_points(metric, z0, z1)
     start = start_points(initial, z0, z1, knots)
     start = straight(z0, z1, knots) if start is None else start
-    points, stopped = jax.lax.stop_gradient((start, jnp.array(True)))
+    points, ended = jax.lax.stop_gradient(start), first_failure()
     if knots > 1:
-        points, stopped = _shorten(metric, points, segments, tolerance, max_iterations)
-    return jax.lax.stop_gradient(described(metric, points, start, stopped))
+        points, ended = _shorten(metric, points, segments, tolerance, max_iterations)
+    return jax.lax.stop_gradient(described(metric, points, start, ended))
 
 
 def _shorten(
     metric: Metric, start: Float[Array, "k+1 d"], segments: int, tolerance: float, steps: int
-) -> tuple[Float[Array, "k+1 d"], Bool[Array, ""]]:
+) -> tuple[Float[Array, "k+1 d"], Result]:
     """The spline of least energy downhill from another, and whether the search has stopped."""
     knots = len(start) - 1
     into = _units(metric, start[0], start[-1], knots)
@@ -124,8 +125,11 @@ def _shorten(
     )
     points = moved(found.value)
     finite = jnp.isfinite(points).all()
-    stopped = found.result == optimistix.RESULTS.successful
-    return jnp.where(finite, points, start), finite & stopped
+    return jnp.where(finite, points, start), first_failure(
+        (finite, Result.nonfinite),
+        (found.result != optimistix.RESULTS.nonlinear_max_steps_reached, Result.max_steps_reached),
+        (found.result == optimistix.RESULTS.successful, Result.stalled),
+    )
 
 
 def _units(

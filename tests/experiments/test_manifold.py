@@ -1,7 +1,5 @@
 """Experiments on the geometry of a generator: what they share, and the first of them."""
 
-import dataclasses
-import importlib.util
 import json
 import shlex
 import shutil
@@ -12,32 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.generators import noise_std, train_vae, vae_runs
-from experiments.generators.spec import Supply
+from experiments.generators import noise_std, spec
 from experiments.latent_oddity import (
     clustering,
     gan_geodesics,
     geodesics,
     land,
-    plausibility,
     random_walk,
+    scores,
     setup,
 )
 from experiments.latent_oddity.paths import TIMES, Geodesics, joined, straight
 from experiments.runtime import cli
-from experiments.runtime.run_dir import Folder, made_by, open_folder, read_config
+from experiments.runtime.run_dir import Folder, made_by, read_config
 from latent_flows import data
-from latent_flows._transforms import closure_convert
-from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.generators import FrozenGenerator, freeze, load_generator
 from latent_flows.geometry.metrics import pullback
+from tests.experiments.small_generators import small_gan, small_vae
 
-FEW = shlex.split(
-    "--vae.width 2 --vae.depth 1 --vae-training.steps 3 --vae-training.warmup 0 "
-    "--vae-training.batch-size 16 --deviation.centres 5 --deviation.codes 60 "
-    "--deviation.width 4 --deviation.training.steps 2 --deviation.training.warmup 0 "
-    "--deviation.training.batch-size 16 --classifier.steps 2 --classifier.batch-size 16 "
-    "--codes 60"
-)
+MODULES = (geodesics, clustering, land, random_walk)
+FEW = shlex.split("--codes 60")
+JUDGED = shlex.split("--classifier.steps 2 --classifier.batch-size 16")
 PATHS = shlex.split(
     "--geodesics.pairs 3 --geodesics.segments 4 --geodesics.off 5 --geodesics.shown 2 "
     "--geodesics.strips 1"
@@ -45,12 +38,19 @@ PATHS = shlex.split(
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, compile_quickly):
+def plane(tmp_path_factory):
+    """A run folder of train_vae with two latents and both deviations."""
+    path = tmp_path_factory.mktemp("vae") / "run"
+    return small_vae(path, "digits", latent_dim=2, stds=("rbf", "network"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, plane, compile_quickly):
     path = tmp_path_factory.mktemp("geodesics") / "run"
-    flags = ["digits", *FEW, *PATHS, "--run", str(path)]
+    flags = ["digits", "--generator", plane, *FEW, *JUDGED, *PATHS, "--run", path]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "setup", lambda: None)
-        assert cli.main(geodesics.run, geodesics.PRESETS, flags) == 0
+        assert cli.main(geodesics.run, geodesics.PRESETS, [str(flag) for flag in flags]) == 0
     return path
 
 
@@ -84,90 +84,100 @@ def test_a_run_leaves_its_numbers_and_pictures(whole):
         times = json.loads((whole / "times.json").read_text())[f"paths_{kind}"]
         assert [*times] == [*TIMES]
         assert all(seconds >= 0 for seconds in times.values())
-    for picture in ("latent", "strips", "losses_vae", "losses_rbf", "losses_classifier"):
+    for picture in ("latent", "strips", "losses_classifier"):
         assert (whole / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-def test_the_same_command_computes_nothing_again(whole, tmp_path, call, monkeypatch):
+def test_the_same_command_computes_nothing_again(whole, plane, tmp_path, call, monkeypatch):
     path = tmp_path / "run"
     shutil.copytree(whole, path)
     for name in ("measure", "joined"):
         monkeypatch.setattr(geodesics, name, lambda *_: pytest.fail("computed again"))
-    code, out, err = call(geodesics, "digits", *FEW, *PATHS, "--run", path)
+    flags = ("digits", "--generator", plane, *FEW, *JUDGED, *PATHS, "--run", path)
+    code, out, err = call(geodesics, *flags)
     assert code == 0, err
     assert "RBF geodesic" in out
     assert (path / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
 @pytest.mark.slow
-def test_another_run_takes_the_generator_and_its_deviations(whole, tmp_path):
+def test_a_run_stands_for_the_generator_that_it_is_about(whole, plane):
     first = read_config(whole, geodesics.Config)
-    config = dataclasses.replace(first, generator=str(whole), run=str(tmp_path / "run"))
-    train, test = setup.datasets(config)
-    folder = open_folder(config.run, config)
-    subject = setup.load_subject(folder, config, train, test)
-    assert [child.name for child in folder.path.iterdir() if child.is_dir()] == []
-    paths = json.loads((whole / "paths_rbf.json").read_text())["points"]
+    assert made_by(whole) == "experiments.geodesics"
+    kept, again = load_generator(str(plane)), load_generator(str(whole))
+    assert again.name == kept.name
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_array_equal(one, other)
     # The same seed joins the same codes.
-    np.testing.assert_allclose(geodesics.ends(config, subject)[:, 0], np.array(paths)[:, 0])
-    # A chain of runs ends at the one that trained the generator.
-    last = dataclasses.replace(config, generator=config.run)
-    home, settings = vae_runs.source(last)
-    assert home == whole
-    assert settings.variance == "both"
+    paths = json.loads((whole / "paths_rbf.json").read_text())["points"]
+    found = geodesics.ends(first, setup.load_subject(first))
+    np.testing.assert_allclose(found[:, 0], np.array(paths)[:, 0])
 
 
-@pytest.mark.slow
-def test_a_generator_without_deviations_gets_them_here(whole, tmp_path, monkeypatch):
-    first = read_config(whole, geodesics.Config)
-    _, settings = vae_runs.source(first)
-    bare = dataclasses.replace(settings, variance="none")
-    monkeypatch.setattr(vae_runs, "source", lambda _: (whole, bare))
-    config = dataclasses.replace(first, generator=str(whole), run=str(tmp_path / "run"))
-    train, test = setup.datasets(config)
-    folder = open_folder(config.run, config)
-    subject = setup.load_subject(folder, config, train, test)
-    made = sorted(child.name for child in (folder.path / "checkpoints").iterdir())
-    assert made == ["network", "rbf"]
+def test_each_deviation_makes_a_metric_larger_than_that_of_the_mean(plane):
+    subject = setup.load_subject(setup.Config(generator=str(plane), codes=16))
     assert set(subject.metrics) == set(setup.METHODS)
     z = subject.test.codes[0]
     np.testing.assert_array_equal(subject.metrics["euclidean"](z), np.eye(2))
     for kind in ("rbf", "network"):
-        extra = subject.metrics[kind](z) - pullback(subject.mean)(z)
+        extra = subject.metrics[kind](z) - pullback(subject.generator.decode)(z)
         assert np.linalg.eigvalsh(extra).min() > -1e-4
 
 
-def test_every_experiment_that_exists_has_the_shared_flags_and_presets():
-    for name in setup.EXPERIMENTS:
-        if importlib.util.find_spec(name) is None:
-            continue
-        module = importlib.import_module(name)
-        assert issubclass(module.Config, setup.Config)
-        assert [*module.PRESETS][: len(setup.GENERATORS)] == [*setup.GENERATORS]
-        runs = [config.run for _, config in module.PRESETS.values()]
-        assert len(set(runs)) == len(runs)
+@pytest.mark.parametrize("module", MODULES)
+def test_every_experiment_has_the_shared_flags_and_presets(module):
+    assert issubclass(module.Config, setup.Config)
+    shared = {name: module.PRESETS[name][1] for name in setup.GENERATORS}
+    assert [*module.PRESETS][: len(shared)] == [*shared]
+    runs = [config.run for _, config in module.PRESETS.values()]
+    assert len(set(runs)) == len(runs)
+    assert shared["digits"].generator == "runs/vae-digits-plane"
+    assert shared["digits"].generator.command == "train_vae digits-plane"
 
 
-def test_samples_are_random_and_bounded(key):
+@pytest.mark.parametrize("module", MODULES)
+def test_a_preset_says_how_its_generator_is_made(module, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for quick in ([], ["--quick"]):
+        code, out, err = call(module, "digits", *quick, "--run", tmp_path / "run")
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert " ".join(["python -m experiments.train_vae digits-plane", *quick]) + "`" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("stds", [(), ("rbf",), ("network",)])
+def test_a_generator_without_both_deviations_is_refused(module, stds, tmp_path, call):
+    generator = small_vae(tmp_path / "vae", "digits", latent_dim=2, stds=stds)
+    code, out, err = call(module, "digits", "--generator", generator, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    missing = " and ".join(kind for kind in ("rbf", "network") if kind not in stds)
+    assert f"the VAE of digits has no deviation of its noise ({missing})" in err
+    assert "python -m experiments.train_vae` with --variance both" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_are_random_and_bounded():
     images = np.random.default_rng(0).random((40, 2, 2, 1)).astype(np.float32)
     dataset = data.from_arrays("noise", image=images)
-    vae = VAE(VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=1, depth=1), (2, 2, 1))
-    params = train_vae.initial(vae, key)
-    found = setup.sample(setup.Config(codes=16), vae, params, dataset)
+    generator = freeze(
+        lambda z: jnp.tile(z, 2).reshape(2, 2, 1), 2, encode=lambda x: (x[0, :, 0], x[1, :, 0])
+    )
+    found = setup.sample(setup.Config(codes=16), generator, dataset)
     assert found.images.shape == (16, 2, 2, 1)
     assert found.codes.shape == (16, 2)
     assert found.labels is None
-    np.testing.assert_allclose(
-        found.codes[3], vae.apply(params, found.images[3], method=vae.encode)[0], rtol=1e-5
-    )
+    np.testing.assert_array_equal(found.codes, found.images[:, 0, :, 0])
+    rows = {image.tobytes() for image in images}
+    assert len({np.asarray(image).tobytes() for image in found.images} & rows) == 16
 
 
 def test_the_density_is_high_where_codes_are(key):
     random = np.random.default_rng(0)
     ring = random.uniform(0, 2 * np.pi, 600)
     codes = np.stack([np.cos(ring), np.sin(ring)], 1) + 0.05 * random.standard_normal((600, 2))
-    log_density = plausibility.density(codes[:300], codes[300:])
+    log_density = scores.density(codes[:300], codes[300:])
     on, middle, far = log_density(np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
     assert on > middle + 2
     assert middle > far
@@ -183,9 +193,8 @@ def test_points_off_the_data_lie_in_holes_and_outside():
     angle = random.uniform(0, 2 * np.pi, 800)
     radius = 3 + 0.1 * random.standard_normal(800)
     codes = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32)
-    judge = plausibility.Judges(plausibility.density(codes[:400], codes[400:]), None, None)
-    config = geodesics.Config(geodesics=geodesics.Geodesics(off=200))
-    found = geodesics.off_data(config, codes, judge)
+    judge = scores.Judges(scores.density(codes[:400], codes[400:]), None, None)
+    found = scores.off_data(codes, judge, 200, 0)
     border, far = (np.abs(np.linalg.norm(found[name], axis=1) - 3) for name in ("border", "far"))
     assert len(border) == len(far) == 200
     assert 0.1 < border.min() < border.max() < 0.5 * codes.std() + 0.5
@@ -194,24 +203,19 @@ def test_points_off_the_data_lie_in_holes_and_outside():
     assert (np.linalg.norm(found["far"], axis=1) < 3).any()
 
 
-def test_even_places_are_shares_of_the_length():
-    points = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]])
-    found = geodesics.evenly(points, np.array([0.0, 0.125, 0.25, 0.5, 1.0]))
-    expected = [[0, 0], [0.5, 0], [1, 0], [1, 1], [1, 3]]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--codes", "3"], "codes must be at least 16, got 3"),
         (["--seed", "-1"], "seed must not be negative, got -1"),
         (["--geodesics.pairs", "0"], "geodesics.pairs must be at least 1, got 0"),
+        (["--geodesics.neighbours", "60", "--codes", "60"], "must be less than the 60 training"),
         (["--classifier.batch-size", "1440"], "classifier.batch_size (1440) is more than the 1437"),
         (["--generator", "nowhere"], "nowhere"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, call):
+def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, plane, tmp_path, call):
+    flags = ["--generator", plane, *flags] if "--generator" not in flags else flags
     code, out, err = call(geodesics, "digits", *flags, "--run", tmp_path / "run")
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
@@ -223,10 +227,10 @@ def test_a_run_of_something_else_is_no_generator(tmp_path, call):
     path.mkdir()
     content = {"experiment": "experiments.potential_flows", "config": {}}
     (path / "config.json").write_text(json.dumps(content))
-    assert made_by(path) not in vae_runs.STUDIES
     code, _, err = call(geodesics, "digits", "--generator", path, "--run", tmp_path / "run")
     assert code == 2
-    assert "holds a run of experiments.potential_flows, not of experiments.train_vae" in err
+    assert f"{path} holds no generator and was about none" in err
+    assert err.count("\n") == 1
 
 
 OWN = """
@@ -239,6 +243,16 @@ def bowl(z):
 
 
 bowl.latent_dim = 2
+"""
+VECTOR = """
+import jax.numpy as jnp
+
+
+def helix(z):
+    return jnp.stack([jnp.cos(z[0]), jnp.sin(z[0]), z[0] + z[1]])
+
+
+helix.latent_dim = 2
 """
 SUPPLIED = shlex.split(
     "--geodesics.pairs 4 --geodesics.segments 8 --geodesics.shown 2 --geodesics.strips 1 "
@@ -267,18 +281,33 @@ def test_draws_of_a_generator_of_ones_own_are_joined(tmp_path, call):
     assert out.endswith(shown)
     assert (tmp_path / "a" / "metrics.json").stat().st_mtime_ns == kept
     again = geodesics.Config(generator=str(tmp_path / "a"))
-    assert setup.supplied(again).name.endswith("own.py:bowl")
+    assert spec.load(again).name.endswith("own.py:bowl")
+
+
+@pytest.mark.slow
+def test_a_gan_and_a_function_that_makes_vectors_are_joined_as_well(tmp_path, call):
+    (tmp_path / "own.py").write_text(VECTOR)
+    small_gan(tmp_path / "gan", latent_dim=2)
+    few = ["gan", *PATHS, "--run"]
+    code, out, err = call(geodesics, *few, tmp_path / "a", "--generator", tmp_path / "gan")
+    assert code == 0, err
+    assert (tmp_path / "a" / "strips.png").exists()
+    vectors = f"{tmp_path / 'own.py'}:helix"
+    code, out, err = call(geodesics, *few, tmp_path / "b", "--generator", vectors)
+    assert code == 0, err
+    assert "no strips: samples of shape (3,) are no images to draw" in out
+    assert [path.name for path in (tmp_path / "b").glob("*.png")] == ["latent.png"]
+
+
+def sheet():
+    """A plane of images."""
+    return freeze(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2, name="plane")
 
 
 def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
-    plane = closure_convert(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
-    supply = Supply(
-        "plane", plane, 2, (2, 2, 1), lambda key: jax.random.normal(key, (2,)), None, None
-    )
-    settings = Geodesics(pairs=3, segments=4)
-    folder = Folder(tmp_path)
-    paths = gan_geodesics.find(folder, supply, settings, 0)
-    rows = gan_geodesics.measure(supply, settings, paths)["paths"]
+    generator, settings = sheet(), Geodesics(pairs=3, segments=4)
+    paths = gan_geodesics.find(Folder(tmp_path), generator, settings, 0)
+    rows = gan_geodesics.measure(generator, settings, paths)["paths"]
     np.testing.assert_allclose(paths["geodesic"].points, paths["straight line"].points, atol=1e-4)
     ends = paths["geodesic"].points[:, [0, -1]]
     wanted = np.sqrt(5) * np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
@@ -288,13 +317,10 @@ def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
 
 
 def test_metrics_and_paths_are_the_same_to_the_last_bit_whatever_time_they_took(tmp_path):
-    plane = closure_convert(lambda z: jnp.concatenate([z, 2 * z]).reshape(2, 2, 1), 2)
-    draw = lambda key: jax.random.normal(key, (2,))  # noqa: E731
-    supply = Supply("plane", plane, 2, (2, 2, 1), draw, None, None)
     for name in "ab":
         (tmp_path / name).mkdir()
         settings = Geodesics(pairs=3, segments=4, shown=1, strips=1)
-        gan_geodesics.run(Folder(tmp_path / name), supply, settings, 0)
+        gan_geodesics.run(Folder(tmp_path / name), sheet(), settings, 0)
     for file in ("metrics.json", "paths.json"):
         first, second = ((tmp_path / name / file).read_bytes() for name in "ab")
         assert first == second
@@ -317,7 +343,9 @@ def test_seconds_are_shown_beside_the_scores_of_clusters_and_are_none_of_them(tm
 
 
 def test_fewer_pairs_at_once_of_large_images():
-    small, large = (Supply("", None, 512, (side, side, 3), None, None, None) for side in (8, 1024))
+    small, large = (
+        FrozenGenerator("", None, 512, (side, side, 3), prior=None) for side in (8, 1024)
+    )
     newton, spline = Geodesics(method="newton"), Geodesics(method="spline")
     assert gan_geodesics.at_once(small, newton) > gan_geodesics.at_once(large, newton) == 1
     assert gan_geodesics.at_once(large, spline) == 1
@@ -333,9 +361,13 @@ def test_splines_join_latents_that_are_long():
 
 @pytest.mark.parametrize("module", [clustering, land, random_walk])
 def test_what_is_about_codes_refuses_a_generator_without_an_encoder(module, tmp_path, call):
-    code, out, err = call(module, "--generator.path", "own.py:bowl", "--run", tmp_path / "run")
+    (tmp_path / "own.py").write_text(OWN)
+    flags = ("--generator.path", f"{tmp_path / 'own.py'}:bowl", "--run", tmp_path / "run")
+    code, out, err = call(module, "digits", *flags)
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert f"{module.__name__} is about codes of data, and this generator has no encoder" in err
+    about = f"experiments.{module.__name__.rpartition('.')[2]} is about codes of data"
+    assert about in err
+    assert "own.py:bowl has no encoder" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -359,6 +391,13 @@ OTHERS = {
         [*land.TITLES.values()],
         ["densities"],
     ),
+    "random_walk": (
+        random_walk,
+        "--walks.walks 3 --walks.steps 4 --walks.substeps 1 --walks.drawn 1 "
+        "--classifier.steps 2 --classifier.batch-size 16",
+        [*random_walk.TITLES.values()],
+        ["walks", "samples"],
+    ),
 }
 
 
@@ -372,7 +411,7 @@ def test_the_others_run_on_the_same_generator_and_compute_nothing_twice(
     code, out, err = call(module, *arguments)
     assert code == 0, err
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    assert [row["method"] for row in metrics["methods"]] == methods
+    assert [next(iter(row.values())) for row in metrics["methods"]] == methods
     for picture in pictures:
         assert (tmp_path / "a" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     assert call(module, *arguments)[:2] == (0, out)
@@ -386,10 +425,14 @@ def test_the_others_run_on_the_same_generator_and_compute_nothing_twice(
         (land, "--fit.points=7", "fit.points must be at least 8, got 7"),
         (land, "--fit.samples=15", "fit.samples must be at least 16, got 15"),
         (random_walk, "--seed=-1", "seed must not be negative, got -1"),
+        (clustering, "--clustering.clusters=301", "clustering.clusters (301) is more than the 300"),
+        (land, "--fit.components=301", "fit.components: 301 are more than the 300 codes"),
+        (random_walk, "--classifier.batch-size=1440", "is more than the 1437 examples of digits"),
     ],
 )
-def test_the_others_refuse_what_cannot_be_done_too(module, flag, message, tmp_path, call):
-    code, out, err = call(module, "digits", flag, "--run", tmp_path / "run")
+def test_the_others_refuse_what_cannot_be_done_too(module, flag, message, plane, tmp_path, call):
+    flags = ("digits", "--generator", plane, flag)
+    code, out, err = call(module, *flags, "--run", tmp_path / "run")
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
     assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from latent_flows.geometry.curves import (
     length,
     measure,
     resample,
+    resample_by_length,
     straight,
 )
 from latent_flows.geometry.metrics import conformal, pullback
@@ -80,3 +81,11 @@ def test_no_movement_has_no_length_and_no_slope(dtype):
 def test_segments_below_one_are_named():
     with pytest.raises(ValueError, match="segments must be at least 1, got 0"):
         length(HALF_PLANE, lambda s: jnp.stack([s, s + 1]), segments=0)
+
+
+def test_shares_of_its_length_are_places_of_a_polygon(dtype):
+    points = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]], dtype)
+    found = resample_by_length(points, np.array([0.0, 0.125, 0.25, 0.5, 1.0]))
+    assert found.dtype == dtype
+    expected = [[0, 0], [0.5, 0], [1, 0], [1, 1], [1, 3]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)

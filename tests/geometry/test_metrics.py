@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from latent_flows.geometry import metrics
+from latent_flows.geometry import geodesic, length, metrics, scalar_curvature
+from latent_flows.geometry.curvature import christoffel, connection
 
 WIDTH, DATA, DIM = 7, 50, 3
 
@@ -158,3 +159,62 @@ def test_volume_of_a_singular_metric_is_zero_and_of_no_metric_is_nan():
 def test_what_is_no_metric_is_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+class Scaled:
+    """A metric that knows better ways, and counts no others: the unit one times a number."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, z):
+        pytest.fail("the matrix was made although it was not needed")
+
+    def inner(self, z, u, v):
+        return self.factor * u @ v
+
+    def sqrt(self, z):
+        return jnp.sqrt(self.factor) * jnp.eye(z.shape[0])
+
+
+def test_what_a_metric_knows_better_ways_for_is_asked_for_instead_of_its_matrix():
+    z, u, v = jnp.zeros(2), jnp.array([1.0, 2.0]), jnp.array([3.0, -1.0])
+    metric = Scaled(4.0)
+    assert metrics.inner(metric, z, u, v) == 4
+    assert metrics.squared_norm(metric, z, u) == 20
+    assert_allclose(metrics.root(metric, z), 2 * np.eye(2))
+    assert_allclose(metrics.volume(metric)(z), 4, rtol=1e-6)
+    assert_allclose(length(metric, lambda s: s * v), 2 * np.sqrt(10), rtol=1e-6)
+
+
+class Image:
+    """A metric of a map that is no `Pullback`, and makes no matrix but through the map."""
+
+    def __init__(self, immersion, ambient=None):
+        self.immersion, self.ambient = immersion, ambient
+
+    def __call__(self, z):
+        jacobian = jax.jacfwd(self.immersion)(z)
+        scale = 1.0 if self.ambient is None else self.ambient(self.immersion(z))
+        return (jacobian.T * scale) @ jacobian
+
+
+def test_a_metric_that_names_its_immersion_is_treated_as_its_pull_back():
+    z0, z1 = jnp.array([0.7, 2.0]), jnp.array([1.5, 3.0])
+    named, pulled = Image(sphere), metrics.pullback(sphere)
+    ours, theirs = (geodesic(metric, z0, z1, segments=4) for metric in (named, pulled))
+    np.testing.assert_array_equal(ours.points, theirs.points)
+    assert ours.converged
+    for of in (scalar_curvature, christoffel):
+        assert_allclose(of(named)(z0), of(pulled)(z0), atol=1e-5)
+    turned = connection(Image(sphere, lambda x: 1 + x**2))(z0, z0, z1)
+    wanted = connection(metrics.pullback(sphere, lambda x: 1 + x**2))(z0, z0, z1)
+    assert_allclose(turned, wanted, rtol=1e-4)
+
+
+def test_whether_lengths_are_euclidean_is_one_question():
+    assert metrics.euclidean(metrics.pullback(sphere)).is_euclidean
+    assert metrics.euclidean(Image(sphere)).flat(jnp.ones(2)).shape == (3,)
+    for metric in (bare(metrics.pullback(sphere)), metrics.pullback(sphere, ambient=jnp.exp)):
+        assert metrics.euclidean(metric) is None
+    assert metrics.pullback(sphere, ambient=jnp.exp).sqrt is None

@@ -1,12 +1,11 @@
-"""Frechet means and geodesic k-means against closed forms and against scikit-learn."""
+"""Frechet means against closed forms."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn import cluster
 
-from latent_flows.geometry.means import frechet_mean, kmeans
+from latent_flows.geometry import frechet_mean
 from latent_flows.geometry.metrics import conformal, pullback
 
 
@@ -89,35 +88,6 @@ def test_a_metric_that_is_nowhere_finite_leaves_finite_numbers_and_a_flag():
     assert found.solved == 0
 
 
-def test_in_flat_space_k_means_is_that_of_scikit_learn(key):
-    points = jax.random.normal(key, (60, 2)) + jnp.repeat(jnp.eye(3, 2) * 3, 20, 0)
-    start = points[jnp.array([0, 1, 2])]
-    found = jax.jit(lambda p: kmeans(key, flat, p, 3, initial=start, batch_size=64))(points)
-    theirs = cluster.KMeans(3, init=np.asarray(start), n_init=1, algorithm="lloyd").fit(points)
-    assert found.converged
-    np.testing.assert_array_equal(found.labels, theirs.labels_)
-    np.testing.assert_allclose(found.centres, theirs.cluster_centers_, atol=1e-3)
-    np.testing.assert_allclose(found.inertia, theirs.inertia_, rtol=1e-3)
-
-
-@pytest.mark.slow
-def test_k_means_does_not_cross_a_wall_of_long_distances(key):
-    along, above = jnp.linspace(-2, 2, 15), jnp.full(15, 0.5)
-    points = jnp.concatenate([jnp.stack([along, y], -1) for y in (above, -above)])
-    wall = conformal(lambda z: 1 + 50 * jnp.exp(-((z[1] / 0.2) ** 2)))
-    truth = jnp.arange(30) < 15
-
-    def agreement(labels):
-        return max(np.mean(labels == truth), np.mean(labels != truth))
-
-    runs = jax.vmap(lambda key: kmeans(key, wall, points, 2, segments=12))(jax.random.split(key, 4))
-    best = jax.tree.map(lambda leaf: leaf[jnp.argmin(runs.inertia)], runs)
-    assert best.converged
-    assert agreement(best.labels) == 1
-    np.testing.assert_allclose(best.centres[:, 0], 0, atol=0.02)
-    assert agreement(cluster.KMeans(2, n_init=10, random_state=0).fit_predict(points)) < 0.6
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -125,9 +95,6 @@ def test_k_means_does_not_cross_a_wall_of_long_distances(key):
         (lambda p: frechet_mean(flat, p[:0]), r"points .* at least 1"),
         (lambda p: frechet_mean(flat, p, jnp.ones(2)), r"weights must have shape \(3,\)"),
         (lambda p: frechet_mean(flat, p, initial=jnp.ones(3)), r"initial must have shape \(2,\)"),
-        (lambda p: kmeans(jax.random.key(0), flat, p, 4), r"k must be between 1 and .* 3, got 4"),
-        (lambda p: kmeans(jax.random.key(0), flat, p, 0), r"k must be between"),
-        (lambda p: kmeans(jax.random.key(0), flat, p, 2, initial=p), r"initial must have shape"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -1,0 +1,239 @@
+"""The pictures of the geometry of a generator."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from experiments.generators import classifier
+from experiments.latent_oddity import setup
+from experiments.latent_oddity.paths import BATCH, STRAIGHT, Paths, length_of
+from experiments.latent_oddity.setup import Sample, Subject, box, everywhere
+from experiments.runtime.run_dir import Folder
+from latent_flows import plots
+from latent_flows._transforms import in_chunks
+from latent_flows.generators import FrozenGenerator
+from latent_flows.geometry import resample_by_length
+from latent_flows.geometry.metrics import log_volume, pullback
+from latent_flows.typing import Latent, Scalar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Drawn = dict[str, Callable[[], "Figure"]]
+"""What draws each picture, by its name."""
+REACH = 3.0
+"""Deviations of the draws within which the volume of two latents is drawn."""
+POINTS = 1000
+"""Codes, at most, behind paths."""
+
+
+def losses(folder: Folder) -> Drawn:
+    """How the training of the classifier went, where there was one."""
+    rows = folder.rows(classifier.PHASE)
+    caption = f"Loss of the phase '{classifier.PHASE}' and its terms."
+    draw = partial(plots.loss_curves, rows, caption=caption)
+    return {f"losses_{classifier.PHASE}": draw} if rows else {}
+
+
+def are_images(event_shape: tuple[int, ...]) -> bool:
+    """Whether samples of a shape can be drawn.
+
+    >>> are_images((28, 28, 1)), are_images((3,))
+    (True, False)
+    """
+    return len(event_shape) == 3 and event_shape[2] in (1, 3, 4)
+
+
+def spread(count: int, most: int) -> Int[np.ndarray, "m"]:
+    """Places of at most so many, from the first to the last.
+
+    >>> print(spread(9, 3), spread(2, 8))
+    [0 4 8] [0 1]
+    """
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
+
+
+def hardest(subject: Subject, lines: Paths) -> Int[np.ndarray, "m"]:
+    """The pairs in the order in which straight lines between them leave the data, worst first."""
+    return np.argsort(-everywhere(length_of(subject.metrics["rbf"]), lines.points, BATCH))
+
+
+def geodesics(
+    subject: Subject,
+    paths: Mapping[str, Paths],
+    shown: Int[np.ndarray, "k"],
+    titles: Mapping[str, str],
+) -> "Figure":
+    """The volume measure of both metrics with data and the paths between some pairs."""
+    codes = np.asarray(subject.test.codes)
+    low, high = box(codes)
+    lines = paths[setup.EUCLIDEAN].points[shown]
+    return plots.latent_maps(
+        [log_volume(subject.metrics[kind]) for kind in titles],
+        low=low,
+        high=high,
+        titles=[*titles.values()],
+        value="log volume",
+        data=codes[:POINTS],
+        labels=_labels(subject.test),
+        curves=[{"geodesic": paths[kind].points[shown], STRAIGHT: lines} for kind in titles],
+        caption=(
+            "The log volume of the expected metric over the latent space, with held-out codes "
+            "(one colour a label): geodesics and straight lines between pairs of them, from "
+            "the one whose straight line is longest in the RBF metric to the one whose is shortest."
+        ),
+    )
+
+
+def of_draws(
+    generator: FrozenGenerator, paths: Mapping[str, Paths], shown: Int[np.ndarray, "k"]
+) -> "Figure":
+    """The volume measure with draws and the paths between some pairs of them."""
+    points = paths[STRAIGHT].points
+    flat = points.reshape(-1, generator.latent_dim)
+    reach = REACH * flat.std(0)
+    return plots.latent_maps(
+        [log_volume(pullback(generator.decode))],
+        low=flat.mean(0) - reach,
+        high=flat.mean(0) + reach,
+        titles=[generator.name],
+        value="log volume",
+        data=points[:, [0, -1]].reshape(-1, generator.latent_dim),
+        curves=[{name: found.points[shown] for name, found in paths.items()}],
+        caption=(
+            "The log volume of the pull-back metric over the latent space, with draws from the "
+            "prior: geodesics and straight lines between some pairs of them."
+        ),
+    )
+
+
+def strips(
+    generator: FrozenGenerator,
+    paths: Mapping[str, Paths],
+    shown: Int[np.ndarray, "k"],
+    caption: str,
+) -> "Figure":
+    """Images along the paths between some pairs."""
+    # At equal lengths in latent space, so that no method dwells where it likes to be.
+    even = partial(resample_by_length, shares=np.linspace(0, 1, 11))
+    decode = in_chunks(generator.decode, 1)
+    return plots.strips(
+        np.stack(
+            [np.asarray(decode(even(found.points[i]))) for i in shown for found in paths.values()]
+        ),
+        row_labels=[name for _ in shown for name in paths],
+        axis="along the path, at equal steps of its length in latent space",
+        caption=caption,
+    )
+
+
+def space(subject: Subject, paths: Mapping[str, Paths], shown: Int[np.ndarray, "k"]) -> "Figure":
+    """Decoded paths between some pairs, among data in space."""
+    decode = jax.vmap(jax.vmap(lambda z: subject.generator.decode(z).ravel()))
+    return plots.space_curves(
+        np.asarray(subject.train.images).reshape(-1, 3),
+        {name: np.asarray(decode(jnp.asarray(p.points[shown]))) for name, p in paths.items()},
+        caption=(
+            "Training data in space, and decoded paths between those pairs of held-out codes whose "
+            "straight line is longest in the RBF metric."
+        ),
+    )
+
+
+def clusters(
+    subject: Subject,
+    codes: Float[Array, "n d"],
+    groups: Int[np.ndarray, "n"],
+    title: str,
+    caption: str,
+) -> "Figure":
+    """Codes in groups, over the log volume that is trusted."""
+    low, high = box(np.asarray(codes))
+    return plots.latent_maps(
+        [log_volume(subject.metrics["rbf"])],
+        low=low,
+        high=high,
+        titles=[title],
+        value="log volume",
+        data=np.asarray(codes),
+        labels=groups,
+        resolution=61,
+        caption=f"{caption}, over the log volume of the metric with RBF deviation.",
+    )
+
+
+def densities(
+    log_densities: Mapping[str, Callable[[Latent], Scalar]],
+    codes: Float[Array, "n d"],
+    *,
+    floor: float,
+    resolution: int,
+    caption: str,
+) -> "Figure":
+    """Log-densities side by side, none below a floor, with codes."""
+    low, high = box(np.asarray(codes))
+
+    def above(log_density: Callable[[Latent], Scalar], z: Latent) -> Scalar:
+        return jnp.maximum(log_density(z), floor)
+
+    return plots.latent_maps(
+        [partial(above, log_density) for log_density in log_densities.values()],
+        low=low,
+        high=high,
+        titles=[*log_densities],
+        value="log density",
+        data=np.asarray(codes),
+        resolution=resolution,
+        caption=caption,
+    )
+
+
+def walks(
+    subject: Subject, zs: Mapping[str, Float[np.ndarray, "n t d"]], titles: Mapping[str, str]
+) -> "Figure":
+    """Random walks over the log volume, by the name of their metric."""
+    codes = np.asarray(subject.train.codes[:POINTS])
+    low, high = box(codes)
+    # A walk that runs away leaves the picture, which it would else make too coarse to see.
+    far = (high - low) / 2
+    seen = np.concatenate([walk.reshape(-1, codes.shape[1]) for walk in zs.values()])
+    low, high = box(np.concatenate([codes, np.clip(seen, low - far, high + far)]))
+    behind = ["rbf" if name == setup.EUCLIDEAN else name for name in zs]
+    return plots.latent_maps(
+        [log_volume(subject.metrics[name]) for name in behind],
+        low=low,
+        high=high,
+        titles=[titles[name] for name in zs],
+        value="log volume",
+        data=codes,
+        labels=_labels(subject.train),
+        curves=[{"walk": walk} for walk in zs.values()],
+        resolution=61,
+        caption=(
+            "Random walks from training codes over the log volume of the walk's own metric "
+            "(for Euclidean walks that with RBF deviation), with training codes."
+        ),
+    )
+
+
+def along_walks(
+    subject: Subject, zs: Mapping[str, Float[np.ndarray, "n t d"]], titles: Mapping[str, str]
+) -> "Figure":
+    """What random walks decode to, a few steps of each."""
+    decode = jax.vmap(jax.vmap(subject.generator.decode))
+    images = {name: np.asarray(decode(jnp.asarray(walk))) for name, walk in zs.items()}
+    return plots.strips(
+        np.concatenate([*images.values()]),
+        row_labels=[titles[name] for name, rows in images.items() for _ in rows],
+        axis="along the walk",
+        caption="Decoded points of random walks that start from the same training codes.",
+    )
+
+
+def _labels(sample: Sample) -> Any:
+    return None if sample.labels is None else sample.labels[:POINTS]
