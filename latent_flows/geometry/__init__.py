@@ -32,8 +32,10 @@ from latent_flows.geometry.metrics import (
     local_pca,
     log_volume,
     pullback,
+    pullback_metrics,
     squared_norm,
     stochastic_pullback,
+    unit_metric,
     volume,
 )
 from latent_flows.geometry.operators import laplace_beltrami
@@ -73,6 +75,7 @@ __all__ = [
     "normalise_land",
     "parallel_transport",
     "pullback",
+    "pullback_metrics",
     "ricci",
     "riemann",
     "sample_land",
@@ -81,5 +84,6 @@ __all__ = [
     "spline_geodesic",
     "squared_norm",
     "stochastic_pullback",
+    "unit_metric",
     "volume",
 ]

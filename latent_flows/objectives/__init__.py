@@ -12,6 +12,14 @@ from latent_flows.objectives.autoencoders import (
     permuted,
     total_correlation,
 )
+from latent_flows.objectives.potential_flows import (
+    FlowSample,
+    PotentialFlowTerms,
+    PotentialFlowWeights,
+    potential_flow_terms,
+    sample_flow,
+    weighted_sum,
+)
 from latent_flows.objectives.sequences import (
     categorical_kl,
     concrete_gates,
@@ -31,6 +39,9 @@ from latent_flows.objectives.traversals import (
 )
 
 __all__ = [
+    "FlowSample",
+    "PotentialFlowTerms",
+    "PotentialFlowWeights",
     "categorical_kl",
     "concrete_gates",
     "density_ratio_loss",
@@ -43,11 +54,14 @@ __all__ = [
     "outside",
     "overlap",
     "permuted",
+    "potential_flow_terms",
     "relative_start",
+    "sample_flow",
     "sparsity",
     "speed_loss",
     "spike_and_slab_kl",
     "total_correlation",
     "unit_contributions",
     "variation_loss",
+    "weighted_sum",
 ]
