@@ -27,7 +27,13 @@ from experiments.runtime import cli
 from experiments.runtime.training import Training
 from latent_flows import data, pde
 from latent_flows.generators import load_generator
-from latent_flows.generators.stored import StoredGenerator, restore_generator
+from latent_flows.generators.load import GENERATOR
+from latent_flows.generators.stored import (
+    StoredGenerator,
+    load_bytes,
+    restore_generator,
+    to_bytes,
+)
 from latent_flows.generators.vae import VAE, VAEConfig
 from tests.experiments.small_generators import small_vae
 
@@ -278,14 +284,15 @@ def test_what_a_generator_cannot_give_is_one_line_and_code_2(flag, message, flag
 
 
 def test_data_that_are_not_there_are_named_before_anything_is_written(
-    tmp_path, digits, flags, monkeypatch, call
+    tmp_path, digits, monkeypatch, call
 ):
-    def missing(*_, **__):
-        raise ValueError("no data set is called 'digits'")
-
-    monkeypatch.setattr(data, "load_part", missing)
-    code, out, err = call(potential_flows, *flags, "--run", tmp_path / "run")
-    assert (code, out, err) == (2, "", "error: no data set is called 'digits'\n")
+    stored = load_bytes((digits / GENERATOR).read_bytes())._replace(dataset="mnist")
+    (tmp_path / GENERATOR).write_bytes(to_bytes(stored))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+    named = ["--generator", tmp_path, "--run", tmp_path / "run"]
+    code, _, err = call(potential_flows, "mnist", *named)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "tfds build mnist" in err
     assert not (tmp_path / "run").exists()
 
 
