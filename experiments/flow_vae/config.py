@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import tyro
 
-from experiments.potential_flows.families import EQUATIONS
 from experiments.runtime import budget, extension
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.training import Training
@@ -14,6 +13,7 @@ from latent_flows._validation import at_least, choose
 from latent_flows.data import Dataset
 from latent_flows.data.sequences import FRAMES, Sequences, load_sequences
 from latent_flows.generators.vae import VAEConfig
+from latent_flows.pde import EQUATIONS, described
 
 PHASE = "vae"
 
@@ -76,9 +76,13 @@ class Objective:
 class Fields:
     """The potentials and the flow along them."""
 
-    pde: str = ""
-    """wave, heat, hamilton_jacobi, fokker_planck or none; empty: wave, and hamilton_jacobi for
-    the kind of that name."""
+    pde: Annotated[
+        str,
+        tyro.conf.arg(
+            help="Equation; empty: wave, and hamilton_jacobi for the kind of that name. "
+            f"{described()}."
+        ),
+    ] = ""
     initial: Literal["", "exact", "free", "static"] = ""
     """exact: at rest at time 0; free: nothing imposed; static: no time. Empty: exact, and free for
     hamilton-jacobi, whose only solution at rest is 0."""
