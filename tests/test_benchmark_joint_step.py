@@ -13,6 +13,7 @@ from experiments.flow_vae import config as flow_vae_config
 from experiments.flow_vae.config import Fields, Objective
 from experiments.flow_vae.model import Model
 from experiments.flow_vae.objective import Pairs, loss_of_pairs
+from experiments.runtime.training import Training
 from latent_flows import pde
 
 needs_torch = pytest.mark.skipif(
@@ -43,6 +44,7 @@ def test_the_timed_loss_is_that_of_the_experiment(prior):
         vae=work.vae.config,
         fields=Fields(width=size.width, steps=size.steps),
         objective=Objective(kind="flow", prior=prior, warmup=0),
+        training=Training(batch_size=60),
     )
     blank: Any = None
     model = Model(
