@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 EXAMPLES := $(patsubst examples/%.py,build/examples/%.png,$(wildcard examples/*.py))
 LIBRARY := $(shell find latent_flows -name '*.py')
 
-demo: $(READY)  ## Learn potential flows on sprites and draw what they do.
-	$(BIN)/python -m experiments.potential_flows demo --run runs/demo
+demo: $(READY)  ## Train a VAE of sprites, learn potential flows of it and draw what they do.
+	$(BIN)/python -m experiments.train_vae sprites
+	$(BIN)/python -m experiments.potential_flows demo
 
 # Most of the time of tests is spent on compiling: the quick ones do with less of it.
 test: $(READY)  ## Every test that is not marked slow.
@@ -31,6 +32,11 @@ build/examples/%.png: examples/%.py $(LIBRARY) | $(READY)
 	@mkdir -p $(@D)
 	MPLBACKEND=agg $(BIN)/python $< $(@D)
 
+# XLA frees its buffers after each step on CPU, and without this glibc maps them anew for the next.
+bench: export MALLOC_TRIM_THRESHOLD_ := 1073741824
+bench: export MALLOC_TOP_PAD_ := 268435456
+bench: export MALLOC_MMAP_THRESHOLD_ := 1073741824
+bench: export MALLOC_ARENA_MAX := 1
 bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
 	$(BIN)/python -m benchmarks.laplacian
 	$(BIN)/python -m benchmarks.potential_flows

@@ -21,14 +21,10 @@ from rich.table import Table
 
 from benchmarks import potential_flows as decoders
 from benchmarks.laplacian import compiled, medians
-from experiments.potential_flows import config as flow_config
-from experiments.potential_flows import train as potential_flows
-from experiments.potential_flows.config import Flows, Subject, Weights
 from experiments.runtime.memory import needs
-from experiments.runtime.training import Training, optimizer
-from latent_flows import coordinates
 from latent_flows.generators import sngan, stylegan2
 from latent_flows.generators.memory import cast_and_remat, remat_layers
+from latent_flows.potentials import PotentialNet
 from latent_flows.typing import Generator
 
 Model: TypeAlias = Literal["sngan-mnist", "sngan-animefaces", "stylegan2-256", "stylegan2-1024"]
@@ -90,25 +86,25 @@ class Config:
 class Work(NamedTuple):
     """One step to make, of which the arrays may be shapes only."""
 
-    config: flow_config.Config
+    net: PotentialNet
+    size: Size
+    at_once: int
     generator: Callable[[Any], Generator]
     """From the network's variables."""
     image_shape: tuple[int, ...]
     variables: Any
     starts: Any
 
-    def subject(self, variables: Any) -> Subject:
-        """What the experiment trains on."""
-        dim = self.starts.shape[1]
-        frame = coordinates.identity(dim)
-        return Subject(
-            vae=None,
-            params=variables,
-            frame=frame,
-            generator=coordinates.compose(self.generator(variables), frame),
-            starts=self.starts,
-            low=jnp.full(dim, -2.0),
-            high=jnp.full(dim, 2.0),
+    def problem(self, variables: Any, starts: Any, params: Any) -> decoders.Problem:
+        """The step, from parameters of what is learnt."""
+        return decoders.Problem(
+            net=self.net,
+            generator=self.generator(variables),
+            params=params,
+            key=jax.random.key(2),
+            starts=starts,
+            horizon=self.size.horizon,
+            at_once=self.at_once,
         )
 
 
@@ -130,23 +126,10 @@ def prepared(config: Config) -> Work:
 
     latent = jax.ShapeDtypeStruct((net.latent_dim,), jnp.float32)
     variables = jax.eval_shape(net.init, jax.random.key(0), latent)
-    flows = flow_config.Config(
-        flows=Flows(
-            count=size.count,
-            horizon=size.horizon,
-            initial="free",
-            width=size.width,
-            frame="identity",
-            codes=max(size.batch, 16),
-            bank=0,
-            at_once=thrift.at_once,
-        ),
-        weights=Weights(),
-        training=Training(batch_size=size.batch, learning_rate=1e-4, clip=0.0),
-    )
+    flows = PotentialNet(width=size.width, horizon=float(size.horizon), initial="free")
     image = jax.eval_shape(lambda v, z: generator(v)(z), variables, latent)
     starts = jax.ShapeDtypeStruct((size.batch, net.latent_dim), jnp.float32)
-    return Work(flows, generator, image.shape, variables, starts)
+    return Work(flows, size, thrift.at_once, generator, image.shape, variables, starts)
 
 
 def filled(config: Config) -> Work:
@@ -158,25 +141,20 @@ def filled(config: Config) -> Work:
     return work._replace(variables=variables, starts=jax.random.normal(second, work.starts.shape))
 
 
-def begin(work: Work, variables: Any) -> tuple[Any, Any]:
+def begin(work: Work) -> tuple[Any, Any]:
     """Parameters of potentials and classifier, and the optimiser's state."""
-    params = flow_config.initial(work.config, work.subject(variables), jax.random.key(1))
-    return params, optimizer(work.config.training).init(params)
+    image, dim = jnp.zeros(work.image_shape), work.starts.shape[1]
+    params = decoders.initial(work.net, jax.random.key(1), work.size.count, dim, image)
+    return params, optax.adam(decoders.LEARNING_RATE).init(params)
 
 
 def update(work: Work) -> Callable:
     """`(variables, starts, params, state) -> (params, state, loss, gradient norm)`."""
 
     def step(variables: Any, starts: jax.Array, params: Any, state: Any) -> tuple:
-        subject = work._replace(starts=starts).subject(variables)
-
-        def value(params: Any) -> jax.Array:
-            step, batch = jnp.zeros((), int), {"start": starts}
-            key = jax.random.key(2)
-            return potential_flows.loss(work.config, subject, params, key, step, batch)[0]
-
+        value = work.problem(variables, starts, params).value
         total, gradient = jax.value_and_grad(value)(params)
-        change, state = optimizer(work.config.training).update(gradient, state, params)
+        change, state = optax.adam(decoders.LEARNING_RATE).update(gradient, state, params)
         return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
 
     return step
@@ -187,7 +165,7 @@ class Step:
 
     def __init__(self, work: Work):
         self.fixed = (work.variables, work.starts)
-        self.learnt = jax.jit(lambda variables: begin(work, variables))(work.variables)
+        self.learnt = jax.jit(lambda: begin(work))()
         self.update, self.compile_seconds = compiled(update(work), *self.fixed, *self.learnt)
 
     def __call__(self) -> tuple[float, float]:
@@ -198,27 +176,15 @@ class Step:
 def compile_only(config: Config) -> tuple[Any, float]:
     """The compiled step, of shapes alone."""
     work = prepared(config)
-    learnt = jax.eval_shape(lambda variables: begin(_zeros(work), variables), work.variables)
-    step = update(work)
-    return compiled(step, work.variables, work.starts, *learnt)
-
-
-def _zeros(work: Work) -> Work:
-    return work._replace(starts=jnp.zeros(work.starts.shape))
+    learnt = jax.eval_shape(lambda: begin(work))
+    return compiled(update(work), work.variables, work.starts, *learnt)
 
 
 def torch_side(config: Config, work: Work, step: Step) -> Any:
     """The same step in PyTorch, from the same parameters."""
     from benchmarks import torch_sngan  # only where PyTorch is
 
-    params, _ = step.learnt
-    problem = decoders.Problem(
-        work.config,
-        work.subject(work.variables),
-        params,
-        jax.random.key(2),
-        {"start": work.starts},
-    )
+    problem = work.problem(work.variables, work.starts, step.learnt[0])
     made = decoders.peer(problem, config.peer, torch_sngan.images, work.variables)
     made.threads = config.threads or made.threads
     return made

@@ -34,11 +34,9 @@ from rich.table import Table
 
 from benchmarks.laplacian import compiled, medians
 from benchmarks.potential_flows import choose_threads, prepare
-from experiments.generators import train_vae
-from experiments.runtime.run_dir import read_config
-from experiments.runtime.training import restore
+from experiments.generators.training_data import encoded, load_data
 from latent_flows._transforms import vmap_chunked
-from latent_flows.generators import vae as vaes
+from latent_flows.generators import load_generator
 from latent_flows.geometry import _discrete_energy, _newton
 from latent_flows.geometry.curves import evaluate, straight
 from latent_flows.geometry.geodesics import geodesic_batch, reach
@@ -413,14 +411,11 @@ def thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, A
 
 def trained(folder: str, pairs: int) -> tuple[Generator, tuple[jax.Array, jax.Array]]:
     """The decoder of a run of train_vae, and pairs of codes of its held-out images."""
-    settings = read_config(folder, train_vae.Config)
-    dataset = train_vae.load(settings, "test")
-    vae = train_vae.model(settings, dataset)
-    params = restore(folder, train_vae.PHASE, partial(train_vae.initial, vae))
+    generator = load_generator(folder)
+    dataset = load_data(generator, "test")
     chosen = np.random.default_rng(0).permutation(dataset.length)[: 2 * pairs]
-    images = jnp.asarray(dataset.examples(chosen)["image"])
-    codes, _ = in_chunks(partial(vae.apply, params, method=vae.encode))(images)
-    return vaes.generator(vae, params), (codes[:pairs], codes[pairs:])
+    codes, _ = encoded(generator, jnp.asarray(dataset.examples(chosen)["image"]))
+    return generator.decode, (codes[:pairs], codes[pairs:])
 
 
 def _thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One training step of a VAE trained with potentials: JAX against eager PyTorch, and its growth.
 
-Run as `python -m benchmarks.joint_step`. The step is the loss of `experiments.flow_vae` with known
+Run as `python -m benchmarks.joint_step`. The step is the loss of `objectives.joint_terms`, of known
 factors, its gradient and an update by Adam: both images of each pair encoded and decoded, the flow
 by the midpoint rule from one code to the other, the change of density along it, and the wave
 equation's residual, with exact Laplacians. Both sides hold the same parameters, images and draws;
@@ -25,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.laplacian import medians
 from benchmarks.potential_flows import (
+    LEARNING_RATE,
     NO_TORCH,
     TOLERANCE,
     Step,
@@ -35,19 +36,13 @@ from benchmarks.potential_flows import (
     torch_step,
 )
 from benchmarks.potential_flows import PEERS as ALL_PEERS
-from experiments.flow_vae import config as flow_vae_config
-from experiments.flow_vae import model as flow_vae_model
-from experiments.flow_vae import objective as flow_vae_objective
-from experiments.flow_vae.config import Fields, Objective
-from experiments.flow_vae.model import Model
-from experiments.flow_vae.objective import Pairs
-from experiments.runtime.training import Training
-from latent_flows.data import from_arrays
-from latent_flows.data.sequences import sequences
-from latent_flows.directions.transformations import TRANSFORMATIONS
-from latent_flows.generators.vae import VAEConfig
+from latent_flows import objectives, pde
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.potentials import PotentialNet, init_stack
+from latent_flows.typing import Scalar
 
 IMAGE = (28, 28, 1)
+WEIGHTS = {"transport": 0.5, "matching": 0.02, "residual": 1.0}
 PEERS = {name: way for name, way in ALL_PEERS.items() if "row sums" not in way}
 """PyTorch's ways, and the arguments of `torch_joint.Step` for each."""
 
@@ -93,41 +88,61 @@ class Config:
 class Problem(NamedTuple):
     """One step to make, with all it needs."""
 
-    config: flow_vae_config.Config
-    model: Model
+    size: Size
+    vae: VAE
+    net: PotentialNet
     params: Any
     key: jax.Array
-    pairs: Pairs
+    before: jax.Array
+    after: jax.Array
+    t: jax.Array
 
-    def value(self, params: Any) -> jax.Array:
-        """The loss."""
-        return flow_vae_objective.loss_of_pairs(
-            self.model, self.config, params, self.key, jnp.zeros((), int), self.pairs
-        )[0]
+    def value(self, params: Any) -> Scalar:
+        """The loss, per pixel."""
+        vae, own = self.vae, params["vae"]
+        apply: Any = vae.apply
+        net: Any = self.net.apply
+        first, second, _ = jax.random.split(self.key, 3)
+        codes = objectives.encode_pairs(
+            (first, second),
+            lambda x: apply(own, x, method=vae.encode),
+            self.before,
+            self.after,
+        )
+        moved = objectives.transport_codes(
+            lambda own, t, z: net(own[0], t, z),
+            (params["potentials"], params["coefficients"]),
+            codes,
+            self.t,
+            equation=lambda own, u: pde.wave(u, pde.coefficient(own[1])),
+            flowed=self.size.prior == "flowed",
+            steps=self.size.steps,
+        )
+        terms = objectives.joint_terms(
+            lambda x, z: apply(own, x, z, method=vae.log_likelihood),
+            self.before,
+            self.after,
+            codes,
+            moved,
+        )
+        return objectives.joint_sum(terms, **WEIGHTS) / self.before[0, 0].size
 
 
 def problem(size: Size) -> Problem:
     """A step at random parameters, on random images."""
-    # More factors than transformations: the same ones again, since images come ready made.
-    names = [*TRANSFORMATIONS][: min(size.count, 2)]
-    config = flow_vae_config.Config(
-        factors=tuple(names),
-        frames=size.frames,
-        vae=VAEConfig(
-            latent_dim=size.latent, encoder="mlp", decoder="mlp", width=max(size.width // 2, 1)
-        ),
-        fields=Fields(width=size.width, steps=size.steps),
-        objective=Objective(kind="flow", prior=size.prior, warmup=0),
-        training=Training(batch_size=size.batch * len(names), learning_rate=1e-4, clip=0.0),
-    )
     keys = jax.random.split(jax.random.key(0), 5)
+    width = max(size.width // 2, 1)
+    vae = VAE(VAEConfig(latent_dim=size.latent, encoder="mlp", decoder="mlp", width=width), IMAGE)
+    net = PotentialNet(width=size.width, horizon=size.frames - 1.0)
     share = size.batch // size.count
     before, after = jax.random.uniform(keys[0], (2, share, size.count, *IMAGE))
     t = jax.random.randint(keys[1], (share, size.count), 1, size.frames).astype(float)
-    images = sequences(from_arrays("noise", image=np.zeros((2, *IMAGE))), names, frames=size.frames)
-    model = flow_vae_model.build(config, images)._replace(members=size.count)
-    params = flow_vae_model.initial(model, keys[2])
-    return Problem(config, model, params, keys[3], Pairs(before, after, t))
+    params = {
+        "vae": vae.init(keys[2], jnp.zeros(IMAGE)),
+        "potentials": init_stack(net, keys[4], size.count, size.latent),
+        "coefficients": jnp.full((size.count,), 0.5),
+    }
+    return Problem(size, vae, net, params, keys[3], before, after, t)
 
 
 def peer(work: Problem, name: str) -> Any:
@@ -147,24 +162,23 @@ def peer(work: Problem, name: str) -> Any:
         leaf = jnp.swapaxes(leaf, 0, 1)
         return leaf.reshape(*leaf.shape[:2], -1) if leaf.ndim > 2 else leaf
 
-    shape = (*work.pairs.t.shape, work.config.vae.latent_dim)
+    shape = (*work.t.shape, work.size.latent)
     draw_keys = jax.random.split(work.key, 3)[:2]
     numbers = torch_joint.Numbers(
         vae=tensors(work.params["vae"]["params"]),
         potentials=tensors(work.params["potentials"]["params"]),
         coefficients=tensors(work.params["coefficients"]),
-        before=tensors(by_factor(work.pairs.before)),
-        after=tensors(by_factor(work.pairs.after)),
-        t=tensors(by_factor(work.pairs.t)),
+        before=tensors(by_factor(work.before)),
+        after=tensors(by_factor(work.after)),
+        t=tensors(by_factor(work.t)),
         noise=tuple(tensors(by_factor(jax.random.normal(key, shape))) for key in draw_keys),
     )
-    objective = work.config.objective
     setting = torch_joint.Setting(
-        horizon=work.config.frames - 1,
-        steps=work.config.fields.steps,
-        flowed=objective.prior == "flowed",
-        weights={name: getattr(objective, name) for name in ("transport", "mismatch", "residual")},
-        learning_rate=work.config.training.learning_rate,
+        horizon=work.size.frames - 1,
+        steps=work.size.steps,
+        flowed=work.size.prior == "flowed",
+        weights=WEIGHTS,
+        learning_rate=LEARNING_RATE,
     )
     return torch_joint.Step(numbers, setting, *PEERS[name])
 

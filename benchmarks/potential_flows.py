@@ -38,16 +38,20 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.laplacian import compiled, medians
-from experiments.potential_flows import config as flow_config
-from experiments.potential_flows import train as potential_flows
-from experiments.potential_flows.config import Flows, Subject, Weights
-from experiments.runtime import cli
-from experiments.runtime.training import Training, optimizer
-from latent_flows import coordinates
+from latent_flows import objectives, pde
+from latent_flows.classifiers import PairClassifier, pair_features
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.objectives import FlowSample, PotentialFlowWeights
+from latent_flows.potentials import PotentialNet, init_stack
+from latent_flows.traversals import climbing
+from latent_flows.typing import Generator, Scalar
 
 IMAGE = (28, 28, 1)
+LEARNING_RATE = 1e-4
+PACE = 1.0
+BOX = 2.0
+"""Half the width of the box that paths should stay in."""
 TOLERANCE = 1e-3
 """Largest relative difference of losses and gradient norms that counts as the same step."""
 NO_TORCH = "PyTorch is not installed, so JAX is measured alone: pip install 'latent-flows[peers]'"
@@ -105,67 +109,105 @@ class Config:
 class Problem(NamedTuple):
     """One step to make, with all it needs."""
 
-    config: flow_config.Config
-    subject: Subject
+    net: PotentialNet
+    generator: Generator
     params: Any
+    """Of the potentials, their coefficients and the classifier."""
     key: jax.Array
-    batch: dict[str, jax.Array]
+    starts: jax.Array
+    horizon: int
+    at_once: int = 0
+    """Image pairs that the generator makes at once; 0: all."""
+    decoder: Any = None
+    """The generator's parameters, and which it is, for PyTorch."""
 
-    def value(self, params: Any) -> jax.Array:
+    @property
+    def members(self) -> int:
+        """Number of potentials, K."""
+        return len(self.params["coefficients"])
+
+    def value(self, params: Any) -> Scalar:
         """The loss."""
-        total, _ = potential_flows.loss(
-            self.config, self.subject, params, self.key, jnp.zeros((), int), self.batch
+        share = self.starts.reshape(-1, self.members, self.starts.shape[1])
+        box = jnp.full(self.starts.shape[1], BOX)
+        field, apply = climbing(self.net), self.net.apply
+
+        def sample(key: jax.Array, own: Any, raw: Any, starts: jax.Array) -> FlowSample:
+            u: Any = partial(apply, own)
+            return objectives.sample_flow(
+                key,
+                partial(field, own),
+                starts,
+                -box,
+                box,
+                horizon=self.horizon,
+                equation=partial(pde.wave, u, pde.coefficient(raw)),
+                at_rest=False,
+            )
+
+        def classify(before: jax.Array, after: jax.Array) -> Any:
+            return classifier(self.members).apply(
+                params["classifier"], pair_features(before, after)
+            )
+
+        samples = jax.vmap(sample, in_axes=(0, 0, 0, 1))(
+            jax.random.split(self.key, self.members),
+            params["potentials"],
+            params["coefficients"],
+            share,
         )
-        return total
+        terms = objectives.potential_flow_terms(
+            samples, self.generator, classify, pace=PACE, at_once=self.at_once
+        )
+        return objectives.weighted_sum(PotentialFlowWeights(), terms)
 
 
 # --- JAX ---
 
 
+def classifier(count: int) -> PairClassifier:
+    """What names the potential from an image pair."""
+    return PairClassifier(width=16, classes=count)
+
+
+def initial(net: PotentialNet, key: jax.Array, count: int, dim: int, image: jax.Array) -> Any:
+    """Fresh parameters of potentials, coefficients and classifier."""
+    potential_key, classifier_key = jax.random.split(key)
+    return {
+        "potentials": init_stack(net, potential_key, count, dim),
+        "coefficients": jnp.full((count,), 0.5),
+        "classifier": classifier(count).init(classifier_key, pair_features(image, image)),
+    }
+
+
 def problem(size: Size) -> Problem:
     """A step at random parameters, from random starting points."""
-    config = flow_config.Config(
-        vae=VAEConfig(latent_dim=size.latent, decoder=size.decoder),
-        flows=Flows(
-            count=size.count,
-            horizon=size.horizon,
-            initial="free",
-            width=size.width or max(64, size.latent),
-            frame="identity",
-            codes=max(size.batch, 16),
-            bank=0,
-        ),
-        weights=Weights(),
-        training=Training(batch_size=size.batch, learning_rate=1e-4, clip=0.0),
-    )
     vae_key, start_key, init_key, key = jax.random.split(jax.random.key(0), 4)
-    vae = VAE(config.vae, IMAGE)
-    params = vae.init(vae_key, jnp.zeros(IMAGE))
-    frame = coordinates.identity(size.latent)
-    starts = jax.random.normal(start_key, (size.batch, size.latent))
-    subject = Subject(
-        vae=vae,
-        params=params,
-        frame=frame,
-        generator=coordinates.compose(vaes.generator(vae, params), frame),
-        starts=starts,
-        low=jnp.full(size.latent, -2.0),
-        high=jnp.full(size.latent, 2.0),
+    vae = VAE(VAEConfig(latent_dim=size.latent, decoder=size.decoder), IMAGE)
+    params: Any = vae.init(vae_key, jnp.zeros(IMAGE))
+    net = PotentialNet(
+        width=size.width or max(64, size.latent), horizon=float(size.horizon), initial="free"
     )
-    learnt = flow_config.initial(config, subject, init_key)
-    return Problem(config, subject, learnt, key, {"start": starts})
+    return Problem(
+        net=net,
+        generator=vaes.generator(vae, params),
+        params=initial(net, init_key, size.count, size.latent, jnp.zeros(IMAGE)),
+        key=key,
+        starts=jax.random.normal(start_key, (size.batch, size.latent)),
+        horizon=size.horizon,
+        decoder=(size.decoder, params["params"]["decoder"]),
+    )
 
 
 class Step:
     """One compiled training step a call; returns the loss and gradient norm before it.
 
     Args:
-        work: a problem with a loss `value(params)`, `params` to start from, and the `config` of an
-            experiment with its `training`.
+        work: a problem with a loss `value(params)`, and `params` to start from.
     """
 
     def __init__(self, work: Any):
-        optimiser = optimizer(work.config.training)
+        optimiser = optax.adam(LEARNING_RATE)
 
         def update(params, state):
             total, gradient = jax.value_and_grad(work.value)(params)
@@ -196,13 +238,12 @@ def torch_step() -> Any | None:
 
 def draws(work: Problem) -> tuple[jax.Array, jax.Array]:
     """The signs and steps, `[K, n]`, that the loss draws from the key."""
-    count, horizon = work.config.flows.count, work.config.flows.horizon
-    share = len(work.batch["start"]) // count
+    count, share = work.members, len(work.starts) // work.members
 
     def draw(key):
         sign_key, step_key, _ = jax.random.split(key, 3)
         signs = jax.random.rademacher(sign_key, (share,), jnp.float32)
-        return signs, jax.random.randint(step_key, (share,), 0, horizon)
+        return signs, jax.random.randint(step_key, (share,), 0, work.horizon)
 
     return jax.vmap(draw)(jax.random.split(work.key, count))
 
@@ -226,7 +267,7 @@ def peer(work: Problem, name: str, decoder: Any = None, weights: Any = None) -> 
         weights: its parameters.
     """
     torch_side: Any = torch_step()
-    config, starts = work.config, work.batch["start"]
+    starts = work.starts
     signs, chosen = draws(work)
 
     def tensors(tree):
@@ -236,17 +277,17 @@ def peer(work: Problem, name: str, decoder: Any = None, weights: Any = None) -> 
         potentials=tensors(work.params["potentials"]["params"]),
         coefficients=tensors(work.params["coefficients"]),
         classifier=tensors(work.params["classifier"]["params"]),
-        decoder=tensors(weights or work.subject.params["params"]["decoder"]),
-        starts=tensors(starts.reshape(-1, config.flows.count, starts.shape[1]).swapaxes(0, 1)),
+        decoder=tensors(weights or work.decoder[1]),
+        starts=tensors(starts.reshape(-1, work.members, starts.shape[1]).swapaxes(0, 1)),
         signs=tensors(signs),
         chosen=tensors(chosen).long(),
     )
     setting = torch_side.Setting(
-        decoder=decoder or partial(torch_side.decode, config.vae.decoder),
-        horizon=config.flows.horizon,
-        pace=config.flows.pace,
-        weights=asdict(config.weights),
-        learning_rate=config.training.learning_rate,
+        decoder=decoder or partial(torch_side.decode, work.decoder[0]),
+        horizon=work.horizon,
+        pace=PACE,
+        weights=asdict(PotentialFlowWeights()),
+        learning_rate=LEARNING_RATE,
     )
     return torch_side.Step(numbers, setting, *PEERS[name])
 
@@ -355,9 +396,8 @@ def sweeps(config: Config) -> dict[str, list[Size]]:
 
 
 def prepare() -> None:
-    """The setting of the experiments, for the whole process, and no programs from a cache."""
+    """No programs from a cache, so that compiling is timed."""
     jax.config.update("jax_enable_compilation_cache", False)
-    cli.setup()
 
 
 def main(config: Config) -> None:

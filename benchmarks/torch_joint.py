@@ -178,7 +178,7 @@ def loss(
         (1 - share) * 0.5 * (unexplained(before, z0) + unexplained(after, z))
         + share * 0.5 * (unexplained(before, points[-1]) + unexplained(after, end))
         + 0.5 * (kl(mean0, std0) + divergence)
-        - weights["mismatch"] * log_normal(end, mean, std).mean()
+        - weights["matching"] * log_normal(end, mean, std).mean()
         + weights["residual"] * residual.mean()
     )
     return total / before.shape[-1]

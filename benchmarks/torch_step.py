@@ -187,7 +187,7 @@ def loss(
     pushed: Any = jvp(lambda z: setting.decoder(decoder, z), (after,), (moving,))
     image, push = pushed
     squared_speed = push.square().sum((-3, -2, -1)).mean(-1)
-    stillness = setting.pace**2 / (setting.pace**2 + squared_speed)
+    variation = setting.pace**2 / (setting.pace**2 + squared_speed)
 
     logits = classify(
         classifier,
@@ -215,7 +215,7 @@ def loss(
         weights["classification"] * classification
         + weights["residual"] * residual.mean()
         + weights["initial"] * initial.mean()
-        + weights["stillness"] * stillness.mean()
+        + weights["variation"] * variation.mean()
     )
 
 

@@ -1,11 +1,11 @@
 """Write what a run has learnt as one file, as a function that needs nothing but JAX, or both.
 
-RUN is the folder of a finished run of potential_flows, directions, or an experiment on geometry; or
-a file that was written here before, of which then to make a function. docs/export.md shows how to
+RUN is the folder of a finished run of potential_flows or directions; or one that holds, or was
+about, a generator whose noise has a deviation of its own, the metric of which is then written; or a
+file that was written here before, of which then to make a function. docs/export.md shows how to
 read what comes out.
 """
 
-import importlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ import tyro
 from experiments.directions import config as direction_config
 from experiments.directions import train as directions
 from experiments.directions.figures import LINEAR, NONLINEAR
-from experiments.generators import load as sources
-from experiments.latent_oddity import setup
+from experiments.generators.spec import of_run
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import subject as flow_subject
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError, main, module_name
@@ -32,7 +32,11 @@ from latent_flows._validation import choose
 from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.export import Directions, Learnt, Potentials
+from latent_flows.generators import GeneratorSpec, stored
+from latent_flows.generators.load import GENERATOR, reference
 from latent_flows.generators.rbf import RBF
+from latent_flows.geometry.metrics import stochastic_pullback
+from latent_flows.pde import coefficient
 from latent_flows.typing import Metric
 
 RESULT = "metrics.json"
@@ -61,7 +65,7 @@ class Found(NamedTuple):
 
     learnt: Learnt
     metric: Metric | None = None
-    """Of a run on geometry: that of its generator, which no file holds."""
+    """With the generator, which the file of a metric does not hold."""
 
 
 def read(run: str) -> Found:
@@ -73,32 +77,25 @@ def read(run: str) -> Found:
     """
     if Path(run).expanduser().is_file():
         return Found(export.load(run))
-    maker = made_by(run)
     readers: dict[str, Callable[[str], Found]] = {
         module_name(flow_config.Config): _potentials,
         module_name(direction_config.Config): _directions,
-        **dict.fromkeys(setup.EXPERIMENTS, _metric),
     }
-    if maker not in readers:
-        raise UsageError(
-            f"{run} holds a run of {maker}, of which there is nothing to export: expected "
-            "potential_flows, directions, or an experiment on geometry"
-        )
-    return readers[maker](run)
+    return readers.get(made_by(run), _metric)(run)
 
 
 def _potentials(run: str) -> Found:
-    config, _, subject, params = flow_config.load_run(run)
+    config, _, subject, params = flow_subject.load_run(run)
     if config.flows.gradient == "natural":
         raise UsageError(
             f"{run} climbs its potentials in the metric of its generator, which no file holds"
         )
     return Found(
         Potentials(
-            net=flow_config.network(config),
+            net=flow_families.potential_network(config.flows),
             params=params["potentials"],
             frame=subject.frame,
-            coefficients=flow_families.coefficient(params["coefficients"]),
+            coefficients=coefficient(params["coefficients"]),
             pde=config.flows.pde,
         )
     )
@@ -126,18 +123,19 @@ def _directions(run: str) -> Found:
 
 def _metric(run: str) -> Found:
     """The metric of the generator with the deviation of an RBF network."""
-    config = read_config(run, importlib.import_module(made_by(run)).Config)
-    if sources.is_supplied(config.generator, config.source):
+    nothing = f"{run} holds a run of {made_by(run)}, of which there is nothing to export"
+    try:
+        frozen = of_run(run)
+    except ValueError as error:
+        raise UsageError(f"{nothing}: {error}") from None
+    if (std := frozen.noise_std.get("rbf")) is None:
         raise UsageError(
-            f"{run} measures a generator without an encoder in that generator's own metric: "
-            "nothing was learnt that could be exported"
+            f"{nothing}: it is of {frozen.name}, and nothing was learnt of where its data are; "
+            "expected potential_flows, directions, or a generator of train_vae --variance rbf"
         )
-    folder = Folder(Path(run).expanduser().absolute())
-    _finished(folder, RESULT)
-    subject = setup.load_subject(folder, config, *setup.datasets(config))
-    std: Any = subject.stds["rbf"]
-    params = next(value for value in std.args if isinstance(value, RBF))
-    return Found(params, subject.metrics["rbf"])
+    home = reference(GeneratorSpec(str(run)), 0, Path(run))["spec"]["path"]
+    params = stored.read(Path(home) / GENERATOR).noise_std["rbf"].params
+    return Found(params, stochastic_pullback(frozen.decode, std))
 
 
 def _finished(folder: Folder, *files: str) -> None:

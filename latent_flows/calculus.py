@@ -22,7 +22,7 @@ from latent_flows.typing import Latent, Potential, Scalar
 Number: TypeAlias = Scalar | float | int
 """A scalar as a user writes it; traced where it is an array."""
 
-__all__ = ["Number", "divergence", "laplacian", "row_sums", "time_derivative"]
+__all__ = ["Number", "divergence", "laplacian", "time_derivative"]
 
 
 def laplacian(
@@ -86,32 +86,6 @@ def laplacian(
     }
     _check_samples("laplacian", method, samples)
     return choose("method of laplacian", method, methods)
-
-
-def row_sums(f: Callable[[Latent], Scalar]) -> Callable[[Latent], Latent]:
-    r"""What published code computes in place of a Laplacian: each row of the Hessian summed.
-
-    $$z \mapsto \nabla^2 f(z)\, \mathbf 1$$
-
-    No Laplacian: it depends on the choice of axes, and misses curvature where rows cancel. It is
-    here to be compared with `laplacian`, in whose place it may stand in an equation of `pde`.
-
-    Args:
-        f: `z -> scalar`.
-
-    Returns:
-        `z -> vector`.
-
-    References:
-        Song et al., *Latent Traversals in Generative Models as Potential Flows*, 2023, as in the
-        code that goes with it.
-
-    >>> import jax.numpy as jnp
-    >>> saddle = lambda z: z[0] * z[1]
-    >>> print(laplacian(saddle)(jnp.ones(2)), row_sums(saddle)(jnp.ones(2)))
-    0.0 [1. 1.]
-    """
-    return lambda z: jax.jvp(_by_parts(jax.grad, f, z), (z,), (jnp.ones_like(z),))[1]
 
 
 def divergence(

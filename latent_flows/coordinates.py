@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from latent_flows._extras import extra
+from latent_flows.geometry.metrics import pullback_metrics
 from latent_flows.typing import Generator, Latent
 
 __all__ = [
@@ -20,7 +21,9 @@ __all__ = [
     "from_latent",
     "identity",
     "independent_components",
+    "principal_axes",
     "to_latent",
+    "visible_axes",
 ]
 
 
@@ -87,6 +90,54 @@ def identity(dim: int) -> AffineCoordinates:
         The frame.
     """
     return AffineCoordinates(jnp.zeros(dim), jnp.eye(dim))
+
+
+def principal_axes(latents: Float[Array, "n d"]) -> AffineCoordinates:
+    """Coordinates in which latents have mean 0 and covariance 1, by decreasing variance.
+
+    Directions in which nothing varies are left out.
+
+    Args:
+        latents: at least two.
+
+    Returns:
+        The frame, with their mean as its origin.
+
+    Raises:
+        ValueError: fewer than two latents, or all the same.
+
+    >>> frame = principal_axes(jnp.array([[0.0, 1.0], [4.0, 1.0]]))
+    >>> jnp.abs(frame.basis).round(3).tolist()
+    [[2.828...], [0.0]]
+    """
+    if len(latents) < 2:
+        raise ValueError(f"principal axes need at least 2 latents, got {len(latents)}")
+    mean = latents.mean(0)
+    variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(latents.T)))
+    if not variances[-1] > 0:
+        raise ValueError("the latents are all the same, so they have no axes")
+    kept = np.asarray(variances > 1e-6 * variances[-1])
+    return AffineCoordinates(mean, (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept][:, ::-1])
+
+
+def visible_axes(generator: Generator, points: Float[Array, "n d"]) -> AffineCoordinates:
+    r"""Orthogonal unit axes by how much a sample changes along them.
+
+    They are the eigenvectors of the mean metric $\mathbb E[J^\top J]$, the largest first.
+
+    Args:
+        generator: `z -> x`.
+        points: latents at which its metric is computed; a hundred will do.
+
+    Returns:
+        The frame, with the latent space's own origin.
+
+    >>> frame = visible_axes(lambda z: z * jnp.array([1.0, 3.0]), jnp.zeros((1, 2)))
+    >>> jnp.abs(frame.basis[:, 0]).tolist()
+    [0.0, 1.0]
+    """
+    _, axes = jnp.linalg.eigh(pullback_metrics(generator, points).mean(0))
+    return AffineCoordinates(jnp.zeros(points.shape[1]), axes[:, ::-1])
 
 
 def active(std: Float[Array, "n d"], threshold: float = 0.8) -> Bool[np.ndarray, "d"]:

@@ -6,7 +6,7 @@ their sum, and keeps the terms, because a residual is only small *compared with*
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeAlias
 
@@ -19,7 +19,11 @@ from latent_flows.calculus import Number, time_derivative
 from latent_flows.typing import Latent, Potential, Scalar, VectorField
 
 __all__ = [
+    "EQUATIONS",
+    "LearntEquation",
     "Residual",
+    "coefficient",
+    "described",
     "equation",
     "fokker_planck",
     "hamilton_jacobi",
@@ -40,7 +44,7 @@ class Residual:
 
     terms: Terms
     """`(t, z) -> (term, ...)`; they sum to zero exactly on solutions. With an operator that gives
-    a vector, such as `calculus.row_sums`, there is one equation a component."""
+    a vector in place of a Laplacian there is one equation a component."""
 
     def __call__(self, t: Number, z: Latent) -> Scalar:
         return functools.reduce(operator.add, self.terms(t, z))
@@ -279,3 +283,85 @@ def relative_size(terms: Sequence[Array]) -> Scalar:
     values = values / jnp.where(moves, scale, 1.0)
     total = jnp.square(values).mean(1).sum()
     return jnp.square(values.sum(0)).mean() / jnp.where(moves, total, 1.0)
+
+
+# --- equations by name, with a coefficient that is learnt ---
+
+_LEAST = 0.1
+"""Below which no learnt coefficient falls: without it an equation would lose one of its terms."""
+
+
+@dataclass(frozen=True)
+class LearntEquation:
+    """An equation of one function and one positive coefficient, `(u, coefficient) -> Residual`.
+
+    >>> residual = EQUATIONS["heat"](lambda t, z: 6.0 * t + z @ z, 1.0)
+    >>> print(residual(0.3, jnp.ones(3)))
+    0.0
+    """
+
+    residual: Callable[..., Residual]
+    """Takes the function, the coefficient, and `laplacian=`."""
+    about: str
+    """What it says, in one line."""
+    on_manifold: bool = False
+    """Whether the Laplacian is all that a metric would change in it."""
+
+    def __call__(
+        self, u: Potential, coefficient: Number, *, laplacian: Operator = calculus.laplacian
+    ) -> Residual:
+        return self.residual(u, coefficient, laplacian=laplacian)
+
+
+def _free_particle(u: Potential, _: Number, *, laplacian: Operator) -> Residual:
+    return hamilton_jacobi(u, laplacian=laplacian)
+
+
+def _to_the_prior(p: Potential, diffusivity: Number, *, laplacian: Operator) -> Residual:
+    return fokker_planck(p, lambda t, z: -z, diffusivity, laplacian=laplacian)
+
+
+EQUATIONS: dict[str, LearntEquation | None] = {
+    "wave": LearntEquation(wave, "u_tt = c^2 lap u", on_manifold=True),
+    "heat": LearntEquation(heat, "u_t = c lap u", on_manifold=True),
+    "hamilton_jacobi": LearntEquation(_free_particle, "u_t + |grad u|^2 / 2 = 0, nothing to learn"),
+    "fokker_planck": LearntEquation(
+        _to_the_prior, "u_t = div(u z) + c lap u, a density that relaxes to N(0, c)"
+    ),
+    "none": None,
+}
+"""Equations by name, for experiments; None for no equation. A new one is an entry here."""
+
+
+def described(equations: Mapping[str, LearntEquation | None] = EQUATIONS) -> str:
+    """The names of equations and what each says, for the help of a command.
+
+    Args:
+        equations: by name.
+
+    Returns:
+        One line.
+
+    >>> described({"heat": EQUATIONS["heat"], "none": None})
+    'heat: u_t = c lap u; none'
+    """
+    return "; ".join(
+        name if found is None else f"{name}: {found.about}" for name, found in equations.items()
+    )
+
+
+def coefficient(raw: Scalar) -> Scalar:
+    r"""A positive coefficient that cannot vanish, of a number that is learnt.
+
+    $$c = 0.1 + \log(1 + e^r)$$
+
+    Args:
+        raw: any number.
+
+    Returns:
+        The coefficient: a wave's speed, a diffusivity.
+
+    >>> print(coefficient(jnp.array(-100.0)), coefficient(jnp.array(100.0)))
+    0.1 100.1
+    """
+    return _LEAST + jax.nn.softplus(raw)

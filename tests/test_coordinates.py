@@ -97,3 +97,31 @@ def test_components_that_cannot_be_found_are_refused():
         coordinates.independent_components(codes, np.zeros(3, bool))
     with pytest.raises(ValueError, match="5 codes are too few to find 3 components"):
         coordinates.independent_components(codes)
+
+
+def test_principal_axes_whiten_and_drop_what_does_not_vary(key):
+    latents = jax.random.normal(key, (500, 3)) @ jnp.diag(jnp.array([0.5, 2.0, 0.0])) + 1.0
+    frame = coordinates.principal_axes(latents)
+    found = jax.vmap(lambda z: coordinates.from_latent(frame, z))(latents)
+    assert found.shape == (500, 2)
+    np.testing.assert_allclose(jnp.cov(found.T), np.eye(2), atol=1e-4)
+    np.testing.assert_allclose(jnp.abs(frame.basis[1, 0]), 2.0, rtol=0.1)
+    back = jax.vmap(lambda s: coordinates.to_latent(frame, s))(found)
+    np.testing.assert_allclose(back, latents, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [(jnp.ones((1, 2)), "at least 2 latents, got 1"), (jnp.ones((5, 2)), "are all the same")],
+)
+def test_latents_that_do_not_vary_have_no_principal_axes(latents, message):
+    with pytest.raises(ValueError, match=message):
+        coordinates.principal_axes(latents)
+
+
+def test_the_most_visible_axis_is_the_one_that_changes_the_image_most(key):
+    turn = jnp.linalg.qr(jax.random.normal(key, (3, 3)))[0]
+    generator = lambda z: jnp.array([1.0, 5.0, 2.0]) * (turn @ z)  # noqa: E731
+    frame = coordinates.visible_axes(generator, jnp.ones((4, 3)))
+    np.testing.assert_allclose(jnp.abs(frame.basis.T @ turn[1]), [1, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(jnp.abs(frame.basis.T @ turn[0]), [0, 0, 1], atol=1e-4)

@@ -6,6 +6,7 @@ import pytest
 
 from latent_flows import flows
 from latent_flows.calculus import divergence
+from latent_flows.objectives import log_normal
 
 TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-11)
 
@@ -265,3 +266,36 @@ def test_a_solenoidal_flow_carries_density_along(x64):
 def test_a_density_that_cannot_be_computed_raises():
     with pytest.raises(Exception, match="maximum number of solver steps"):
         flows.log_density(lambda t, z: -50 * z, standard_normal, jnp.ones(2), 0.0, 9.0, max_steps=3)
+
+
+def test_a_linear_flow_stretches_the_prior_as_it_should():
+    rates, t = jnp.array([0.3, -0.5]), jnp.array(1.5)
+
+    def u(s, z):
+        return 0.5 * jnp.sum(rates * z**2)
+
+    z = jnp.array([0.4, -1.0])
+    end = flows.carry(jax.grad(u, argnums=1), z, 0.0, t, steps=20)
+    np.testing.assert_allclose(end, jnp.exp(rates * t) * z, rtol=1e-3)
+    back = flows.carry(jax.grad(u, argnums=1), end, t, 0.0, steps=20)
+    np.testing.assert_allclose(back, z, rtol=1e-3)
+    found = flows.origin(u, log_normal, z, t, steps=20)
+    np.testing.assert_allclose(found.z, jnp.exp(-rates * t) * z, rtol=1e-3)
+    exact = jax.scipy.stats.norm.logpdf(z, 0, jnp.exp(rates * t)).sum()
+    assert float(found.log_density) == pytest.approx(float(exact), abs=2e-3)
+
+
+def test_the_density_of_a_curved_flow_integrates_to_one():
+    def u(s, z):
+        return jnp.sin(z[0]) * jnp.cos(0.7 * s) + 0.1 * z[0] ** 2
+
+    grid = jnp.linspace(-9, 9, 1801)[:, None]
+    along = lambda z: flows.origin(u, log_normal, z, jnp.array(2.0), steps=40)  # noqa: E731
+    log_density = jax.vmap(along)(grid).log_density
+    total = float(jnp.trapezoid(jnp.exp(log_density), grid[:, 0]))
+    assert total == pytest.approx(1, abs=3e-3)
+
+
+def test_a_path_of_no_steps_is_refused():
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        flows.carry(lambda t, z: z, jnp.ones(2), 0.0, 1.0, steps=0)

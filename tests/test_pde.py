@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latent_flows import pde
-from latent_flows.calculus import laplacian, row_sums, time_derivative
+from latent_flows.calculus import laplacian, time_derivative
 from latent_flows.potentials import PotentialNet
 
 K = (0.6, -0.8, 1.2)
@@ -202,24 +202,42 @@ def test_a_new_equation_is_one_function(x64):
     np.testing.assert_allclose(residuals(residual, x64), 0, atol=1e-12)
 
 
-def test_an_equation_with_row_sums_holds_for_each_component():
-    """On a line row sums are the Laplacian; where they cancel, they see no curvature at all."""
+def test_an_equation_may_hold_for_each_component_of_a_vector():
+    """With an operator that gives a vector, each component is one equation."""
     ts, zs = points("float32")
-
-    def residual(direction, operator):
-        a = jnp.asarray(direction)
-        speed = 2.0
-        u = lambda t, z: jnp.sin(z @ a - speed * jnp.sqrt(a @ a) * t)  # noqa: E731
-        wave = pde.wave(u, speed, laplacian=operator)
-        return pde.relative_residual(wave, ts, zs[:, : len(direction)])
-
-    np.testing.assert_allclose(residual([1.5], row_sums), 0.0, atol=1e-8)
-    # Axes of opposite sign: a solution of the wave equation, of which nothing cancels u_tt.
-    np.testing.assert_allclose(residual([1.0, -1.0], laplacian), 0.0, atol=1e-8)
-    np.testing.assert_allclose(residual([1.0, -1.0], row_sums), 1.0, rtol=1e-5)
+    diagonal = lambda f: lambda z: jnp.diagonal(jax.hessian(f)(z))  # noqa: E731
+    # Of |z|^2 every component of the diagonal is 2: each is a heat equation of rate 2.
+    heat = pde.heat(lambda t, z: 2 * t + z @ z, 1.0, laplacian=diagonal)
+    np.testing.assert_allclose(pde.relative_residual(heat, ts, zs), 0, atol=1e-10)
 
 
-def test_row_sums_are_the_hessian_times_ones(key):
-    z = jax.random.normal(key, (4,))
-    f = lambda z: jnp.sin(z[0] * z[1]) + z[2] ** 3 * z[3]  # noqa: E731
-    np.testing.assert_allclose(row_sums(f)(z), jax.hessian(f)(z).sum(1), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("name", [name for name, found in pde.EQUATIONS.items() if found])
+def test_an_equation_by_name_is_that_of_the_module_with_one_coefficient(name, x64):
+    u = lambda t, z: jnp.sin(t) * jnp.cos(z @ z) + t**2  # noqa: E731
+    expected = {
+        "wave": pde.wave(u, 0.7),
+        "heat": pde.heat(u, 0.7),
+        "hamilton_jacobi": pde.hamilton_jacobi(u),
+        "fokker_planck": pde.fokker_planck(u, lambda t, z: -z, 0.7),
+    }[name]
+    z = jnp.array([0.3, -0.5], x64)
+    found = pde.EQUATIONS[name]
+    np.testing.assert_allclose(found(u, 0.7)(0.4, z), expected(0.4, z), rtol=1e-12)
+    # The Laplacian of another geometry takes the place of the Euclidean one.
+    flat = found(u, 0.7, laplacian=lambda f: lambda z: jnp.zeros(()))
+    assert found.on_manifold == (name in ("wave", "heat"))
+    assert (flat(0.4, z) == expected(0.4, z)) == (name == "hamilton_jacobi")
+
+
+def test_a_coefficient_is_positive_and_cannot_vanish():
+    raw = jnp.linspace(-50.0, 50.0, 11)
+    found = jax.vmap(pde.coefficient)(raw)
+    assert (found >= 0.1).all()
+    assert (jnp.diff(found) >= 0).all()
+    np.testing.assert_allclose(found[-1], 50.1, rtol=1e-5)
+
+
+def test_the_names_of_equations_are_told_with_what_they_say():
+    told = pde.described()
+    assert told.endswith("none")
+    assert all(found.about in told for found in pde.EQUATIONS.values() if found)

@@ -7,7 +7,6 @@ import numpy as np
 import tyro
 
 from experiments.generators.limits import check_vae
-from experiments.potential_flows.families import EQUATIONS
 from experiments.runtime import extension
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.training import Training
@@ -15,6 +14,7 @@ from latent_flows._validation import at_least, choose
 from latent_flows.data import Dataset
 from latent_flows.data.sequences import FRAMES, Sequences, load_sequences
 from latent_flows.generators.vae import VAEConfig
+from latent_flows.pde import EQUATIONS, described
 
 PHASE = "vae"
 
@@ -77,9 +77,13 @@ class Objective:
 class Fields:
     """The potentials and the flow along them."""
 
-    pde: str = ""
-    """wave, heat, hamilton_jacobi, fokker_planck or none; empty: wave, and hamilton_jacobi for
-    the kind of that name."""
+    pde: Annotated[
+        str,
+        tyro.conf.arg(
+            help="Equation; empty: wave, and hamilton_jacobi for the kind of that name. "
+            f"{described()}."
+        ),
+    ] = ""
     initial: Literal["", "exact", "free", "static"] = ""
     """exact: at rest at time 0; free: nothing imposed; static: no time. Empty: exact, and free for
     hamilton-jacobi, whose only solution at rest is 0."""

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from experiments.flow_vae.config import WITH_FLOW, Config
-from experiments.potential_flows.families import EQUATIONS
 from experiments.runtime.training import Params
-from latent_flows import calculus, flows, pde, potentials
-from latent_flows.calculus import Number
+from latent_flows import flows, pde, potentials
 from latent_flows.data.sequences import Sequences
 from latent_flows.generators.vae import VAE
 from latent_flows.typing import Latent, Scalar, VectorField
@@ -54,7 +52,7 @@ class Model(NamedTuple):
     """Two of these make the matrix of a solenoidal field."""
     recogniser: Recogniser
     discriminator: Discriminator
-    equation: Callable[[Any, Scalar], pde.Residual] | None
+    equation: pde.LearntEquation | None
     members: int
     """Number of fields, K."""
     kind: str
@@ -81,7 +79,7 @@ def build(config: Config, sequences: Sequences) -> Model:
         potentials.FieldNet(**settings),
         Recogniser(3 * count if kind == "sparse" else count),
         Discriminator(),
-        EQUATIONS[equation],
+        pde.EQUATIONS[equation],
         count,
         kind,
     )
@@ -154,46 +152,3 @@ def acting(model: Model, params: Params, weights: Array) -> VectorField:
     """Gradient and solenoidal fields together."""
     both = [flows.gradient(mixture(model, params, weights)), swirls(model, params, weights)]
     return flows.combine(both, jnp.ones(2))
-
-
-def path(field: VectorField, z: Latent, ts: Float[Array, "n"]) -> Float[Array, "n d"]:
-    """The codes on the way of the flow at the given times, a step of the midpoint rule each."""
-    return flows.integrate(field, z, ts, solver=flows.solver("midpoint")).zs
-
-
-def forward(field: VectorField, z: Latent, t: Number, steps: int) -> Latent:
-    """Where the flow takes a code of time 0 by time `t`, in steps of the midpoint rule."""
-    return path(field, z, jnp.linspace(0, 1, steps + 1) * t)[-1]
-
-
-class Origin(NamedTuple):
-    """Where a code of time `t` comes from."""
-
-    z: Latent
-    """The code at time 0 that the flow takes to it."""
-    log_prior: Scalar
-    """The log-density at the later code of N(0, I) carried along the flow."""
-
-
-def origin(u: Callable[[Any, Latent], Scalar], z: Latent, t: Number, steps: int) -> Origin:
-    r"""Follow the gradient of `u` backwards from time `t` to 0, with the change of density.
-
-    $$ \log p_t(z) = \log N(z_0; 0, I) - \int_0^t \Delta u(s, z(s))\,ds $$
-
-    The path is taken in steps of the midpoint rule; the integral is the trapezoidal sum over them,
-    of the same order, for which all Laplacians are computed at once.
-    """
-    ts = (1 - jnp.linspace(0, 1, steps + 1)) * t
-    zs = path(flows.gradient(u), z, ts)
-    gained = jax.vmap(lambda s, y: calculus.laplacian(partial(u, s))(y))(ts, zs)
-    return Origin(zs[-1], log_normal(zs[-1]) - jnp.trapezoid(gained[::-1], ts[::-1]))
-
-
-def backward(field: VectorField, z: Latent, t: Number, steps: int) -> Latent:
-    """Where a code of time `t` comes from, where its density is not asked for."""
-    return path(field, z, (1 - jnp.linspace(0, 1, steps + 1)) * t)[-1]
-
-
-def log_normal(z: Latent) -> Scalar:
-    """The log-density of N(0, I)."""
-    return jnp.sum(jax.scipy.stats.norm.logpdf(z))

@@ -5,25 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from experiments.flow_vae.config import WITH_FLOW, Config
-from experiments.flow_vae.model import (
-    Model,
-    acting,
-    backward,
-    encoder,
-    forward,
-    log_likelihood,
-    mixture,
-    origin,
-    potential,
-)
-from experiments.potential_flows.families import coefficient
+from experiments.flow_vae.model import Model, acting, encoder, log_likelihood, mixture
 from experiments.runtime.training import Batch, Params
 from latent_flows import flows, objectives, pde
 from latent_flows.data.sequences import Sequences
-from latent_flows.typing import Potential, Scalar
+from latent_flows.evaluation.likelihood import LogLikelihood
+from latent_flows.objectives import PairCodes, Transported
+from latent_flows.typing import Scalar
 
 
 class Pairs(NamedTuple):
@@ -55,14 +46,6 @@ def pairs(sequences: Sequences, key: Array, examples: Float[Array, "B ..."]) -> 
     return Pairs(before, after, t)
 
 
-class Codes(NamedTuple):
-    """Posteriors of both images of each pair, and a draw from each; all `[n, K, d]`."""
-
-    mean: tuple[Array, Array]
-    std: tuple[Array, Array]
-    z: tuple[Array, Array]
-
-
 def loss(
     model: Model,
     config: Config,
@@ -84,50 +67,42 @@ def loss_of_pairs(
     """The same, of images that are there already."""
     first_key, second_key, own_key = jax.random.split(key, 3)
     encode, likelihood = encoder(model, params), log_likelihood(model, params)
-    stats = [jax.vmap(jax.vmap(encode))(images) for images in (found.before, found.after)]
-    mean, std = zip(*stats, strict=True)
-    z = tuple(
-        m + s * jax.random.normal(k, m.shape)
-        for k, m, s in zip((first_key, second_key), mean, std, strict=True)
-    )
-    codes = Codes(mean, std, z)  # type: ignore[arg-type]
+    codes = objectives.encode_pairs((first_key, second_key), encode, found.before, found.after)
+    settings = config.objective
+    rise = jnp.minimum(1.0, (step + 1) / max(settings.warmup, 1))
+    pixels = found.before[0, 0].size
+    if model.kind in WITH_FLOW:
+        moved = follow(model, config, params, own_key, found, codes)
+        terms = objectives.joint_terms(likelihood, found.before, found.after, codes, moved)
+        total = objectives.joint_sum(
+            terms,
+            transport=settings.transport,
+            matching=settings.mismatch,
+            residual=settings.residual,
+            inference=settings.inference,
+            rise=rise,
+        )
+        return total / pixels, terms._asdict()
+    shown = plain_terms(likelihood, found, codes)
+    weight, penalty, more = regulariser(model, config, params, own_key, codes)
+    total = shown["reconstruction"] + rise * (weight * shown["kl"] + penalty)
+    total += more.get("discriminator", 0.0)
+    return total / pixels, {**shown, **more}
+
+
+def plain_terms(likelihood: LogLikelihood, found: Pairs, codes: PairCodes) -> dict[str, Scalar]:
+    """The bound of images whose codes do not flow, in its two parts."""
     each = jax.vmap(jax.vmap(likelihood))
     kls = [
-        jnp.mean(jnp.sum(objectives.gaussian_kl(m, s), -1)) for m, s in zip(mean, std, strict=True)
+        jnp.mean(jnp.sum(objectives.gaussian_kl(m, s), -1))
+        for m, s in zip(codes.mean, codes.std, strict=True)
     ]
-    terms = {
-        "reconstruction": -0.5 * jnp.mean(each(found.before, z[0]) + each(found.after, z[1])),
-        "kl": 0.5 * (kls[0] + kls[1]),
-    }
-    rise = jnp.minimum(1.0, (step + 1) / max(config.objective.warmup, 1))
-    if model.kind in WITH_FLOW:
-        own = follow(model, config, params, own_key, found, codes)
-        if "log_prior" in own:
-            density = jnp.sum(jax.scipy.stats.norm.logpdf(z[1], mean[1], std[1]), -1)
-            terms["kl"] = 0.5 * (kls[0] + jnp.mean(density - own["log_prior"]))
-        carried = each(found.after, own["end"]) + each(found.before, own["start"])
-        fit = jax.vmap(jax.vmap(objectives.latent_matching))
-        terms |= {
-            "transport": -0.5 * jnp.mean(carried),
-            "mismatch": jnp.mean(fit(own["end"], mean[1], std[1])),
-            "residual": own["residual"],
-            "inference": own["inference"],
-        }
-        share = config.objective.transport
-        total = (1 - share) * terms["reconstruction"] + share * terms["transport"]
-        total += rise * (terms["kl"] + config.objective.inference * terms["inference"])
-        total += config.objective.mismatch * terms["mismatch"]
-        total += config.objective.residual * terms["residual"]
-    else:
-        weight, penalty, more = regulariser(model, config, params, own_key, codes)
-        terms |= more
-        total = terms["reconstruction"] + rise * (weight * terms["kl"] + penalty)
-        total += more.get("discriminator", 0.0)
-    return total / found.before[0, 0].size, terms
+    explained = each(found.before, codes.z[0]) + each(found.after, codes.z[1])
+    return {"reconstruction": -0.5 * jnp.mean(explained), "kl": 0.5 * (kls[0] + kls[1])}
 
 
 def regulariser(
-    model: Model, config: Config, params: Params, key: Array, codes: Codes
+    model: Model, config: Config, params: Params, key: Array, codes: PairCodes
 ) -> tuple[float, Scalar, dict[str, Scalar]]:
     """The weight of the KL divergence, what is added to it, and terms to report."""
     kind, beta = model.kind, config.objective.beta
@@ -156,52 +131,27 @@ def regulariser(
 
 
 def follow(
-    model: Model, config: Config, params: Params, key: Array, found: Pairs, codes: Codes
-) -> dict[str, Array]:
-    """What the flow makes of each pair.
-
-    Returns:
-        `end`, where it takes the code of `x_0`, and `start`, where the code of `x_t` comes from;
-        `log_prior` of the latter, if it has one of its own; `residual` of the equation;
-        `inference`, the divergence of what was inferred.
-    """
-    if model.kind == "flow":
-        along = partial(known_factor, model, config)
-        result = jax.vmap(along, in_axes=(0, 0, 1, 1, 1), out_axes=(1, 0))(
-            params["potentials"], params["coefficients"], found.t, *codes.z
-        )
-        return {
-            **result[0],
-            "residual": jnp.mean(result[1]),
-            "inference": jnp.zeros(()),
-        }
-    return inferred(model, config, params, key, found, codes)
-
-
-def known_factor(
-    model: Model, config: Config, params: PyTree, raw: Scalar, t: Array, z0: Array, zt: Array
-) -> tuple[dict[str, Array], Scalar]:
-    """One potential on its share of the batch: ends and log-densities, and the residual."""
-    u, steps = potential(model, params), config.fields.steps
-    end = jax.vmap(lambda z, t: forward(flows.gradient(u), z, t, steps))(z0, t)
-    result = {"end": end, **origins(config, u, zt, t)}
-    if model.equation is None:
-        return result, jnp.zeros(())
-    return result, pde.relative_residual(model.equation(u, coefficient(raw)), t, end)
-
-
-def origins(config: Config, u: Potential, zt: Array, t: Array) -> dict[str, Array]:
-    """Where codes of later images come from, and their prior if it is the flowed one."""
-    steps = config.fields.steps
-    if config.objective.prior == "standard":
-        return {"start": jax.vmap(lambda z, t: backward(flows.gradient(u), z, t, steps))(zt, t)}
-    found = jax.vmap(lambda z, t: origin(u, z, t, steps))(zt, t)
-    return {"start": found.z, "log_prior": found.log_prior}
+    model: Model, config: Config, params: Params, key: Array, found: Pairs, codes: PairCodes
+) -> Transported:
+    """What the flow makes of each pair, whose factor is known or has to be inferred."""
+    if model.kind != "flow":
+        return inferred(model, config, params, key, found, codes)
+    apply: Any = model.potential.apply  # flax types its result as a pair as well
+    equation = model.equation
+    return objectives.transport_codes(
+        lambda own, t, z: apply(own[0], t, z),
+        (params["potentials"], params["coefficients"]),
+        codes,
+        found.t,
+        equation=None if equation is None else lambda own, u: equation(u, pde.coefficient(own[1])),
+        flowed=config.objective.prior == "flowed",
+        steps=config.fields.steps,
+    )
 
 
 def inferred(
-    model: Model, config: Config, params: Params, key: Array, found: Pairs, codes: Codes
-) -> dict[str, Array]:
+    model: Model, config: Config, params: Params, key: Array, found: Pairs, codes: PairCodes
+) -> Transported:
     """Factors, or gates, read off both images' codes, and the flow along the fields they weigh."""
     shape = found.t.shape
     t, before, after, z0, zt = (
@@ -219,32 +169,37 @@ def inferred(
             keys, read
         )
         divergence = jax.vmap(objectives.categorical_kl)(read)
-    steps = config.fields.steps
+    steps, flowed = config.fields.steps, config.objective.prior == "flowed"
 
     def both_ways(weights: Array, z0: Array, zt: Array, t: Array) -> dict[str, Array]:
         u = mixture(model, params, weights)
         if model.kind != "sparse":
-            found = jax.tree.map(lambda leaf: leaf[0], origins(config, u, zt[None], t[None]))
-            return {"end": forward(flows.gradient(u), z0, t, steps), **found}
+            back = objectives.origins(u, zt[None], t[None], flowed=flowed, steps=steps)
+            end = flows.carry(flows.gradient(u), z0, 0.0, t, steps=steps)
+            return {"end": end, **jax.tree.map(lambda leaf: leaf[0], back)}
         field = acting(model, params, weights)
-        return {"end": forward(field, z0, t, steps), "start": backward(field, zt, t, steps)}
+        return {
+            "end": flows.carry(field, z0, 0.0, t, steps=steps),
+            "start": flows.carry(field, zt, t, 0.0, steps=steps),
+        }
 
     moved = jax.vmap(both_ways)(weights, z0, zt, t)
     ends = moved["end"]
     result = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), moved)
-    result["inference"] = jnp.mean(divergence)
-    result["residual"] = jnp.zeros(())
+    residual = jnp.zeros(())
     if (equation := model.equation) is not None:
-        dim, speeds = z0.shape[-1], coefficient(params["coefficients"])
+        dim, speeds = z0.shape[-1], pde.coefficient(params["coefficients"])
 
         def terms(t: Array, both: Array) -> tuple[Scalar, ...]:
             z, own = both[:dim], both[dim:]
             return equation(mixture(model, params, own), jnp.mean(speeds)).terms(t, z)
 
-        result["residual"] = pde.relative_residual(
+        residual = pde.relative_residual(
             pde.Residual(terms), t, jnp.concatenate([ends, weights], -1)
         )
-    return result
+    return Transported(
+        result["end"], result["start"], result.get("log_prior"), residual, jnp.mean(divergence)
+    )
 
 
 def gates(config: Config, key: Array, read: Float[Array, "3K"]) -> tuple[Array, Scalar]:

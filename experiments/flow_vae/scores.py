@@ -15,11 +15,8 @@ from experiments.flow_vae.model import (
     Model,
     acting,
     encoder,
-    forward,
     log_likelihood,
-    log_normal,
     mixture,
-    origin,
     potential,
 )
 from experiments.runtime import tables
@@ -30,8 +27,9 @@ from latent_flows._transforms import vmap_chunked
 from latent_flows.data.sequences import Sequences
 from latent_flows.evaluation import equivariance_error, iwae_bound
 from latent_flows.generators.vae import generator
+from latent_flows.objectives import log_normal
 from latent_flows.potentials import select
-from latent_flows.typing import Latent, Scalar
+from latent_flows.typing import Latent, Potential, Scalar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,9 +126,7 @@ def bounds(model: Model, config: Config, params: Params, found: HeldOut) -> dict
 
     def priors(z: Latent, t: Scalar) -> Float[Array, "K"]:
         """The log-density at time `t` along each of the flows."""
-        return jax.vmap(lambda own: origin(potential(model, own), z, t, steps).log_prior)(
-            params["potentials"]
-        )
+        return jax.vmap(lambda own: prior(potential(model, own), z, t, steps))(params["potentials"])
 
     def of_mixture(z: Latent, t: Scalar) -> Scalar:
         return jax.nn.logsumexp(priors(z, t)) - jnp.log(2.0 * factors * times)
@@ -158,7 +154,7 @@ def bounds(model: Model, config: Config, params: Params, found: HeldOut) -> dict
 
         def of_factor(key: Array, x: Array, t: Scalar, k: Array) -> Scalar:
             u = select(model.potential, params["potentials"], k)
-            return bound(key, x, lambda z: origin(u, z, t, steps).log_prior)
+            return bound(key, x, lambda z: prior(u, z, t, steps))
 
         given = jax.jit(vmap_chunked(of_factor, AT_ONCE))
         result |= _row(transformed_given=given(flat_keys, flat, flat_t, known))
@@ -187,10 +183,15 @@ def density_error(
             t,
             stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-6),
         )
-        return jnp.abs(origin(u, z, t, config.scores.steps).log_prior - exact)
+        return jnp.abs(prior(u, z, t, config.scores.steps) - exact)
 
     each = jax.vmap(lambda own: jax.vmap(partial(error, own))(zs, ts))
     return float(jnp.mean(jax.jit(each)(params["potentials"])))
+
+
+def prior(u: Potential, z: Latent, t: Scalar, steps: int) -> Scalar:
+    """The log-density at time `t` of N(0, I) carried along the flow of a potential."""
+    return flows.origin(u, log_normal, z, t, steps=steps).log_density
 
 
 def flowed(model: Model, config: Config) -> bool:
@@ -281,9 +282,12 @@ def follower(model: Model, config: Config, params: Params) -> Follow | None:
             logits, mean, _ = jnp.split(read, 3)
             opened = jnp.where(logits > 0, mean, 0.0)
             horizon = config.frames - 1.0
-            return jax.vmap(
-                lambda t: forward(acting(model, params, opened * t / horizon), z, horizon, steps)
-            )(ts)
+
+            def end(t: Scalar) -> Latent:
+                field = acting(model, params, opened * t / horizon)
+                return flows.carry(field, z, 0.0, horizon, steps=steps)
+
+            return jax.vmap(end)(ts)
         return path(flows.gradient(mixture(model, params, weights)), z, ts, steps)
 
     return follow

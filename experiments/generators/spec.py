@@ -27,15 +27,17 @@ class Usual(str):
     """
 
     command: str
+    has_quick: bool
+    """Whether the command has short runs: an import has none."""
 
-    def __new__(cls, run: str, command: str = "") -> "Usual":
+    def __new__(cls, run: str, command: str = "", *, has_quick: bool = True) -> "Usual":
         self = super().__new__(cls, run)
-        self.command = command
+        self.command, self.has_quick = command, has_quick
         return self
 
     def quick(self) -> "Usual":
-        """The folder of a short run of the same command."""
-        return Usual(f"{self}{SUFFIX}", f"{self.command} {FLAG}")
+        """The folder of a short run of the same command, or this one where there are none."""
+        return Usual(f"{self}{SUFFIX}", f"{self.command} {FLAG}") if self.has_quick else self
 
 
 class Study(Protocol):

@@ -5,29 +5,16 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import PyTree
 
 from experiments.potential_flows.flags import Flows
 from experiments.runtime.cli import UsageError
-from latent_flows import calculus, flows, pde, traversals
-from latent_flows.geometry.operators import Operator
+from latent_flows import flows, pde, traversals
+from latent_flows.pde import EQUATIONS, coefficient
 from latent_flows.potentials import FieldNet, PotentialNet
-from latent_flows.typing import Field, Metric, Potential, Scalar
-
-SPEED_FLOOR = 0.1
-
-Equation = Callable[..., pde.Residual]
-
-EQUATIONS: dict[str, Equation | None] = {
-    "wave": pde.wave,
-    "heat": pde.heat,
-    "hamilton_jacobi": lambda u, _, **options: pde.hamilton_jacobi(u, **options),
-    # The potential as a density that relaxes to the prior N(0, I).
-    "fokker_planck": lambda u, d, **options: pde.fokker_planck(u, lambda t, z: -z, d, **options),
-    "none": None,
-}
-"""Residuals by name, as functions of a potential and one positive learnt coefficient."""
+from latent_flows.typing import Field, Latent, Metric, Scalar
 
 NAMES = {
     "potential": "potentials",
@@ -89,28 +76,34 @@ def members(settings: Flows, params: PyTree) -> PyTree:
     return traversals.orthogonal(params) if settings.orthogonal else params
 
 
-def coefficient(raw: Scalar) -> Scalar:
-    """A positive coefficient of the PDE (wave speed, diffusivity) that cannot vanish."""
-    return SPEED_FLOOR + jax.nn.softplus(raw)
+def row_sums(f: Callable[[Latent], Scalar]) -> Callable[[Latent], Latent]:
+    r"""What published code computes in place of a Laplacian: each row of the Hessian summed.
+
+    $$z \mapsto \nabla^2 f(z)\, \mathbf 1$$
+
+    No Laplacian: it depends on the choice of axes, and misses curvature where rows cancel. It is
+    here to be compared with one, in whose place it may stand in an equation.
+
+    >>> print(row_sums(lambda z: z[0] * z[1])(jnp.ones(2)))
+    [1. 1.]
+    """
+    return lambda z: jax.jvp(jax.grad(f), (z,), (jnp.ones_like(z),))[1]
 
 
-def residual(
-    settings: Flows, params: PyTree, raw: Scalar, laplacian: Operator = calculus.laplacian
-) -> pde.Residual | None:
-    """The equation of one potential, or None where there is none.
+def equation(settings: Flows, params: PyTree, raw: Scalar) -> Callable[..., pde.Residual] | None:
+    """The equation of one potential, which may be given another `laplacian=`; None for none.
 
     Args:
         settings: the flags.
         params: of the potential.
         raw: what its coefficient is made of.
-        laplacian: the operator in it.
     """
-    equation = EQUATIONS[settings.pde]
-    if equation is None or settings.family != "potential":
+    found = EQUATIONS[settings.pde]
+    if found is None or settings.family != "potential":
         return None
     apply: Any = network(settings).apply  # flax types its result as a pair as well
-    u: Potential = partial(apply, params)
-    return equation(u, coefficient(raw), laplacian=laplacian)
+    bound = partial(found, partial(apply, params), coefficient(raw))
+    return partial(bound, laplacian=row_sums) if settings.laplacian == "row-sum" else bound
 
 
 def describe(settings: Flows) -> str:

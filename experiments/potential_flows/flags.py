@@ -1,9 +1,13 @@
 """Flags of potential flows: what moves latents, what the loss is made of, what is measured."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from latent_flows._validation import at_least
+import tyro
+
+from latent_flows._validation import at_least, choose
+from latent_flows.objectives import PotentialFlowWeights
+from latent_flows.pde import EQUATIONS, described
 
 
 @dataclass(frozen=True)
@@ -14,8 +18,7 @@ class Flows:
     """Number of potentials, K."""
     horizon: int = 10
     """Time steps of a traversal, T, each of unit time."""
-    pde: str = "wave"
-    """Equation of the potentials: wave, heat, hamilton_jacobi, fokker_planck or none."""
+    pde: Annotated[str, tyro.conf.arg(help=f"Equation of the potentials. {described()}.")] = "wave"
     initial: Literal["exact", "free", "static"] = "exact"
     """exact: at rest at time 0 by construction; free: encouraged by the loss; static: u has no
     time."""
@@ -71,39 +74,28 @@ class Flows:
                 "flows.gradient and flows.laplacian are about potentials, and flows.family is "
                 f"{self.family}"
             )
-        if self.laplacian != "euclidean" and self.pde not in ("wave", "heat"):
+        equation = choose("pde", self.pde, EQUATIONS)
+        if self.laplacian != "euclidean" and not (equation and equation.on_manifold):
+            able = [name for name, found in EQUATIONS.items() if found and found.on_manifold]
             raise ValueError(
-                f"flows.laplacian {self.laplacian} is for flows.pde wave or heat, not {self.pde}"
+                f"flows.laplacian {self.laplacian} is for flows.pde {' or '.join(able)}, not "
+                f"{self.pde}"
             )
         if self.orthogonal and self.family != "linear":
             raise ValueError(f"flows.orthogonal is for flows.family linear, not {self.family}")
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(PotentialFlowWeights):
     """Weights of the loss terms, each of which is of order 1; 0 leaves a term out."""
 
-    classification: float = 1.0
-    """Cross-entropy of naming the potential from an image pair, in units of log K."""
-    residual: float = 1.0
-    """PDE residual, relative to the size of the equation's terms."""
-    initial: float = 1.0
-    """Squared velocity at time 0, relative to that along the flow (with --flows.initial free)."""
-    stillness: float = 1.0
+    # Their earlier flags go on working.
+    variation: Annotated[float, tyro.conf.arg(aliases=("--weights.stillness",))] = 1.0
     """Lack of variation along the flow: bounded form of the published - E |J v|^2."""
-    pace: float = 0.0
+    speed: Annotated[float, tyro.conf.arg(aliases=("--weights.pace",))] = 0.0
     """Squared log-ratio of each flow's speed in data space to flows.pace."""
-    outside: float = 0.0
-    """Squared distance that paths go beyond the range of the codes."""
-    sparsity: float = 0.0
-    """Entropy of a flow over the frame's axes, in the generator's metric."""
-    overlap: float = 0.0
-    """Share of axes that two flows have in common, in the generator's metric."""
-    inconsistency: float = 0.0
+    consistency: Annotated[float, tyro.conf.arg(aliases=("--weights.inconsistency",))] = 0.0
     """Lack of a common direction of a flow over starting points and times."""
-
-    def __post_init__(self) -> None:
-        at_least(self, "weights.", **dict.fromkeys(vars(self), 0))
 
 
 @dataclass(frozen=True)

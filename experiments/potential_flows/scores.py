@@ -2,6 +2,7 @@
 
 import itertools
 import zlib
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from experiments.generators import train_vae, vae_runs
+from experiments.generators.bounds import measure as measure_generator
+from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
-from experiments.potential_flows.config import FACTORS, Config, Subject, initial, vector_field
+from experiments.potential_flows.config import FACTORS, Config
+from experiments.potential_flows.subject import Subject, initial, vector_field
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.progress import progress
@@ -23,7 +26,7 @@ from latent_flows._transforms import in_chunks
 from latent_flows.classifiers import shrink
 from latent_flows.data import Dataset, sprites
 from latent_flows.evaluation import traversals, vp_score
-from latent_flows.generators.vae import VAE
+from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry.operators import Operator, laplace_beltrami
 from latent_flows.traversals import constant
 from latent_flows.typing import Field, Generator
@@ -34,6 +37,8 @@ PIECE = 64
 """Starting points that are followed at once."""
 LARGE = 64
 """Pixels a side beyond which images are mean-pooled before they are compared."""
+IWAE_SAMPLES = 64
+"""Of the generator's importance-weighted bound."""
 GANSPACE_AT = 1024
 """Latents whose images GANSpace looks at."""
 ON_MANIFOLD = 8
@@ -67,7 +72,7 @@ def methods(
     axes = into_frame[used]
     # What is measured on a large image is as well seen on a small one, and many are kept.
     generator = subject.generator
-    if max(subject.image_shape[:2]) > LARGE:
+    if max(subject.frozen.event_shape[:2]) > LARGE:
         generator = lambda z: shrink(subject.generator(z), LARGE)  # noqa: E731
 
     def straight(name: str, directions: Array) -> Method:
@@ -88,16 +93,16 @@ def methods(
         found += [straight(name, rows) for name, rows in closed_form(subject, count).items()]
     if config.flows.frame != "identity":
         found.append(straight(AXES[config.flows.frame], jnp.eye(dim)[:count]))
-    if dataset is not None and dataset.name == "sprites" and subject.vae is not None:
-        found.append(reencoding(subject, subject.vae, config.scores.starts))
+    if dataset is not None and dataset.name == "sprites" and subject.frozen.encode is not None:
+        found.append(reencoding(subject.frozen, config.scores.starts))
     return found
 
 
 def closed_form(subject: Subject, count: int) -> dict[str, Float[Array, "k m"]]:
     """The directions of SeFa and GANSpace, in the frame's coordinates."""
     found = {}
-    if subject.weight is not None:
-        stretched = directions.sefa(subject.weight, min(count, *subject.weight.shape))
+    if (weight := subject.frozen.first_layer) is not None:
+        stretched = directions.sefa(weight, min(count, *weight.shape))
         found["SeFa"] = stretched @ jnp.linalg.pinv(subject.frame.basis).T
     latents = subject.starts[:GANSPACE_AT]
     images = in_chunks(lambda z: shrink(subject.generator(z)))(latents)
@@ -108,18 +113,17 @@ def closed_form(subject: Subject, count: int) -> dict[str, Float[Array, "k m"]]:
     return found
 
 
-def reencoding(subject: Subject, vae: VAE, count: int) -> Method:
+def reencoding(frozen: FrozenGenerator, count: int) -> Method:
     """One true factor changed at a time, seen through the VAE: a ceiling for what flows can do.
 
     The "latent" is the vector of factors, the "generator" renders, encodes and decodes.
     """
-    params = subject.params
+    encode = frozen.encode
+    assert encode is not None
 
     def seen(factors: Array) -> Array:
-        image = sprites.render(sprites.Factors(*factors), size=vae.image_shape[0])
-        mean, _ = vae.apply(params, image, method=vae.encode)
-        decoded: Any = vae.apply(params, mean, method=vae.decode)
-        return decoded
+        image = sprites.render(sprites.Factors(*factors), size=frozen.event_shape[0])
+        return frozen.decode(encode(image)[0])
 
     keys = jax.random.split(jax.random.key(0), count)
     drawn = jnp.stack(jax.vmap(sprites.random_factors)(keys), axis=1).astype(jnp.float32)
@@ -283,13 +287,13 @@ def potentials_alone(
         "most steps": paths.num_steps.max(1).tolist(),
         "solved": float(paths.ok.mean()),
     }
-    if flow_families.EQUATIONS[config.flows.pde] and config.flows.family == "potential":
+    if pde.EQUATIONS[config.flows.pde] and config.flows.family == "potential":
         residuals = jax.jit(partial(relative_residuals, config, subject))
         fresh = initial(config, subject, key)
         ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
         for name, learnt in {"residual before": fresh, "residual": params}.items():
             rows[name] = residuals(learnt, ts, paths.zs).tolist()
-        rows["coefficient"] = jax.vmap(flow_families.coefficient)(params["coefficients"]).tolist()
+        rows["coefficient"] = jax.vmap(pde.coefficient)(params["coefficients"]).tolist()
     return rows
 
 
@@ -310,10 +314,10 @@ def relative_residuals(
 
     def one(args: Any) -> Array:
         params, raw, zs = args
-        residual = flow_families.residual(config.flows, params, raw, laplacian)
-        assert residual is not None
-        times = jnp.tile(ts[1:], len(zs))
-        return pde.relative_residual(residual, times, zs[:, 1:].reshape(-1, zs.shape[-1]))
+        equation = flow_families.equation(config.flows, params, raw)
+        assert equation is not None
+        times, points = jnp.tile(ts[1:], len(zs)), zs[:, 1:].reshape(-1, zs.shape[-1])
+        return pde.relative_residual(equation(laplacian=laplacian), times, points)
 
     # One after the other: the metric of a generator takes much memory.
     return jax.lax.map(one, (params["potentials"], params["coefficients"], paths))
@@ -327,10 +331,7 @@ def measure(
     Factors are measured where the generator draws sprites, and bounds where it has an encoder.
     """
     ranges = None
-    if dataset is not None and (dataset.name, dataset.image_shape) == (
-        "sprites",
-        subject.image_shape,
-    ):
+    if dataset is not None and dataset.name == "sprites":
         with announced("measuring the factors of images"):
             ranges = attribute_ranges(dataset, config.seed)
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
@@ -354,15 +355,23 @@ def measure(
                 rows.append({"displacement": name, **row})
         told(len(rows), "done")
     summary = {"potentials": alone, "comparison": rows}
-    if (vae := subject.vae) is not None and config.scores.others:
-        _, settings = vae_runs.source(config)
-        test = train_vae.load(settings, "test")
-        generator = folder.remember(
-            "scores/generator", lambda: train_vae.measure(vae, subject.params, test, settings)
-        )
+    if subject.frozen.log_likelihood is not None and config.scores.others:
+        generator = folder.remember("scores/generator", partial(bounds, config, subject.frozen))
         summary = {"generator": generator, **summary}
     folder.write_json("metrics.json", summary)
     return summary
+
+
+def bounds(config: Config, frozen: FrozenGenerator) -> dict[str, float]:
+    """Likelihood bounds of the generator on held-out images; its noise is not looked at here."""
+    return measure_generator(
+        replace(frozen, noise_std={}),
+        load_data(frozen, "test"),
+        count=config.scores.test_images,
+        samples=IWAE_SAMPLES,
+        noise=0.0,
+        seed=config.seed,
+    )
 
 
 def show(summary: dict[str, Any]) -> None:

@@ -15,12 +15,11 @@ import tyro
 from jaxtyping import Array, Float
 
 from experiments.potential_flows import families as flow_families
-from experiments.potential_flows.config import (
-    PHASE,
-    Config,
+from experiments.potential_flows.config import PHASE, Config
+from experiments.potential_flows.subject import (
     Subject,
     load_run,
-    network,
+    starts_from_codes,
     vector_field,
 )
 from experiments.runtime import tables
@@ -104,8 +103,9 @@ def draw(
         return np.asarray(images), np.asarray(times)
 
     what = (
-        f"{subject.name}: each row follows one of the {flow_families.describe(config.flows)} from "
-        "the marked image, forward to the right and reversed to the left."
+        f"{subject.frozen.name}: each row follows one of the "
+        f"{flow_families.describe(config.flows)} from the marked image, forward to the right and "
+        "reversed to the left."
     )
 
     def grid() -> "Figure":
@@ -115,10 +115,9 @@ def draw(
     figures: dict[str, Callable[[], Figure]] = {GRID: grid}
     if config.flows.family == "potential":
         figures[LANDSCAPES] = partial(landscapes, config, subject, params, labels)
-    for phase in ("vae", PHASE):
-        if rows := (source or folder).rows(phase):
-            caption = f"Loss of the phase '{phase}' and its unweighted terms."
-            figures[f"losses_{phase}"] = partial(plots.loss_curves, rows, caption=caption)
+    if rows := (source or folder).rows(PHASE):
+        caption = f"Loss of the phase '{PHASE}' and its unweighted terms."
+        figures[f"losses_{PHASE}"] = partial(plots.loss_curves, rows, caption=caption)
     animation = {LAST: lambda: plots.traversal_gif(followed()[0], row_labels=labels, fps=8)}
     return tables.save_figures(folder, figures) + tables.save_pictures(folder, animation)
 
@@ -161,7 +160,7 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
 
     Where there is one axis only, over that.
     """
-    net, count = network(config), config.flows.count
+    net, count = flow_families.potential_network(config.flows), config.flows.count
     horizon = float(config.flows.horizon)
     starts = subject.starts[:24]
     ts = jnp.linspace(0.0, horizon, 21)
@@ -185,7 +184,8 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
         axes.append(f"{labels[k]} ({named} {', '.join(map(str, farthest))})")
     dim = len(farthest)
     where = "axis" if dim == 1 else "plane, through their centre, of the two axes"
-    points = "codes" if has_codes(config, subject) else "draws from the prior"
+    codes = starts_from_codes(config, subject.frozen)
+    points = "codes" if codes else "draws from the prior"
     return plots.landscape(
         planes,
         origin=jnp.zeros(dim),
@@ -197,14 +197,9 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
         caption=(
             f"Each potential at time {horizon:g} on the {where} along which its flow goes "
             f"farthest, in units of half the range of the {points}; flow lines, and trajectories "
-            f"from {'codes of data' if points == 'codes' else points}, projected."
+            f"from {'codes of data' if codes else points}, projected."
         ),
     )
-
-
-def has_codes(config: Config, subject: Subject) -> bool:
-    """Whether traversals start from codes of data, and not from draws."""
-    return subject.vae is not None and config.flows.starts == "posterior"
 
 
 def target(drawing: Drawing) -> Path | None:

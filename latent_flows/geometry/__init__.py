@@ -34,8 +34,10 @@ from latent_flows.geometry.metrics import (
     local_pca,
     log_volume,
     pullback,
+    pullback_metrics,
     squared_norm,
     stochastic_pullback,
+    unit_metric,
     volume,
 )
 from latent_flows.geometry.operators import laplace_beltrami
@@ -76,6 +78,7 @@ __all__ = [
     "normalise_land",
     "parallel_transport",
     "pullback",
+    "pullback_metrics",
     "resample_by_length",
     "ricci",
     "riemann",
@@ -85,5 +88,6 @@ __all__ = [
     "spline_geodesic",
     "squared_norm",
     "stochastic_pullback",
+    "unit_metric",
     "volume",
 ]

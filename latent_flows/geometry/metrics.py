@@ -15,6 +15,7 @@ Everything in `latent_flows.geometry` asks for these here and nowhere else.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +35,12 @@ __all__ = [
     "matrix",
     "products",
     "pullback",
+    "pullback_metrics",
     "pulled_back",
     "root",
     "squared_norm",
     "stochastic_pullback",
+    "unit_metric",
     "volume",
 ]
 
@@ -200,6 +203,58 @@ def stochastic_pullback(mean: Generator, std: Generator) -> Pullback:
      [0. 4.]]
     """
     return Pullback(lambda z: jnp.concatenate([jnp.ravel(mean(z)), jnp.ravel(std(z))]))
+
+
+def pullback_metrics(
+    immersion: Generator, points: Float[Array, "n d"], *, batch_size: int = 64
+) -> Float[Array, "n d d"]:
+    """The pull-back metric `J' J` at many points, a few at a time.
+
+    Args:
+        immersion: `z -> x`.
+        points: where.
+        batch_size: points at once.
+
+    Returns:
+        The matrices.
+
+    >>> print(pullback_metrics(lambda z: 3.0 * z, jnp.zeros((2, 1))).ravel())
+    [9. 9.]
+    """
+    return jax.jit(partial(jax.lax.map, pullback(immersion), batch_size=batch_size))(points)
+
+
+def unit_metric(
+    immersion: Generator, points: Float[Array, "n d"], *, damping: float = 0.01
+) -> Pullback:
+    r"""The pull-back metric in units of its mean over some points, and nowhere singular.
+
+    $$M(z) = J^\top J \Big/ \tfrac1d \mathbb E \operatorname{tr} J^\top J + \varepsilon I$$
+
+    So that lengths in it are of the order of those in the latent space, whatever the unit of data.
+
+    Args:
+        immersion: `z -> x`.
+        points: over which the mean is taken; a hundred will do.
+        damping: `epsilon`, for where nothing that is generated changes.
+
+    Returns:
+        The metric, with an immersion.
+
+    Raises:
+        ValueError: a damping below 0.
+
+    >>> metric = unit_metric(lambda z: 5.0 * z, jnp.zeros((1, 2)))
+    >>> print(metric(jnp.ones(2)).diagonal().round(3))
+    [1.01 1.01]
+    """
+    if not damping >= 0:
+        raise ValueError(f"damping must be at least 0, got {damping}")
+    size = jnp.trace(pullback_metrics(immersion, points).mean(0)) / points.shape[1]
+    unit = jax.lax.rsqrt(jnp.maximum(size, 1e-12))
+    return stochastic_pullback(
+        lambda z: unit * immersion(z), lambda z: jnp.sqrt(jnp.asarray(damping, z.dtype)) * z
+    )
 
 
 def conformal(factor: Callable[[Latent], Scalar], base: Metric | None = None) -> Metric:

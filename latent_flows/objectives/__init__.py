@@ -1,7 +1,7 @@
 """Loss terms, as functions that experiments add up.
 
-Terms of variational autoencoders, of latent sequences, and of potential flows. Each is normalised,
-or bounded, so that no weighted sum of them is unbounded below.
+Terms of variational autoencoders, of latent sequences, of potential flows, and of both trained
+together. Each is normalised, or bounded, so that no weighted sum of them is unbounded below.
 """
 
 from latent_flows.objectives.autoencoders import (
@@ -11,6 +11,25 @@ from latent_flows.objectives.autoencoders import (
     gaussian_total_correlation,
     permuted,
     total_correlation,
+)
+from latent_flows.objectives.joint_flows import (
+    JointTerms,
+    PairCodes,
+    Transported,
+    encode_pairs,
+    joint_sum,
+    joint_terms,
+    log_normal,
+    origins,
+    transport_codes,
+)
+from latent_flows.objectives.potential_flows import (
+    FlowSample,
+    PotentialFlowTerms,
+    PotentialFlowWeights,
+    potential_flow_terms,
+    sample_flow,
+    weighted_sum,
 )
 from latent_flows.objectives.sequences import (
     categorical_kl,
@@ -31,23 +50,38 @@ from latent_flows.objectives.traversals import (
 )
 
 __all__ = [
+    "FlowSample",
+    "JointTerms",
+    "PairCodes",
+    "PotentialFlowTerms",
+    "PotentialFlowWeights",
+    "Transported",
     "categorical_kl",
     "concrete_gates",
     "density_ratio_loss",
     "direction_consistency",
+    "encode_pairs",
     "gaussian_kl",
     "gaussian_kl_between",
     "gaussian_total_correlation",
     "gumbel_softmax",
+    "joint_sum",
+    "joint_terms",
     "latent_matching",
+    "log_normal",
+    "origins",
     "outside",
     "overlap",
     "permuted",
+    "potential_flow_terms",
     "relative_start",
+    "sample_flow",
     "sparsity",
     "speed_loss",
     "spike_and_slab_kl",
     "total_correlation",
+    "transport_codes",
     "unit_contributions",
     "variation_loss",
+    "weighted_sum",
 ]

@@ -1,5 +1,6 @@
 """The command that takes what was learnt out of a run: what it writes, and what it refuses."""
 
+import json
 import shutil
 from functools import partial
 from types import SimpleNamespace
@@ -11,14 +12,18 @@ import pytest
 
 from experiments import export
 from experiments.directions.config import Config, Fit, Inversion
-from experiments.generators.spec import Source
-from experiments.latent_oddity import geodesics
 from experiments.potential_flows import config as flow_config
-from experiments.potential_flows.config import Flows, network
+from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows.config import Flows
+from experiments.potential_flows.families import potential_network
 from experiments.runtime.run_dir import Folder, open_folder
 from latent_flows import coordinates, potentials
 from latent_flows import export as files
 from latent_flows.directions.trajectories import Trajectories
+from latent_flows.generators import GeneratorSpec, load_generator, rbf
+from latent_flows.generators.load import REFERENCE, reference
+from latent_flows.geometry.metrics import stochastic_pullback
+from tests.experiments.small_generators import small_gan, small_vae
 
 KINDS = ("zoom", "hue")
 
@@ -90,18 +95,19 @@ def test_the_directions_of_a_run(run, call, tmp_path, straight):
 @pytest.mark.slow
 def test_potentials_move_in_the_frame_of_their_run(call, tmp_path, monkeypatch):
     config = flow_config.Config(flows=Flows(count=2, width=2, depth=1, horizon=2))
+    net = potential_network(config.flows)
     params = {
-        "potentials": potentials.init_stack(network(config), jax.random.key(0), 2, 2),
+        "potentials": potentials.init_stack(net, jax.random.key(0), 2, 2),
         "coefficients": jnp.array([0.0, 1.0]),
     }
     frame = coordinates.AffineCoordinates(jnp.ones(3), jnp.eye(3)[:, :2])
     loaded = (config, None, SimpleNamespace(frame=frame), params)
-    monkeypatch.setattr(flow_config, "load_run", lambda path: loaded)
+    monkeypatch.setattr(flow_subject, "load_run", lambda path: loaded)
     open_folder(tmp_path / "run", config)
     file, function = tmp_path / "flows.safetensors", tmp_path / "flows.jaxexport"
     assert call(tmp_path / "run", "--to", file)[0] == 0
     learnt = files.load(file)
-    assert learnt.net == network(config)
+    assert learnt.net == net
     np.testing.assert_array_equal(learnt.frame.basis, frame.basis)
     np.testing.assert_allclose(learnt.coefficients, 0.1 + jax.nn.softplus(jnp.array([0.0, 1.0])))
     # The function can be made of the file as well.
@@ -180,12 +186,35 @@ def test_a_run_that_was_not_finished_is_refused_and_left_alone(run, call, tmp_pa
 def test_a_run_of_another_kind_is_refused(run, call, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     config = other / "config.json"
-    config.write_text(config.read_text().replace("direction_config", "train_gan"))
+    config.write_text(config.read_text().replace("experiments.directions", "experiments.train_gan"))
     refused(call(other, "--to", tmp_path / "file"), "experiments.train_gan", "nothing to export")
 
 
-def test_a_generator_without_an_encoder_has_no_metric_that_was_learnt(tmp_path, call):
-    config = geodesics.Config(run=str(tmp_path / "run"), source=Source(path="own.py:bowl"))
-    open_folder(config.run, config)
-    refused(call(config.run, "--to", tmp_path / "m.safetensors"), "nothing was learnt")
+@pytest.mark.parametrize("make", [small_gan, small_vae])
+def test_a_generator_of_no_fitted_noise_has_no_metric_that_was_learnt(tmp_path, call, make):
+    run = make(tmp_path / "run")
+    refused(call(run, "--to", tmp_path / "m.safetensors"), "nothing was learnt")
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_the_metric_of_a_generator_with_fitted_noise_comes_with_its_function(tmp_path, call):
+    """Of its own run folder, and of that of a run which was about it."""
+    generator = small_vae(tmp_path / "vae", latent_dim=2, stds=("rbf",))
+    run = open_folder(tmp_path / "run", flow_config.Config()).path
+    config = run / "config.json"
+    config.write_text(config.read_text().replace("potential_flows", "geodesics"))
+    (run / REFERENCE).write_text(json.dumps(reference(GeneratorSpec(str(generator)), 0, run)))
+    contents = []
+    for k, source in enumerate((generator, run)):
+        file, function = tmp_path / f"{k}.safetensors", tmp_path / f"{k}.jaxexport"
+        code, out, _ = call(source, "--to", file, "--function", function, "--platforms", "cpu")
+        assert code == 0
+        assert "RBF deviation" in out
+        contents.append((files.load(file), function.read_bytes()))
+    (params, program), (same, _) = contents
+    for one, other in zip(jax.tree.leaves(params), jax.tree.leaves(same), strict=True):
+        np.testing.assert_array_equal(one, other)
+    frozen, z = load_generator(generator), jnp.array([0.5, -1.0])
+    expected = stochastic_pullback(frozen.decode, partial(rbf.std, params))(z)
+    got = jax.export.deserialize(bytearray(program)).call(z)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

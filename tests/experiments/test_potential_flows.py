@@ -21,27 +21,25 @@ import pytest
 from experiments.potential_flows import scores as flow_scores
 from experiments.potential_flows import train as potential_flows
 from experiments.potential_flows import traverse
-from experiments.potential_flows.config import (
-    EQUATIONS,
-    Config,
-    Flows,
-    Weights,
-    initial,
-    load_subject,
-    principal_axes,
-    pullback_metrics,
-    visible_axes,
-)
+from experiments.potential_flows.config import Config, Flows, Weights
+from experiments.potential_flows.subject import initial, load_run, load_subject
 from experiments.runtime import cli
 from experiments.runtime.training import Training
-from latent_flows import coordinates, data
+from latent_flows import data, pde
+from latent_flows.generators import load_generator
+from latent_flows.generators.load import GENERATOR
+from latent_flows.generators.stored import (
+    StoredGenerator,
+    load_bytes,
+    restore_generator,
+    to_bytes,
+)
 from latent_flows.generators.vae import VAE, VAEConfig
+from tests.experiments.small_generators import small_vae
 
 ROOT = Path(__file__).parents[2]
 FLAGS = shlex.split(
-    "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --vae-training.steps 4 "
-    "--vae-training.warmup 0 --vae-training.batch-size 16 --vae-training.log-every 2 "
-    "--vae-training.checkpoint-every 2 --flows.count 2 --flows.horizon 2 --flows.width 8 "
+    "digits --flows.count 2 --flows.horizon 2 --flows.width 8 "
     "--flows.depth 1 --flows.codes 64 --flows.bank 32 --flows.frame identity --training.steps 4 "
     "--training.warmup 0 --training.batch-size 16 --training.log-every 2 "
     "--training.checkpoint-every 2 --scores.starts 4 --scores.pairs 20 --scores.fractions 0.2 "
@@ -59,9 +57,21 @@ def rows(path):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, compile_quickly):
+def digits(tmp_path_factory):
+    """The run folder of a VAE of digits."""
+    return small_vae(tmp_path_factory.mktemp("generators") / "vae")
+
+
+@pytest.fixture(scope="module")
+def flags(digits):
+    """Of a small run on it."""
+    return [*FLAGS, "--generator", str(digits)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, flags, compile_quickly):
     path = tmp_path_factory.mktemp("flows") / "run"
-    flags = [*FLAGS, "--run", str(path)]
+    flags = [*flags, "--run", str(path)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "setup", lambda: None)
         assert cli.main(potential_flows.run, potential_flows.PRESETS, flags) == 0
@@ -78,17 +88,17 @@ def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
     assert settings["flows"]["count"] == 2
     assert "run" not in settings
     assert [(row["phase"], row["step"]) for row in rows(whole)] == [
-        (phase, step) for phase in ("vae", "flows") for step in (0, 2, 3)
+        ("flows", step) for step in (0, 2, 3)
     ]
-    for name in ("traversals", "landscapes", "losses_vae", "losses_flows"):
+    for name in ("traversals", "landscapes", "losses_flows"):
         assert (whole / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert (whole / "traversals.gif").read_bytes().startswith(b"GIF8")
-    for phase in ("vae", "flows"):
-        assert [*whole.glob(f"tensorboard/{phase}/events.out.tfevents.*")]
+    assert [*whole.glob("tensorboard/flows/events.out.tfevents.*")]
+    assert load_generator(whole).dataset == "digits", "the run tells which generator it was about"
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(whole):
-    weights = vars(potential_flows.DIGITS.weights)
+    weights = vars(potential_flows.PRESETS["digits"][1].weights)
     for row in rows(whole):
         if row["phase"] == "flows":
             total = sum(weight * row[name] for name, weight in weights.items())
@@ -115,14 +125,14 @@ def test_every_method_is_measured_at_the_length_of_the_flows(whole):
     assert metrics["potentials"]["solved"] == 1
 
 
-def test_a_finished_run_returns_at_once(copy, call, monkeypatch):
+def test_a_finished_run_returns_at_once(copy, flags, call, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("was called")
 
     for module, name in ((potential_flows, "load_subject"), (traverse, "draw")):
         monkeypatch.setattr(module, name, fail)
     before, stamp = numbers(copy), (copy / "traversals.gif").stat().st_mtime_ns
-    code, out, err = call(potential_flows, *FLAGS, "--run", copy)
+    code, out, err = call(potential_flows, *flags, "--run", copy)
     assert (code, err) == (0, "")
     assert "latent coordinates" in out
     assert "traversals.png" in out
@@ -137,18 +147,18 @@ def unmeasured(copy):
         file.unlink()
 
 
-def test_pictures_come_without_scores_and_once(copy, call, monkeypatch):
+def test_pictures_come_without_scores_and_once(copy, flags, call, monkeypatch):
     unmeasured(copy)
     monkeypatch.setattr(flow_scores, "measure", None)
     for _ in range(2):
-        code, out, err = call(potential_flows, *FLAGS, "--no-scores", "--run", copy)
+        code, out, err = call(potential_flows, *flags, "--no-scores", "--run", copy)
         assert (code, err) == (0, "")
         assert "traversals.png" in out
         assert not (copy / "metrics.json").exists()
         monkeypatch.setattr(traverse, "draw", None)
 
 
-def test_the_same_command_adds_scores_to_pictures(whole, copy, call, monkeypatch):
+def test_the_same_command_adds_scores_to_pictures(whole, copy, flags, call, monkeypatch):
     (copy / "metrics.json").unlink()
 
     def measure(folder, *_):
@@ -157,11 +167,11 @@ def test_the_same_command_adds_scores_to_pictures(whole, copy, call, monkeypatch
         return found
 
     monkeypatch.setattr(flow_scores, "measure", measure)
-    code, out, err = call(potential_flows, *FLAGS, "--run", copy)
+    code, out, err = call(potential_flows, *flags, "--run", copy)
     assert (code, err) == (0, "")
     assert "latent coordinates" in out
     assert numbers(copy) == numbers(whole)
-    code, out, err = call(potential_flows, *FLAGS, "--no-scores", "--run", copy)
+    code, out, err = call(potential_flows, *flags, "--no-scores", "--run", copy)
     assert (code, err) == (0, "")
     assert "latent coordinates" in out, "what is measured is shown"
 
@@ -171,12 +181,12 @@ class Crash(Exception):
 
 
 @pytest.mark.slow
-def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, copy, call, monkeypatch):
-    # As a kill in the middle of the second phase leaves it ...
+def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, copy, flags, call, monkeypatch):
+    # As a kill in the middle of training leaves it ...
     shutil.rmtree(copy / "checkpoints" / "flows" / "4")
     for file in (*copy.glob("*.png"), copy / "traversals.gif", copy / "metrics.json"):
         file.unlink()
-    # Two scores stay, to save time; the others show whether the second phase ends the same.
+    # Two scores stay, to save time; the others show whether training ends the same.
     for file in (copy / "scores").iterdir():
         if file.stem not in ("potentials", "potentials_long"):
             file.unlink()
@@ -191,12 +201,12 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, copy, call, monkey
     with monkeypatch.context() as patch:
         patch.setattr(flow_scores, "measure_method", some)
         with pytest.raises(Crash):
-            call(potential_flows, *FLAGS, "--run", copy)
+            call(potential_flows, *flags, "--run", copy)
     assert len([*(copy / "scores").iterdir()]) == 4
     assert not (copy / "metrics.json").exists()
     drawn = []
     monkeypatch.setattr(traverse, "draw", lambda *args: drawn.append(args))
-    assert call(potential_flows, *FLAGS, "--run", copy)[0] == 0
+    assert call(potential_flows, *flags, "--run", copy)[0] == 0
     assert len(drawn) == 1
     assert numbers(copy) == numbers(whole)
 
@@ -213,9 +223,9 @@ def test_a_finished_run_can_be_drawn_again(copy, call):
     assert (code, err) == (2, "error: start must be in [0, 64), got 64\n")
 
 
-def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy, call):
+def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy, flags, call):
     before = numbers(copy)
-    code, _, err = call(potential_flows, *FLAGS, "--flows.pde", "heat", "--seed", 1, "--run", copy)
+    code, _, err = call(potential_flows, *flags, "--flows.pde", "heat", "--seed", 1, "--run", copy)
     assert (code, err.count("\n")) == (2, 1)
     assert "holds a run with other settings (" in err
     assert "flows.pde: wave -> heat" in err
@@ -227,7 +237,6 @@ def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy,
     ("flags", "message"),
     [
         (["demmo"], "unknown preset 'demmo' (did you mean 'demo'?)"),
-        (["--data", "sprits"], "no data set is called 'sprits'; did you mean sprites"),
         (["--flows.pde", "waves"], "unknown pde 'waves' (did you mean 'wave'?)"),
         (["--flows.solver", "eular"], "(did you mean 'euler'?)"),
         (["--flows.count", "1"], "flows.count must be at least 2, got 1"),
@@ -235,15 +244,20 @@ def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy,
         (["--flows.bank", "-1"], "flows.bank must be at least 0, got -1"),
         (["--flows.bank", "9999"], "flows.bank (9999) is more than flows.codes"),
         (["--flows.pace", "0"], "flows.pace must be positive, got 0"),
-        (["--vae.latent-dim", "0"], "vae latent_dim must be at least 1, got 0"),
         (["--training.batch-size", "61"], "(61) must be a multiple of flows.count (4)"),
         (["--training.batch-size", "5000"], "(5000) is more than the"),
         (["--weights.residual", "-1"], "weights.residual must be at least 0, got -1"),
         (["--scores.seeds", "0"], "scores.seeds must be at least 1, got 0"),
         (["--scores.short", "2"], "scores.short and scores.fractions must lie in (0, 1)"),
         (["--flows.cuont", "3"], "unknown flag --flows.cuont; did you mean --flows.count?"),
-        (["--generator", "nowhere"], "config.json does not exist"),
-        (["--generator.prior", "sphere"], "are for a generator without an encoder: name one by"),
+        (["--generator", "nowhere"], "generator nowhere does not exist: name a run folder"),
+        (["demo"], "make it with `python -m experiments.train_vae sprites`, or name another by"),
+        (["demo", "--quick"], "`python -m experiments.train_vae sprites --quick`"),
+        (["gan"], "make it with `python -m experiments.train_gan sprites`"),
+        (["sngan-mnist"], "`python -m experiments.import_weights sngan-mnist --weights FILE`"),
+        (["sngan-mnist", "--quick"], "import_weights sngan-mnist --weights FILE`"),
+        (["--generator", "jax.numpy:sin", "--generator.latent-dim", "3"], "of shape (3,)"),
+        (["--generator", "jax.numpy:sin", "--generator.path", "x.py:y"], "name two generators"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, monkeypatch, call):
@@ -255,49 +269,77 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
-def test_a_data_set_that_is_not_there_offers_one_that_is(tmp_path, monkeypatch, call):
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (["--generator.prior", "sphere"], "are for a generator without an encoder"),
+        (["--flows.codes", "1500", "--training.batch-size", "1450", "--flows.bank", "0"], "1437"),
+    ],
+)
+def test_what_a_generator_cannot_give_is_one_line_and_code_2(flag, message, flags, tmp_path, call):
+    code, out, err = call(potential_flows, *flags, *flag, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_are_not_there_are_named_before_anything_is_written(
+    tmp_path, digits, monkeypatch, call
+):
+    stored = load_bytes((digits / GENERATOR).read_bytes())._replace(dataset="mnist")
+    (tmp_path / GENERATOR).write_bytes(to_bytes(stored))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
-    code, _, err = call(potential_flows, "mnist", "--run", tmp_path / "run")
+    named = ["--generator", tmp_path, "--run", tmp_path / "run"]
+    code, _, err = call(potential_flows, "mnist", *named)
     assert (code, err.count("\n")) == (2, 1)
     assert "tfds build mnist" in err
-    assert "`sprites`, which needs no data" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_run_is_about_the_same_generator(whole, flags, tmp_path, call):
+    """--generator may name any run on the generator, also once both have moved."""
+    moved = Path(shutil.copytree(whole, tmp_path / "moved"))
+    config, _, subject, _ = load_run(moved)
+    assert config.generator == load_run(whole)[0].generator
+    np.testing.assert_array_equal(subject.starts, load_run(whole)[2].starts)
+    assert load_generator(moved).event_shape == (8, 8, 1)
+
+
+def test_the_earlier_flags_of_renamed_weights_go_on_working(digits):
+    earlier = shlex.split("--weights.stillness 0.5 --weights.pace 2 --weights.inconsistency 3")
+    now = shlex.split("--weights.variation 0.5 --weights.speed 2 --weights.consistency 3")
+    one, other = (
+        cli.parse(potential_flows.PRESETS, ["digits", *given], "x", None)
+        for given in (earlier, now)
+    )
+    assert one == other
+    assert (one.weights.variation, one.weights.speed, one.weights.consistency) == (0.5, 2, 3)
+
+
+def test_help_tells_every_equation_that_there_is(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(potential_flows.PRESETS, ["demo", "--help"], "x", None)
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name, equation in pde.EQUATIONS.items():
+        assert (name if equation is None else f"{name}: {equation.about}") in told
 
 
 SMALL = Config(
-    data="digits",
-    vae=VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=2, depth=1),
     flows=Flows(count=2, horizon=2, width=4, depth=1, codes=64, bank=4, frame="identity"),
-    weights=Weights(pace=1.0, outside=1.0, sparsity=1.0, overlap=1.0, inconsistency=1.0),
+    weights=Weights(speed=1.0, outside=1.0, sparsity=1.0, overlap=1.0, consistency=1.0),
     training=Training(batch_size=4),
 )
 
 
 @pytest.fixture(scope="module")
 def untrained(compile_quickly):
-    """Digits, a VAE of codes so narrow that components are found, and its parameters."""
-    vae, dataset = VAE(SMALL.vae, (8, 8, 1)), data.load("digits")
+    """A VAE of codes so narrow that components are found, and digits."""
+    dataset = data.load("digits")
+    vae = VAE(VAEConfig(3, encoder="mlp", decoder="mlp", width=2, depth=1), (8, 8, 1))
     params = jax.jit(vae.init)(jax.random.key(0), jnp.zeros((8, 8, 1)))
     narrow = jnp.array([0.0, 0.0, 0.0, -2.0, -2.0, -2.0])
     params["params"]["posterior"]["bias"] = narrow
-    return dataset, vae, params
-
-
-def test_principal_axes_whiten_and_drop_what_does_not_vary(key):
-    latents = jax.random.normal(key, (500, 3)) @ jnp.diag(jnp.array([0.5, 2.0, 0.0])) + 1.0
-    frame = principal_axes(latents)
-    found = jax.vmap(partial(coordinates.from_latent, frame))(latents)
-    assert found.shape == (500, 2)
-    np.testing.assert_allclose(jnp.cov(found.T), np.eye(2), atol=1e-4)
-    np.testing.assert_allclose(jnp.abs(frame.basis[1, 0]), 2.0, rtol=0.1)
-    back = jax.vmap(partial(coordinates.to_latent, frame))(found)
-    np.testing.assert_allclose(back, latents, atol=1e-4)
-
-
-def test_the_most_visible_axis_is_the_one_that_changes_the_image_most(key):
-    turn = jnp.linalg.qr(jax.random.normal(key, (3, 3)))[0]
-    frame = visible_axes(lambda z: jnp.array([1.0, 5.0, 2.0]) * (turn @ z), jnp.ones((4, 3)))
-    np.testing.assert_allclose(jnp.abs(frame.basis.T @ turn[1]), [1, 0, 0], atol=1e-4)
-    np.testing.assert_allclose(jnp.abs(frame.basis.T @ turn[0]), [0, 0, 1], atol=1e-4)
+    return restore_generator(StoredGenerator(vae, params, "a VAE", "digits")), dataset
 
 
 @pytest.mark.parametrize("frame", ["ica", "identity"])
@@ -318,7 +360,7 @@ def test_starting_points_are_coordinates_of_latents(untrained, frame, starts):
 COVERING = [("heat", "free", 4)]
 REST = [
     pytest.param(*case, marks=pytest.mark.slow)
-    for case in itertools.product(EQUATIONS, ("exact", "free", "static"), (0, 4))
+    for case in itertools.product(pde.EQUATIONS, ("exact", "free", "static"), (0, 4))
     if case not in COVERING
 ]
 
@@ -366,16 +408,10 @@ def test_making_few_images_at_once_changes_no_number(untrained, bank):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_the_metric_of_a_linear_generator_is_its_gram_matrix(key):
-    matrix = jax.random.normal(key, (6, 3))
-    found = pullback_metrics(lambda z: (matrix @ z).reshape(2, 3), jnp.ones((5, 3)))
-    np.testing.assert_allclose(found, jnp.broadcast_to(matrix.T @ matrix, (5, 3, 3)), rtol=1e-5)
-
-
-def start(path, compiling, **more):
+def start(path, flags, compiling, **more):
     options = {name.upper(): str(value) for name, value in compiling.items()}
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.potential_flows", *FLAGS, "--run", str(path)],
+        [sys.executable, "-m", "experiments.potential_flows", *flags, "--run", str(path)],
         cwd=ROOT,
         env=os.environ | options | more,
         stdout=subprocess.PIPE,
@@ -387,23 +423,24 @@ def start(path, compiling, **more):
 @pytest.mark.parametrize(
     "reached",
     [
-        "checkpoints/vae/2",
         "checkpoints/flows/2",
         "scores/random_directions_long.json",
         "metrics.json",
         "landscapes.png",
     ],
 )
-def test_a_run_killed_in_any_phase_ends_as_one_that_was_not(whole, compiling, tmp_path, reached):
+def test_a_run_killed_at_any_point_ends_as_one_that_was_not(
+    whole, flags, compiling, tmp_path, reached
+):
     path, wait = tmp_path / "run", random.uniform(0.0, 0.3)
-    process = start(path, compiling)
+    process = start(path, flags, compiling)
     while not (path / reached).exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     time.sleep(wait)
     process.kill()
     process.communicate()
-    again = start(path, compiling)
+    again = start(path, flags, compiling)
     _, err = again.communicate()
     assert again.returncode == 0, err
     assert numbers(path) == numbers(whole), wait
@@ -411,8 +448,10 @@ def test_a_run_killed_in_any_phase_ends_as_one_that_was_not(whole, compiling, tm
 
 
 @pytest.mark.slow
-def test_eight_devices_see_the_losses_that_one_sees(whole, compiling, tmp_path):
-    eight = start(tmp_path / "run", compiling, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+def test_eight_devices_see_the_losses_that_one_sees(whole, flags, compiling, tmp_path):
+    eight = start(
+        tmp_path / "run", flags, compiling, XLA_FLAGS="--xla_force_host_platform_device_count=8"
+    )
     _, err = eight.communicate()
     assert eight.returncode == 0, err
     for one, other in zip(rows(whole), rows(tmp_path / "run"), strict=True):
@@ -421,14 +460,14 @@ def test_eight_devices_see_the_losses_that_one_sees(whole, compiling, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_seed_gives_other_numbers(whole, tmp_path, call):
-    assert call(potential_flows, *FLAGS, "--seed", 1, "--run", tmp_path / "run")[0] == 0
+def test_another_seed_gives_other_numbers(whole, flags, tmp_path, call):
+    assert call(potential_flows, *flags, "--seed", 1, "--run", tmp_path / "run")[0] == 0
     assert numbers(whole)["metrics.json"] != numbers(tmp_path / "run")["metrics.json"]
 
 
 FEW = shlex.split(
-    "--vae-training.steps 2 --vae-training.warmup 0 --training.steps 2 --training.warmup 0 "
-    "--vae-training.batch-size 32 --training.batch-size 32 --flows.codes 64 --flows.bank 32 "
+    "--training.steps 2 --training.warmup 0 --training.batch-size 32 --flows.codes 64 "
+    "--flows.bank 32 "
     "--scores.starts 4 --scores.pairs 40 --scores.seeds 1 --scores.fractions 0.5 "
     "--flows.frame identity"
 )
@@ -439,7 +478,9 @@ FEW = shlex.split(
 @pytest.mark.parametrize("preset", ["mnist", "mnist-paper"])
 def test_the_presets_of_mnist_run(preset, tmp_path, call):
     size = ["--flows.count", "4"] + (["--flows.bank", "0"] if preset == "mnist-paper" else [])
-    code, _, err = call(potential_flows, preset, *FEW, *size, "--run", tmp_path / "run")
+    vae = small_vae(tmp_path / "vae", "mnist", latent_dim=16)
+    named = ["--generator", vae, "--run", tmp_path / "run"]
+    code, _, err = call(potential_flows, preset, *FEW, *size, *named)
     assert code == 0, err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["potentials"]["solved"] > 0

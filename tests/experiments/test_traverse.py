@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +11,29 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.potential_flows import traverse
-from experiments.potential_flows.config import Config, Flows, Subject, network
+from experiments.potential_flows.config import Config, Flows
+from experiments.potential_flows.families import potential_network
+from experiments.potential_flows.subject import Subject
 from experiments.runtime.run_dir import open_folder
 from latent_flows import coordinates, flows, potentials, traversals
+from latent_flows.generators import freeze
+from latent_flows.generators.load import REFERENCE, reference
+from latent_flows.generators.spec import GeneratorSpec
+from tests.experiments.small_generators import small_vae
 
 CONFIG = Config(flows=Flows(count=2, horizon=3, width=4, depth=1))
 
 
-def subject(starts):
+def picture(z):
+    """An image of 4 x d pixels."""
+    return jnp.tile(z, (4, 1))[..., None]
+
+
+def subject(starts, encode=None):
     low, high = jnp.min(starts, axis=0), jnp.max(starts, axis=0)
     dim = starts.shape[1]
-    picture = lambda s: jnp.tile(s, (4, 1))[..., None]  # noqa: E731
-    return Subject(SimpleNamespace(), {}, coordinates.identity(dim), picture, starts, low, high)
+    frozen = freeze(picture, dim, encode=encode)
+    return Subject(frozen, coordinates.identity(dim), picture, starts, low, high)
 
 
 def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
@@ -42,7 +52,7 @@ def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
 
 @pytest.mark.slow
 def test_a_row_runs_from_the_reversed_flow_through_the_start_to_the_forward_one(key):
-    net = network(CONFIG)
+    net = potential_network(CONFIG.flows)
     params = {"potentials": potentials.init_stack(net, key, 2, 3)}
     z0 = jnp.array([0.5, -0.2, 1.0])
     images, zs, times = traverse.bidirectional(CONFIG, subject(z0[None]), params, z0, 2.0)
@@ -83,15 +93,20 @@ def test_a_run_of_another_experiment_is_one_line_and_code_2(tmp_path, call):
     (tmp_path / "config.json").write_text(json.dumps({"experiment": "experiments.train_vae"}))
     code, _, err = call(traverse, tmp_path)
     assert (code, err.count("\n")) == (2, 1)
-    assert "holds a run of experiments.train_vae, not of experiments.potential_flows.config" in err
+    assert "holds a run of experiments.train_vae, not of experiments.potential_flows" in err
 
 
 def test_a_run_without_its_checkpoints_is_one_line_and_code_2(tmp_path, call):
-    config = replace(CONFIG, data="digits")
-    open_folder(tmp_path / "run", config)
-    code, _, err = call(traverse, tmp_path / "run")
+    config = replace(CONFIG, flows=replace(CONFIG.flows, frame="identity"))
+    run = open_folder(tmp_path / "run", config).path
+    code, _, err = call(traverse, run)
     assert (code, err.count("\n")) == (2, 1)
-    assert "holds no checkpoint of 'vae'; train it there first" in err
+    assert "holds no generator and was about none" in err
+    spec = GeneratorSpec(str(small_vae(tmp_path / "vae")))
+    (run / REFERENCE).write_text(json.dumps(reference(spec, 0, run)))
+    code, _, err = call(traverse, run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds no checkpoint of 'flows'; train it there first" in err
 
 
 @pytest.mark.parametrize("stretch", ["nan", "inf", "0", "-1"])
@@ -125,9 +140,10 @@ def test_pictures_do_not_go_into_another_run_or_a_file(tmp_path, call):
 def small(tmp_path):
     """A run of two potentials on a generator of one number, begun, and what it draws."""
     config = replace(CONFIG, run=str(tmp_path / "run"))
-    params = {"potentials": potentials.init_stack(network(CONFIG), jax.random.key(0), 2, 1)}
+    net = potential_network(CONFIG.flows)
+    params = {"potentials": potentials.init_stack(net, jax.random.key(0), 2, 1)}
     starts = jnp.linspace(-1.0, 1.0, 24)[:, None]
-    return open_folder(config.run, config), config, subject(starts)._replace(vae=None), params
+    return open_folder(config.run, config), config, subject(starts), params
 
 
 def test_a_latent_of_one_number_has_every_picture(tmp_path):
@@ -164,18 +180,24 @@ def test_a_landscape_that_fails_does_not_take_the_others_along(tmp_path, monkeyp
     assert capsys.readouterr().err.startswith("error: landscapes.png could not be drawn (ValueErr")
 
 
+def encode(x):
+    """The code of an image, as good as known."""
+    return x[0, :, 0], 1e-3 * jnp.ones(x.shape[1])
+
+
 @pytest.mark.parametrize(
-    ("starts", "vae", "said"),
+    ("starts", "encode", "said"),
     [
         ("posterior", None, "from draws from the prior"),
-        ("prior", SimpleNamespace(), "from draws from the prior"),
-        ("posterior", SimpleNamespace(), "from codes of data"),
+        ("prior", encode, "from draws from the prior"),
+        ("posterior", encode, "from codes of data"),
     ],
 )
-def test_a_landscape_speaks_of_codes_where_there_are_some(tmp_path, starts, vae, said):
+def test_a_landscape_speaks_of_codes_where_there_are_some(tmp_path, starts, encode, said):
     _, config, there, params = small(tmp_path)
+    there = subject(there.starts, encode)
     config = replace(config, flows=replace(config.flows, starts=starts))
-    figure = traverse.landscapes(config, there._replace(vae=vae), params, ["a", "b"])
+    figure = traverse.landscapes(config, there, params, ["a", "b"])
     caption = " ".join(figure._supxlabel.get_text().split())
     assert f"trajectories {said}, projected" in caption
     assert ("codes" in caption) == (said == "from codes of data")

@@ -218,3 +218,19 @@ def test_whether_lengths_are_euclidean_is_one_question():
     for metric in (bare(metrics.pullback(sphere)), metrics.pullback(sphere, ambient=jnp.exp)):
         assert metrics.euclidean(metric) is None
     assert metrics.pullback(sphere, ambient=jnp.exp).sqrt is None
+
+
+def test_the_metrics_of_a_linear_generator_are_its_gram_matrix(key):
+    matrix = jax.random.normal(key, (6, 3))
+    found = metrics.pullback_metrics(lambda z: (matrix @ z).reshape(2, 3), jnp.ones((5, 3)))
+    assert_allclose(found, jnp.broadcast_to(matrix.T @ matrix, (5, 3, 3)), rtol=1e-5)
+
+
+def test_a_unit_metric_is_the_pullback_in_units_of_its_mean(key):
+    stretch, points = jnp.array([1.0, 2.0, 4.0]), jax.random.normal(key, (5, 3))
+    picture = lambda z: jnp.tile(stretch * z, (2, 1))[..., None] / 8  # noqa: E731
+    found = metrics.unit_metric(picture, points)(points[0])
+    wanted = jnp.diag(stretch**2) / jnp.mean(stretch**2) + 0.01 * jnp.eye(3)
+    assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="damping must be at least 0, got -1"):
+        metrics.unit_metric(picture, points, damping=-1.0)

@@ -1,0 +1,259 @@
+"""What a run is about: a generator, the coordinates that flows live in, and where they start."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments.generators.spec import of_run
+from experiments.generators.training_data import encoded, load_data, shown
+from experiments.potential_flows import families as flow_families
+from experiments.potential_flows.config import PHASE, Config
+from experiments.runtime.announcements import announced
+from experiments.runtime.checks import check_devices
+from experiments.runtime.cli import Failure, UsageError
+from experiments.runtime.run_dir import read_config
+from experiments.runtime.training import Params, restore
+from latent_flows import _memory, coordinates, flows, plots, potentials
+from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
+from latent_flows.coordinates import AffineCoordinates
+from latent_flows.data import Dataset
+from latent_flows.generators import FrozenGenerator, draw_latents
+from latent_flows.geometry.interpolation import blend
+from latent_flows.geometry.metrics import unit_metric
+from latent_flows.typing import Field, Generator, Latent, Metric
+
+VISIBLE_AT = 128
+"""Latents at which the most visible axes are looked for, and the mean metric."""
+CLIMBING = 0.3
+"""Damping of natural gradients: with 0.01 and 0.1, unit steps along the inverse explode."""
+
+
+class Subject(NamedTuple):
+    """The frozen generator, the frame that flows live in, and where they start."""
+
+    frozen: FrozenGenerator
+    """The generator itself, of latents."""
+    frame: AffineCoordinates
+    generator: Generator
+    """From the frame's coordinates to an image."""
+    starts: Float[Array, "n m"]
+    """Starting points, in the frame's coordinates."""
+    low: Latent
+    """1% quantile of the starting points."""
+    high: Latent
+    """99% quantile."""
+    metric: Metric | None = None
+    """Of the generator, for flows that climb in it."""
+    manifold: Metric | None = None
+    """Of the generator, for equations that hold on its manifold."""
+
+
+# --- what can be known before anything is computed ---
+
+
+def check(config: Config) -> None:
+    """Rejects unknown names, and batches that devices cannot share out.
+
+    Raises:
+        ValueError: naming the nearest valid ones.
+    """
+    flows.solver(config.flows.solver)
+    check_devices(training=config.training)
+
+
+def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | None) -> None:
+    """Rejects a generator, or data, that the flows asked for cannot be learnt of.
+
+    Raises:
+        UsageError: its samples are no images.
+        ValueError: they are too small for the classifier, too few or too long.
+    """
+    if len(frozen.event_shape) != 3:
+        raise UsageError(
+            "a classifier of image pairs tells potential flows apart, and they are drawn as "
+            f"images [h, w, c]: {frozen.name} makes samples of shape {frozen.event_shape}"
+        )
+    plots.check_drawable(frozen.event_shape, f"images of {frozen.name}")
+    image = jax.ShapeDtypeStruct(frozen.event_shape, jnp.float32)
+    jax.eval_shape(
+        lambda image: classifier(config).init(jax.random.key(0), seen(config, image, image)), image
+    )
+    if dataset is not None and is_encoded(config, frozen):
+        _check_codes(config, frozen, dataset)
+    _check_memory(config, frozen.latent_dim)
+
+
+def _check_codes(config: Config, frozen: FrozenGenerator, dataset: Dataset) -> None:
+    codes, latent_dim = min(config.flows.codes, dataset.length), frozen.latent_dim
+    starts = min(config.flows.bank or codes, codes)
+    if starts_from_codes(config, frozen) and config.training.batch_size > starts:
+        raise ValueError(
+            f"training.batch_size ({config.training.batch_size}) is more than the {starts} codes "
+            f"of {dataset.name} to draw from; lower it"
+        )
+    if config.flows.frame == "ica" and codes < 2 * latent_dim:
+        raise ValueError(
+            f"flows.codes: {codes} codes are too few to find up to {latent_dim} components, which "
+            f"takes {2 * latent_dim}; raise it, or take flows.frame identity"
+        )
+
+
+def _check_memory(config: Config, dim: int) -> None:
+    """Latents so long, or so many, that their arrays alone do not fit into memory."""
+    matrices = max(config.flows.bank, VISIBLE_AT if config.flows.frame == "visible" else 1)
+    _memory.require(
+        4 * (2 * config.flows.codes * dim + matrices * dim**2),
+        f"{config.flows.codes} latents of {dim} numbers with {matrices} matrices of their size",
+        "take a generator of fewer latent dimensions, or lower --flows.codes or --flows.bank",
+    )
+
+
+def starts_from_codes(config: Config, frozen: FrozenGenerator) -> bool:
+    """Whether traversals start from codes of data, and not from draws."""
+    return frozen.encode is not None and config.flows.starts == "posterior"
+
+
+def is_encoded(config: Config, frozen: FrozenGenerator) -> bool:
+    """Whether codes of data are needed: to start from, or to find the frame."""
+    found = starts_from_codes(config, frozen) or config.flows.frame == "ica"
+    return frozen.encode is not None and found
+
+
+def training_data(config: Config, frozen: FrozenGenerator) -> Dataset | None:
+    """The data that the generator was trained on, where they are of use.
+
+    Raises:
+        ValueError: they are not there.
+    """
+    if is_encoded(config, frozen) or frozen.dataset == "sprites":
+        return load_data(frozen, "train")
+    return None
+
+
+# --- the subject ---
+
+
+def load_subject(config: Config, frozen: FrozenGenerator, dataset: Dataset | None) -> Subject:
+    """The frame and the starting points on a generator.
+
+    Args:
+        config: the run's.
+        frozen: the generator.
+        dataset: that it was trained on, see `training_data`.
+
+    Raises:
+        Failure: the generator has an encoder that says nothing of its data.
+    """
+    codes = None
+    if dataset is not None and is_encoded(config, frozen):
+        count = min(config.flows.codes, dataset.length)
+        chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
+        with announced(f"encoding {count} images"):
+            codes = encoded(frozen, shown(frozen, dataset, chosen, config.seed))
+    key = jax.random.key(config.seed)
+    if codes is not None and starts_from_codes(config, frozen):
+        mean, std = codes
+        latents = mean + std * jax.random.normal(key, mean.shape)
+    else:
+        with announced(f"drawing {config.flows.codes} latents"):
+            latents = draw_latents(frozen.prior, key, config.flows.codes)
+    frame = frame_of(config, frozen, latents, codes)
+    starts = jax.vmap(partial(coordinates.from_latent, frame))(latents)
+    low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
+    within = coordinates.compose(frozen.decode, frame)
+    subject = Subject(frozen, frame, within, starts, low, high)
+    with announced("measuring the generator's metric"):
+        return with_metrics(config, subject)
+
+
+def frame_of(
+    config: Config,
+    frozen: FrozenGenerator,
+    latents: Float[Array, "n d"],
+    codes: tuple[Float[Array, "n d"], Float[Array, "n d"]] | None,
+) -> AffineCoordinates:
+    """The frame that the flags name, from latents, and from codes of data where there are some."""
+    if config.flows.frame == "identity":
+        return coordinates.identity(frozen.latent_dim)
+    if config.flows.frame == "visible":
+        with announced("finding the axes that change images most"):
+            return coordinates.visible_axes(frozen.decode, latents[:VISIBLE_AT])
+    if codes is None:
+        return coordinates.principal_axes(latents)
+    mean, std = codes
+    if not coordinates.active(std).any():
+        raise Failure(
+            f"{frozen.name} says nothing of its data: no latent dimension is active, so there are "
+            "no components to find; train one for longer or with a smaller --objective.beta, or "
+            "take --flows.frame identity in a new --run"
+        )
+    with announced("finding independent components of the codes"):
+        return coordinates.independent_components(mean, coordinates.active(std), seed=config.seed)
+
+
+def with_metrics(config: Config, subject: Subject) -> Subject:
+    """The subject with the metrics that the flags ask for."""
+    settings, within, starts = config.flows, subject.generator, subject.starts
+    if settings.laplacian == "beltrami":
+        subject = subject._replace(manifold=unit_metric(within, starts[:VISIBLE_AT]))
+    if settings.gradient == "natural":
+        metric: Metric = unit_metric(within, starts[:VISIBLE_AT], damping=CLIMBING)
+        if settings.bank:
+            bank = starts[: settings.bank]
+            found = jax.jit(partial(jax.lax.map, metric, batch_size=64))(bank)
+            metric = blend(bank, found)
+        subject = subject._replace(metric=metric)
+    return subject
+
+
+# --- what is learnt ---
+
+
+def vector_field(config: Config, subject: Subject) -> Field:
+    """How one member of the family moves a latent, given its parameters."""
+    return flow_families.field(config.flows, subject.metric)
+
+
+def initial(config: Config, subject: Subject, key: Array) -> Params:
+    """Fresh parameters of the potentials, the PDE's coefficients and the pair classifier."""
+    potential_key, classifier_key = jax.random.split(key)
+    count, dim = config.flows.count, subject.starts.shape[1]
+    image = jnp.zeros(subject.frozen.event_shape)
+    return {
+        "potentials": potentials.init_stack(
+            flow_families.network(config.flows), potential_key, count, dim
+        ),
+        "coefficients": jnp.full((count,), 0.5),
+        "classifier": classifier(config).init(classifier_key, seen(config, image, image)),
+    }
+
+
+def classifier(config: Config) -> Network:
+    """The network that names the potential from an image pair."""
+    return CLASSIFIERS[config.flows.classifier](config.flows.count)
+
+
+def seen(
+    config: Config, before: Float[Array, "*n h w c"], after: Float[Array, "*n h w c"]
+) -> Array:
+    """What the classifier sees of pairs of images."""
+    return pair_features(before, after, side=SIDES[config.flows.classifier])
+
+
+def load_run(path: str | Path) -> tuple[Config, Dataset | None, Subject, Params]:
+    """Everything of a finished run: configuration, training data, subject, learnt parameters.
+
+    Raises:
+        UsageError: the folder holds no finished run of this experiment.
+        ValueError: its generator is no longer there.
+    """
+    config = read_config(path, Config)
+    frozen = of_run(path)
+    dataset = training_data(config, frozen)
+    subject = load_subject(config, frozen, dataset)
+    return config, dataset, subject, restore(path, PHASE, partial(initial, config, subject))
