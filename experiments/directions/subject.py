@@ -13,9 +13,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float
 
 from experiments.directions.config import Config, loss, measured
+from experiments.generators.limits import SMALLEST
 from experiments.generators.training_data import drawn_codes, load_data, shown
 from experiments.runtime.announcements import announced
-from experiments.runtime.checks import SMALLEST
 from experiments.runtime.cli import UsageError
 from latent_flows import data, directions, plots
 from latent_flows.data import Dataset, ImageFactor
