@@ -76,15 +76,15 @@ def transformation_field(
     Jacobian is formed for short latents; for long ones the equations are solved by conjugate
     gradients on products with it, in memory that does not grow with the latent.
 
-    With `hold`, the rates of these attributes are exactly those that the transformation gives them:
-    $v$ is the minimum under $a'(g(z))\, J v = a'(g(z))\, \tau$.
+    With `hold`, these attributes stand still: $v$ is the minimum under $a'(g(z))\, J v = 0$.
 
     Args:
         generator: `z -> x`, an image `[h, w, c]`.
         transformation: `(x, t) -> (x, mask)`.
         blur: standard deviation in pixels; 0 compares pixel by pixel.
         damping: `lambda`: little of it follows the image more closely, and drifts.
-        hold: attributes `x -> [k]` of which the rates shall be exact.
+        hold: attributes `x -> [k]` that the transformation leaves alone and that shall stand still:
+            a shape, while it moves.
 
     Returns:
         `(t, z) -> dz/dt`, which does not depend on `t`. Zero where the image cannot move at all.
@@ -117,14 +117,14 @@ def transformation_field(
         free = found.solve(found.pull(features(moving, mask, blur)))
         if hold is None:
             return free
-        rows, rates = held(hold, generator, image, moving, z)
-        return free + dual(rows, found.solve, EXACT)(rates - rows @ free)
+        rows = jax.jacobian(lambda z: hold(generator(z)))(z)
+        return free - dual(rows, found.solve, HELD)(rows @ free)
 
     return field
 
 
-EXACT = 1e-4
-"""Damping of attributes that are held: only to keep what cannot be told apart from exploding."""
+HELD = 0.01
+"""Damping of attributes that are held, to keep what cannot be told apart from exploding."""
 
 
 def attribute_field(
@@ -271,25 +271,6 @@ def at(generator: Generator, mask: Mask, z: Latent, sigma: float, damping: float
         The equations.
     """
     return normal(lambda z: features(generator(z), mask, sigma), z, damping)
-
-
-def held(
-    attributes: Attributes, generator: Generator, image: Array, moving: Array, z: Latent
-) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
-    """Gradients of attributes by the latent, and the rates that a velocity of the image gives them.
-
-    Args:
-        attributes: `x -> [k]`.
-        generator: `z -> x`.
-        image: at `z`.
-        moving: its velocity.
-        z: where.
-
-    Returns:
-        Gradients and rates.
-    """
-    rows = jax.jacobian(lambda z: attributes(generator(z)))(z)
-    return rows, jax.jvp(attributes, (image,), (moving,))[1]
 
 
 def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:

@@ -13,7 +13,7 @@ from latent_flows._norms import safe_norm
 from latent_flows.directions.transformations import Transformation
 from latent_flows.steering._least_squares import dual
 from latent_flows.steering.fields import (
-    EXACT,
+    HELD,
     Attributes,
     at,
     attribute_field,
@@ -26,6 +26,10 @@ from latent_flows.steering.fields import (
 from latent_flows.typing import Generator, Latent, Metric, Scalar, VectorField
 
 __all__ = ["Steered", "steer", "steer_attribute"]
+
+LEAP = 0.1
+"""Longest step, in units of three times the norm that latents of the prior have: what is linear at
+one latent is not far away."""
 
 
 class Steered(NamedTuple):
@@ -70,7 +74,7 @@ def steer(
         transformation: `(x, t) -> (x, mask)`.
         z0: where to start.
         ts: amounts, in the transformation's unit, in any order.
-        hold: attributes `x -> [k]` that shall be exactly what the transformation makes of them.
+        hold: attributes `x -> [k]` that shall stay as they are: a shape, while it moves.
         blur: in pixels, see `transformation_field`.
         damping: see `transformation_field`.
         steps: of the midpoint rule from one amount to the next.
@@ -97,6 +101,7 @@ def steer(
     check_settings(blur, damping)
     field = transformation_field(generator, transformation, blur=blur, damping=damping, hold=hold)
     start = generator(z0)
+    still = None if hold is None else hold(start)
 
     def wanted(t: Scalar) -> tuple[Array, Array]:
         target, mask = transformation(start, t)
@@ -106,11 +111,11 @@ def steer(
         target, mask = wanted(t)
         found = at(generator, mask, z, blur, damping)
         step = found.solve(found.pull(features(target, mask, blur) - found.value))
-        if hold is None:
+        if hold is None or still is None:
             return z + step
         rows = jax.jacobian(lambda z: hold(generator(z)))(z)
-        missing = hold(target) - hold(generator(z))
-        return z + step + dual(rows, found.solve, EXACT)(missing - rows @ step)
+        missing = still - hold(generator(z))
+        return z + step + dual(rows, found.solve, HELD)(missing - rows @ step)
 
     def residual(z: Latent, t: Scalar) -> Scalar:
         target, mask = wanted(t)
@@ -216,9 +221,13 @@ def _follow(
     shell = 3 * jnp.sqrt(jnp.asarray(z0.shape[0], z0.dtype))
     most = jnp.maximum(shell, safe_norm(z0)) if bound is None else jnp.asarray(bound, z0.dtype)
 
+    leap = LEAP * shell
+
     def kept(old: Latent, new: Latent) -> Latent:
         """The new latent, inside of the bound, if it is one at all."""
-        new = jnp.where(jnp.isfinite(new).all(), new, old)
+        change = jnp.where(jnp.isfinite(new).all(), new - old, 0)
+        far = safe_norm(change)
+        new = old + change * jnp.where(far > leap, leap / jnp.where(far > leap, far, 1), 1)
         length = safe_norm(new)
         return new * jnp.where(length > most, most / jnp.where(length > most, length, 1), 1)
 
