@@ -17,8 +17,7 @@ import numpy as np
 import tyro
 
 from experiments.directions import config as direction_config
-from experiments.directions import train as directions
-from experiments.directions.figures import LINEAR, NONLINEAR
+from experiments.directions.learn import LINEAR, NONLINEAR, fit
 from experiments.generators.spec import of_run
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
@@ -115,8 +114,8 @@ def _directions(run: str) -> Found:
             kind: Trajectories(*(jnp.asarray(value[k], float) for value in arrays))
             for k, kind in enumerate(kinds)
         }
-    straight = directions.fit(folder, config, LINEAR, found)
-    curved = directions.fit(folder, config, NONLINEAR, found, curved=True)
+    straight = fit(folder, config, LINEAR, found)
+    curved = fit(folder, config, NONLINEAR, found, curved=True)
     models = tuple(of[kind] for of in (straight, curved) for kind in kinds)
     return Found(Directions((*kinds, *kinds), models))
 

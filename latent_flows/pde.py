@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from latent_flows import calculus
 from latent_flows.calculus import Number, time_derivative
@@ -350,13 +350,13 @@ def described(equations: Mapping[str, LearntEquation | None] = EQUATIONS) -> str
     )
 
 
-def coefficient(raw: Scalar) -> Scalar:
+def coefficient(raw: Float[Array, "*n"]) -> Float[Array, "*n"]:
     r"""A positive coefficient that cannot vanish, of a number that is learnt.
 
     $$c = 0.1 + \log(1 + e^r)$$
 
     Args:
-        raw: any number.
+        raw: any number, or an array of them.
 
     Returns:
         The coefficient: a wave's speed, a diffusivity.

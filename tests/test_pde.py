@@ -232,6 +232,7 @@ def test_an_equation_by_name_is_that_of_the_module_with_one_coefficient(name, x6
 def test_a_coefficient_is_positive_and_cannot_vanish():
     raw = jnp.linspace(-50.0, 50.0, 11)
     found = jax.vmap(pde.coefficient)(raw)
+    np.testing.assert_array_equal(found, pde.coefficient(raw))
     assert (found >= 0.1).all()
     assert (jnp.diff(found) >= 0).all()
     np.testing.assert_allclose(found[-1], 50.1, rtol=1e-5)

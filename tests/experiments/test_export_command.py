@@ -19,6 +19,7 @@ from experiments.potential_flows.families import potential_network
 from experiments.runtime.run_dir import Folder, open_folder
 from latent_flows import coordinates, potentials
 from latent_flows import export as files
+from latent_flows.directions.model import fit_potential
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.generators import GeneratorSpec, load_generator, rbf
 from latent_flows.generators.load import REFERENCE, reference
@@ -52,7 +53,7 @@ def run(tmp_path, straight):
     )
     folder.write_json("trajectories/mse.json", list(found))
     shapes = jax.eval_shape(
-        lambda: export.directions.directions.fit_potential(
+        lambda: fit_potential(
             jax.random.key(0), Trajectories(*(jnp.asarray(leaf[0]) for leaf in found)), width=2
         )
     )

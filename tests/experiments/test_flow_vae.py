@@ -167,7 +167,7 @@ def test_a_run_leaves_its_numbers_and_pictures(whole):
     for row in rows:
         rise = min(1, (row["step"] + 1) / 2)
         total = 0.5 * row["reconstruction"] + 0.5 * row["transport"] + rise * row["kl"]
-        total += objective.mismatch * row["mismatch"] + objective.residual * row["residual"]
+        total += objective.mismatch * row["matching"] + objective.residual * row["residual"]
         assert row["loss"] == pytest.approx(total / 192, rel=1e-4)
     metrics = json.loads((whole / "metrics.json").read_text())
     assert metrics["test_images"] == 3
