@@ -1,28 +1,31 @@
 """Vector fields of a latent along which an image, or an attribute of it, changes as asked."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from latent_flows.calculus import Number
-from latent_flows.directions.losses import blur
 from latent_flows.directions.transformations import Mask, Transformation
-from latent_flows.steering._least_squares import Normal, dual, normal
+from latent_flows.steering._equations import (
+    HELD,
+    Attributes,
+    at,
+    check_settings,
+    choice,
+    features,
+    inverse,
+)
+from latent_flows.steering._least_squares import dual
 from latent_flows.typing import Generator, Latent, Metric, Potential, Scalar, VectorField
 
 __all__ = [
-    "Attributes",
     "attribute_field",
     "dual_frame",
     "transformation_field",
     "velocity",
 ]
-
-Attributes = Callable[[Array], Float[Array, "k"]]
-"""What is measured on a sample, differentiably: `x -> [k]`."""
 
 STEP = 1e-3
 """The amount over which the velocity of a transformation is taken, both ways."""
@@ -123,10 +126,6 @@ def transformation_field(
     return field
 
 
-HELD = 0.01
-"""Damping of attributes that are held, to keep what cannot be told apart from exploding."""
-
-
 def attribute_field(
     generator: Generator,
     attributes: Attributes,
@@ -225,94 +224,3 @@ def dual_frame(
         return jax.vmap(dual(rows, inverse(metric, z), damping))(jnp.eye(len(rows), dtype=z.dtype))
 
     return frame
-
-
-def check_settings(blur: float, damping: float) -> None:
-    """Rejects a blur or damping that makes no sense.
-
-    Args:
-        blur: in pixels, at least 0.
-        damping: positive.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if not blur >= 0:
-        raise ValueError(f"blur must be at least 0 pixels, got {blur}")
-    if not damping > 0:
-        raise ValueError(f"damping must be positive, got {damping}: without any the latent drifts")
-
-
-def features(image: Array, mask: Mask, sigma: float) -> Float[Array, "m"]:
-    """What of an image the blur lets through, where it is known, as one vector.
-
-    Args:
-        image: `[h, w, c]`.
-        mask: weights of its pixels.
-        sigma: of the blur, in pixels.
-
-    Returns:
-        Numbers whose squares add up to those of the blurred image.
-    """
-    return blur(mask[..., None] * image, sigma).reshape(-1)
-
-
-def at(generator: Generator, mask: Mask, z: Latent, sigma: float, damping: float) -> Normal:
-    """The normal equations of the blurred image at a latent.
-
-    Args:
-        generator: `z -> [h, w, c]`.
-        mask: weights of the pixels.
-        z: where.
-        sigma: of the blur.
-        damping: in units of the mean of the diagonal.
-
-    Returns:
-        The equations.
-    """
-    return normal(lambda z: features(generator(z), mask, sigma), z, damping)
-
-
-def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:
-    """`b -> G^-1 b` at a latent.
-
-    Args:
-        metric: `z -> G(z)`, or None for the identity.
-        z: where.
-
-    Returns:
-        The function.
-    """
-    if metric is None:
-        return lambda b: b
-    factor = jax.scipy.linalg.cho_factor(metric(z))
-    return lambda b: jax.scipy.linalg.cho_solve(factor, b)
-
-
-def choice(generator: Generator, attributes: Attributes, index: int, hold: Any, z: Latent) -> Array:
-    """Which attributes matter: the one that grows, and those that are held.
-
-    Args:
-        generator: `z -> x`.
-        attributes: `x -> [k]`.
-        index: which grows.
-        hold: which stand still, or None for all others.
-        z: a latent, whose shape is looked at.
-
-    Returns:
-        Their numbers, the one that grows first.
-
-    Raises:
-        ValueError: attributes that are no vector, an index out of range, or held as well.
-    """
-    shape = jax.eval_shape(lambda z: attributes(generator(z)), z).shape
-    if len(shape) != 1:
-        raise ValueError(f"attributes must give one vector [k], got shape {shape}")
-    count = shape[0]
-    others = [i for i in range(count) if i != index] if hold is None else [*hold]
-    for i in (index, *others):
-        if not 0 <= i < count:
-            raise ValueError(f"there are {count} attributes, from 0 on, and no number {i}")
-    if index in others:
-        raise ValueError(f"attribute {index} cannot grow and be held at the same time")
-    return jnp.array([index, *others])

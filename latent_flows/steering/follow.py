@@ -11,18 +11,17 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from latent_flows._compiled import keep_compiled
 from latent_flows._norms import safe_norm
 from latent_flows.directions.transformations import Transformation
-from latent_flows.steering._least_squares import dual
-from latent_flows.steering.fields import (
+from latent_flows.steering._equations import (
     HELD,
     Attributes,
     at,
-    attribute_field,
     check_settings,
     choice,
     features,
     inverse,
-    transformation_field,
 )
+from latent_flows.steering._least_squares import dual
+from latent_flows.steering.fields import attribute_field, transformation_field
 from latent_flows.typing import Generator, Latent, Metric, Scalar, VectorField
 
 __all__ = ["Steered", "steer", "steer_attribute"]
