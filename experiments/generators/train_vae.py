@@ -234,6 +234,13 @@ MNIST_MOVED = Config(
     ),
     training=Training(steps=3000, batch_size=64, learning_rate=3e-3, warmup=50, decay="cosine"),
 )
+SPRITES_CONV = Config(
+    data="sprites",
+    image_size=32,
+    vae=VAEConfig(latent_dim=10, decoder="conv", width=64),
+    training=Training(steps=4000, batch_size=64, learning_rate=2e-3, warmup=50, decay="cosine"),
+    test_images=500,
+)
 SPRITES_SMALL = Config(
     data="sprites",
     image_size=32,
@@ -249,6 +256,7 @@ PRESETS = {
             "beta-TC-VAE with a broadcast decoder on rendered sprites (minutes)",
             SPRITES,
         ),
+        ("sprites-conv", "a plain convolutional VAE on sprites, of folded latents", SPRITES_CONV),
         ("sprites-small", "a small plain VAE on sprites, to vary its beta and seed", SPRITES_SMALL),
         ("digits", "a small MLP on scikit-learn's 8x8 digits (a minute)", DIGITS),
         ("digits-moved", "the same, of digits that are moved and zoomed", DIGITS_MOVED),

@@ -33,6 +33,7 @@ __all__ = [
     "plane",
     "radius",
     "raw_moments",
+    "shape",
     "sharpness",
 ]
 
@@ -145,6 +146,39 @@ def light(image: Image) -> Scalar:
     0.5
     """
     return jnp.sum(image**2) / jnp.maximum(jnp.sum(image), _LEAST)
+
+
+def shape(image: Image) -> Float[Array, "4"]:
+    r"""What moving, and zooming, leave alone of the light: stretch, slant, spread and crispness.
+
+    $$\log \frac{C_{xx}}{C_{yy}}, \quad \frac{2\, C_{xy}}{C_{xx} + C_{yy}}, \quad
+      \frac{C_{xx} + C_{yy}}{m}, \quad \frac{\sum_p x_p (1 - x_p)}{m}$$
+
+    with the covariance $C$ of the light in pixels and its mass $m$. The last two are those of a
+    sharp shape whatever its size; all are differentiable.
+
+    Args:
+        image: light in [0, 1] on black.
+
+    Returns:
+        The four numbers.
+
+    >>> import jax.numpy as jnp
+    >>> square = jnp.zeros((9, 9, 1)).at[2:5, 3:6].set(1.0)
+    >>> print(shape(square).round(3))
+    [0.    0.    0.167 0.   ]
+    """
+    grey = image.mean(-1)
+    mass, _, _, var_x, var_y, cov = raw_moments(grey)
+    mass = jnp.maximum(mass, _LEAST)
+    return jnp.stack(
+        [
+            jnp.log(var_x / var_y),
+            2 * cov / (var_x + var_y),
+            (var_x + var_y) / mass,
+            jnp.sum(grey * (1 - grey)) / mass,
+        ]
+    )
 
 
 def sharpness(image: Image) -> Scalar:

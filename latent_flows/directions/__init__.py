@@ -33,11 +33,13 @@ from latent_flows.directions.transformations import (
     hue,
     registered,
     rotate,
+    rotate_object,
     saturation,
     transformation,
     translate_x,
     translate_y,
     zoom,
+    zoom_object,
 )
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "random_directions",
     "registered",
     "rotate",
+    "rotate_object",
     "sample",
     "saturation",
     "sefa",
@@ -79,4 +82,5 @@ __all__ = [
     "translate_x",
     "translate_y",
     "zoom",
+    "zoom_object",
 ]

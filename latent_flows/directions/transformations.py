@@ -37,11 +37,13 @@ __all__ = [
     "hue",
     "registered",
     "rotate",
+    "rotate_object",
     "saturation",
     "transformation",
     "translate_x",
     "translate_y",
     "zoom",
+    "zoom_object",
 ]
 
 Image: TypeAlias = Float[Array, "h w c"]
@@ -200,6 +202,30 @@ def zoom(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _scale_and_shift(image, jnp.exp2(t), jnp.zeros(2, t.dtype))
 
 
+@registered(reach=0.4, extent=math.log2(1.8), factor=image_factors.SIZE)
+def zoom_object(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Enlarges the content about the barycentre of its light, which stays, by the factor `2^t`.
+
+    Args:
+        image: one image, of light on black.
+        t: doublings of the size; -1 halves it.
+
+    Returns:
+        The enlarged image and its mask.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> dot = jnp.zeros((9, 9, 1)).at[2, 3].set(1.0)
+    >>> print(zoom_object(dot, 1.0)[0][2, 1:6, 0].round(3))
+    [0.   0.5  1.   0.5  0.  ]
+    """
+    image, t = _check("zoom_object", image, t)
+    scale = jnp.exp2(t)
+    return _scale_and_shift(image, scale, (1 - scale) * (_barycentre(image) - 0.5))
+
+
 @registered(reach=0.5, extent=math.radians(80))
 def rotate(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Turns the content about the centre of the image by `t` radians, anticlockwise as seen.
@@ -222,22 +248,30 @@ def rotate(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     True
     """
     image, t = _check("rotate", image, t)
-    height, width, _ = image.shape
-    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
-    y = jnp.arange(height, dtype=t.dtype)[:, None] - centre_y
-    x = jnp.arange(width, dtype=t.dtype)[None, :] - centre_x
-    cos, sin = jnp.cos(t), jnp.sin(t)
-    # Where each pixel of the result comes from: rows point down, hence the signs.
-    rows, columns = sin * x + cos * y + centre_y, cos * x - sin * y + centre_x
-    turned = jax.vmap(
-        lambda channel: jax.scipy.ndimage.map_coordinates(
-            channel, [rows, columns], order=1, mode="nearest"
-        ),
-        in_axes=-1,
-        out_axes=-1,
-    )(image)
-    known = _inside(rows, height) & _inside(columns, width)
-    return turned, known.astype(image.dtype)
+    return _turn(image, t, jnp.full(2, 0.5, t.dtype))
+
+
+@registered(reach=0.5, extent=math.radians(80))
+def rotate_object(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
+    """Turns the content about the barycentre of its light by `t` radians, anticlockwise as seen.
+
+    Args:
+        image: one image, of light on black.
+        t: the angle in radians.
+
+    Returns:
+        The turned image and its mask.
+
+    Raises:
+        ValueError: for an image that is not `[h, w, c]`, or a `t` that is not one number.
+
+    >>> import jax.numpy as jnp
+    >>> bar = jnp.zeros((9, 9, 1)).at[1:4, 2].set(1.0)
+    >>> print(rotate_object(bar, jnp.pi / 2)[0][2, :5, 0].round(3))
+    [0. 1. 1. 1. 0.]
+    """
+    image, t = _check("rotate_object", image, t)
+    return _turn(image, t, _barycentre(image))
 
 
 @registered(reach=0.5, extent=-2.0, factor=image_factors.LIGHT)
@@ -372,6 +406,32 @@ def _scale_and_shift(image: Image, scale: Scalar, shift: Float[Array, "2"]) -> t
     mask = (rows[:, None] & columns[None, :]).astype(image.dtype)
     # The resampler also extends the image by half a pixel, which the mask counts as not known.
     return moved * mask[..., None], mask
+
+
+def _turn(image: Image, t: Scalar, centre: Float[Array, "2"]) -> tuple[Image, Mask]:
+    """The image turned about a point, given in shares of its height and width."""
+    height, width, _ = image.shape
+    centre_y, centre_x = centre[0] * height - 0.5, centre[1] * width - 0.5
+    y = jnp.arange(height, dtype=t.dtype)[:, None] - centre_y
+    x = jnp.arange(width, dtype=t.dtype)[None, :] - centre_x
+    cos, sin = jnp.cos(t), jnp.sin(t)
+    # Where each pixel of the result comes from: rows point down, hence the signs.
+    rows, columns = sin * x + cos * y + centre_y, cos * x - sin * y + centre_x
+    turned = jax.vmap(
+        lambda channel: jax.scipy.ndimage.map_coordinates(
+            channel, [rows, columns], order=1, mode="nearest"
+        ),
+        in_axes=-1,
+        out_axes=-1,
+    )(image)
+    known = _inside(rows, height) & _inside(columns, width)
+    return turned, known.astype(image.dtype)
+
+
+def _barycentre(image: Image) -> Float[Array, "2"]:
+    """Where the light is, in shares of the height and the width; no part of any derivative."""
+    found = image_factors.moments(jax.lax.stop_gradient(_colours(image)).mean(-1))
+    return jnp.stack([found.y, found.x])
 
 
 def _inside(source: Array, side: int) -> Array:

@@ -4,10 +4,12 @@ A transformation says how the image should move, the generator's Jacobian how it
 does it is a damped least-squares solution at every latent, without training, inversion or labels.
 """
 
+from latent_flows.steering._equations import Attributes
 from latent_flows.steering.fields import attribute_field, dual_frame, transformation_field
 from latent_flows.steering.follow import Steered, steer, steer_attribute
 
 __all__ = [
+    "Attributes",
     "Steered",
     "attribute_field",
     "dual_frame",

@@ -1,0 +1,1 @@
+"""Steering: exact control of a generator by its own geometry."""

@@ -1,0 +1,93 @@
+"""The flags of a run of steering."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import tyro
+
+from experiments.directions import config as direction_config
+from experiments.generators.spec import Flags, Usual
+from experiments.runtime.defaults import Quick, Settings
+from latent_flows._validation import at_least, choose
+from latent_flows.data.image_factors import shape
+from latent_flows.directions.transformations import ENTRIES
+from latent_flows.generators import GeneratorSpec
+from latent_flows.steering import Attributes
+
+HOLDS: dict[str, Attributes | None] = {"nothing": None, "shape": shape}
+"""What may be held while an image is transformed, by name."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Steer a generator by its own geometry, and compare with straight lines."""
+
+    QUICK: ClassVar[Quick] = {"starts": 12, "amounts": 2, "candidates": 2}
+
+    run: str = "runs/steer"
+    """Run folder; the same command goes on with what it holds."""
+    seed: int = 0
+    """Source of all randomness."""
+    generator: str = Usual("runs/vae-sprites-conv", "train_vae sprites-conv")
+    """Run folder of train_vae, train_gan or import_weights, or of any experiment on one;
+    package.module:function or file.py:function."""
+    source: Flags = field(default_factory=GeneratorSpec)
+    """How to use it."""
+    transformations: Annotated[
+        tuple[str, ...], tyro.conf.arg(help=f"What is done to images: {', '.join(ENTRIES)}.")
+    ] = ("translate_x", "translate_y", "zoom_object")
+    """What is done to images."""
+    ts: tuple[float, ...] = (0.2, 0.2, 0.5)
+    """The largest |t| of each of them; none: the usual ones."""
+    hold: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=f"What stays as it is meanwhile, one after the other: {', '.join(HOLDS)}."
+        ),
+    ] = ("nothing", "shape")
+    """What stays as it is meanwhile."""
+    blur: float = 3.0
+    """Standard deviation of the blur through which images are compared, in pixels."""
+    damping: float = 0.01
+    """Of the least-squares problems, in units of the mean squared slope of the image."""
+    corrections: int = 2
+    """Gauss-Newton steps at each amount."""
+    tolerance: float = 0.2
+    """Of what is missing of a change, as a share of it, up to which it counts as reached."""
+    amounts: int = 4
+    """Values of t on each side of 0."""
+    starts: int = 64
+    """Codes of held-out images (without an encoder: draws of the prior) that are led."""
+    candidates: int = 6
+    """Directions that each straight baseline proposes; the best by ground truth is taken."""
+
+    def __post_init__(self) -> None:
+        at_least(self, seed=0, blur=0, corrections=0, amounts=1, starts=2, candidates=1)
+        for name in ("damping", "tolerance"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.hold:
+            raise ValueError(f"hold must name at least one of {', '.join(HOLDS)}")
+        for name in self.hold:
+            choose("hold", name, HOLDS)
+        _ = self.asked
+
+    @staticmethod
+    def follow(settings: Settings) -> None:
+        """The usual reach of transformations that are named."""
+        if settings.is_given("transformations"):
+            settings.put("ts", ())
+
+    @property
+    def asked(self) -> direction_config.Config:
+        """The same question as it is put to straight directions."""
+        return direction_config.Config(
+            run=self.run,
+            seed=self.seed,
+            generator=self.generator,
+            source=self.source,
+            transformations=self.transformations,
+            ts=self.ts,
+            inversion=direction_config.Inversion(count=max(self.starts, 8), sigma=self.blur),
+            control=direction_config.Control(starts=self.starts, candidates=self.candidates),
+        )

@@ -1,0 +1,66 @@
+"""The pictures of steering: the transformed image, and what each way makes of its latent."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.directions.figures import central, transformed
+from experiments.directions.subject import Subject
+from experiments.runtime import tables
+from experiments.runtime.run_dir import Folder
+from experiments.steer.config import Config
+from experiments.steer.scores import MEAN_FIELD, Led, amounts_of
+from latent_flows import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EXAMPLES = 2
+"""Starts that are shown."""
+
+
+def draw(
+    folder: Folder, config: Config, subject: Subject, found: Mapping[str, Mapping[str, Led]]
+) -> list[str]:
+    """Save a picture for each transformation; gives the files of those that failed."""
+    return tables.save_figures(
+        folder,
+        {
+            f"steered_{kind}": partial(strips, config, subject, kind, methods)
+            for kind, methods in found.items()
+        },
+    )
+
+
+def strips(config: Config, subject: Subject, kind: str, methods: Mapping[str, Led]) -> "Figure":
+    """The ideal, steered and straight, for a few held-out latents."""
+    amounts = amounts_of(config, kind)
+    middle = len(amounts) // 2
+    ts = np.insert(amounts, middle, 0.0)
+    decode = jax.jit(jax.vmap(subject.generator))
+    shown = [name for name in methods if not name.startswith("line") or name == MEAN_FIELD]
+    rows, labels = [], []
+    held_out = np.asarray(subject.held_out)
+    for z in central(subject)[:EXAMPLES]:
+        index = int(np.argmin(((held_out - np.asarray(z)) ** 2).sum(-1)))
+        rows.append(transformed(kind, subject.generator(z), jnp.asarray(ts)))
+        labels.append("transformed image")
+        for name in shown:
+            path = np.insert(methods[name].zs[index], middle, held_out[index], axis=0)
+            rows.append(decode(jnp.asarray(path, jnp.float32)))
+            labels.append(name)
+    return plots.traversal_grid(
+        np.asarray(jnp.stack(rows)),
+        times=ts,
+        row_labels=labels,
+        axis=f"t ({kind})",
+        caption=(
+            f"{subject.name}, {kind}: images of held-out latents, transformed (what is unknown is "
+            "grey), steered to each amount, and moved along the straight line that is nearest to "
+            "the field. The start is marked."
+        ),
+    )

@@ -1,0 +1,228 @@
+"""Latents led to each amount of a transformation, by several ways, and what their images do.
+
+All measurements are on decoded images: none is an opinion of what led them there.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments.directions import scores as lines
+from experiments.directions.config import reach, visible
+from experiments.directions.learn import key_of
+from experiments.directions.subject import Subject
+from experiments.runtime import tables
+from experiments.runtime.announcements import announced
+from experiments.runtime.run_dir import Folder
+from experiments.steer.config import HOLDS, Config
+from latent_flows import directions, steering
+from latent_flows.data.image_factors import measure as measure_image
+from latent_flows.evaluation.control import control_score
+from latent_flows.typing import Generator
+
+METRICS = "metrics.json"
+BATCH = 8
+"""Latents that are led at once."""
+MEAN_FIELD = "line: mean of the field"
+
+
+class Led(NamedTuple):
+    """Latents led to several amounts of one transformation."""
+
+    zs: Float[np.ndarray, "n a d"]
+    missing: Float[np.ndarray, "n a"] | None
+    """The residual of what led them, where it says one."""
+
+
+def amounts_of(config: Config, kind: str) -> Float[np.ndarray, "a"]:
+    """The amounts of a transformation, without 0."""
+    side = np.arange(1, config.amounts + 1) / config.amounts
+    return np.concatenate([-side[::-1], side]).astype(np.float32) * reach(config.asked)[kind]
+
+
+def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str, Led]]:
+    """By transformation and method, where the held-out latents are led; kept in the run folder."""
+    straight = folder.remember(
+        "latents/lines",
+        lambda: lines.baselines(config.asked, subject, key_of(config.asked, "baselines")),
+    )
+    found: dict[str, dict[str, Led]] = {}
+    for kind in config.transformations:
+        ts = amounts_of(config, kind)
+        found[kind] = {}
+        for hold in config.hold:
+            name = "steered" if hold == "nothing" else f"steered, {hold} held"
+            kept = folder.remember(
+                f"latents/steered_{hold}_{kind}",
+                partial(_steered, config, subject, kind, hold, ts),
+            )
+            found[kind][name] = Led(np.asarray(kept["zs"]), np.asarray(kept["missing"]))
+        mean = folder.remember(f"latents/mean_{kind}", partial(_mean_field, config, subject, kind))
+        found[kind][MEAN_FIELD] = _along(subject, np.asarray(mean), ts)
+        for row in straight:
+            if row["transformation"] == kind:
+                step = np.asarray(row["direction"]) / row["slope"]
+                found[kind][f"line: {row['method']}"] = _along(subject, step, ts)
+    return found
+
+
+def _along(subject: Subject, step: np.ndarray, ts: np.ndarray) -> Led:
+    return Led(np.asarray(subject.held_out)[:, None] + ts[:, None] * step, None)
+
+
+def _steered(
+    config: Config, subject: Subject, kind: str, hold: str, ts: np.ndarray
+) -> dict[str, np.ndarray]:
+    found = _lead(
+        kind,
+        hold,
+        (config.blur, config.damping, config.corrections, config.tolerance),
+        tuple(map(float, ts)),
+        subject.generator,
+        subject.held_out,
+    )
+    return {"zs": np.asarray(found.zs), "missing": np.asarray(found.residual)}
+
+
+@partial(jax.jit, static_argnames=("kind", "hold", "settings", "ts"))
+def _lead(
+    kind: str,
+    hold: str,
+    settings: tuple[float, float, int, float],
+    ts: tuple[float, ...],
+    generator: Generator,
+    starts: Float[Array, "n d"],
+) -> steering.Steered:
+    blur, damping, corrections, tolerance = settings
+
+    def one(z: Array) -> steering.Steered:
+        return steering.steer(
+            generator,
+            directions.transformation(kind),
+            z,
+            np.asarray(ts),
+            hold=HOLDS[hold],
+            blur=blur,
+            damping=damping,
+            corrections=corrections,
+            tolerance=tolerance,
+        )
+
+    return jax.lax.map(one, starts, batch_size=BATCH)
+
+
+def _mean_field(config: Config, subject: Subject, kind: str) -> np.ndarray:
+    """The straight line that is nearest to the field: its mean over training latents."""
+
+    @jax.jit
+    def average(generator: Generator, starts: Float[Array, "n d"]) -> Array:
+        field = steering.transformation_field(
+            generator, directions.transformation(kind), blur=config.blur, damping=config.damping
+        )
+        return jax.lax.map(lambda z: field(jnp.zeros(()), z), starts, batch_size=BATCH).mean(0)
+
+    return np.asarray(average(subject.generator, subject.starts))
+
+
+def measure(
+    config: Config, subject: Subject, found: Mapping[str, Mapping[str, Led]]
+) -> dict[str, Any]:
+    """What the images of led latents do, by transformation and method."""
+    rows = []
+    for kind, methods in found.items():
+        with announced(f"measuring the images of {kind}"):
+            rows += [
+                {"transformation": kind, "method": name, **_row(config, subject, kind, of)}
+                for name, of in methods.items()
+            ]
+    return {"methods": rows}
+
+
+@partial(jax.jit, static_argnames=("kind", "factors", "is_valid"))
+def _look(
+    kind: str, factors: Any, is_valid: Any, generator: Generator, z0: Array, zs: Array, ts: Array
+) -> tuple[Array, ...]:
+    look, transform = partial(measure_image, factors), directions.transformation(kind)
+
+    def one(item: tuple[Array, Array]) -> tuple[Array, ...]:
+        start, path = item
+        before = generator(start)
+
+        def visit(z: Array, t: Array) -> tuple[Array, ...]:
+            image = generator(z)
+            target, mask = transform(before, t)
+            known = mask[..., None]
+            either = jnp.sum(known * jnp.maximum(image, target))
+            overlap = jnp.sum(known * jnp.minimum(image, target)) / jnp.maximum(either, 1e-6)
+            return look(image), is_valid(image), image.mean(), overlap
+
+        return look(before), is_valid(before), before.mean(), *jax.vmap(visit)(path, ts)
+
+    return jax.lax.map(one, (z0, zs), batch_size=BATCH)
+
+
+def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]:
+    ts = amounts_of(config, kind)
+    before, whole, bright, after, valid, light, overlap = map(
+        np.asarray,
+        _look(
+            kind,
+            subject.factors,
+            subject.is_valid,
+            subject.generator,
+            subject.held_out,
+            jnp.asarray(of.zs, jnp.float32),
+            jnp.asarray(ts),
+        ),
+    )
+    starts = whole & (bright >= subject.faintest)
+    counts = starts[:, None] & (light >= subject.faintest)
+    wanted = np.broadcast_to(starts[:, None], counts.shape)
+    row: dict[str, Any] = {"r2": None, "leakage": None}
+    if kind in visible(config.asked):
+        own = lines.place_of(config.asked, subject, kind)
+        possible = lines.possible(subject, own, before, ts)
+        counts, wanted = counts & possible, wanted & possible
+        scale = lines.ranges(config.asked, subject)
+        others = np.delete(np.arange(len(scale)), own)
+        score = control_score(
+            jnp.asarray(ts),
+            jnp.asarray(after[..., own] - before[:, None, own]),
+            jnp.asarray(after[..., others]),
+            jnp.asarray(scale[others]),
+            valid=jnp.asarray(counts),
+            up_to_constant=False,
+        )
+        drift = np.abs(after - before[:, None])[..., others][counts].mean(0) / scale[others]
+        row = {"r2": float(score.r2), "leakage": float(drift.max())}
+    far = wanted & (np.abs(ts) >= np.abs(ts).max() * (1 - 1e-6))
+    norms = np.linalg.norm(of.zs, axis=-1) / np.sqrt(of.zs.shape[-1])
+    missing = of.missing
+    return row | {
+        "valid": _mean(valid[wanted]),
+        "valid_far": _mean(valid[far]),
+        "overlap": _mean(overlap[wanted]),
+        "overlap_far": _mean(overlap[far]),
+        "missing": None if missing is None else _mean(missing[wanted]),
+        "reached": None if missing is None else _mean(missing[wanted] <= config.tolerance),
+        "norm": float(norms[wanted].max()) if wanted.any() else None,
+        "count": int(wanted.sum()),
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def show(config: Config, metrics: Mapping[str, Any]) -> None:
+    """Print the table of a run."""
+    tables.show(
+        f"{config.run}: asked against measured on held-out latents (leakage, valid, overlap with "
+        "the transformed image: shares; far: at the largest |t|; norm in units of the prior's)",
+        metrics["methods"],
+    )
