@@ -205,7 +205,7 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, copy, flags, call,
     assert len([*(copy / "scores").iterdir()]) == 4
     assert not (copy / "metrics.json").exists()
     drawn = []
-    monkeypatch.setattr(traverse, "draw", lambda *args: drawn.append(args))
+    monkeypatch.setattr(traverse, "draw", lambda *args: drawn.append(args) or [])
     assert call(potential_flows, *flags, "--run", copy)[0] == 0
     assert len(drawn) == 1
     assert numbers(copy) == numbers(whole)
