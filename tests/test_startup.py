@@ -19,6 +19,7 @@ EXPERIMENTS = (
     "land",
     "potential_flows",
     "random_walk",
+    "steer",
     "summary",
     "table",
     "train_gan",

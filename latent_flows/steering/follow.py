@@ -57,7 +57,7 @@ def steer(
     blur: float = 3.0,
     damping: float = 0.01,
     steps: int = 1,
-    corrections: int = 1,
+    corrections: int = 2,
     tolerance: float = 0.2,
     bound: float | None = None,
 ) -> Steered:

@@ -1,0 +1,64 @@
+"""Steering from the command line to the pictures."""
+
+import json
+
+import pytest
+from small_generators import small_vae
+
+from experiments.steer import train as steer
+from latent_flows.directions.transformations import ENTRIES
+
+FLAGS = [
+    *("--transformations", "translate_x", "--ts", "0.1", "--starts", "2", "--amounts", "1"),
+    *("--candidates", "1", "--blur", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    """A VAE of digits that has learnt nothing."""
+    return small_vae(tmp_path_factory.mktemp("generators") / "vae")
+
+
+def test_a_run_leaves_its_numbers_and_pictures(call, compile_quickly, vae, tmp_path):
+    run = tmp_path / "run"
+    words = ["folded", *FLAGS, "--generator", vae, "--run", run]
+    code, out, _ = call(steer, *words)
+    assert code == 0
+    assert (run / "steered_translate_x.png").stat().st_size > 1000
+    rows = json.loads((run / "metrics.json").read_text())["methods"]
+    methods = [row["method"] for row in rows]
+    assert methods[:3] == ["steered", "steered, shape held", "line: mean of the field"]
+    assert {"line: SeFa", "line: GANSpace"} < set(methods)
+    assert all(0 <= row["overlap"] <= 1 for row in rows if row["overlap"] is not None)
+    assert "steered, shape held" in out
+    before = (run / "metrics.json").read_bytes()
+    assert call(steer, *words)[0] == 0
+    assert (run / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hold", "shap"], "did you mean 'shape'?"),
+        (["--transformations", "zoom", "--ts", "1", "2"], "one value for each of the 1"),
+        (["--transformations", "hue"], "needs 3 channels"),
+        (["--damping", "0"], "damping must be positive"),
+        (["--starts", "1"], "starts must be at least 2"),
+        (["--generator", "jax.numpy:sin", "--generator.latent-dim", "3"], "images"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_and_nothing_is_written(
+    call, vae, tmp_path, flags, message
+):
+    run = tmp_path / "run"
+    code, _, err = call(steer, "folded", "--generator", vae, *flags, "--run", run)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert message in err
+    assert not run.exists()
+
+
+def test_every_preset_asks_for_transformations_that_there_are():
+    for _, config in steer.PRESETS.values():
+        assert set(config.transformations) <= set(ENTRIES)
+        assert len(config.ts) == len(config.transformations)
