@@ -16,7 +16,7 @@ demo: $(READY)  ## Train a VAE of sprites, learn potential flows of it and draw 
 # older code generator, which takes half the time and memory. A flag that it does not know would
 # end every process, so it is tried first.
 OLDER := --xla_cpu_use_fusion_emitters=false
-KNOWN = $(shell XLA_FLAGS=$(OLDER) $(BIN)/python -c 'import jax; jax.devices()' 2>&- && echo $(OLDER))
+KNOWN = $(shell XLA_FLAGS=$(OLDER) $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null && echo $(OLDER))
 
 test: $(READY)  ## Every test that is not marked slow.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS $(KNOWN)" \
