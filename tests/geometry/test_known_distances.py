@@ -1,6 +1,7 @@
 """Distances that are known otherwise: closed forms, other libraries, and shooting with SciPy."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -60,6 +61,13 @@ def affine_invariant(z):
 RECORDED = json.loads(Path(__file__).with_name("known_distances.json").read_text())
 SURFACES = {"torus": TORUS, "ellipsoid": ELLIPSOID}
 
+
+@cache
+def solver(metric):
+    """One program for all pairs of ends."""
+    return jax.jit(lambda z0, z1: geodesic(metric, z0, z1))
+
+
 # Ends, and what geomstats 2.8 says of them: matrices with the affine-invariant metric.
 MATRICES = [
     ([0.0, 0.0, 0.0], [1.0, 0.5, -1.0], 2.8763177251843235),
@@ -78,7 +86,7 @@ PLANE = [
 @pytest.mark.parametrize("row", RECORDED, ids=lambda row: f"{row['surface']} {row['z1']}")
 def test_on_surfaces_they_are_those_of_shooting(x64, row):
     ends = jnp.array([row["z0"], row["z1"]], float)
-    found = jax.jit(lambda ends: geodesic(SURFACES[row["surface"]], *ends))(ends)
+    found = solver(SURFACES[row["surface"]])(*ends)
     assert found.converged
     np.testing.assert_allclose(found.length, row["distance"], rtol=1e-4)
     assert found.length >= row["distance"] * (1 - 1e-9)
@@ -107,11 +115,11 @@ def test_right_answers_far_apart_are_called_right(key, dtype):
 def test_where_no_curve_is_shortest_none_is_claimed(x64):
     """Around the origin by more than half a turn: any curve can be made shorter, down to 2."""
     z0, z1 = jnp.array([1.0, 0.0]), jnp.array([1.0, 4.0])
-    found = jax.jit(lambda: geodesic(POLAR, z0, z1))()
+    found = solver(POLAR)(z0, z1)
     assert 2 <= found.length <= 4
     assert not found.converged
     assert jnp.isnan(jax.jit(lambda: distance(POLAR, z0, z1, unknown="nan"))())
-    near = jax.jit(lambda: geodesic(POLAR, z0, jnp.array([1.0, 2.0])))()
+    near = solver(POLAR)(z0, jnp.array([1.0, 2.0]))
     assert near.converged
     np.testing.assert_allclose(near.length, 2 * np.sin(1), rtol=1e-4)
 
@@ -121,10 +129,10 @@ def test_a_saddle_is_no_minimum(x64, z1):
     """The torus' outer equator is no shortest path once it has passed a conjugate point."""
     z0, z1 = jnp.zeros(2), jnp.array(z1)
     wanted = next(row["distance"] for row in RECORDED if row["z1"] == [2.5, 0])
-    found = jax.jit(lambda: geodesic(TORUS, z0, z1))()
+    found = solver(TORUS)(z0, z1)
     assert found.converged
     np.testing.assert_allclose(found.length, wanted, rtol=1e-4)
-    matrices = jax.jit(lambda: geodesic(TORUS.__call__, z0, z1))()
+    matrices = solver(TORUS.__call__)(z0, z1)
     assert matrices.converged
     np.testing.assert_allclose(matrices.length, wanted, rtol=1e-3)
 
@@ -251,14 +259,33 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+LONG = ("fit_land", "kmeans", "logarithm")
+
+
+def wide(z):
+    """A metric of 64 bits."""
+    return jnp.eye(2) / z[1] ** 2
+
+
+NARROW = conformal(lambda z: (1 / z[1] ** 2).astype(jnp.float32))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in SOLVERS],
+)
 def test_ends_and_metrics_may_differ_in_precision(x64, name):
     """The result has that of the mode, whichever of the two is less precise."""
-    matrix = jnp.eye(2)  # of 64 bits
-    wide = lambda z: matrix / z[1] ** 2  # noqa: E731
-    narrow = conformal(lambda z: (1 / z[1] ** 2).astype(jnp.float32))
     a, b = jnp.array([0.0, 1.0], jnp.float32), jnp.array([1.0, 1.0], jnp.float32)
     found = jax.jit(lambda: SOLVERS[name](wide, a, b))()
     assert found.dtype == jnp.float64
     assert jnp.isfinite(found).all()
-    assert jnp.isfinite(jax.jit(lambda: SOLVERS[name](narrow, a, b))()).all()
+    assert jnp.isfinite(jax.jit(lambda: SOLVERS[name](NARROW, a, b))()).all()
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_where_ends_and_metrics_differ_in_precision_there_is_a_program(x64, name):
+    """Arrays of two precisions in one loop would be refused before it is compiled."""
+    ends = [jax.ShapeDtypeStruct((2,), jnp.float32)] * 2
+    for metric in (wide, NARROW):
+        assert jax.eval_shape(lambda a, b, m=metric: SOLVERS[name](m, a, b), *ends).dtype == x64
