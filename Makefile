@@ -50,6 +50,7 @@ bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
 	$(BIN)/python -m benchmarks.geodesics
 	$(BIN)/python -m benchmarks.trajectories
 	$(BIN)/python -m benchmarks.gan_step
+	$(BIN)/python -m benchmarks.steering
 	$(BIN)/python -m benchmarks.input
 
 # Rebuilt whenever pyproject.toml is newer than the environment.

@@ -1,0 +1,103 @@
+"""What steering costs: seconds, and passes of the generator as counted from the compiled program.
+
+Run as `python -m benchmarks.steering`. Trajectories of a decoder at random parameters are led by
+amounts of a translation on both sides; the operations of the whole program are divided by those of
+as many images as there are amounts, so that 1 would be making the images alone.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from latent_flows import directions, steering
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.typing import Generator
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured."""
+
+    decoder: Literal["mlp", "conv", "broadcast"] = "broadcast"
+    """Of the VAE."""
+    latents: tuple[int, ...] = (6, 10, 64, 512)
+    """Lengths of a latent, each measured: up to 96 the Jacobian is formed."""
+    side: int = 64
+    """Pixels along each side."""
+    width: int = 64
+    """Units of a hidden layer of the decoder."""
+    batch: int = 64
+    """Trajectories at once."""
+    amounts: int = 5
+    """Values of t on each side of 0."""
+    repeats: int = 5
+    """Timed calls, of which the median counts."""
+
+
+def operations(function: Any, *args: Any) -> float:
+    """Floating-point operations of a compiled function, by the compiler's account; NaN if none."""
+    found = jax.jit(function).lower(*args).compile().cost_analysis()
+    return float((found or {}).get("flops", float("nan")))
+
+
+def measured(config: Config, latent: int) -> dict[str, float]:
+    """Seconds to compile and to run, and generator passes an amount, for one length of latents."""
+    shape = (config.side, config.side, 1)
+    vae = VAE(VAEConfig(latent_dim=latent, decoder=config.decoder, width=config.width), shape)
+    params = vae.init(jax.random.key(0), jnp.zeros(shape))
+    starts = jax.random.normal(jax.random.key(1), (config.batch, latent))
+    side = np.linspace(0, 0.2, config.amounts + 1, dtype=np.float32)[1:]
+    ts = np.concatenate([-side[::-1], side])
+
+    def lead(params: Any, z: jax.Array) -> jax.Array:
+        generator: Generator = vaes.generator(vae, params)
+        return steering.steer(generator, directions.translate_x, z, ts, corrections=1).zs
+
+    def together(params: Any, starts: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda z: lead(params, z), starts, batch_size=8)
+
+    began = time.perf_counter()
+    program = jax.jit(together).lower(params, starts).compile()
+    compiling = time.perf_counter() - began
+    seconds = []
+    for _ in range(config.repeats + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(program(params, starts))
+        seconds.append(time.perf_counter() - began)
+    # Loops are counted once by the compiler, whatever their length: a step is compared by itself.
+    field = operations(
+        lambda params, z: steering.transformation_field(
+            vaes.generator(vae, params), directions.translate_x
+        )(jnp.zeros(()), z),
+        params,
+        starts[0],
+    )
+    once = operations(lambda params, z: vaes.generator(vae, params)(z), params, starts[0])
+    return {
+        "latent": latent,
+        "compiling_s": compiling,
+        "seconds": float(np.median(seconds[1:])),
+        "passes_a_field": field / once,
+    }
+
+
+def main(config: Config) -> None:
+    """Print a row for each length of latents."""
+    print(f"{config.batch} trajectories of {2 * config.amounts} amounts, {config.decoder} decoder")
+    for latent in config.latents:
+        row = measured(config, latent)
+        print(
+            f"d = {latent}: compiling {row['compiling_s']:.1f} s, leading {row['seconds']:.2f} s, "
+            f"{row['passes_a_field']:.0f} passes of the generator a field",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
