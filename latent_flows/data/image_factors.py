@@ -152,7 +152,7 @@ def shape(image: Image) -> Float[Array, "4"]:
     r"""What moving, and zooming, leave alone of the light: stretch, slant, spread and crispness.
 
     $$\log \frac{C_{xx}}{C_{yy}}, \quad \frac{2\, C_{xy}}{C_{xx} + C_{yy}}, \quad
-      \frac{C_{xx} + C_{yy}}{m}, \quad \frac{\sum_p x_p (1 - x_p)}{m}$$
+      \frac{C_{xx} + C_{yy}}{m}, \quad \frac{\sum_p x_p (1 - x_p)}{\sqrt m}$$
 
     with the covariance $C$ of the light in pixels and its mass $m$. The last two are those of a
     sharp shape whatever its size; all are differentiable.
@@ -176,7 +176,7 @@ def shape(image: Image) -> Float[Array, "4"]:
             jnp.log(var_x / var_y),
             2 * cov / (var_x + var_y),
             (var_x + var_y) / mass,
-            jnp.sum(grey * (1 - grey)) / mass,
+            jnp.sum(grey * (1 - grey)) / jnp.sqrt(mass),
         ]
     )
 

@@ -9,14 +9,15 @@ from jaxtyping import Array, Float
 
 from latent_flows.directions.losses import blur
 from latent_flows.directions.transformations import Mask
-from latent_flows.steering._least_squares import Normal, normal
+from latent_flows.steering._least_squares import Normal, mean_square, normal
 from latent_flows.typing import Generator, Latent, Metric
 
 Attributes = Callable[[Array], Float[Array, "k"]]
 """What is measured on a sample, differentiably: `x -> [k]`."""
 
-HELD = 0.01
-"""Damping of attributes that are held, to keep what cannot be told apart from exploding."""
+HOLDING = 0.2
+"""How much an attribute that is held counts: its slope in units of that of the image."""
+_NOTHING = jnp.zeros(0)
 
 
 def check_settings(blur: float, damping: float) -> None:
@@ -49,8 +50,15 @@ def features(image: Array, mask: Mask, sigma: float) -> Float[Array, "m"]:
     return blur(mask[..., None] * image, sigma).reshape(-1)
 
 
-def at(generator: Generator, mask: Mask, z: Latent, sigma: float, damping: float) -> Normal:
-    """The normal equations of the blurred image at a latent.
+def at(
+    generator: Generator,
+    mask: Mask,
+    z: Latent,
+    sigma: float,
+    damping: float,
+    hold: Attributes | None = None,
+) -> tuple[Normal, Float[Array, "k"]]:
+    """The normal equations at a latent of the blurred image, and of attributes that are held.
 
     Args:
         generator: `z -> [h, w, c]`.
@@ -58,11 +66,27 @@ def at(generator: Generator, mask: Mask, z: Latent, sigma: float, damping: float
         z: where.
         sigma: of the blur.
         damping: in units of the mean of the diagonal.
+        hold: attributes `x -> [k]` that count beside the image.
 
     Returns:
-        The equations.
+        The equations, and by what each attribute is multiplied in them.
     """
-    return normal(lambda z: features(generator(z), mask, sigma), z, damping)
+
+    def seen(z: Latent) -> Float[Array, "m"]:
+        return features(generator(z), mask, sigma)
+
+    if hold is None:
+        return normal(seen, z, damping), _NOTHING
+    still = hold
+    rows = jax.jacobian(lambda z: still(generator(z)))(z)
+    image, own = mean_square(seen, z), jnp.mean(rows**2, -1)
+    weights = HOLDING * jnp.sqrt(image / jnp.where(own > 0, own, 1))
+
+    def both(z: Latent) -> Float[Array, "m+k"]:
+        sample = generator(z)
+        return jnp.concatenate([features(sample, mask, sigma), weights * still(sample)])
+
+    return normal(both, z, damping), weights
 
 
 def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:

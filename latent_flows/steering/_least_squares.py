@@ -48,8 +48,7 @@ def normal(
         )
     value, push = jax.linearize(function, z)
     transpose = jax.linear_transpose(push, z)
-    probes = jax.random.rademacher(jax.random.key(0), (PROBES, dim), z.dtype)
-    level = _level(jnp.mean(jax.vmap(lambda p: jnp.sum(push(p) ** 2))(probes)) / dim, damping)
+    level = _level(mean_square(push, jnp.zeros_like(z)), damping)
 
     def times(v: Latent) -> Latent:
         return transpose(push(v))[0] + level * v
@@ -66,6 +65,13 @@ def normal(
         return scale * lx.linear_solve(operator, unit, solver, throw=False).value
 
     return Normal(value, lambda f: transpose(f)[0], solve)
+
+
+def mean_square(function: Callable[[Latent], Float[Array, "m"]], z: Latent) -> Scalar:
+    """The mean over latent coordinates of the squared slope of a map, from a few random vectors."""
+    _, push = jax.linearize(function, z)
+    probes = jax.random.rademacher(jax.random.key(0), (PROBES, z.shape[0]), z.dtype)
+    return jnp.mean(jax.vmap(lambda p: jnp.sum(push(p) ** 2))(probes)) / z.shape[0]
 
 
 def _with_jacobian(

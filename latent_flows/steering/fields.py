@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 from latent_flows.calculus import Number
 from latent_flows.directions.transformations import Mask, Transformation
 from latent_flows.steering._equations import (
-    HELD,
     Attributes,
     at,
     check_settings,
@@ -79,7 +78,8 @@ def transformation_field(
     Jacobian is formed for short latents; for long ones the equations are solved by conjugate
     gradients on products with it, in memory that does not grow with the latent.
 
-    With `hold`, these attributes stand still: $v$ is the minimum under $a'(g(z))\, J v = 0$.
+    With `hold`, the squared rates of these attributes count as well, each in the unit in which its
+    mean squared slope is a multiple of the image's: what cannot be had together is shared out.
 
     Args:
         generator: `z -> x`, an image `[h, w, c]`.
@@ -116,12 +116,9 @@ def transformation_field(
         del t
         image = generator(z)
         moving, mask = velocity(transformation, image)
-        found = at(generator, mask, z, blur, damping)
-        free = found.solve(found.pull(features(moving, mask, blur)))
-        if hold is None:
-            return free
-        rows = jax.jacobian(lambda z: hold(generator(z)))(z)
-        return free - dual(rows, found.solve, HELD)(rows @ free)
+        found, weights = at(generator, mask, z, blur, damping, hold)
+        asked = jnp.concatenate([features(moving, mask, blur), jnp.zeros_like(weights, z.dtype)])
+        return found.solve(found.pull(asked))
 
     return field
 

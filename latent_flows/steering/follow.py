@@ -12,7 +12,6 @@ from latent_flows._compiled import keep_compiled
 from latent_flows._norms import safe_norm
 from latent_flows.directions.transformations import Transformation
 from latent_flows.steering._equations import (
-    HELD,
     Attributes,
     at,
     check_settings,
@@ -108,13 +107,11 @@ def steer(
 
     def correct(z: Latent, t: Scalar) -> Latent:
         target, mask = wanted(t)
-        found = at(generator, mask, z, blur, damping)
-        step = found.solve(found.pull(features(target, mask, blur) - found.value))
-        if hold is None or still is None:
-            return z + step
-        rows = jax.jacobian(lambda z: hold(generator(z)))(z)
-        missing = still - hold(generator(z))
-        return z + step + dual(rows, found.solve, HELD)(missing - rows @ step)
+        found, weights = at(generator, mask, z, blur, damping, hold)
+        goal = features(target, mask, blur)
+        if still is not None:
+            goal = jnp.concatenate([goal, weights * still])
+        return z + found.solve(found.pull(goal - found.value))
 
     def residual(z: Latent, t: Scalar) -> Scalar:
         target, mask = wanted(t)
