@@ -13,10 +13,11 @@ demo: $(READY)  ## Train a VAE of sprites, learn potential flows of it and draw 
 	$(BIN)/python -m experiments.potential_flows demo
 
 # Most of the time of tests is spent on compiling: the quick ones do with less of it, and with XLA's
-# older code generator, which takes half the time and memory. A flag that it does not know would
-# end every process, so it is tried first.
-OLDER := --xla_cpu_use_fusion_emitters=false
-KNOWN = $(shell XLA_FLAGS=$(OLDER) $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null && echo $(OLDER))
+# older code generator, which takes half the time and memory. It must not split its programs, or
+# some come out wrong. Flags that XLA does not know would end every process, so they are tried first.
+OLDER := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+KNOWN = $(shell XLA_FLAGS='$(OLDER)' $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null \
+  && echo '$(OLDER)')
 
 test: $(READY)  ## Every test that is not marked slow.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS $(KNOWN)" \

@@ -58,6 +58,8 @@ def x64():
 def _forget_programs():
     """Compiled programs of one file are of no use to the next, and would fill the memory."""
     yield
+    if (kept := sys.modules.get("latent_flows._compiled")) is not None:
+        kept._kept.clear()
     jax.clear_caches()
     gc.collect()
     if sys.platform == "linux" and (libc := ctypes.util.find_library("c")):

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import doctest
 import functools
+import gc
 import importlib
 import importlib.util
 import io
@@ -11,8 +12,11 @@ import re
 import shlex
 from pathlib import Path
 
+import jax
 import pytest
 import tyro
+
+from latent_flows import _compiled
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -97,6 +101,16 @@ def complaint(words):
     return said.getvalue() if code else None
 
 
+@pytest.fixture
+def forget_programs():
+    """Those of one page are of no use to the next, and all of them would fill the memory."""
+    yield
+    _compiled._kept.clear()
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.mark.usefixtures("forget_programs")
 @pytest.mark.parametrize("page", distinct(written(PAGES, BLOCK)), ids=name)
 def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what a page saves is not left in the checkout

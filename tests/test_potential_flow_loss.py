@@ -32,7 +32,12 @@ def along(velocity, **options):
     def one(key, v):
         return sample_flow(key, lambda t, z: v, STARTS, -BOX, BOX, metric=metric, **options)
 
-    return jax.vmap(one)(keys, velocity)
+    return jax.jit(jax.vmap(one))(keys, velocity)
+
+
+def terms_of(samples, generator, classify, **options):
+    """All terms in one program."""
+    return jax.jit(lambda s: potential_flow_terms(s, generator, classify, **options))(samples)
 
 
 def told_apart(before, after):
@@ -52,7 +57,7 @@ def test_a_step_is_one_unit_of_time_along_the_flow_or_against_it():
 def test_flows_along_axes_of_their_own_lose_nothing_by_the_terms_that_ask_for_them():
     metric = jnp.tile(jnp.eye(3), (4, 1, 1))
     samples = along(AXES, horizon=3, metric=metric)
-    terms = potential_flow_terms(samples, lambda z: 2 * z, told_apart, pace=0.3)
+    terms = terms_of(samples, lambda z: 2 * z, told_apart, pace=0.3)
     assert terms.accuracy == 1
     expected = {
         "classification": 0.0,
@@ -69,7 +74,7 @@ def test_flows_along_axes_of_their_own_lose_nothing_by_the_terms_that_ask_for_th
 
 
 def test_without_a_metric_speeds_are_pushed_through_the_generator():
-    terms = potential_flow_terms(along(AXES), lambda z: 2 * z, told_apart, pace=0.3)
+    terms = terms_of(along(AXES), lambda z: 2 * z, told_apart, pace=0.3)
     expected = np.mean([0.3**2 / (0.3**2 + (2 * v) ** 2) for v in (0.1, 0.2)])
     np.testing.assert_allclose(terms.variation, expected, rtol=1e-5)
     assert (terms.sparsity, terms.overlap, terms.consistency) == (None, None, None)
@@ -79,15 +84,15 @@ def test_making_few_samples_at_once_changes_no_number():
     samples = along(AXES)
     generator = lambda z: jnp.sin(jnp.outer(z, z))  # noqa: E731
     classify = lambda a, b: told_apart(a, b)[..., 0, :]  # noqa: E731
-    all_at_once = potential_flow_terms(samples, generator, classify)
-    few = potential_flow_terms(samples, generator, classify, at_once=3)
+    all_at_once = terms_of(samples, generator, classify)
+    few = terms_of(samples, generator, classify, at_once=3)
     for one, other in zip(jax.tree.leaves(all_at_once), jax.tree.leaves(few), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_paths_that_leave_the_box_pay_for_it():
-    inside = potential_flow_terms(along(0 * AXES), jnp.sin, told_apart).outside
-    beyond = potential_flow_terms(along(100 * AXES), jnp.sin, told_apart).outside
+    inside = terms_of(along(0 * AXES), jnp.sin, told_apart).outside
+    beyond = terms_of(along(100 * AXES), jnp.sin, told_apart).outside
     assert inside == 0
     assert beyond > 1
 
@@ -105,9 +110,9 @@ def plane_wave(t, z):
 @pytest.mark.parametrize(("speed", "solves"), [(2.0, True), (1.0, False)])
 def test_a_solution_of_its_equation_has_no_residual(speed, solves):
     equation = partial(pde.wave, plane_wave, speed)
-    found = sample_flow(
-        jax.random.key(0), jax.grad(plane_wave, argnums=1), STARTS, -BOX, BOX, equation=equation
-    ).residual
+    field = jax.grad(plane_wave, argnums=1)
+    flow = jax.jit(lambda key: sample_flow(key, field, STARTS, -BOX, BOX, equation=equation))
+    found = flow(jax.random.key(0)).residual
     assert (found < 1e-8) == solves
 
 
@@ -117,9 +122,9 @@ def test_on_a_manifold_the_equation_holds_in_its_laplacian():
     field = jax.grad(plane_wave, argnums=1)
     options = {"equation": equation, "manifold": metric, "metric": jnp.tile(jnp.eye(3), (4, 1, 1))}
     key = jax.random.key(0)
-    found = sample_flow(key, field, STARTS, -BOX, BOX, **options)
-    axes = jax.vmap(frame_and_bend(metric))(STARTS)
-    known = sample_flow(key, field, STARTS, -BOX, BOX, axes=axes, **options)
+    flow = jax.jit(lambda axes: sample_flow(key, field, STARTS, -BOX, BOX, axes=axes, **options))
+    found = flow(None)
+    known = flow(jax.jit(jax.vmap(frame_and_bend(metric)))(STARTS))
     np.testing.assert_allclose(found.residual, known.residual, rtol=1e-5)
     # At the starting points, at the times that the key draws.
     times = jax.random.uniform(jax.random.split(key, 3)[2], (4,), maxval=10)
@@ -156,7 +161,7 @@ def test_the_loss_teaches_vectors_as_well_as_images():
         terms = potential_flow_terms(samples, jnp.tanh, told_apart)
         return weighted_sum(PotentialFlowWeights(outside=1.0), terms)
 
-    slope = jax.grad(loss)(AXES)
+    slope = jax.jit(jax.grad(loss))(AXES)
     assert jnp.isfinite(slope).all()
     assert (slope != 0).any()
     assert objectives.weighted_sum is weighted_sum

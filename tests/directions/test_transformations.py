@@ -178,8 +178,9 @@ def test_images_of_any_sides_are_transformed_about_their_middle(name, sides):
     # An image that is its own mirror image along both sides, and stays one turned by pi.
     y, x = (jnp.abs(jnp.linspace(-1, 1, side)) for side in sides)
     image = jnp.stack([1 - (y[:, None] * x[None]) * (0.5 + 0.1 * c) for c in range(3)], -1)
+    transform = jax.jit(directions.transformation(name))
     for t in (0.0, jnp.pi if name == "rotate" else 0.1):
-        changed, mask = directions.transformation(name)(image, t)
+        changed, mask = transform(image, t)
         assert changed.shape == image.shape
         assert mask.shape == image.shape[:2]
         if t == 0 or name == "rotate":
