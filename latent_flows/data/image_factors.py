@@ -165,8 +165,8 @@ def shape(image: Image) -> Float[Array, "4"]:
 
     >>> import jax.numpy as jnp
     >>> square = jnp.zeros((9, 9, 1)).at[2:5, 3:6].set(1.0)
-    >>> print(shape(square).round(3))
-    [0.    0.    0.167 0.   ]
+    >>> [round(float(value), 3) for value in shape(square)]
+    [0.0, 0.0, 0.167, 0.0]
     """
     grey = image.mean(-1)
     mass, _, _, var_x, var_y, cov = raw_moments(grey)

@@ -25,7 +25,7 @@ from latent_flows.typing import Generator, Latent, Metric, Scalar, VectorField
 
 __all__ = ["Steered", "steer", "steer_attribute"]
 
-LEAP = 0.1
+LEAP = 0.3
 """Longest step, in units of three times the norm that latents of the prior have: what is linear at
 one latent is not far away."""
 
