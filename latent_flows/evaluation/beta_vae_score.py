@@ -45,6 +45,8 @@ def beta_vae_score(
     References:
         Higgins et al., *beta-VAE*, 2017, section 3; defaults of disentanglement_lib.
 
+    >>> import jax
+    >>> from latent_flows.evaluation import sampler_of_model
     >>> same = sampler_of_model(lambda key: jax.random.normal(key, (2,)), lambda f: f)
     >>> beta_vae_score(jax.random.key(0), same, train=100, test=50).accuracy
     1.0

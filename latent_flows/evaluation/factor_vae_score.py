@@ -50,6 +50,8 @@ def factor_vae_score(
         Kim and Mnih, *Disentangling by Factorising*, 2018, section 5; defaults of
         disentanglement_lib.
 
+    >>> import jax
+    >>> from latent_flows.evaluation import sampler_of_model
     >>> same = sampler_of_model(lambda key: jax.random.normal(key, (2,)), lambda f: 3 * f[::-1])
     >>> factor_vae_score(jax.random.key(0), same, train=100, test=50).accuracy
     1.0

@@ -196,7 +196,7 @@ def log_normal(z: Latent) -> Scalar:
     Returns:
         The log-density.
 
-    >>> print(log_normal(jnp.zeros(2)).round(4))
+    >>> round(float(log_normal(jnp.zeros(2))), 4)
     -1.8379
     """
     return jnp.sum(jax.scipy.stats.norm.logpdf(z))
