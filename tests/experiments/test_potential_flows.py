@@ -387,7 +387,8 @@ def test_the_loss_is_finite_and_its_gradient_reaches_everything(untrained, pde, 
     # An equation has a coefficient only where it has two terms to weigh against each other.
     weighed = pde == "fokker_planck" or (pde in ("wave", "heat") and start != "static")
     for group, part in gradient.items():
-        reached = any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(part))
+        # Where a coefficient cancels, compiled programs leave its rounding.
+        reached = any(bool(jnp.any(jnp.abs(leaf) > 1e-6)) for leaf in jax.tree.leaves(part))
         assert reached == (group != "coefficients" or weighed), group
 
 
