@@ -17,7 +17,6 @@ Attributes = Callable[[Array], Float[Array, "k"]]
 
 HOLDING = 0.2
 """How much an attribute that is held counts: its slope in units of that of the image."""
-_NOTHING = jnp.zeros(0)
 
 
 def check_settings(blur: float, damping: float) -> None:
@@ -76,10 +75,10 @@ def at(
         return features(generator(z), mask, sigma)
 
     if hold is None:
-        return normal(seen, z, damping), _NOTHING
+        return normal(seen, z, damping), jnp.zeros(0, z.dtype)
     still = hold
     rows = jax.jacobian(lambda z: still(generator(z)))(z)
-    image, own = mean_square(seen, z), jnp.mean(rows**2, -1)
+    image, own = mean_square(jax.linearize(seen, z)[1], z), jnp.mean(rows**2, -1)
     weights = HOLDING * jnp.sqrt(image / jnp.where(own > 0, own, 1))
 
     def both(z: Latent) -> Float[Array, "m+k"]:

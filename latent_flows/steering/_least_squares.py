@@ -48,7 +48,7 @@ def normal(
         )
     value, push = jax.linearize(function, z)
     transpose = jax.linear_transpose(push, z)
-    level = _level(mean_square(push, jnp.zeros_like(z)), damping)
+    level = _level(mean_square(push, z), damping)
 
     def times(v: Latent) -> Latent:
         return transpose(push(v))[0] + level * v
@@ -67,9 +67,8 @@ def normal(
     return Normal(value, lambda f: transpose(f)[0], solve)
 
 
-def mean_square(function: Callable[[Latent], Float[Array, "m"]], z: Latent) -> Scalar:
-    """The mean over latent coordinates of the squared slope of a map, from a few random vectors."""
-    _, push = jax.linearize(function, z)
+def mean_square(push: Callable[[Latent], Float[Array, "m"]], z: Latent) -> Scalar:
+    """The mean square of a linear map over the coordinates of `z`, from a few random vectors."""
     probes = jax.random.rademacher(jax.random.key(0), (PROBES, z.shape[0]), z.dtype)
     return jnp.mean(jax.vmap(lambda p: jnp.sum(push(p) ** 2))(probes)) / z.shape[0]
 

@@ -117,7 +117,7 @@ def transformation_field(
         image = generator(z)
         moving, mask = velocity(transformation, image)
         found, weights = at(generator, mask, z, blur, damping, hold)
-        asked = jnp.concatenate([features(moving, mask, blur), jnp.zeros_like(weights, z.dtype)])
+        asked = jnp.concatenate([features(moving, mask, blur), jnp.zeros_like(weights)])
         return found.solve(found.pull(asked))
 
     return field
