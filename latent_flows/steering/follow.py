@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._compiled import keep_compiled
 from latent_flows._norms import safe_norm
+from latent_flows.directions.inversion import to_ball
 from latent_flows.directions.transformations import Transformation
 from latent_flows.steering._equations import (
     Attributes,
@@ -216,16 +217,12 @@ def _follow(
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     shell = 3 * jnp.sqrt(jnp.asarray(z0.shape[0], z0.dtype))
     most = jnp.maximum(shell, safe_norm(z0)) if bound is None else jnp.asarray(bound, z0.dtype)
-
     leap = LEAP * shell
 
     def kept(old: Latent, new: Latent) -> Latent:
         """The new latent, inside of the bound, if it is one at all."""
         change = jnp.where(jnp.isfinite(new).all(), new - old, 0)
-        far = safe_norm(change)
-        new = old + change * jnp.where(far > leap, leap / jnp.where(far > leap, far, 1), 1)
-        length = safe_norm(new)
-        return new * jnp.where(length > most, most / jnp.where(length > most, length, 1), 1)
+        return to_ball(old + to_ball(change, leap), most)
 
     def advance(state: tuple[Latent, Scalar], t: Scalar) -> tuple[tuple[Latent, Scalar], Latent]:
         z, before = state
