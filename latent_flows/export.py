@@ -18,7 +18,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 from jaxtyping import Array, ArrayLike, Float, PyTree
-from safetensors import SafetensorError, safe_open
 
 from latent_flows import _safetensors, potentials, traversals
 from latent_flows._validation import choose
@@ -343,14 +342,7 @@ def load(path: str | Path) -> Learnt:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is truncated, corrupt or no safetensors file ({error})") from None
+    header, arrays = _safetensors.read(path)
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not one of {FORMAT}")
     version = header.get("version", "")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from latent_flows import _safetensors
@@ -149,18 +149,9 @@ def read(path: str | Path) -> StoredGenerator:
         ValueError: there is no such file, and as `load_bytes`.
     """
     place = Path(path).expanduser()
+    found = _safetensors.read(place)
     try:
-        with safe_open(place, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise ValueError(f"{place} does not exist") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{place} is truncated, corrupt or no safetensors file ({error})"
-        ) from None
-    try:
-        return _understood(header, arrays)
+        return _understood(*found)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
 
