@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from experiments.directions.config import Config, reach, visible
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT
@@ -92,7 +92,7 @@ def traversals(
 ) -> "Figure":
     """The transformed image itself, and what the directions make of its latent."""
     amounts = jnp.linspace(-1.0, 1.0, COLUMNS) * reach(config)[kind]
-    zs = central(subject)[:EXAMPLES]
+    zs = subject.held_out[central(subject)[:EXAMPLES]]
     rows, labels = [], []
     for z in zs:
         image = subject.generator(z)
@@ -113,8 +113,8 @@ def traversals(
     )
 
 
-def central(subject: Subject) -> Float[Array, "m d"]:
-    """Held-out latents, those whose factors are nearest to the middle of their ranges first."""
+def central(subject: Subject) -> Int[np.ndarray, "m"]:
+    """Which held-out latents have factors nearest to the middle of their ranges, these first."""
     look = partial(measure, subject.factors)
     values = np.asarray(
         jax.jit(lambda g, zs: jax.lax.map(lambda z: look(g(z)), zs, batch_size=32))(
@@ -123,7 +123,7 @@ def central(subject: Subject) -> Float[Array, "m d"]:
     )
     middle, half = (subject.high + subject.low) / 2, (subject.high - subject.low) / 2
     off = np.max(np.abs(values - middle) / np.maximum(half, 1e-6), axis=1)
-    return subject.held_out[np.argsort(off)]
+    return np.argsort(off)
 
 
 def transformed(
@@ -149,7 +149,7 @@ def inversions(
 ) -> "Figure":
     """Targets at both ends of some trajectories, and what each way of inversion made of them."""
     decode = partial(decode_latents, subject.generator)
-    centre, places = central(subject)[0], jnp.array([0, -1])
+    centre, places = subject.held_out[central(subject)[0]], jnp.array([0, -1])
     rows, labels = [], []
     for kind in config.transformations:
         first = next(iter(ways.values()))[kind]

@@ -144,7 +144,7 @@ def control(config: Config, subject: Subject, name: str, model: Direction) -> As
     scale = ranges(config, subject)
     others = np.delete(np.arange(len(scale)), own)
     trained = np.abs(amounts) <= largest * (1 + 1e-6)
-    score = _score(
+    score = score_of(
         amounts[trained],
         change[:, trained],
         seen.after[:, trained][..., others],
@@ -153,7 +153,7 @@ def control(config: Config, subject: Subject, name: str, model: Direction) -> As
     )
     places = np.linspace(-1, 1, PLACES) * largest
     there = watch(subject, place, (model,), subject.held_out, places[:, None])
-    placed = _score(places, there.after[..., own], valid=there.shows, up_to_constant=True)
+    placed = score_of(places, there.after[..., own], valid=there.shows, up_to_constant=True)
     masked = np.ma.masked_where(~counts, change)
     error = np.sqrt(np.ma.mean((masked - amounts) ** 2, 0)).filled(np.nan)
     row = {
@@ -175,7 +175,7 @@ def control(config: Config, subject: Subject, name: str, model: Direction) -> As
     return Asked(amounts.tolist(), mean, deviation, row)
 
 
-def _score(*arrays: np.ndarray, valid: np.ndarray, up_to_constant: bool = False) -> ControlScore:
+def score_of(*arrays: np.ndarray, valid: np.ndarray, up_to_constant: bool = False) -> ControlScore:
     """`control_score` of arrays of NumPy, without a free constant."""
     given = map(jnp.asarray, arrays)
     return control_score(*given, valid=jnp.asarray(valid), up_to_constant=up_to_constant)
@@ -285,7 +285,7 @@ def together(
     row: dict[str, Any] = {}
     for k, index in enumerate(own):
         change = seen.after[..., index] - seen.before[:, None, index]
-        score = _score(amounts[:, k], change, valid=counts)
+        score = score_of(amounts[:, k], change, valid=counts)
         row[("first_r2", "second_r2")[k]] = float(score.r2)
     return row
 
@@ -355,7 +355,7 @@ def judge(
         ts = np.asarray(found.ts)
         change = after[..., own] - before[:, None, own]
         shows, asked = mean >= subject.faintest, possible(subject, own, before, ts)
-        row["r2"] = float(_score(ts, change, valid=shows & asked).r2)
+        row["r2"] = float(score_of(ts, change, valid=shows & asked).r2)
         near = np.abs(change - ts) <= config.control.bound * ranges(config, subject)[own]
         if asked[:, ends].any():
             row["missed"] = 1 - float((shows & near)[:, ends][asked[:, ends]].mean())

@@ -155,12 +155,7 @@ class Config:
     @staticmethod
     def follow(settings: Settings) -> None:
         """No more images are decoded than a batch has."""
-        follow(settings, "objective", "training")
-
-
-def follow(settings: Settings, objective: str, training: str) -> None:
-    """What a VAE's defaults become beside flags: it decodes no more images than a batch has."""
-    settings.at_most(f"{objective}.decoded", settings[f"{training}.batch_size"])
+        settings.at_most("objective.decoded", settings["training.batch_size"])
 
 
 SPRITES = Config(

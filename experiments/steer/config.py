@@ -7,7 +7,7 @@ import tyro
 
 from experiments.directions import config as direction_config
 from experiments.generators.spec import Flags, Usual
-from experiments.runtime.defaults import Quick, Settings
+from experiments.runtime.defaults import Quick
 from latent_flows._validation import at_least, choose
 from latent_flows.data.image_factors import shape
 from latent_flows.directions.transformations import ENTRIES
@@ -72,11 +72,7 @@ class Config:
             choose("hold", name, HOLDS)
         _ = self.asked
 
-    @staticmethod
-    def follow(settings: Settings) -> None:
-        """The usual reach of transformations that are named."""
-        if settings.is_given("transformations"):
-            settings.put("ts", ())
+    follow = staticmethod(direction_config.Config.follow)
 
     @property
     def asked(self) -> direction_config.Config:

@@ -44,13 +44,12 @@ def strips(config: Config, subject: Subject, kind: str, methods: Mapping[str, Le
     decode = jax.jit(jax.vmap(subject.generator))
     shown = [name for name in methods if not name.startswith("line") or name == MEAN_FIELD]
     rows, labels = [], []
-    held_out = np.asarray(subject.held_out)
-    for z in central(subject)[:EXAMPLES]:
-        index = int(np.argmin(((held_out - np.asarray(z)) ** 2).sum(-1)))
+    for index in central(subject)[:EXAMPLES]:
+        z = subject.held_out[index]
         rows.append(transformed(kind, subject.generator(z), jnp.asarray(ts)))
         labels.append("transformed image")
         for name in shown:
-            path = np.insert(methods[name].zs[index], middle, held_out[index], axis=0)
+            path = np.insert(methods[name].zs[index], middle, z, axis=0)
             rows.append(decode(jnp.asarray(path, jnp.float32)))
             labels.append(name)
     return plots.traversal_grid(

@@ -22,7 +22,6 @@ from experiments.runtime.run_dir import Folder
 from experiments.steer.config import HOLDS, Config
 from latent_flows import directions, steering
 from latent_flows.data.image_factors import measure as measure_image
-from latent_flows.evaluation.control import control_score
 from latent_flows.typing import Generator
 
 METRICS = "metrics.json"
@@ -190,13 +189,12 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
         counts, wanted = counts & possible, wanted & possible
         scale = lines.ranges(config.asked, subject)
         others = np.delete(np.arange(len(scale)), own)
-        score = control_score(
-            jnp.asarray(ts),
-            jnp.asarray(after[..., own] - before[:, None, own]),
-            jnp.asarray(after[..., others]),
-            jnp.asarray(scale[others]),
-            valid=jnp.asarray(counts),
-            up_to_constant=False,
+        score = lines.score_of(
+            ts,
+            after[..., own] - before[:, None, own],
+            after[..., others],
+            scale[others],
+            valid=counts,
         )
         drift = np.abs(after - before[:, None])[..., others][counts].mean(0) / scale[others]
         row = {"r2": float(score.r2), "leakage": float(drift.max())}
