@@ -12,6 +12,13 @@ from latent_flows.evaluation.correlation import Correlation, correlation
 from latent_flows.evaluation.dci import DCI, dci
 from latent_flows.evaluation.equivariance import EquivarianceError, equivariance_error
 from latent_flows.evaluation.factor_vae_score import factor_vae_score
+from latent_flows.evaluation.flow_vae import (
+    factor_directions,
+    factor_equivariance,
+    held_out_sequences,
+    sample_bounds,
+    sequence_bound,
+)
 from latent_flows.evaluation.labelled import discretise
 from latent_flows.evaluation.likelihood import elbo, iwae_bound
 from latent_flows.evaluation.mig import mig, mutual_information
@@ -37,7 +44,10 @@ __all__ = [
     "discretise",
     "elbo",
     "equivariance_error",
+    "factor_directions",
+    "factor_equivariance",
     "factor_vae_score",
+    "held_out_sequences",
     "iwae_bound",
     "mig",
     "modularity",
@@ -45,8 +55,10 @@ __all__ = [
     "pairwise_f_measure",
     "path_length",
     "reach",
+    "sample_bounds",
     "sampler_of_examples",
     "sampler_of_model",
     "sap",
+    "sequence_bound",
     "vp_score",
 ]

@@ -12,6 +12,14 @@ from latent_flows.objectives.autoencoders import (
     permuted,
     total_correlation,
 )
+from latent_flows.objectives.flow_vae import (
+    FlowVAE,
+    FlowVAEObjective,
+    Pairs,
+    flow_vae,
+    flow_vae_loss,
+    sample_pairs,
+)
 from latent_flows.objectives.joint_flows import (
     JointTerms,
     PairCodes,
@@ -51,8 +59,11 @@ from latent_flows.objectives.traversals import (
 
 __all__ = [
     "FlowSample",
+    "FlowVAE",
+    "FlowVAEObjective",
     "JointTerms",
     "PairCodes",
+    "Pairs",
     "PotentialFlowTerms",
     "PotentialFlowWeights",
     "Transported",
@@ -61,6 +72,8 @@ __all__ = [
     "density_ratio_loss",
     "direction_consistency",
     "encode_pairs",
+    "flow_vae",
+    "flow_vae_loss",
     "gaussian_kl",
     "gaussian_kl_between",
     "gaussian_total_correlation",
@@ -76,6 +89,7 @@ __all__ = [
     "potential_flow_terms",
     "relative_start",
     "sample_flow",
+    "sample_pairs",
     "sparsity",
     "speed_loss",
     "spike_and_slab_kl",
