@@ -19,6 +19,7 @@ from latent_flows.evaluation.flow_vae import (
     sample_bounds,
     sequence_bound,
 )
+from latent_flows.evaluation.image_control import image_control, joint_control
 from latent_flows.evaluation.labelled import discretise
 from latent_flows.evaluation.likelihood import elbo, iwae_bound
 from latent_flows.evaluation.mig import mig, mutual_information
@@ -48,7 +49,9 @@ __all__ = [
     "factor_equivariance",
     "factor_vae_score",
     "held_out_sequences",
+    "image_control",
     "iwae_bound",
+    "joint_control",
     "mig",
     "modularity",
     "mutual_information",
