@@ -9,6 +9,7 @@ from latent_flows.objectives.autoencoders import (
     gaussian_kl,
     gaussian_kl_between,
     gaussian_total_correlation,
+    noisy_negative_log_likelihood,
     permuted,
     total_correlation,
 )
@@ -20,6 +21,7 @@ from latent_flows.objectives.flow_vae import (
     flow_vae_loss,
     sample_pairs,
 )
+from latent_flows.objectives.guided_flows import GuidedBatch, GuidedTerms, guided_flow_terms
 from latent_flows.objectives.joint_flows import (
     JointTerms,
     PairCodes,
@@ -61,6 +63,8 @@ __all__ = [
     "FlowSample",
     "FlowVAE",
     "FlowVAEObjective",
+    "GuidedBatch",
+    "GuidedTerms",
     "JointTerms",
     "PairCodes",
     "Pairs",
@@ -77,11 +81,13 @@ __all__ = [
     "gaussian_kl",
     "gaussian_kl_between",
     "gaussian_total_correlation",
+    "guided_flow_terms",
     "gumbel_softmax",
     "joint_sum",
     "joint_terms",
     "latent_matching",
     "log_normal",
+    "noisy_negative_log_likelihood",
     "origins",
     "outside",
     "overlap",
