@@ -170,7 +170,7 @@ def _starts(sequences: Sequences) -> HeldOut:
 def _paths(run: str) -> Paths:
     """Follows every flow of a run of potential_flows over the time that it was trained on."""
     config, _, about, params = flow_subject.load_run(run)
-    field = flow_subject.vector_field(config, about)
+    field = flow_subject.vector_field(config.flows, about)
     members = flow_families.members(config.flows, params["potentials"])
     rows = np.random.default_rng(config.seed).permutation(len(about.starts))[:PATHS]
     ts = jnp.linspace(0.0, float(config.flows.horizon), POINTS)

@@ -19,7 +19,7 @@ from latent_flows._validation import at_least
 from latent_flows.geometry import curves
 from latent_flows.geometry.curves import Geodesic
 from latent_flows.geometry.geodesics import geodesic, reach
-from latent_flows.geometry.graph import Graph, graph_path
+from latent_flows.geometry.graph import Graph, graph_paths
 from latent_flows.geometry.splines import spline_geodesic
 from latent_flows.typing import Metric, Scalar
 
@@ -132,7 +132,7 @@ def joined(
         return points, jnp.stack([one.converged for one in found])[best]
 
     begun = time.monotonic()
-    starts = () if graph is None else (over_graph(graph, pairs, segments),)
+    starts = () if graph is None else (graph_paths(graph, pairs, segments=segments),)
     # Those of like length together, so that easy ones do not wait for hard ones.
     order = np.argsort(np.asarray(reach(pairs)), kind="stable")
     given = tuple(array[order] for array in (pairs, *starts))
@@ -154,20 +154,6 @@ def joined(
     points, converged = points[back], converged[back]
     times = (seconds, compiled - searched, searched - begun)
     return Paths(points, converged, dict(zip(TIMES, times, strict=True)))
-
-
-def over_graph(
-    graph: Graph, pairs: Float[Array, "m 2 d"], segments: int
-) -> Float[Array, "m n+1 d"]:
-    """Shortest paths over a graph; a straight line where the graph does not join a pair."""
-
-    def path(pair: Float[Array, "2 d"]) -> Array:
-        try:
-            return graph_path(graph, pair[0], pair[1], segments=segments)
-        except ValueError:
-            return curves.straight(pair[0], pair[1], segments)
-
-    return jnp.stack([path(pair) for pair in pairs]).astype(pairs.dtype)
 
 
 def length_of(metric: Metric) -> Callable[[Array], Scalar]:

@@ -73,7 +73,7 @@ def methods(
 
     settings = config.flows
     members = flow_families.members(settings, params["potentials"])
-    field = vector_field(config, subject)
+    field = vector_field(config.flows, subject)
     learnt = Family(flow_families.NAMES[settings.family], generator, field, members, starts)
     if not config.scores.others:
         return [learnt]
@@ -176,7 +176,7 @@ def potentials_alone(
     }
     if pde.EQUATIONS[config.flows.pde] and config.flows.family == "potential":
         residuals = jax.jit(partial(relative_residuals, config, subject))
-        fresh = initial(config, subject, key)
+        fresh = initial(config.flows, subject, key)
         ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
         for name, learnt in {"residual before": fresh, "residual": params}.items():
             rows[name] = residuals(learnt, ts, paths.zs).tolist()

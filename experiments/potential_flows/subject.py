@@ -13,6 +13,7 @@ from experiments.generators.spec import of_run
 from experiments.generators.training_data import encoded, load_data, shown
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.config import PHASE, Config
+from experiments.potential_flows.flags import Flows
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
 from experiments.runtime.cli import Failure, UsageError
@@ -81,17 +82,20 @@ def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | 
     plots.check_drawable(frozen.event_shape, f"images of {frozen.name}")
     image = jax.ShapeDtypeStruct(frozen.event_shape, jnp.float32)
     jax.eval_shape(
-        lambda image: classifier(config).init(jax.random.key(0), seen(config, image, image)), image
+        lambda image: classifier(config.flows).init(
+            jax.random.key(0), seen(config.flows, image, image)
+        ),
+        image,
     )
-    if dataset is not None and is_encoded(config, frozen):
+    if dataset is not None and is_encoded(config.flows, frozen):
         _check_codes(config, frozen, dataset)
-    _check_memory(config, frozen.latent_dim)
+    _check_memory(config.flows, frozen.latent_dim)
 
 
 def _check_codes(config: Config, frozen: FrozenGenerator, dataset: Dataset) -> None:
     codes, latent_dim = min(config.flows.codes, dataset.length), frozen.latent_dim
     starts = min(config.flows.bank or codes, codes)
-    if starts_from_codes(config, frozen) and config.training.batch_size > starts:
+    if starts_from_codes(config.flows, frozen) and config.training.batch_size > starts:
         raise ValueError(
             f"training.batch_size ({config.training.batch_size}) is more than the {starts} codes "
             f"of {dataset.name} to draw from; lower it"
@@ -103,34 +107,34 @@ def _check_codes(config: Config, frozen: FrozenGenerator, dataset: Dataset) -> N
         )
 
 
-def _check_memory(config: Config, dim: int) -> None:
+def _check_memory(settings: Flows, dim: int) -> None:
     """Latents so long, or so many, that their arrays alone do not fit into memory."""
-    matrices = max(config.flows.bank, VISIBLE_AT if config.flows.frame == "visible" else 1)
+    matrices = max(settings.bank, VISIBLE_AT if settings.frame == "visible" else 1)
     _memory.require(
-        4 * (2 * config.flows.codes * dim + matrices * dim**2),
-        f"{config.flows.codes} latents of {dim} numbers with {matrices} matrices of their size",
+        4 * (2 * settings.codes * dim + matrices * dim**2),
+        f"{settings.codes} latents of {dim} numbers with {matrices} matrices of their size",
         "take a generator of fewer latent dimensions, or lower --flows.codes or --flows.bank",
     )
 
 
-def starts_from_codes(config: Config, frozen: FrozenGenerator) -> bool:
+def starts_from_codes(settings: Flows, frozen: FrozenGenerator) -> bool:
     """Whether traversals start from codes of data, and not from draws."""
-    return frozen.encode is not None and config.flows.starts == "posterior"
+    return frozen.encode is not None and settings.starts == "posterior"
 
 
-def is_encoded(config: Config, frozen: FrozenGenerator) -> bool:
+def is_encoded(settings: Flows, frozen: FrozenGenerator) -> bool:
     """Whether codes of data are needed: to start from, or to find the frame."""
-    found = starts_from_codes(config, frozen) or config.flows.frame == "ica"
+    found = starts_from_codes(settings, frozen) or settings.frame == "ica"
     return frozen.encode is not None and found
 
 
-def training_data(config: Config, frozen: FrozenGenerator) -> Dataset | None:
+def training_data(settings: Flows, frozen: FrozenGenerator) -> Dataset | None:
     """The data that the generator was trained on, where they are of use.
 
     Raises:
         ValueError: they are not there.
     """
-    if is_encoded(config, frozen) or data.measures(frozen.dataset).true_factors:
+    if is_encoded(settings, frozen) or data.measures(frozen.dataset).true_factors:
         return load_data(frozen, "train")
     return None
 
@@ -138,11 +142,14 @@ def training_data(config: Config, frozen: FrozenGenerator) -> Dataset | None:
 # --- the subject ---
 
 
-def load_subject(config: Config, frozen: FrozenGenerator, dataset: Dataset | None) -> Subject:
+def load_subject(
+    settings: Flows, seed: int, frozen: FrozenGenerator, dataset: Dataset | None
+) -> Subject:
     """The frame and the starting points on a generator.
 
     Args:
-        config: the run's.
+        settings: what the flags say of the flows.
+        seed: which examples, and draws.
         frozen: the generator.
         dataset: that it was trained on, see `training_data`.
 
@@ -150,37 +157,38 @@ def load_subject(config: Config, frozen: FrozenGenerator, dataset: Dataset | Non
         Failure: the generator has an encoder that says nothing of its data.
     """
     codes = None
-    if dataset is not None and is_encoded(config, frozen):
-        count = min(config.flows.codes, dataset.length)
-        chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
+    if dataset is not None and is_encoded(settings, frozen):
+        count = min(settings.codes, dataset.length)
+        chosen = np.random.default_rng(seed).permutation(dataset.length)[:count]
         with announced(f"encoding {count} images"):
-            codes = encoded(frozen, shown(frozen, dataset, chosen, config.seed))
-    key = jax.random.key(config.seed)
-    if codes is not None and starts_from_codes(config, frozen):
+            codes = encoded(frozen, shown(frozen, dataset, chosen, seed))
+    key = jax.random.key(seed)
+    if codes is not None and starts_from_codes(settings, frozen):
         mean, std = codes
         latents = mean + std * jax.random.normal(key, mean.shape)
     else:
-        with announced(f"drawing {config.flows.codes} latents"):
-            latents = draw_latents(frozen.prior, key, config.flows.codes)
-    frame = frame_of(config, frozen, latents, codes)
+        with announced(f"drawing {settings.codes} latents"):
+            latents = draw_latents(frozen.prior, key, settings.codes)
+    frame = frame_of(settings, seed, frozen, latents, codes)
     starts = jax.vmap(partial(coordinates.from_latent, frame))(latents)
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = coordinates.compose(frozen.decode, frame)
     subject = Subject(frozen, frame, within, starts, low, high)
     with announced("measuring the generator's metric"):
-        return with_metrics(config, subject)
+        return with_metrics(settings, subject)
 
 
 def frame_of(
-    config: Config,
+    settings: Flows,
+    seed: int,
     frozen: FrozenGenerator,
     latents: Float[Array, "n d"],
     codes: tuple[Float[Array, "n d"], Float[Array, "n d"]] | None,
 ) -> AffineCoordinates:
     """The frame that the flags name, from latents, and from codes of data where there are some."""
-    if config.flows.frame == "identity":
+    if settings.frame == "identity":
         return coordinates.identity(frozen.latent_dim)
-    if config.flows.frame == "visible":
+    if settings.frame == "visible":
         with announced("finding the axes that change images most"):
             return coordinates.visible_axes(frozen.decode, latents[:VISIBLE_AT])
     if codes is None:
@@ -193,12 +201,12 @@ def frame_of(
             "take --flows.frame identity in a new --run"
         )
     with announced("finding independent components of the codes"):
-        return coordinates.independent_components(mean, coordinates.active(std), seed=config.seed)
+        return coordinates.independent_components(mean, coordinates.active(std), seed=seed)
 
 
-def with_metrics(config: Config, subject: Subject) -> Subject:
+def with_metrics(settings: Flows, subject: Subject) -> Subject:
     """The subject with the metrics that the flags ask for."""
-    settings, within, starts = config.flows, subject.generator, subject.starts
+    within, starts = subject.generator, subject.starts
     if settings.laplacian == "beltrami":
         subject = subject._replace(manifold=unit_metric(within, starts[:VISIBLE_AT]))
     if settings.gradient == "natural":
@@ -214,35 +222,35 @@ def with_metrics(config: Config, subject: Subject) -> Subject:
 # --- what is learnt ---
 
 
-def vector_field(config: Config, subject: Subject) -> Field:
+def vector_field(settings: Flows, subject: Subject) -> Field:
     """How one member of the family moves a latent, given its parameters."""
-    return flow_families.field(config.flows, subject.metric)
+    return flow_families.field(settings, subject.metric)
 
 
-def initial(config: Config, subject: Subject, key: Array) -> Params:
+def initial(settings: Flows, subject: Subject, key: Array) -> Params:
     """Fresh parameters of the potentials, the PDE's coefficients and the pair classifier."""
     potential_key, classifier_key = jax.random.split(key)
-    count, dim = config.flows.count, subject.starts.shape[1]
+    count, dim = settings.count, subject.starts.shape[1]
     image = jnp.zeros(subject.frozen.event_shape)
     return {
         "potentials": potentials.init_stack(
-            flow_families.network(config.flows), potential_key, count, dim
+            flow_families.network(settings), potential_key, count, dim
         ),
         "coefficients": jnp.full((count,), 0.5),
-        "classifier": classifier(config).init(classifier_key, seen(config, image, image)),
+        "classifier": classifier(settings).init(classifier_key, seen(settings, image, image)),
     }
 
 
-def classifier(config: Config) -> Network:
+def classifier(settings: Flows) -> Network:
     """The network that names the potential from an image pair."""
-    return CLASSIFIERS[config.flows.classifier](config.flows.count)
+    return CLASSIFIERS[settings.classifier](settings.count)
 
 
 def seen(
-    config: Config, before: Float[Array, "*n h w c"], after: Float[Array, "*n h w c"]
+    settings: Flows, before: Float[Array, "*n h w c"], after: Float[Array, "*n h w c"]
 ) -> Array:
     """What the classifier sees of pairs of images."""
-    return pair_features(before, after, side=SIDES[config.flows.classifier])
+    return pair_features(before, after, side=SIDES[settings.classifier])
 
 
 def load_run(path: str | Path) -> tuple[Config, Dataset | None, Subject, Params]:
@@ -254,6 +262,6 @@ def load_run(path: str | Path) -> tuple[Config, Dataset | None, Subject, Params]
     """
     config = read_config(path, Config)
     frozen = of_run(path)
-    dataset = training_data(config, frozen)
-    subject = load_subject(config, frozen, dataset)
-    return config, dataset, subject, restore(path, PHASE, partial(initial, config, subject))
+    dataset = training_data(config.flows, frozen)
+    subject = load_subject(config.flows, config.seed, frozen, dataset)
+    return config, dataset, subject, restore(path, PHASE, partial(initial, config.flows, subject))

@@ -51,7 +51,7 @@ def loss(
     settings, count = config.flows, config.flows.count
     # [share, K]: the leading axis, split over devices, stays the leading one.
     points = {name: leaf.reshape(-1, count, *leaf.shape[1:]) for name, leaf in batch.items()}
-    field = vector_field(config, subject)
+    field = vector_field(settings, subject)
 
     def sample(key: Array, member: PyTree, raw: Scalar, known: Batch) -> objectives.FlowSample:
         return objectives.sample_flow(
@@ -71,7 +71,9 @@ def loss(
         )
 
     def classify(before: Array, after: Array) -> Array:
-        logits: Any = classifier(config).apply(params["classifier"], seen(config, before, after))
+        logits: Any = classifier(settings).apply(
+            params["classifier"], seen(settings, before, after)
+        )
         return logits
 
     members = flow_families.members(settings, params["potentials"])
@@ -98,7 +100,7 @@ def train(folder: Folder, config: Config, subject: Subject) -> Params:
     return fit(
         folder,
         PHASE,
-        init=partial(initial, config, subject),
+        init=partial(initial, config.flows, subject),
         loss=Partial(partial(loss_of, config, subject), generator),
         batches=shuffled(dataset, config.training, config.seed),
         config=config.training,
@@ -128,7 +130,7 @@ def run(config: Config) -> int | None:
     """Train the potentials of a generator; measure, draw."""
     check(config)
     frozen = spec.load(config)
-    dataset = training_data(config, frozen)
+    dataset = training_data(config.flows, frozen)
     check_generator(config, frozen, dataset)
     folder = spec.open_study(config)
     measured = (folder.path / traverse.METRICS).exists()
@@ -137,7 +139,7 @@ def run(config: Config) -> int | None:
             with folder.understood(traverse.METRICS):
                 flow_scores.show(folder.read_object(traverse.METRICS))
         return tables.where(folder)
-    subject = load_subject(config, frozen, dataset)
+    subject = load_subject(config.flows, config.seed, frozen, dataset)
     params = train(folder, config, subject)
     summary: dict[str, Any] = {}
     if config.measure:

@@ -80,7 +80,7 @@ def draw(
     def followed() -> tuple[np.ndarray, np.ndarray]:
         ts = jnp.linspace(0.0, config.flows.horizon * stretch, FRAMES + 1)
         members = flow_families.members(config.flows, params["potentials"])
-        both = both_ways(subject.generator, vector_field(config, subject), members, z0, ts)
+        both = both_ways(subject.generator, vector_field(config.flows, subject), members, z0, ts)
         return np.asarray(both.samples), np.asarray(both.ts)
 
     what = (
@@ -147,7 +147,7 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
     ts = jnp.linspace(0.0, horizon, 21)
 
     def paths(params: Params) -> Array:
-        field = partial(vector_field(config, subject), params)
+        field = partial(vector_field(config.flows, subject), params)
         return jax.vmap(lambda z: flows.integrate(field, z, ts).zs)(starts)
 
     zs = jax.jit(jax.vmap(paths))(params["potentials"])
@@ -165,7 +165,7 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
         axes.append(f"{labels[k]} ({named} {', '.join(map(str, farthest))})")
     dim = len(farthest)
     where = "axis" if dim == 1 else "plane, through their centre, of the two axes"
-    codes = starts_from_codes(config, subject.frozen)
+    codes = starts_from_codes(config.flows, subject.frozen)
     points = "codes" if codes else "draws from the prior"
     return plots.landscape(
         planes,

@@ -16,20 +16,24 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from latent_flows._extras import extra
-from latent_flows.geometry.curves import length
+from latent_flows.geometry.curves import length, straight
 from latent_flows.typing import Latent, Metric, Scalar
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
     from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["Ends", "Graph", "graph_path", "knn_graph"]
+__all__ = ["Ends", "Graph", "graph_path", "graph_paths", "knn_graph"]
 
 _EDGES_AT_ONCE = 1024
 _FINE = 64
 """Parts, at least, into which a path is divided to round its corners off."""
 _ROUNDS = 2
 """How often each of these points is moved towards its neighbours' mean."""
+
+
+class _Apart(ValueError):
+    """The graph does not connect two latents."""
 
 
 Ends = tuple[Float[Array, "e d"], Float[Array, "e d"]]
@@ -159,13 +163,44 @@ def graph_path(
     while (step := previous[route[-1]]) >= 0:
         route.append(step)
     if route[-1] != count:
-        raise ValueError(
+        raise _Apart(
             f"the graph does not connect z0 = {ends[0]} and z1 = {ends[1]}; it may with more "
             f"neighbours than {graph.neighbours}, or with more data"
         )
     route = route[::-1]
     lengths = [whole[a, b] for a, b in pairwise(route)]
     return jnp.asarray(_even(nodes[route], np.array(lengths), segments))
+
+
+def graph_paths(
+    graph: Graph, pairs: Float[Array, "m 2 d"], *, segments: int = 32
+) -> Float[Array, "m n+1 d"]:
+    """Paths between pairs of latents; a straight line where the graph does not connect a pair.
+
+    Args:
+        graph: from `knn_graph`.
+        pairs: the ends of each path.
+        segments: into how many parts each is divided.
+
+    Returns:
+        The points, `[m, segments + 1, d]`.
+
+    Raises:
+        ValueError: ends of the wrong shape; fewer segments than one.
+
+    >>> import numpy as np
+    >>> graph = knn_graph(lambda z: jnp.eye(1), np.array([[0.0], [1.0], [2.0]]), neighbours=1)
+    >>> print(graph_paths(graph, jnp.array([[[0.0], [2.0]]]), segments=2).shape)
+    (1, 3, 1)
+    """
+
+    def path(pair: Float[Array, "2 d"]) -> Array:
+        try:
+            return graph_path(graph, pair[0], pair[1], segments=segments)
+        except _Apart:
+            return straight(pair[0], pair[1], segments)
+
+    return jnp.stack([path(pair) for pair in pairs]).astype(pairs.dtype)
 
 
 def _edges(

@@ -252,7 +252,7 @@ def flows_run(sprites_run, tmp_path, monkeypatch):
     frozen = freeze(generator, 2, dataset="sprites")
     starts = 0.3 + 0.2 * jnp.eye(2)[jnp.arange(5) % 2]
     subject = SimpleNamespace(frozen=frozen, generator=generator, starts=starts, metric=None)
-    one = flow_subject.initial(config, subject, jax.random.key(0))["potentials"]
+    one = flow_subject.initial(config.flows, subject, jax.random.key(0))["potentials"]
     # All that matters is which way they point, not how fast.
     one["params"]["direction"] = jnp.array([[1.0, 0.0], [0.0, -1.0]])
     params = {"potentials": one}

@@ -49,11 +49,12 @@ def setting(**flags):
 @pytest.mark.slow
 def test_a_natural_gradient_climbs_less_where_the_generator_is_steep():
     config, subject = setting(gradient="natural")
-    params = initial(config, subject, jax.random.key(1))["potentials"]
+    params = initial(config.flows, subject, jax.random.key(1))["potentials"]
     own = jax.tree.map(lambda leaf: leaf[0], params)
     z = subject.starts[0]
-    plain = vector_field(*setting())(own, 1.0, z)
-    natural = vector_field(config, subject)(own, 1.0, z)
+    usual, there = setting()
+    plain = vector_field(usual.flows, there)(own, 1.0, z)
+    natural = vector_field(config.flows, subject)(own, 1.0, z)
     np.testing.assert_allclose(subject.metric(z) @ natural, plain, rtol=1e-3, atol=1e-6)
 
 
@@ -73,7 +74,7 @@ FLAGS = [*QUICK, *(pytest.param(flags, marks=pytest.mark.slow) for flags in SLOW
 @pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: " ".join(map(str, flags.values())))
 def test_every_family_has_a_loss_that_teaches_it(flags, compile_quickly):
     config, subject = setting(**flags)
-    params = jax.jit(partial(initial, config, subject))(jax.random.key(1))
+    params = jax.jit(partial(initial, config.flows, subject))(jax.random.key(1))
     batch = potential_flows.latents(config, subject).examples(np.arange(4))
     loss = partial(potential_flows.loss, config, subject)
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -95,7 +96,7 @@ def test_laplacians_differ_only_where_they_should():
     residuals = {}
     for name in ("euclidean", "row-sum", "beltrami"):
         config, subject = setting(laplacian=name)
-        params = initial(config, subject, jax.random.key(1))
+        params = initial(config.flows, subject, jax.random.key(1))
         batch = potential_flows.latents(config, subject).examples(np.arange(4))
         found = jax.jit(partial(potential_flows.loss, config, subject))(
             params, jax.random.key(2), 0, batch
@@ -152,7 +153,7 @@ def test_what_needs_potentials_says_so():
 
 def test_what_is_learnt_is_measured_first_and_alone_if_asked():
     config, subject = setting(family="linear", orthogonal=True)
-    params = initial(config, subject, jax.random.key(1))
+    params = initial(config.flows, subject, jax.random.key(1))
     found = flow_scores.methods(config, subject, params, None, jax.random.key(2))
     assert [method.name for method in found] == [
         "learnt lines",

@@ -346,7 +346,7 @@ def untrained(compile_quickly):
 @pytest.mark.parametrize("starts", ["posterior", "prior"])
 def test_starting_points_are_coordinates_of_latents(untrained, frame, starts):
     flows = replace(SMALL.flows, frame=frame, starts=starts)
-    subject = load_subject(replace(SMALL, flows=flows), *untrained)
+    subject = load_subject(flows, SMALL.seed, *untrained)
     assert subject.starts.shape == (64, 3)
     beyond = (subject.starts < subject.low) | (subject.starts > subject.high)
     assert 0 < beyond.mean() < 0.05
@@ -368,8 +368,8 @@ REST = [
 @pytest.mark.parametrize(("pde", "start", "bank"), COVERING + REST)
 def test_the_loss_is_finite_and_its_gradient_reaches_everything(untrained, pde, start, bank):
     config = replace(SMALL, flows=replace(SMALL.flows, pde=pde, initial=start, bank=bank))
-    subject = load_subject(config, *untrained)
-    params = jax.jit(partial(initial, config, subject))(jax.random.key(1))
+    subject = load_subject(config.flows, config.seed, *untrained)
+    params = jax.jit(partial(initial, config.flows, subject))(jax.random.key(1))
     dataset = potential_flows.latents(config, subject)
     batch = dataset.examples(np.arange(4))
     assert ("metric" in batch) == (bank > 0)
@@ -399,8 +399,8 @@ def test_making_few_images_at_once_changes_no_number(untrained, bank):
     for at_once in (0, 3):
         settings = replace(SMALL.flows, initial="free", bank=bank, at_once=at_once)
         config = replace(SMALL, flows=settings)
-        subject = load_subject(config, *untrained)
-        params = jax.jit(partial(initial, config, subject))(jax.random.key(1))
+        subject = load_subject(config.flows, config.seed, *untrained)
+        params = jax.jit(partial(initial, config.flows, subject))(jax.random.key(1))
         batch = potential_flows.latents(config, subject).examples(np.arange(4))
         value = partial(potential_flows.loss, config, subject)
         gradient = jax.jit(jax.value_and_grad(value, has_aux=True))

@@ -7,7 +7,7 @@ import pytest
 
 from latent_flows.geometry.curves import evaluate, length
 from latent_flows.geometry.geodesics import geodesic
-from latent_flows.geometry.graph import graph_path, knn_graph
+from latent_flows.geometry.graph import graph_path, graph_paths, knn_graph
 from latent_flows.geometry.metrics import conformal
 
 
@@ -87,3 +87,14 @@ def test_what_the_graph_does_not_connect_is_named():
         graph_path(graph, islands[0], np.zeros(3))
     with pytest.raises(ValueError, match="segments must be at least 1"):
         graph_path(graph, islands[0], islands[1], segments=0)
+
+
+def test_pairs_that_the_graph_does_not_connect_are_joined_by_straight_lines():
+    islands = np.concatenate([ring(8), ring(8) + 50])
+    graph = knn_graph(flat, islands, neighbours=2)
+    pairs = jnp.asarray(np.stack([islands[[0, 4]], islands[[0, -1]]]), jnp.float32)
+    near, far = graph_paths(graph, pairs, segments=4)
+    np.testing.assert_allclose(near, graph_path(graph, islands[0], islands[4], segments=4))
+    np.testing.assert_allclose(far, np.linspace(*pairs[1], 5), rtol=1e-5)
+    with pytest.raises(ValueError, match="z0 must be a latent of shape"):
+        graph_paths(graph, jnp.zeros((1, 2, 3)), segments=4)
