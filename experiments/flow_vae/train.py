@@ -17,6 +17,7 @@ from experiments.flow_vae.config import PHASE, Config, Fields, Scores, check, lo
 from experiments.flow_vae.model import Model, build, initial
 from experiments.flow_vae.objective import loss
 from experiments.generators.limits import check_image_size
+from experiments.generators.training_data import settled
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
@@ -72,6 +73,7 @@ def train(folder: Folder, config: Config, model: Model, sequences: Sequences) ->
 
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    config = settled(config)
     check_image_size(config.image_size)
     check_devices(training=config.training)
     with announced(f"loading the images of {config.data}"):

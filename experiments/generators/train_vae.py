@@ -22,7 +22,16 @@ from experiments.generators import noise_std
 from experiments.generators.bounds import measure
 from experiments.generators.limits import check_image_size, check_vae
 from experiments.generators.noise_std import KINDS, Deviation, Kind
-from experiments.generators.training_data import augmented, encoded
+from experiments.generators.training_data import (
+    ImageSize,
+    Reading,
+    ReadingFlags,
+    augmented,
+    encoded,
+    load,
+    reading_of,
+    settled,
+)
 from experiments.runtime import extension, tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
@@ -118,10 +127,12 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "sprites"
-    """Data set: sprites, digits, surface, or a prepared TFDS image set by name (see
-    TFDS_DATA_DIR)."""
-    image_size: int | None = None
+    """Data set: sprites, digits, surface, a prepared TFDS image set by name (see TFDS_DATA_DIR), or
+    the path of a folder of images, or of an .npz or .npy."""
+    image_size: ImageSize = None
     """Pixels along each side; by default the data set's own."""
+    reading: ReadingFlags = field(default_factory=Reading)
+    """How a folder of images, or a file of arrays, is read."""
     labels: tuple[int, ...] = ()
     """Learn from examples with these labels only; none: all."""
     vae: VAEConfig = field(default_factory=VAEConfig)
@@ -243,6 +254,14 @@ SPRITES_SMALL = Config(
     training=Training(steps=2400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
 )
 
+IMAGES = Config(
+    data="",
+    image_size=32,
+    vae=VAEConfig(latent_dim=16, encoder="conv", decoder="conv", width=64),
+    training=Training(steps=3000, batch_size=64, learning_rate=2e-3, warmup=50, decay="cosine"),
+    test_images=500,
+)
+
 PRESETS = {
     name: (about, replace(config, run=f"runs/vae-{name}"))
     for name, about, config in (
@@ -262,15 +281,9 @@ PRESETS = {
         ("digits-plane", "two latents on scikit-learn's digits", DIGITS_PLANE),
         ("mnist012-plane", "two latents on the digits 0, 1 and 2 of MNIST", MNIST012_PLANE),
         ("mnist-plane", "two latents on MNIST", MNIST_PLANE),
+        ("images", "a convolutional VAE of 32 pixels on a folder of images: --data PATH", IMAGES),
     )
 }
-
-
-def load(config: Config, part: str) -> Dataset:
-    """A part of the data set that a configuration names."""
-    with announced(f"loading the {part} images of {config.data}"):
-        dataset = data.load_part(config.data, part, size=config.image_size)
-        return data.with_labels(dataset, config.labels)
 
 
 def check(config: Config, dataset: Dataset) -> None:
@@ -411,6 +424,7 @@ def reconstructions(generator: FrozenGenerator, test: Dataset) -> "Figure":
 
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    config = settled(config)
     check_image_size(config.image_size)
     fitted = {"deviation.training": config.deviation.training} if KINDS[config.variance] else {}
     check_devices(training=config.training, **fitted)
@@ -430,10 +444,11 @@ def run(config: Config) -> int | None:
         vae,
         params,
         f"the VAE of {train_set.name}",
-        train_set.name,
+        config.data,
         config.labels,
         config.objective.augmented,
         stds,
+        reading_of(config),
     )
     folder.write_bytes(GENERATOR, to_bytes(found))
     generator = restore_generator(found)

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -25,11 +26,10 @@ SUFFIXES = (
 )
 """Of the files that are taken for images, in any case."""
 # What else Pillow opens is no picture, or runs other programs.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 _GREY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I")
-_UNKNOWN_WHITE = "it holds numbers of 32 bits, whose white nobody knows; save it with 8 or 16"
 
 
 class Unreadable(Exception):
@@ -61,20 +61,18 @@ def read_header(path: Path) -> Header:
         Unreadable: it is no image, damaged at its beginning, or of a kind with an unknown white.
     """
     with _opened(path) as image:
-        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-            raise Unreadable(_UNKNOWN_WHITE)
-        height, width = image.height, image.width
-        # To look for it in a PNG that does not say so first would decode all of it.
-        if (image.format != "PNG" or "exif" in image.info) and (
-            image.getexif().get(_ORIENTATION) in _TURNED
-        ):
-            height, width = width, height
-        return Header(
-            (height, width),
+        found = Header(
+            (image.height, image.width),
             _is_coloured(image),
             image.has_transparency_data,
             getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1,
         )
+        # Of a TIFF it is the size as it is shown. To look into a PNG that does not say at its
+        # beginning how it lies would decode all of it.
+        may_be_turned = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        if may_be_turned and image.getexif().get(_ORIENTATION) in _TURNED:
+            return found._replace(size=found.size[::-1])
+        return found
 
 
 def decode(
@@ -145,7 +143,8 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
         from PIL import Image
 
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=_formats()) as image:
+            _check_kind(image)
             yield image
     except (Unreadable, MemoryError):
         raise
@@ -155,6 +154,31 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
     except Exception as error:  # whatever readers of damaged files may raise
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unreadable(" ".join(words.split()) or type(error).__name__) from None
+
+
+def _check_kind(image: Any) -> None:
+    """Whether Pillow reads what is meant.
+
+    Raises:
+        Unreadable: it does not.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise Unreadable(
+            "it holds numbers of 32 bits, whose white nobody knows; save it with 8 or 16"
+        )
+    is_raw_tiff = image.format == "TIFF" and image.info.get("compression") == "raw"
+    if is_raw_tiff and image.tag_v2.get(_ORIENTATION) in _TURNED:
+        # Pillow 13.0 mixes up its rows.
+        raise Unreadable("it is an uncompressed TIFF that is to be turned; save it upright")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of the formats that this build of Pillow can read."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _is_coloured(image: "Image.Image") -> bool:
@@ -168,8 +192,6 @@ def _eight_bits(image: "Image.Image") -> "Image.Image":
     """The image, with its 16 bits rounded to 8: Pillow would cut them off at 255."""
     from PIL import Image
 
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise Unreadable(_UNKNOWN_WHITE)
     if not image.mode.startswith("I"):
         return image
     exif = image.getexif()

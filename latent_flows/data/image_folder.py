@@ -204,7 +204,8 @@ def _too_few(folder: Path, listing: Listing) -> str:
             "from and one to hold out"
         )
     kinds = ", ".join(SUFFIXES)
-    others = ", ".join(f"{count} {kind}" for kind, count in listing.others.most_common(SHOWN))
+    most = sorted(listing.others.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+    others = ", ".join(f"{count} {kind}" for kind, count in most)
     what = f"files ({others}), but none of an image" if others else "no images"
     arrays = [kind for kind in (".npz", ".npy") if kind in listing.others]
     hint = f"; name the {arrays[0]} file itself" if arrays else ""
