@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments.generators import classifier, frechet
-from experiments.generators.limits import check_image_size
+from experiments.generators.limits import check_image_size, check_images_are_drawn
 from experiments.generators.train_vae import images
 from experiments.generators.training_data import (
     ImageSize,
@@ -403,7 +403,7 @@ def run(config: Config) -> int | None:
     check_image_size(config.image_size)
     check_devices(training=config.training, classifier=config.classifier)
     sets = {part: load(config, part) for part in ("train", "test")}
-    plots.check_drawable(sets["train"].image_shape, f"images of {sets['train'].name}")
+    check_images_are_drawn(sets["train"])
     net = model(config, sets["train"])
     check(config, net, sets["train"], sets["test"])
     critic = Discriminator(config.networks.discriminator)

@@ -79,7 +79,8 @@ def settled(config: Config) -> Config:
     """A configuration whose data are found from any working folder.
 
     Raises:
-        UsageError: it names none; or its run folder would lie among the images, and be read as some of them.
+        UsageError: it names none; or its run folder would lie among the images, and be read as
+            some of them.
     """
     if not config.data:
         raise UsageError(

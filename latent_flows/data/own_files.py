@@ -56,7 +56,7 @@ def located(name: str, known: Callable[[str], bool] = lambda _: False) -> str:
     >>> located("mnist")
     'mnist'
     """
-    return str(Path(name).expanduser().absolute()) if is_path(name, known) else name
+    return os.path.abspath(Path(name).expanduser()) if is_path(name, known) else name
 
 
 def dataset(

@@ -293,8 +293,7 @@ def _net(model: Mapping[str, Any]) -> Any:
         k: tuple(v) if isinstance(v, list) else v for k, v in model["settings"].items()
     }
     if model["architecture"] == VAE.__name__:
-        height, width, channels = model["image_shape"]
-        return VAE(VAEConfig(**settings), (height, width, channels))
+        return VAE(VAEConfig(**settings), tuple(int(side) for side in model["image_shape"]))
     return choose("architecture", model["architecture"], _NETS)(**settings)
 
 

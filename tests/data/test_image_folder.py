@@ -88,7 +88,8 @@ def test_decoding_at_once_and_on_demand_give_the_same(photos, monkeypatch):
     kept = data.load(photos, size=8)
     monkeypatch.setattr(image_folder, "IN_MEMORY", 0)
     lazy = data.load(photos, size=8)
-    assert "from_arrays" not in str(lazy.examples)
+    assert "_decoded" in str(lazy.examples)
+    assert "_decoded" not in str(kept.examples)
     for name, values in kept.examples(rows).items():
         np.testing.assert_array_equal(values, lazy.examples(rows)[name])
     first, again = (next(data.batches(d, batch_size=4, seed=1, start=7)) for d in (kept, lazy))
