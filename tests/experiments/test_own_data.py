@@ -5,6 +5,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from experiments.runtime import cli
 from experiments.runtime.run_dir import read_config
 from latent_flows import data
 from latent_flows.generators import GeneratorSpec, load_generator
+from latent_flows.generators.load import REFERENCE, reference
+from latent_flows.generators.stored import load_bytes
 
 SMALL = shlex.split(
     "--vae.latent-dim 3 --vae.width 2 --vae.depth 1 --vae.encoder mlp --vae.decoder mlp "
@@ -103,10 +106,7 @@ def test_moved_data_are_one_line_that_names_the_flag_and_the_flag_mends_it(copy,
     gone, home = str(copy / "gone"), copy / "moved"
     (copy / "photos").rename(home)
     flags = shlex.split(
-        "digits --flows.count 2 --flows.horizon 2 --flows.width 8 --flows.depth 1 --flows.codes 16 "
-        "--flows.bank 8 --flows.frame identity --training.steps 2 --training.warmup 0 "
-        "--training.batch-size 8 --scores.starts 4 --scores.pairs 20 --scores.fractions 0.2 "
-        "--scores.seeds 1 --scores.test-images 2"
+        "digits --flows.count 2 --flows.codes 16 --flows.bank 8 --training.batch-size 8"
     )
     flags += ["--generator", copy / "vae", "--run", tmp_path / "flows"]
     code, _, err = call(potential_flows, *flags, "--generator.data", gone)
@@ -114,10 +114,18 @@ def test_moved_data_are_one_line_that_names_the_flag_and_the_flag_mends_it(copy,
     assert f"are not at {gone} any more: put them back, or say where" in err
     assert "by --generator.data PATH" in err
     assert not (tmp_path / "flows").exists()
-    code, _, err = call(potential_flows, *flags, "--generator.data", home)
-    assert code == 0, err
-    # Who is about this run finds them as well, also where they and it are moved together.
-    assert load_generator(tmp_path / "flows").dataset == str(home)
+    spec = GeneratorSpec(str(copy / "vae"), data=str(home))
+    found = load_generator(spec)
+    assert load_data(found, "train").length + load_data(found, "test").length == 24
+    # Who is about a run with this flag finds them, also where all are moved together.
+    (copy / "flows").mkdir()
+    (copy / "flows" / REFERENCE).write_text(json.dumps(reference(spec, 0, copy / "flows")))
+    assert load_generator(copy / "flows").dataset == str(home)
+    copy.rename(tmp_path / "elsewhere")
+    again = load_generator(tmp_path / "elsewhere" / "flows")
+    assert again.dataset == str(tmp_path / "elsewhere" / "moved")
+    other = GeneratorSpec(str(tmp_path / "elsewhere" / "flows"), data="digits")
+    assert load_generator(other).dataset == "digits"
 
 
 def test_a_generator_of_ones_own_can_be_told_its_data(world):
@@ -164,17 +172,18 @@ def test_a_broken_image_is_refused_or_skipped_by_a_flag(copy, tmp_path, call):
     said = refused(call, train_vae, *flags, "--run", tmp_path / "run")
     assert "1 file cannot be read as an image (a/00.png: " in said
     assert "--data.on-error skip" in said
-    code, _, err = call(train_vae, *flags, "--run", tmp_path / "run", "--data.on-error", "skip")
-    assert code == 0
-    assert "a/00.png" in err
-    found = load_data(load_generator(tmp_path / "run"), "train")
+    with pytest.warns(UserWarning, match=r"1 file cannot be read and left out .*a/00.png: "):
+        words = (*flags, "--run", tmp_path / "run", "--data.on-error", "skip")
+        assert call(train_vae, *words)[0] == 0
+    with pytest.warns(UserWarning, match=r"a/00.png"):
+        found = load_data(load_generator(tmp_path / "run"), "train")
     assert found.length + load_data(load_generator(tmp_path / "run"), "test").length == 23
 
 
 def test_a_gan_and_flows_of_a_folder_start_and_say_what_is_wrong(world, tmp_path, call):
     run = ("--run", tmp_path / "run")
     for module in (train_gan, flow_vae):
-        assert "3 sizes" in refused(call, module, "--data", world / "photos", *run)
+        assert "3 sizes" in refused(call, module, "mnist", "--data", world / "photos", *run)
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 5)))
     said = refused(call, train_gan, "mnist", "--data", tmp_path / "x.npy", *run)
     assert "(5,)" in said
@@ -196,6 +205,42 @@ def test_an_array_of_images_is_learnt_with_its_labels(tmp_path, call):
     assert found.length < 20
     config = read_config(tmp_path / "run", train_vae.Config)
     assert settled(config).data == str(tmp_path / "cells.npz")
+
+
+def test_vectors_are_learnt_standardised_and_drawn_as_lines(tmp_path, call):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 6)) * [1, 1, 1, 1, 1, 1000] + 50
+    vectors[:, 4] = 3.0
+    np.save(tmp_path / "x.npy", vectors)
+    small = shlex.split(
+        "vectors --vae.latent-dim 2 --vae.width 2 --vae.depth 1 --training.steps 6 "
+        "--training.warmup 0 --training.batch-size 8 --test-images 4 --iwae-samples 4"
+    )
+    words = [*small, "--data", tmp_path / "x.npy", "--run", tmp_path / "run"]
+    code, _, err = call(train_vae, *words)
+    assert (code, err) == (0, "")
+    generator = load_generator(tmp_path / "run")
+    assert generator.event_shape == (6,)
+    train = load_data(generator, "train")
+    known = np.asarray(train.examples(np.arange(train.length))["image"])
+    made = np.asarray(jax.vmap(generator)(jax.random.normal(jax.random.key(0), (50, 2))))
+    # Hardly trained, and yet of the size of the data, each number by itself.
+    assert (np.abs(made.mean(0) - known.mean(0)) < 3 * known.std(0) + 5).all()
+    saved = load_bytes((tmp_path / "run" / "generator.safetensors").read_bytes()).variables
+    np.testing.assert_allclose(saved["params"]["centre"], known.mean(0), rtol=1e-5)
+    spread = np.where(known.std(0) > 0, known.std(0), 1)
+    np.testing.assert_allclose(saved["params"]["spread"], spread, rtol=1e-3)
+    assert (tmp_path / "run" / "reconstructions.png").read_bytes().startswith(b"\x89PNG")
+    run = ("--run", tmp_path / "other")
+    batch = ("--training.batch-size", 8)
+    said = refused(call, train_vae, "digits", "--data", tmp_path / "x.npy", *batch, *run)
+    assert "(6,), which are no images" in said
+    assert "--vae.likelihood gaussian" in said
+    said = refused(call, train_vae, *words[:-1], tmp_path / "other", "--data.size", 8)
+    assert "vectors, which have neither a size nor colours" in said
+    moved = ("--objective.augment", "zoom", "--objective.augment-ts", 0.2)
+    said = refused(call, train_vae, *words[:-1], tmp_path / "other", *moved)
+    assert "objective.augment transforms images, and x.npy holds vectors" in said
 
 
 def test_factors_without_a_shape_are_no_classes_of_a_classifier():
