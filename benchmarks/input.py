@@ -3,35 +3,53 @@
 Run as `python -m benchmarks.input`. As in the training loop, the batch of the next step is asked
 for while the device is at work on this one: the step starves where that batch is there only after
 it is done. For comparison the same batches are fetched with nothing else to do, and the same step
-is run on one batch over and over. Nothing is saved.
+is run on one batch over and over. `folder` is one of PNG files of several sizes, made of sprites
+and thrown away unless --folder names one of yours, whose decoded images are held in memory, as
+they are that small; of `lazy` every image is decoded each time it is asked for. Nothing is saved.
 """
 
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
+import numpy as np
 import optax
 import tyro
 
 from experiments.generators import train_vae
 from experiments.generators.train_vae import Config, images
 from experiments.runtime.training import optimizer
-from latent_flows.data import Dataset
+from latent_flows.data import Dataset, image_folder, sprites
 
-SETS = {"sprites": train_vae.SPRITES, "mnist": train_vae.MNIST}
+SETS = {
+    "sprites": train_vae.SPRITES,
+    "mnist": train_vae.MNIST,
+    "folder": train_vae.IMAGES,
+    "lazy": train_vae.IMAGES,
+}
 """The presets of `experiments.train_vae` whose step and batches are measured."""
+SIDES = (32, 48, 64, 100)
+"""Pixels of the images that are made."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """Measure how long training waits for its input."""
 
-    sets: tuple[str, ...] = ("sprites", "mnist")
-    """Data sets: sprites, mnist (through TFDS, see TFDS_DATA_DIR)."""
+    sets: tuple[str, ...] = ("sprites", "mnist", "folder", "lazy")
+    """Data sets: sprites, mnist (through TFDS, see TFDS_DATA_DIR), folder, lazy."""
+    folder: str = ""
+    """Images of your own."""
+    files: int = 2000
+    """PNG files that are made."""
     steps: int = 60
     """Training steps that are timed, after as many as fill the pipeline."""
     warmup: int = 5
@@ -111,21 +129,54 @@ def measure(config: Config, dataset: Dataset, steps: int, warmup: int) -> Timing
     return Timing(wait, whole, fetch, compute, statistics.mean(starved))
 
 
+def make_folder(folder: Path, count: int) -> None:
+    """Saves sprites as PNG files of several sizes."""
+    from PIL import Image
+
+    images = sprites.dataset(size=64).examples(np.arange(count))["image"]
+    for number, image in enumerate(np.asarray(images)):
+        side = SIDES[number % len(SIDES)]
+        picture = Image.fromarray(np.uint8(255 * image[..., 0])).resize((side, side))
+        picture.save(folder / f"{number:06d}.png")
+
+
+@contextmanager
+def folder_of(settings: Settings) -> Iterator[str]:
+    """The folder of images that is read, made first if none is named."""
+    if settings.folder or not {"folder", "lazy"} & {*settings.sets}:
+        yield settings.folder
+        return
+    with tempfile.TemporaryDirectory() as made:
+        make_folder(Path(made), settings.files)
+        yield made
+
+
+def load(name: str, folder: str) -> tuple[Config, Dataset]:
+    """The configuration and the training data of a set."""
+    config = SETS[name]
+    if not config.data:
+        config = replace(config, data=folder)
+    kept = 0 if name == "lazy" else image_folder.IN_MEMORY
+    with mock.patch.object(image_folder, "IN_MEMORY", kept):
+        return config, train_vae.load(config, "train")
+
+
 def run(settings: Settings) -> dict[str, Timing]:
     """Measure and print every data set."""
-    found = {}
-    for name in settings.sets:
-        config = SETS[name]
-        dataset = train_vae.load(config, "train")
-        found[name] = timing = measure(config, dataset, settings.steps, settings.warmup)
-        print(
-            f"{name}, batches of {config.training.batch_size}: step {timing.step:.1f} ms "
-            f"({timing.compute:.1f} ms on one batch over and over); the next batch is there after "
-            f"{timing.wait:.2f} ms ({timing.fetch:.2f} ms when nothing else is done), later than "
-            f"the step's end in {timing.starved:.0%} of the steps",
-            flush=True,
-        )
-    return found
+    with folder_of(settings) as folder:
+        return {name: _shown(name, settings, *load(name, folder)) for name in settings.sets}
+
+
+def _shown(name: str, settings: Settings, config: Config, dataset: Dataset) -> Timing:
+    timing = measure(config, dataset, settings.steps, settings.warmup)
+    print(
+        f"{name}, batches of {config.training.batch_size}: step {timing.step:.1f} ms "
+        f"({timing.compute:.1f} ms on one batch over and over); the next batch is there after "
+        f"{timing.wait:.2f} ms ({timing.fetch:.2f} ms when nothing else is done), later than "
+        f"the step's end in {timing.starved:.0%} of the steps",
+        flush=True,
+    )
+    return timing
 
 
 if __name__ == "__main__":

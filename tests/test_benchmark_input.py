@@ -3,9 +3,10 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from benchmarks.input import measure
+from benchmarks.input import load, make_folder, measure
 from experiments.generators import train_vae
 from experiments.runtime.training import Training
 from latent_flows import data
@@ -43,3 +44,14 @@ def test_times_of_data_that_are_there_are_positive():
     assert found.compute > 0
     assert 0 < found.wait <= found.step
     assert 0 <= found.starved <= 1
+
+
+def test_a_folder_is_made_and_read_at_once_or_on_demand(tmp_path):
+    make_folder(tmp_path, 24)
+    (_, kept), (_, lazy) = (load(name, str(tmp_path)) for name in ("folder", "lazy"))
+    assert kept.length == lazy.length > 16
+    assert kept.image_shape == (32, 32, 1)
+    rows = np.arange(3)
+    np.testing.assert_array_equal(kept.examples(rows)["image"], lazy.examples(rows)["image"])
+    assert "_decoded" in str(lazy.examples)
+    assert "_decoded" not in str(kept.examples)

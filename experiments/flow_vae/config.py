@@ -1,17 +1,18 @@
 """The flags of flow_vae, and the sequences that they name."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import tyro
 
 from experiments.generators.limits import check_vae
+from experiments.generators.training_data import ImageSize, Reading, ReadingFlags
 from experiments.runtime import extension
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.training import Training
 from latent_flows._validation import at_least, choose
-from latent_flows.data import Dataset
+from latent_flows.data import Dataset, take
 from latent_flows.data.sequences import FRAMES, Sequences, load_sequences
 from latent_flows.generators.vae import VAEConfig
 from latent_flows.objectives.flow_vae import FlowVAE, FlowVAEObjective, flow_vae
@@ -88,9 +89,12 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "mnist"
-    """Data set: sprites, digits, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
-    image_size: int | None = None
+    """Data set: sprites, digits, a prepared TFDS image set by name (see TFDS_DATA_DIR), or the path
+    of a folder of images, or of an .npz or .npy."""
+    image_size: ImageSize = None
     """Pixels along each side; by default the data set's own."""
+    reading: ReadingFlags = field(default_factory=Reading)
+    """How a folder of images, or a file of arrays, is read."""
     factors: tuple[str, ...] = ("scale", "rotation", "hue")
     """What changes along sequences, one potential each: scale, rotation, or any image
     transformation by its name; of sprites x, y, orientation, scale, shape."""
@@ -130,7 +134,12 @@ class Config:
 def load(config: Config, split: str) -> Sequences:
     """The sequences that a configuration names; of the first `train_images` examples, shuffled."""
     found = load_sequences(
-        config.data, config.factors, split=split, size=config.image_size, frames=config.frames
+        config.data,
+        config.factors,
+        split=split,
+        size=config.image_size,
+        frames=config.frames,
+        **asdict(config.reading),
     )
     if split == "train" and config.train_images:
         if config.train_images > found.dataset.length:
@@ -145,7 +154,7 @@ def load(config: Config, split: str) -> Sequences:
 def some(dataset: Dataset, count: int, seed: int) -> Dataset:
     """That many examples, chosen by the seed."""
     rows = np.random.default_rng(seed).permutation(dataset.length)[:count]
-    return replace(dataset, length=count, examples=lambda indices: dataset.examples(rows[indices]))
+    return take(dataset, rows)
 
 
 def check(config: Config, sequences: Sequences) -> None:

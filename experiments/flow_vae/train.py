@@ -16,6 +16,7 @@ from jaxtyping import Array
 from experiments.flow_vae import scores as flow_vae_scores
 from experiments.flow_vae.config import PHASE, Config, Fields, Scores, build, check, load
 from experiments.generators.limits import check_image_size
+from experiments.generators.training_data import settled
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
@@ -94,6 +95,7 @@ def train(folder: Folder, config: Config, model: FlowVAE, sequences: Sequences) 
 
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    config = settled(config)
     check_image_size(config.image_size)
     check_devices(training=config.training)
     with announced(f"loading the images of {config.data}"):

@@ -5,7 +5,8 @@ import math
 import jax.numpy as jnp
 
 from experiments.runtime import memory
-from latent_flows import _memory
+from latent_flows import _memory, plots
+from latent_flows.data import Dataset
 from latent_flows.generators.vae import VAE, VAEConfig
 
 SMALLEST = 4
@@ -27,6 +28,20 @@ def check_image_size(size: int | None) -> None:
         raise ValueError(
             f"image_size must be at least {SMALLEST} pixels, to see anything, got {size}"
         )
+
+
+def check_images_are_drawn(dataset: Dataset) -> None:
+    """Rejects data that are no images, or images that nobody draws.
+
+    Raises:
+        ValueError: their shape is none of an image.
+    """
+    if len(dataset.image_shape) != 3:
+        raise ValueError(
+            f"{dataset.name} holds examples of shape {dataset.image_shape}, and images [h, w, c] "
+            "are needed here"
+        )
+    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
 
 
 def check_images(
@@ -61,9 +76,8 @@ def check_vae(config: VAEConfig, shape: tuple[int, ...], batch_size: int) -> Non
             the optimiser's memory, take.
     """
     check_images(2 * batch_size, shape, "a batch of images with their reconstructions")
-    height, width, channels = shape
     memory.check_init(
-        lambda key: VAE(config, (height, width, channels)).init(key, jnp.zeros(shape)),
+        lambda key: VAE(config, shape).init(key, jnp.zeros(shape)),
         3,
         f"a VAE of {config.latent_dim} latents and width {config.width}",
         "lower --vae.latent-dim, --vae.width or --image-size",

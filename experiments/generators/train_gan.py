@@ -16,15 +16,22 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from experiments.generators import classifier, frechet
-from experiments.generators.limits import check_image_size
+from experiments.generators.limits import check_image_size, check_images_are_drawn
 from experiments.generators.train_vae import images
+from experiments.generators.training_data import (
+    ImageSize,
+    Reading,
+    ReadingFlags,
+    load,
+    reading_of,
+    settled,
+)
 from experiments.runtime import extension, memory, tables
-from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, State, Training, Update, advance, optimizer
-from latent_flows import data, plots
+from latent_flows import plots
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
@@ -105,10 +112,13 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "sprites"
-    """Data set: sprites, or a prepared TFDS image set by name (see TFDS_DATA_DIR)."""
-    image_size: int | None = None
+    """Data set: sprites, a prepared TFDS image set by name (see TFDS_DATA_DIR), or the path
+    of a folder of images, or of an .npz or .npy."""
+    image_size: ImageSize = None
     """Pixels along each side; by default the data set's own. Black is added around images that
     are smaller than the generator's."""
+    reading: ReadingFlags = field(default_factory=Reading)
+    """How a folder of images, or a file of arrays, is read."""
     labels: tuple[int, ...] = ()
     """Learn from examples with these labels only; none: all."""
     networks: Networks = field(default_factory=Networks)
@@ -292,7 +302,6 @@ def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
         ValueError: images larger than the generator's, or that nobody draws; fewer than a batch,
             or fewer than two that are held out; networks larger than the memory.
     """
-    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
     if test.length < 2:
         raise ValueError(
             f"{test.name} holds out {test.length} example, samples are compared with at least 2"
@@ -391,15 +400,11 @@ def draw(folder: Folder, net: SNGAN, variables: Params, dataset: Dataset) -> lis
 
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    config = settled(config)
     check_image_size(config.image_size)
     check_devices(training=config.training, classifier=config.classifier)
-    with announced(f"loading the images of {config.data}"):
-        sets = {
-            part: data.with_labels(
-                data.load_part(config.data, part, size=config.image_size), config.labels
-            )
-            for part in ("train", "test")
-        }
+    sets = {part: load(config, part) for part in ("train", "test")}
+    check_images_are_drawn(sets["train"])
     net = model(config, sets["train"])
     check(config, net, sets["train"], sets["test"])
     critic = Discriminator(config.networks.discriminator)
@@ -407,7 +412,12 @@ def run(config: Config) -> int | None:
     folder = open_folder(config.run, config)
     variables = train(folder, config, sets["train"])
     found = StoredGenerator(
-        net, variables, f"SNGAN trained on {config.data}", config.data, config.labels
+        net,
+        variables,
+        f"SNGAN trained on {sets['train'].name}",
+        config.data,
+        config.labels,
+        reading=reading_of(config),
     )
     folder.write_bytes(GENERATOR, to_bytes(found))
     failed = draw(folder, net, variables, sets["train"])

@@ -20,9 +20,22 @@ from jaxtyping import Array, Float
 
 from experiments.generators import noise_std
 from experiments.generators.bounds import measure
-from experiments.generators.limits import check_image_size, check_vae
+from experiments.generators.limits import (
+    check_image_size,
+    check_images_are_drawn,
+    check_vae,
+)
 from experiments.generators.noise_std import KINDS, Deviation, Kind
-from experiments.generators.training_data import augmented, encoded
+from experiments.generators.training_data import (
+    ImageSize,
+    Reading,
+    ReadingFlags,
+    augmented,
+    encoded,
+    load,
+    reading_of,
+    settled,
+)
 from experiments.runtime import extension, tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
@@ -42,13 +55,15 @@ from latent_flows.generators.stored import (
     restore_generator,
     to_bytes,
 )
-from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.generators.vae import VAE, VAEConfig, standardised
 from latent_flows.typing import Scalar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PHASE = "vae"
+STANDARD = 10_000
+"""Vectors whose mean and deviation are taken for those of all."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +133,12 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "sprites"
-    """Data set: sprites, digits, surface, or a prepared TFDS image set by name (see
-    TFDS_DATA_DIR)."""
-    image_size: int | None = None
+    """Data set: sprites, digits, surface, a prepared TFDS image set by name (see TFDS_DATA_DIR), or
+    the path of a folder of images, or of an .npz or .npy."""
+    image_size: ImageSize = None
     """Pixels along each side; by default the data set's own."""
+    reading: ReadingFlags = field(default_factory=Reading)
+    """How a folder of images, or a file of arrays, is read."""
     labels: tuple[int, ...] = ()
     """Learn from examples with these labels only; none: all."""
     vae: VAEConfig = field(default_factory=VAEConfig)
@@ -243,6 +260,20 @@ SPRITES_SMALL = Config(
     training=Training(steps=2400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
 )
 
+IMAGES = Config(
+    data="",
+    image_size=32,
+    vae=VAEConfig(latent_dim=16, encoder="conv", decoder="conv", width=64),
+    training=Training(steps=3000, batch_size=64, learning_rate=2e-3, warmup=50, decay="cosine"),
+    test_images=500,
+)
+
+VECTORS = Config(
+    data="",
+    vae=VAEConfig(latent_dim=8, encoder="mlp", decoder="mlp", width=32, likelihood="gaussian"),
+    training=Training(steps=3000, batch_size=128, learning_rate=2e-3, warmup=50, decay="cosine"),
+)
+
 PRESETS = {
     name: (about, replace(config, run=f"runs/vae-{name}"))
     for name, about, config in (
@@ -262,15 +293,10 @@ PRESETS = {
         ("digits-plane", "two latents on scikit-learn's digits", DIGITS_PLANE),
         ("mnist012-plane", "two latents on the digits 0, 1 and 2 of MNIST", MNIST012_PLANE),
         ("mnist-plane", "two latents on MNIST", MNIST_PLANE),
+        ("vectors", "vectors, the rows of an .npy or .npz [n, d]: --data PATH", VECTORS),
+        ("images", "a convolutional VAE of 32 pixels on a folder of images: --data PATH", IMAGES),
     )
 }
-
-
-def load(config: Config, part: str) -> Dataset:
-    """A part of the data set that a configuration names."""
-    with announced(f"loading the {part} images of {config.data}"):
-        dataset = data.load_part(config.data, part, size=config.image_size)
-        return data.with_labels(dataset, config.labels)
 
 
 def check(config: Config, dataset: Dataset) -> None:
@@ -280,7 +306,10 @@ def check(config: Config, dataset: Dataset) -> None:
         ValueError: a batch larger than the data set, images that nobody draws or that make no
             sense, or more than the memory.
     """
-    plots.check_drawable(dataset.image_shape, f"images of {dataset.name}")
+    if len(dataset.image_shape) == 3:
+        check_images_are_drawn(dataset)
+    elif config.objective.augment:
+        raise ValueError(f"objective.augment transforms images, and {dataset.name} holds vectors")
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
         raise ValueError(
@@ -293,9 +322,8 @@ def check(config: Config, dataset: Dataset) -> None:
 
 
 def model(config: Config, dataset: Dataset) -> VAE:
-    """The architecture, for images of the data set's shape."""
-    height, width, channels = dataset.image_shape
-    return VAE(config.vae, (height, width, channels))
+    """The architecture, for examples of the data set's shape."""
+    return VAE(config.vae, dataset.image_shape)
 
 
 def loss(
@@ -338,7 +366,7 @@ def train(folder: Folder, config: Config, dataset: Dataset) -> Params:
     return fit(
         folder,
         PHASE,
-        init=partial(initial, vae),
+        init=partial(initial, vae, known=standard(config, dataset)),
         loss=partial(loss, vae, config.objective),
         batches=partial(images, dataset, config.training.batch_size, config.seed),
         config=config.training,
@@ -382,14 +410,25 @@ def images(
         yield {"image": batch["image"]}
 
 
-def initial(vae: VAE, key: Array) -> Params:
-    """Fresh parameters."""
-    return vae.init(key, jnp.zeros(vae.image_shape))
+def initial(vae: VAE, key: Array, known: Float[Array, "n d"] | None = None) -> Params:
+    """Fresh parameters; of a VAE of vectors with the mean and the deviation of some."""
+    params = vae.init(key, jnp.zeros(vae.image_shape))
+    return params if known is None else standardised(params, known)
+
+
+def standard(config: Config, dataset: Dataset) -> Float[Array, "n d"] | None:
+    """Vectors of the data that say what their mean and deviation are; None of images."""
+    if len(dataset.image_shape) == 3:
+        return None
+    chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:STANDARD]
+    return jnp.asarray(dataset.examples(chosen)["image"])
 
 
 def draw(folder: Folder, generator: FrozenGenerator, test: Dataset) -> list[str]:
     """Save the pictures of a VAE; gives the files of those that could not be drawn."""
-    figures = {"reconstructions": partial(reconstructions, generator, test)}
+    figures: dict[str, Callable[[], Figure]] = {
+        "reconstructions": partial(reconstructions, generator, test)
+    }
     for phase in (PHASE, *KINDS["both"]):
         if rows := folder.rows(phase):
             caption = f"Loss per pixel of the phase '{phase}', and its terms."
@@ -398,19 +437,20 @@ def draw(folder: Folder, generator: FrozenGenerator, test: Dataset) -> list[str]
 
 
 def reconstructions(generator: FrozenGenerator, test: Dataset) -> "Figure":
-    """Held-out images and what becomes of them."""
+    """Held-out examples and what becomes of them."""
     chosen = np.arange(0, test.length, max(test.length // 16, 1))[:16]
     images = jnp.asarray(test.examples(chosen)["image"])
     mean, _ = encoded(generator, images)
-    return plots.reconstructions(
-        np.asarray(images),
-        np.asarray(jax.vmap(generator.decode)(mean)),
-        f"Held-out images of {test.name} and their reconstructions.",
+    rebuilt = np.asarray(jax.vmap(generator.decode)(mean))
+    draw = plots.reconstructions if images.ndim == 4 else plots.vector_reconstructions
+    return draw(
+        np.asarray(images), rebuilt, f"Held-out examples of {test.name} and their reconstructions."
     )
 
 
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
+    config = settled(config)
     check_image_size(config.image_size)
     fitted = {"deviation.training": config.deviation.training} if KINDS[config.variance] else {}
     check_devices(training=config.training, **fitted)
@@ -430,10 +470,11 @@ def run(config: Config) -> int | None:
         vae,
         params,
         f"the VAE of {train_set.name}",
-        train_set.name,
+        config.data,
         config.labels,
         config.objective.augmented,
         stds,
+        reading_of(config),
     )
     folder.write_bytes(GENERATOR, to_bytes(found))
     generator = restore_generator(found)

@@ -22,13 +22,20 @@ class Dataset:
     split: str
     """"train", "test" or what else the set offers."""
     image_shape: tuple[int, ...]
-    """(height, width, channels) of "image"; the shape of one row of the first array
-    where there is no image, as in a set of latents."""
+    """(height, width, channels) of "image", or `(d,)` of a vector; the shape of one row of
+    the first array where there is no image, as in a set of latents."""
     length: int
     """Number of examples."""
     examples: Callable[[Int[np.ndarray, "B"]], Examples]
     """From an integer array of B indices in [0, length) to a dict of arrays with leading
-    axis B: "image" in [0, 1] as float32, "label" if there is one, "factors" for sprites."""
+    axis B: "image" in [0, 1] as float32, "label" if there is one, "factors" for sprites. Where
+    examples are vectors, "image" is a vector of any finite numbers."""
+    label_names: tuple[str, ...] = ()
+    """What the labels 0, 1, ... are called, if they have names."""
+    labels: Int[np.ndarray, "n"] | None = None
+    """The label of each example, where it is known without a look at the example."""
+    factor_names: tuple[str, ...] = ()
+    """What the columns of "factors" are called, where that is an array `[B, f]`."""
 
 
 def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Dataset:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,11 @@ from latent_flows._validation import choose
 from latent_flows.data import sprites
 from latent_flows.data.dataset import Dataset
 from latent_flows.data.grids import GRIDS, Grid, rows_by_factors
+from latent_flows.data.image_file import Crop
+from latent_flows.data.image_folder import Colour, OnError
 from latent_flows.data.loading import load
 from latent_flows.data.parts import load_part
+from latent_flows.data.subset import take
 from latent_flows.directions.transformations import ENTRIES
 from latent_flows.typing import Scalar
 
@@ -154,6 +157,9 @@ def load_sequences(
     split: str = "train",
     size: int | None = None,
     frames: int = FRAMES,
+    crop: Crop = "centre",
+    colour: Colour = "own",
+    on_error: OnError = "refuse",
 ) -> Sequences:
     """Sequences from a data set by its name.
 
@@ -166,6 +172,9 @@ def load_sequences(
         split: "train" or "test".
         size: Pixels along each side; the set's own when left out.
         frames: Images of a sequence.
+        crop: As in `latent_flows.data.load`.
+        colour: As in `latent_flows.data.load`.
+        on_error: As in `latent_flows.data.load`.
 
     Returns:
         The `Sequences`.
@@ -176,20 +185,14 @@ def load_sequences(
     >>> load_sequences("sprites", ("x", "y"), size=16).image_shape
     (16, 16, 1)
     """
+    how: Any = {"size": size, "crop": crop, "colour": colour, "on_error": on_error}
     if name.partition(":")[0] not in GRIDS:
         if split in ("train", "test"):
-            return sequences(load_part(name, split, size=size), factors, frames=frames)
-        return sequences(load(name, split=split, size=size), factors, frames=frames)
-    whole = sequences(load(name, split="train", size=size), factors, frames=frames)
+            return sequences(load_part(name, split, **how), factors, frames=frames)
+        return sequences(load(name, split=split, **how), factors, frames=frames)
+    whole = sequences(load(name, split="train", **how), factors, frames=frames)
     chosen = sprites.split_indices(split, whole.dataset.length)
-    source = whole.dataset
-    held = replace(
-        source,
-        split=split,
-        length=len(chosen),
-        examples=lambda rows: source.examples(chosen[rows]),
-    )
-    return replace(whole, dataset=held)
+    return replace(whole, dataset=take(whole.dataset, chosen, split))
 
 
 def known_factors(dataset: Dataset) -> Mapping[str, str]:
@@ -227,6 +230,11 @@ def grid_of(dataset: Dataset) -> Grid | None:
 
 
 def _of_images(dataset: Dataset, names: tuple[str, ...], frames: int) -> Sequences:
+    if len(dataset.image_shape) != 3:
+        raise ValueError(
+            f"sequences transform images [h, w, c]; {dataset.name} holds examples of shape "
+            f"{dataset.image_shape}"
+        )
     height, width, channels = dataset.image_shape
     coloured = any(name in ENTRIES and ENTRIES[name].coloured for name in names)
     if coloured and channels not in (1, 3):

@@ -1,16 +1,46 @@
-"""Part of a data set: the examples with certain labels."""
+"""Part of a data set: certain rows, or the examples with certain labels."""
 
 from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int
 
 from latent_flows.data.dataset import Dataset
 
-__all__ = ["CHUNK", "with_labels"]
+__all__ = ["CHUNK", "take", "with_labels"]
 
 CHUNK = 4096
 """Examples that are looked at at once."""
+
+
+def take(dataset: Dataset, rows: Int[np.ndarray, "n"], split: str | None = None) -> Dataset:
+    """Some examples of a set.
+
+    Args:
+        dataset: any.
+        rows: their numbers, at least one.
+        split: which part they are; that of the set when left out.
+
+    Returns:
+        A `Dataset` of the same name.
+
+    Raises:
+        ValueError: no rows.
+
+    >>> from latent_flows.data import digits
+    >>> take(digits.dataset("test"), np.arange(0, 360, 2)).length
+    180
+    """
+    if not len(rows):
+        raise ValueError(f"no rows of {dataset.name} were chosen")
+    return replace(
+        dataset,
+        split=split or dataset.split,
+        length=len(rows),
+        examples=lambda chosen: dataset.examples(rows[chosen]),
+        labels=None if dataset.labels is None else dataset.labels[rows],
+    )
 
 
 def with_labels(dataset: Dataset, labels: Collection[int]) -> Dataset:
@@ -33,12 +63,13 @@ def with_labels(dataset: Dataset, labels: Collection[int]) -> Dataset:
     if not labels:
         return dataset
     chunks = np.split(np.arange(dataset.length), range(CHUNK, dataset.length, CHUNK))
-    if "label" not in dataset.examples(chunks[0][:1]):
+    if dataset.labels is None and "label" not in dataset.examples(chunks[0][:1]):
         raise ValueError(f"{dataset.name} has no labels, so none can be chosen, got {labels}")
-    found = np.concatenate([np.asarray(dataset.examples(rows)["label"]) for rows in chunks])
+    found = (
+        np.concatenate([np.asarray(dataset.examples(rows)["label"]) for rows in chunks])
+        if dataset.labels is None
+        else dataset.labels
+    )
     if missing := sorted(set(labels) - set(found.tolist())):
         raise ValueError(f"labels must be among those of {dataset.name}, which lacks {missing}")
-    rows = np.flatnonzero(np.isin(found, list(labels)))
-    return replace(
-        dataset, length=len(rows), examples=lambda indices: dataset.examples(rows[indices])
-    )
+    return take(dataset, np.flatnonzero(np.isin(found, list(labels))))

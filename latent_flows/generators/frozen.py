@@ -62,11 +62,13 @@ class FrozenGenerator:
     first_layer: Float[Array, "m d"] | None = None
     """Weights of the linear layers that take the latent, stacked, for SeFa."""
     dataset: str | None = field(default=None, metadata=_STATIC)
-    """Name of the data set that it was trained on."""
+    """Name, or absolute path, of the data set that it was trained on."""
     labels: tuple[int, ...] = field(default=(), metadata=_STATIC)
     """The labels of the examples that it was trained on; none: all."""
     augment: tuple[tuple[str, float], ...] = field(default=(), metadata=_STATIC)
     """Transformations that every training image underwent, and the largest amount of each."""
+    reading: tuple[tuple[str, str], ...] = field(default=(), metadata=_STATIC)
+    """How data with a path are read: settings of `latent_flows.data.load`, and their values."""
 
     def __call__(self, z: Latent) -> Array:
         return self.decode(z)
@@ -85,6 +87,7 @@ def freeze(
     dataset: str | None = None,
     labels: tuple[int, ...] = (),
     augment: tuple[tuple[str, float], ...] = (),
+    reading: tuple[tuple[str, str], ...] = (),
 ) -> FrozenGenerator:
     """Makes a frozen generator of functions of one point, of any framework that JAX can trace.
 
@@ -97,9 +100,10 @@ def freeze(
         log_likelihood: `(x, z) -> log p(x | z)`.
         noise_std: deviations of the noise, by name.
         first_layer: weights of the linear layers that take the latent.
-        dataset: name of the data that it was trained on.
+        dataset: name, or path, of the data that it was trained on.
         labels: of these data.
         augment: transformations of these data.
+        reading: how these data are read, where they have a path.
 
     Returns:
         The generator, for latents of this length.
@@ -137,6 +141,7 @@ def freeze(
         dataset=dataset,
         labels=tuple(labels),
         augment=tuple((kind, float(most)) for kind, most in augment),
+        reading=tuple((setting, value) for setting, value in reading),
     )
 
 

@@ -65,8 +65,17 @@ def load_generator(spec: str | Path | GeneratorSpec, *, seed: int = 0) -> Frozen
         _check_plain(spec)
         file = place / GENERATOR if place.is_dir() else place
         found = stored.restore_generator(stored.read(file), spec, seed=seed)
-        return _checked(found, spec)
-    return _checked(user_function(spec), spec)
+        return _checked(_with_data(found, spec), spec)
+    return _checked(_with_data(user_function(spec), spec), spec)
+
+
+def _with_data(found: FrozenGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+    """The generator, with the data that the specification says it was trained on."""
+    if not spec.data:
+        return found
+    from latent_flows import data
+
+    return dataclasses.replace(found, dataset=data.locate(spec.data))
 
 
 def is_function(path: str) -> bool:
@@ -120,9 +129,16 @@ def _places(spec: GeneratorSpec) -> dict[str, tuple[Path, str]]:
     elif ".py:" in spec.path:
         where, _, name = spec.path.rpartition(":")
         found["path"] = (Path(where).expanduser(), f":{name}")
-    if spec.checkpoint:
-        found["checkpoint"] = (Path(spec.checkpoint).expanduser(), "")
+    for setting in ("checkpoint", "data"):
+        if (where := getattr(spec, setting)) and (setting != "data" or _is_own(where)):
+            found[setting] = (Path(where).expanduser(), "")
     return found
+
+
+def _is_own(name: str) -> bool:
+    from latent_flows import data
+
+    return data.is_own(name)
 
 
 def _moved(
@@ -158,7 +174,7 @@ def _followed(spec: GeneratorSpec, seed: int) -> tuple[GeneratorSpec, int]:
     file = place / REFERENCE
     if not file.is_file():
         raise ValueError(_nothing_in(place))
-    if dataclasses.replace(spec, path="") != GeneratorSpec():
+    if dataclasses.replace(spec, path="", data="") != GeneratorSpec():
         raise ValueError(
             f"{place} is a run that has its own generator; leave out the other settings of the "
             "generator"
@@ -177,6 +193,7 @@ def _followed(spec: GeneratorSpec, seed: int) -> tuple[GeneratorSpec, int]:
     beside = {k: ((place.absolute() / where).resolve(), rest) for k, (where, rest) in near.items()}
     there = {k: found for k, found in beside.items() if found[0].exists()}
     kept = dataclasses.replace(kept, **_moved(there, Path.absolute))
+    kept = dataclasses.replace(kept, data=spec.data or kept.data)
     home = Path(kept.path)
     if home.is_dir() and not (home / GENERATOR).is_file():
         raise ValueError(f"the generator of {place} is gone: {_nothing_in(home)}")

@@ -26,6 +26,9 @@ class GeneratorSpec:
     checkpoint: str = ""
     """Parameters of a function of your own: an orbax folder, .npz or .safetensors; names with / are
     nested dictionaries."""
+    data: str = ""
+    """Data that it was trained on, where it does not know or they were moved: a name, or the path
+    of a folder of images, or of an .npz or .npy."""
     latent_dim: int | None = None
     """Latent dimensions of a function of your own, unless it or its checkpoint has a `latent_dim`.
     """

@@ -65,13 +65,15 @@ class StoredGenerator(NamedTuple):
     name: str
     """What it is, for captions."""
     dataset: str | None = None
-    """Name of the data set that it was trained on."""
+    """Name, or absolute path, of the data set that it was trained on."""
     labels: tuple[int, ...] = ()
     """The labels of the examples that it was trained on; none: all."""
     augment: tuple[tuple[str, float], ...] = ()
     """Transformations that every training image underwent, and the largest amount of each."""
     noise_std: Mapping[str, StoredStd] = {}
     """Deviations of a VAE's noise: "rbf", "network"."""
+    reading: tuple[tuple[str, str], ...] = ()
+    """How data with a path are read: settings of `latent_flows.data.load`, and their values."""
 
 
 def to_bytes(stored: StoredGenerator) -> bytes:
@@ -108,6 +110,8 @@ def to_bytes(stored: StoredGenerator) -> bytes:
         "dataset": stored.dataset,
         "labels": list(stored.labels),
         "augment": [list(pair) for pair in stored.augment],
+        # Files of generators whose data have a name are those of earlier versions, to the byte.
+        **({"reading": dict(stored.reading)} if stored.reading else {}),
         "noise_std": {k: {"width": s.width, "depth": s.depth} for k, s in stored.noise_std.items()},
     }
     header = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model)}
@@ -176,8 +180,9 @@ def restore_generator(
     net, params = stored.net, stored.variables
     known: Any = {"dataset": stored.dataset, "labels": stored.labels}
     if not isinstance(net, VAE):
-        return published(stored.name, net, params, spec or GeneratorSpec(), seed, **known)
-    plain = dataclasses.replace(spec or GeneratorSpec(), path="")
+        gan = published(stored.name, net, params, spec or GeneratorSpec(), seed, **known)
+        return dataclasses.replace(gan, reading=stored.reading)
+    plain = dataclasses.replace(spec or GeneratorSpec(), path="", data="")
     if plain != GeneratorSpec():
         raise ValueError(
             "settings such as generator.prior and generator.space are for a generator without an "
@@ -193,6 +198,7 @@ def restore_generator(
         noise_std={kind: _std(std, net) for kind, std in stored.noise_std.items()},
         first_layer=vaes.first_weights(net, params),
         augment=stored.augment,
+        reading=stored.reading,
         **known,
     )
 
@@ -232,6 +238,7 @@ def _understood(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> 
             tuple(int(label) for label in model["labels"]),
             tuple((str(name), float(most)) for name, most in model["augment"]),
             stds,
+            tuple((str(k), str(v)) for k, v in model.get("reading", {}).items()),
         )
         wanted = _shapes(found)
     except MemoryError:
@@ -286,8 +293,7 @@ def _net(model: Mapping[str, Any]) -> Any:
         k: tuple(v) if isinstance(v, list) else v for k, v in model["settings"].items()
     }
     if model["architecture"] == VAE.__name__:
-        height, width, channels = model["image_shape"]
-        return VAE(VAEConfig(**settings), (height, width, channels))
+        return VAE(VAEConfig(**settings), tuple(int(side) for side in model["image_shape"]))
     return choose("architecture", model["architecture"], _NETS)(**settings)
 
 

@@ -1,4 +1,4 @@
-"""Variational autoencoders: an encoder, a decoder and a likelihood, for one unbatched image.
+"""Variational autoencoders: an encoder, a decoder and a likelihood, for one unbatched sample.
 
 Strided and transposed convolutions are written as space-to-depth and depth-to-space
 rearrangements around dense layers: the same linear maps, several times faster on CPU.
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from latent_flows._validation import at_least, floats
 from latent_flows.generators import likelihoods
@@ -34,6 +34,7 @@ __all__ = [
     "VAEConfig",
     "first_weights",
     "generator",
+    "standardised",
 ]
 
 Image = Float[Array, "height width channels"]
@@ -93,7 +94,7 @@ def _split(x: Array, patch: tuple[int, int]) -> Array:
 
 
 class MLPEncoder(nn.Module):
-    """Dense layers on the flattened image."""
+    """Dense layers on the flattened image, or a vector."""
 
     config: VAEConfig
     """Sizes and kinds of layers."""
@@ -122,12 +123,12 @@ class ConvEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Dense layers to the flattened image."""
+    """Dense layers to the flattened image, or a vector."""
 
     config: VAEConfig
     """Sizes and kinds of layers."""
-    image_shape: tuple[int, int, int]
-    """Height, width and channels of a sample."""
+    image_shape: tuple[int, ...]
+    """Height, width and channels of a sample, or the length of a vector."""
 
     @nn.compact
     def __call__(self, z: Latent) -> Array:
@@ -141,7 +142,7 @@ class ConvDecoder(nn.Module):
 
     config: VAEConfig
     """Sizes and kinds of layers."""
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     """Height, width and channels of a sample."""
 
     @nn.compact
@@ -175,7 +176,7 @@ class BroadcastDecoder(nn.Module):
 
     config: VAEConfig
     """Sizes and kinds of layers."""
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     """Height, width and channels of a sample."""
 
     @nn.compact
@@ -206,6 +207,10 @@ _DECODERS = {"mlp": MLPDecoder, "conv": ConvDecoder, "broadcast": BroadcastDecod
 class VAE(nn.Module):
     """A variational autoencoder (Kingma and Welling, 2014) with prior `N(0, I)`.
 
+    Of a vector, what is encoded is `(x - centre) / spread`, and the mean of the likelihood is
+    `centre + spread * decoder(z)`. These two are variables that are not learnt: 0 and 1 until
+    `standardised` sets them to the mean and the deviation of data.
+
     Every method takes one unbatched point:
 
     >>> import jax, jax.numpy as jnp
@@ -220,10 +225,14 @@ class VAE(nn.Module):
 
     config: VAEConfig
     """Sizes and kinds of layers."""
-    image_shape: tuple[int, int, int]
-    """Height, width and channels of a sample."""
+    image_shape: tuple[int, ...]
+    """Height, width and channels of a sample, or the length of a vector."""
 
     def setup(self):
+        if len(self.image_shape) != 3:
+            _check_vectors(self.config, self.image_shape)
+            self.centre = self.param("centre", nn.initializers.zeros, self.image_shape)
+            self.spread = self.param("spread", nn.initializers.ones, self.image_shape)
         self.encoder = _ENCODERS[self.config.encoder](self.config)
         self.posterior = nn.Dense(2 * self.config.latent_dim)
         self.decoder = _DECODERS[self.config.decoder](self.config, self.image_shape)
@@ -236,21 +245,33 @@ class VAE(nn.Module):
         """Inputs of the right shapes, for `init`."""
         return (jnp.zeros(self.image_shape),)
 
-    def encode(self, x: Image) -> tuple[Latent, Latent]:
+    def encode(self, x: Float[Array, "*event"]) -> tuple[Latent, Latent]:
         """Mean and standard deviation of the posterior `q(z | x)`, a diagonal Gaussian."""
         if x.shape != self.image_shape:
             raise ValueError(f"the VAE encodes images of shape {self.image_shape}, got {x.shape}")
         floats("the VAE", x=x)
+        if len(self.image_shape) != 3:
+            centre, spread = self._standard()
+            x = (x - centre) / spread
         mean, raw = jnp.split(self.posterior(self.encoder(x)), 2)
         # Bounded, so that no log-variance can overflow early in training.
         return mean, jnp.exp(5.0 * jnp.tanh(raw / 5.0))
 
-    def decode(self, z: Latent) -> Image:
-        """The mean image of `p(x | z)`, in [0, 1]."""
-        return jax.nn.sigmoid(self.decoder(z))
+    def decode(self, z: Latent) -> Float[Array, "*event"]:
+        """The mean of `p(x | z)`: an image in [0, 1], or a vector."""
+        if len(self.image_shape) == 3:
+            return jax.nn.sigmoid(self.decoder(z))
+        centre, spread = self._standard()
+        return centre + spread * self.decoder(z)
 
-    def log_likelihood(self, x: Image, z: Latent) -> Scalar:
+    def _standard(self) -> tuple[Array, Array]:
+        return jax.lax.stop_gradient((self.centre, self.spread))
+
+    def log_likelihood(self, x: Float[Array, "*event"], z: Latent) -> Scalar:
         """`log p(x | z)` in nats, summed over pixels and channels."""
+        if len(self.image_shape) != 3:
+            _, spread = self._standard()
+            return likelihoods.gaussian(x, self.decode(z), spread * jnp.exp(self.log_std))
         logits = self.decoder(z)
         if self.config.likelihood == "bernoulli":
             return likelihoods.bernoulli(x, logits)
@@ -262,6 +283,43 @@ class VAE(nn.Module):
     def __call__(self, x: Image) -> Scalar:
         """`log p(x | z)` at the posterior mean: touches every parameter, so `init` makes all."""
         return self.log_likelihood(x, self.encode(x)[0])
+
+
+def standardised(params: PyTree, vectors: Float[Array, "n d"]) -> PyTree:
+    """The variables of a VAE of vectors, with the mean and the deviation of data.
+
+    Args:
+        params: the variables.
+        vectors: of the data.
+
+    Returns:
+        The variables. A number that is the same in all vectors keeps a deviation of 1.
+
+    >>> vae = VAE(VAEConfig(2, "mlp", "mlp", 4, 1, "gaussian"), (3,))
+    >>> params = vae.init(jax.random.key(0), jnp.zeros(3))
+    >>> data = jnp.array([[0.0, 1.0, 5.0], [2.0, 1.0, 9.0]])
+    >>> standardised(params, data)["params"]["spread"].tolist()
+    [1.0, 1.0, 2.0]
+    """
+    centre, spread = jnp.mean(vectors, 0), jnp.std(vectors, 0)
+    spread = jnp.where(spread > 1e-6 * (1e-6 + jnp.abs(centre)), spread, 1.0)
+    return {**params, "params": {**params["params"], "centre": centre, "spread": spread}}
+
+
+def _check_vectors(config: VAEConfig, shape: tuple[int, ...]) -> None:
+    """Whether an architecture is one of vectors.
+
+    Raises:
+        ValueError: it is one of images.
+    """
+    wanted = {"encoder": "mlp", "decoder": "mlp", "likelihood": "gaussian"}
+    if len(shape) != 1 or any(getattr(config, name) != kind for name, kind in wanted.items()):
+        raise ValueError(
+            f"a VAE of samples of shape {shape}, which are no images, has the encoder mlp, the "
+            f"decoder mlp and the likelihood gaussian, and takes vectors; got {config.encoder}, "
+            f"{config.decoder} and {config.likelihood} (--vae.encoder mlp --vae.decoder mlp "
+            "--vae.likelihood gaussian)"
+        )
 
 
 def generator(vae: VAE, params) -> Generator:

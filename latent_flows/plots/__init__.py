@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from latent_flows._extras import extra
 
 if TYPE_CHECKING:
-    from latent_flows.plots.charts import asked_against_measured, dots, factor_matrix, loss_curves
+    from latent_flows.plots.charts import (
+        asked_against_measured,
+        dots,
+        factor_matrix,
+        loss_curves,
+        vector_reconstructions,
+    )
     from latent_flows.plots.grids import (
         check_drawable,
         reconstructions,
@@ -40,11 +46,18 @@ __all__ = [
     "strips",
     "traversal_gif",
     "traversal_grid",
+    "vector_reconstructions",
 ]
 
 # matplotlib takes a third of a second to import, and few of those who import us draw.
 _MODULES = {
-    "charts": ("asked_against_measured", "dots", "factor_matrix", "loss_curves"),
+    "charts": (
+        "asked_against_measured",
+        "dots",
+        "factor_matrix",
+        "loss_curves",
+        "vector_reconstructions",
+    ),
     "grids": (
         "check_drawable",
         "reconstructions",

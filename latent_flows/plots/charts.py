@@ -230,6 +230,53 @@ def dots(
     return figure
 
 
+def vector_reconstructions(
+    originals: Float[np.ndarray, "n d"], reconstructed: Float[np.ndarray, "n d"], caption: str
+) -> Figure:
+    """Vectors and their reconstructions, the numbers of each from left to right as two lines.
+
+    Args:
+        originals: at least one vector; the first twelve are drawn.
+        reconstructed: the same shape.
+        caption: what is seen.
+
+    Returns:
+        A figure.
+
+    Raises:
+        ValueError: the shapes are wrong or differ.
+
+    >>> figure = vector_reconstructions(np.zeros((5, 8)), np.ones((5, 8)), "Five vectors.")
+    >>> len(figure.axes)
+    6
+    """
+    shapes = np.shape(originals), np.shape(reconstructed)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or not len(originals):
+        raise ValueError(
+            f"originals and reconstructed must have one shape [n, d], got {shapes[0]} and "
+            f"{shapes[1]}"
+        )
+    count, length = min(len(originals), 12), shapes[0][1]
+    columns = min(count, 3)
+    lines = math.ceil(count / columns)
+    figure = Figure(figsize=(3.2 * columns, 1.5 * lines + 0.5), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
+    marker = "." if length < 40 else ""
+    for i, axes in enumerate(grid.flat):
+        axes.set_axis_off() if i >= count else axes.tick_params(labelsize=SMALL)
+        if i < count:
+            for values, color, name in (
+                (originals[i], BLUE, "original"),
+                (reconstructed[i], ORANGE, "decoded"),
+            ):
+                axes.plot(values, color=color, linewidth=1, marker=marker, label=name)
+            axes.spines[["top", "right"]].set_visible(False)
+    handles, shown = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, shown, loc="outside upper center", ncols=2, fontsize=SMALL)
+    write_caption(figure, caption)
+    return figure
+
+
 def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray) -> None:
     known = values[np.isfinite(values)]
     if len(known) and known.min() > 0 and known.max() > 5 * known.min():
