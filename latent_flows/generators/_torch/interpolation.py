@@ -88,9 +88,9 @@ def _cubic(n: int, size: int, by: float | None, align_corners: bool) -> np.ndarr
 
 def _antialiased(n: int, size: int, by: float | None, align_corners: bool) -> np.ndarray:
     centres = _centres(n, size, by, align_corners)
-    reach = max(float(_step(n, size, by)), 1.0)
     if align_corners:
-        reach = max((n - 1) / (size - 1) if size > 1 else 0.0, 1.0)
+        raise ValueError("an antialiased image has aligned corners")
+    reach = max(float(_step(n, size, by)), 1.0)
     made = np.maximum(1 - np.abs(np.arange(n) - centres[:, None]) / reach, 0)
     return made / made.sum(1, keepdims=True)
 
