@@ -6,6 +6,7 @@ at random weights.
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +44,7 @@ def dcgan(width: int = 64) -> Given:
     """DCGAN's generator of 64 x 64 pixels, of the tutorial of PyTorch."""
     sizes = [100, 8 * width, 4 * width, 2 * width, width]
     layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (before, after) in enumerate(pairwise(sizes)):
         place = (1, 0) if i == 0 else (2, 1)
         layers += [nn.ConvTranspose2d(before, after, 4, *place, bias=False)]
         layers += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]

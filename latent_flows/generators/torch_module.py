@@ -217,8 +217,6 @@ def _check_samples(decode: Generator, latents: np.ndarray, theirs: Decoder) -> N
 
 
 def _check_close(what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
-    if not np.isfinite(theirs).all():
-        raise ValueError(f"makes {what} that are not finite")
     span = float(np.ptp(theirs)) or float(np.abs(theirs).max()) or 1.0
     error = float(np.abs(ours - theirs).max()) / span
     if not error <= CLOSE:

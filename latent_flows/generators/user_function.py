@@ -52,7 +52,8 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
     function = function if module is None else module
     params = read_checkpoint(spec.checkpoint) if spec.checkpoint and module is None else None
     told = {"generator.latent_dim": spec.latent_dim}
-    told[spec.path] = getattr(function, "latent_dim", None)
+    owner = getattr(function, "__self__", None)  # of a method
+    told[spec.path] = getattr(function, "latent_dim", getattr(owner, "latent_dim", None))
     if isinstance(params, dict):
         told[spec.checkpoint] = params.pop("latent_dim", None)
     dims = {who: _dimensions(who, said) for who, said in told.items() if said is not None}

@@ -39,7 +39,8 @@ def exported(*nodes, output):
     made = [z]
     for name, target, *args in nodes:
         by_name = {each.name: each for each in made}
-        made.append(node(name, target, *(by_name.get(arg, arg) for arg in args)))
+        known = [by_name[arg] if isinstance(arg, str) else arg for arg in args]
+        made.append(node(name, target, *known))
     spec = SimpleNamespace(arg=SimpleNamespace(name="z"), kind=SimpleNamespace(name="USER_INPUT"))
     spec.target = None
     signature = SimpleNamespace(user_outputs=(output,), input_specs=[spec])

@@ -6,6 +6,7 @@ PyTorch is imported where it is used, and nothing of the module is changed once 
 import contextlib
 import functools
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -329,7 +330,9 @@ def export(
 
     try:
         logging.disable(logging.ERROR)  # what it says to its developers
-        exported = torch.export.export(Whole().eval(), (example,), strict=False)
+        aside = io.StringIO()
+        with contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
+            exported = torch.export.export(Whole().eval(), (example,), strict=False)
         table = torch.export.default_decompositions()
         for spelt in [op for op in table if _base(op) in aten.KEPT]:
             table.pop(spelt)

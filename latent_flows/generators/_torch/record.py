@@ -86,6 +86,13 @@ def record_decoder(
 
 
 def _check_repeats(first: Any, second: Any) -> None:
+    """Whether two runs gave finite numbers, and the same.
+
+    Raises:
+        ValueError: they did not.
+    """
+    if not all(bool(each.isfinite().all()) for each in first):
+        raise ValueError("makes samples that are not finite")
     if module.differ(first, second):
         raise ValueError(
             "gives another result each time it is called with the same: is there noise in it, or "
