@@ -53,6 +53,7 @@ bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
 	$(BIN)/python -m benchmarks.gan_step
 	$(BIN)/python -m benchmarks.steering
 	$(BIN)/python -m benchmarks.input
+	$(BIN)/python -m benchmarks.from_torch
 
 # Rebuilt whenever pyproject.toml is newer than the environment.
 $(READY): pyproject.toml

@@ -115,6 +115,8 @@ def forget_programs():
 def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what a page saves is not left in the checkout
     text = page.read_text(encoding="utf-8")
+    if "import torch\n" in text:
+        pytest.importorskip("torch", reason="PyTorch is not installed: the extra `torch`")
     names = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):
         # Blank lines in front, so that an error names the line of the page.

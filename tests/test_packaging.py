@@ -87,6 +87,7 @@ def test_the_wheel_installs_into_a_clean_environment(wheel, tmp_path):
             "evaluation",
         ),
         ("matplotlib", "from latent_flows import plots; plots.strips", "plots"),
+        ("torch", "from latent_flows.generators import from_torch; from_torch(abs, 2)", "torch"),
         ("tensorflow_datasets", "from latent_flows import data; data.load('mnist')", "data"),
     ],
 )

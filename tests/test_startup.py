@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("sklearn", "scipy.stats", "matplotlib", "orbax", "tensorboardX", "grain", "PIL")
+HEAVY = ("sklearn", "scipy.stats", "matplotlib", "orbax", "tensorboardX", "grain", "PIL", "torch")
 EXPERIMENTS = (
     "clustering",
     "directions",

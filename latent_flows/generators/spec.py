@@ -22,10 +22,11 @@ class GeneratorSpec:
     path: str = ""
     """Run folder that holds a generator, or was about one; or a function of your own as
     package.module:function or file.py:function, from a latent to a sample; with a checkpoint from
-    (params, latent). Or a FrozenGenerator, named in the same way."""
+    (params, latent). Or a FrozenGenerator, a PyTorch module or what builds one, named in the same
+    way."""
     checkpoint: str = ""
     """Parameters of a function of your own: an orbax folder, .npz or .safetensors; names with / are
-    nested dictionaries."""
+    nested dictionaries. Of a PyTorch module its state: .pt, .pth or .safetensors."""
     data: str = ""
     """Data that it was trained on, where it does not know or they were moved: a name, or the path
     of a folder of images, or of an .npz or .npy."""

@@ -30,7 +30,8 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
 
     Args:
         spec: its `path` is package.module:function or file.py:function. A `FrozenGenerator` of that
-            name is taken as it is, with its encoder if it has one.
+            name is taken as it is, with its encoder if it has one; a PyTorch module, or what builds
+            one without arguments, by `from_torch`.
 
     Returns:
         The generator, of samples of any shape; images are scaled from `spec.range` to [0, 1].
@@ -47,9 +48,12 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
                 "settings of the generator"
             )
         return function
-    params = read_checkpoint(spec.checkpoint) if spec.checkpoint else None
+    module = _torch_module(spec, function)
+    function = function if module is None else module
+    params = read_checkpoint(spec.checkpoint) if spec.checkpoint and module is None else None
     told = {"generator.latent_dim": spec.latent_dim}
-    told[spec.path] = getattr(function, "latent_dim", None)
+    owner = getattr(function, "__self__", None)  # of a method
+    told[spec.path] = getattr(function, "latent_dim", getattr(owner, "latent_dim", None))
     if isinstance(params, dict):
         told[spec.checkpoint] = params.pop("latent_dim", None)
     dims = {who: _dimensions(who, said) for who, said in told.items() if said is not None}
@@ -67,6 +71,8 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
         )
     if spec.space != "z" or spec.label is not None:
         raise ValueError("generator.space and generator.label are for published generators")
+    if module is not None:
+        return _from_torch(spec, module, dim)
     _check_arguments(spec, function)
     function = _contained(function)
     if params is None:
@@ -80,6 +86,57 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
     low, high = spec.range
     decode = call if spec.range == (0.0, 1.0) else lambda z: (call(z) - low) / (high - low)
     return freeze(decode, dim, name=spec.path, prior=prior(spec, dim))
+
+
+def _torch_module(spec: GeneratorSpec, function: Any) -> Any:
+    """The PyTorch module that a name stands for, or a method of one; None if it is none.
+
+    Raises:
+        ValueError: it should build one and fails.
+    """
+    torch = sys.modules.get("torch")  # where it was not imported there is no module of it
+    if torch is None or not hasattr(torch, "nn"):
+        return None
+    built = function
+    if not isinstance(function, torch.nn.Module) and _takes_nothing(function):
+        try:
+            built = function()
+        except (Exception, SystemExit) as error:
+            raise ValueError(
+                f"generator {spec.path} fails to build a module ({what(error)})"
+            ) from None
+    owner = getattr(built, "__self__", built)
+    return built if isinstance(owner, torch.nn.Module) else None
+
+
+def _takes_nothing(function: Any) -> bool:
+    """Whether a function can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _from_torch(spec: GeneratorSpec, module: Any, dim: int) -> FrozenGenerator:
+    """A PyTorch module, or a method of one, with its state out of a file if one is named."""
+    from latent_flows.generators._torch.checkpoint import load_state
+    from latent_flows.generators.torch_module import from_torch
+
+    if spec.checkpoint:
+        try:
+            load_state(getattr(module, "__self__", module), spec.checkpoint)
+        except ValueError as error:
+            raise ValueError(f"generator.checkpoint: {error}") from None
+    return from_torch(
+        module,
+        dim,
+        range=spec.range,
+        prior=prior(spec, dim),
+        name=spec.path,
+        dtype=spec.dtype,
+        recompute=spec.recompute,
+    )
 
 
 def _dimensions(who: str, said: Any) -> int:
@@ -197,7 +254,7 @@ def _import_module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"generator: {name} cannot be imported ({what(error)})") from None
+        raise ValueError(f"generator: {name} cannot be imported ({_why(error)})") from None
 
 
 def _import_file(name: str) -> Any:
@@ -213,8 +270,14 @@ def _import_file(name: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"generator: {file} cannot be imported ({what(error)})") from None
+        raise ValueError(f"generator: {file} cannot be imported ({_why(error)})") from None
     return module
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong with an import, and which extra it lacks."""
+    missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
+    return what(error) + ("; pip install 'latent-flows[torch]'" if missing else "")
 
 
 def read_checkpoint(path: str) -> Any:
