@@ -23,7 +23,7 @@ from latent_flows.data import ImageFactor
 from latent_flows.data.image_factors import measure as measure_image
 from latent_flows.data.image_factors import sharpness
 from latent_flows.directions.losses import blurred_error, mse
-from latent_flows.directions.model import Direction, DirectionModel
+from latent_flows.directions.model import DirectionModel, FittedDirection
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.evaluation.control import ControlScore, control_score
 from latent_flows.typing import Generator, Scalar
@@ -60,14 +60,14 @@ class Asked(NamedTuple):
     """Scores."""
 
 
-def shift(models: tuple[Direction, ...], z: Array, amounts: Float[Array, "k"]) -> Array:
+def shift(models: tuple[FittedDirection, ...], z: Array, amounts: Float[Array, "k"]) -> Array:
     """Changes each factor by an amount."""
     if len(models) > 1:
         return directions.shift_many(models, z, amounts)
     return directions.shift(models[0], z, amounts[0], extrapolate=True)
 
 
-def place(models: tuple[Direction, ...], z: Array, amounts: Float[Array, "k"]) -> Array:
+def place(models: tuple[FittedDirection, ...], z: Array, amounts: Float[Array, "k"]) -> Array:
     """Sets each factor to a value."""
     if len(models) > 1:
         return directions.place_many(models, z, amounts)
@@ -81,7 +81,7 @@ def _watch(
     is_valid: Callable,
     generator: Generator,
     faintest: Scalar,
-    models: tuple[Direction, ...],
+    models: tuple[FittedDirection, ...],
     zs: Float[Array, "n d"],
     amounts: Float[Array, "a k"],
 ) -> tuple[Array, ...]:
@@ -97,8 +97,8 @@ def _watch(
 
 def watch(
     subject: Subject,
-    way: Callable[[tuple[Direction, ...], Array, Array], Array],
-    models: tuple[Direction, ...],
+    way: Callable[[tuple[FittedDirection, ...], Array, Array], Array],
+    models: tuple[FittedDirection, ...],
     zs: Float[Array, "n d"],
     amounts: Float[np.ndarray, "a k"],
 ) -> Measured:
@@ -133,7 +133,7 @@ def place_of(config: Config, subject: Subject, kind: str) -> int:
     return [factor.name for factor in subject.factors].index(visible(config)[kind])
 
 
-def control(config: Config, subject: Subject, name: str, model: Direction) -> Asked:
+def control(config: Config, subject: Subject, name: str, model: FittedDirection) -> Asked:
     """Asks a direction for changes of its factor, from held-out codes, and measures."""
     own, largest = place_of(config, subject, name), reach(config)[name]
     side = config.control.amounts
@@ -272,7 +272,7 @@ def baselines(config: Config, subject: Subject, key: Array) -> list[dict[str, An
 
 
 def together(
-    config: Config, subject: Subject, names: tuple[str, ...], models: tuple[Direction, ...]
+    config: Config, subject: Subject, names: tuple[str, ...], models: tuple[FittedDirection, ...]
 ) -> dict[str, Any]:
     """Asks for changes of two factors at once, all combinations of a few."""
     own = [place_of(config, subject, name) for name in names]
@@ -370,7 +370,7 @@ def measure(
     config: Config,
     subject: Subject,
     found: Mapping[str, Mapping[str, Trajectories]],
-    models: Mapping[str, Mapping[str, Direction]],
+    models: Mapping[str, Mapping[str, FittedDirection]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """All numbers, and what each direction did by transformation and method.
 
@@ -400,7 +400,7 @@ def measure(
         for kind in kinds
         for method, of in models.items()
     ]
-    everything: dict[str, dict[str, Direction]] = {kind: {} for kind in seen}
+    everything: dict[str, dict[str, FittedDirection]] = {kind: {} for kind in seen}
     for kind in seen:
         everything[kind] |= {method: of[kind] for method, of in models.items()}
     key = key_of(config, "baselines")
