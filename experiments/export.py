@@ -28,7 +28,6 @@ from experiments.runtime.cli import UsageError, main, module_name
 from experiments.runtime.run_dir import Folder, made_by, read_config, read_header, writable
 from latent_flows import export
 from latent_flows._validation import choose
-from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.export import Directions, Learnt, Potentials
 from latent_flows.generators import GeneratorSpec, stored
@@ -166,38 +165,11 @@ def straight(learnt: Learnt) -> bytes:
     Raises:
         UsageError: there are none.
     """
-    models = learnt.models if isinstance(learnt, Directions) else ()
-    vectors = [np.asarray(m.direction) for m in models if isinstance(m, DirectionModel)]
-    if not vectors:
+    if not len(vectors := export.straight(learnt)):
         raise UsageError("--npy is for straight directions, and there are none")
     content = io.BytesIO()
-    np.save(content, np.stack(vectors))
+    np.save(content, vectors)
     return content.getvalue()
-
-
-def rows(found: Found) -> list[dict[str, Any]]:
-    """What the numbers `k` stand for, as rows of a table."""
-    learnt, dim = found.learnt, export.dim(found.learnt)
-    if isinstance(learnt, Potentials):
-        return [
-            {"k": k, "potential of": learnt.pde, "coefficient": float(value), "latent": dim}
-            for k, value in enumerate(learnt.coefficients)
-        ]
-    if isinstance(learnt, Directions):
-        return [
-            {
-                "k": k,
-                "direction": name,
-                "shape": "straight" if isinstance(model, DirectionModel) else "curved",
-                "from": float(model.limits[0]),
-                "to": float(model.limits[1]),
-                "held-out R2": float(model.r2),
-                "latent": dim,
-            }
-            for k, (name, model) in enumerate(zip(learnt.names, learnt.models, strict=True))
-        ]
-    count, *event = learnt.log_weights.shape
-    return [{"metric": "RBF deviation", "kernels": count, "sample": event, "latent": dim}]
 
 
 def run(config: Config) -> None:
@@ -216,7 +188,7 @@ def run(config: Config) -> None:
     files = {flag: make[flag]() for flag in places}
     for flag, content in files.items():
         Folder(places[flag].parent).write_bytes(places[flag].name, content)
-    tables.show(f"Learnt by {config.run}", rows(found))
+    tables.show(f"Learnt by {config.run}", export.rows(found.learnt))
     for flag, content in files.items():
         print(f"{getattr(config, flag)}: {len(content)} bytes")
 

@@ -195,7 +195,7 @@ class ResNet18(nn.Module):
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n classes"]:
         floats("resnet18", x=x)
         x = nn.Conv(self.width, (7, 7), (2, 2), use_bias=False, kernel_init=_HE)(x)
-        x = nn.relu(_norm(min(32, self.width))(x))
+        x = nn.relu(_norm(min(32, max(1, self.width // 2)))(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
         for stage in range(4):
             for block in range(2):
@@ -212,7 +212,8 @@ class _Residual(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n h w c"]) -> Float[Array, "*n h2 w2 features"]:
         stride = (self.stride, self.stride)
-        groups = min(32, self.features)
+        # A channel alone in its group is nothing but its mean, where one place is left of it.
+        groups = min(32, max(1, self.features // 2))
         conv = partial(nn.Conv, self.features, use_bias=False, kernel_init=_HE)
         y = nn.relu(_norm(groups)(conv((3, 3), stride)(x)))
         y = _norm(groups)(conv((3, 3))(y))

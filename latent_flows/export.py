@@ -40,9 +40,11 @@ __all__ = [
     "dim",
     "load",
     "motion",
+    "rows",
     "save",
     "serialize_metric",
     "serialize_motion",
+    "straight",
     "to_bytes",
 ]
 
@@ -151,6 +153,62 @@ def dim(learnt: Learnt) -> int:
     if isinstance(learnt, Directions):
         return learnt.models[0].latent_dim
     return learnt.centres.shape[1]
+
+
+def straight(learnt: Learnt) -> Float[np.ndarray, "k d"]:
+    """The unit vectors of what is straight.
+
+    Args:
+        learnt: potentials, directions or a metric.
+
+    Returns:
+        One row a straight direction; none where there are none.
+
+    >>> knots = jnp.array([0.0, 1.0])
+    >>> model = DirectionModel(jnp.array([0.6, 0.8]), knots, 2 * knots, 2 * knots, *jnp.ones(2))
+    >>> print(straight(Directions(("zoom",), (model,))))
+    [[0.6 0.8]]
+    """
+    models = learnt.models if isinstance(learnt, Directions) else ()
+    vectors = [np.asarray(m.direction) for m in models if isinstance(m, DirectionModel)]
+    return np.stack(vectors) if vectors else np.zeros((0, dim(learnt)), np.float32)
+
+
+def rows(learnt: Learnt) -> list[dict[str, Any]]:
+    """What the numbers `k` of a `motion` stand for, as rows of a table.
+
+    Args:
+        learnt: potentials, directions or a metric.
+
+    Returns:
+        A row for each potential or direction; one of a metric.
+
+    >>> knots = jnp.array([0.0, 1.0])
+    >>> model = DirectionModel(jnp.array([0.6, 0.8]), knots, 2 * knots, 2 * knots, *jnp.ones(2))
+    >>> rows(Directions(("zoom",), (model,)))[0]["to"]
+    2.0
+    """
+    length = dim(learnt)
+    if isinstance(learnt, Potentials):
+        return [
+            {"k": k, "potential of": learnt.pde, "coefficient": float(value), "latent": length}
+            for k, value in enumerate(learnt.coefficients)
+        ]
+    if isinstance(learnt, Directions):
+        return [
+            {
+                "k": k,
+                "direction": name,
+                "shape": "straight" if isinstance(model, DirectionModel) else "curved",
+                "from": float(model.limits[0]),
+                "to": float(model.limits[1]),
+                "held-out R2": float(model.r2),
+                "latent": length,
+            }
+            for k, (name, model) in enumerate(zip(learnt.names, learnt.models, strict=True))
+        ]
+    count, *event = learnt.log_weights.shape
+    return [{"metric": "RBF deviation", "kernels": count, "sample": event, "latent": length}]
 
 
 def _shift(learnt: Directions) -> Motion:

@@ -58,22 +58,29 @@ def test_images_are_shrunk_to_the_side_asked_for(key):
 
 
 @pytest.mark.parametrize(
-    "net",
+    ("net", "shape"),
     [
-        PairClassifier(width=4, classes=5),
-        LeNet(classes=5),
-        pytest.param(ResNet18(classes=5, width=4), marks=pytest.mark.slow),
+        (PairClassifier(width=4, classes=5), (9, 8, 2)),
+        (LeNet(classes=5), (9, 8, 2)),
+        pytest.param(ResNet18(classes=5, width=8), (64, 72, 2), marks=pytest.mark.slow),
     ],
-    ids=lambda net: type(net).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_one_pair_and_many_are_classified_alike(net, key):
-    pairs = jax.random.normal(key, (2, 3, 9, 8, 2))
+def test_one_pair_and_many_are_classified_alike(net, shape, key):
+    pairs = jax.random.normal(key, (2, 3, *shape))
     params = jax.jit(net.init)(key, pairs[0, 0])
     together = jax.jit(net.apply)(params, pairs)
     assert together.shape == (2, 3, 5)
     mapped = jax.jit(jax.vmap(jax.vmap(lambda pair: net.apply(params, pair))))(pairs)
     np.testing.assert_allclose(mapped, together, rtol=1e-4, atol=1e-5)
     assert jnp.std(together) > 0
+
+
+@pytest.mark.slow
+def test_a_narrow_resnet_sees_small_images(key):
+    net = ResNet18(classes=3, width=4)
+    pairs = jax.random.normal(key, (2, 9, 8, 2))
+    assert jnp.std(jax.jit(net.apply)(jax.jit(net.init)(key, pairs[0]), pairs)) > 0
 
 
 def test_lenet_makes_do_with_small_images_and_refuses_tiny_ones(key):

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int
 
 from experiments.directions.config import Config, reach, visible
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT
-from experiments.directions.scores import decode as decode_latents
 from experiments.directions.scores import place_of
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
@@ -20,6 +19,7 @@ from latent_flows import directions, plots
 from latent_flows.data.image_factors import measure
 from latent_flows.directions.model import FittedDirection
 from latent_flows.directions.trajectories import Trajectories
+from latent_flows.evaluation.image_control import decode as decode_latents
 from latent_flows.typing import Generator
 
 if TYPE_CHECKING:

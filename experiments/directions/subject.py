@@ -3,14 +3,12 @@
 Starts are codes of data where the generator has an encoder, and draws of its prior where not.
 """
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from experiments.directions.config import Config, loss, measured
 from experiments.generators.limits import SMALLEST
@@ -18,48 +16,15 @@ from experiments.generators.training_data import drawn_codes, load_data, shown
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from latent_flows import data, directions, plots
-from latent_flows.data import Dataset, ImageFactor
-from latent_flows.data.image_factors import ANY_IMAGE, Image, measure
+from latent_flows.data import Dataset
+from latent_flows.data.image_factors import ANY_IMAGE
+from latent_flows.evaluation.image_control import Subject, survey
 from latent_flows.generators import FrozenGenerator, draw_latents
-from latent_flows.typing import Generator, Scalar
+
+__all__ = ["Data", "Subject", "check", "load_images", "subject_of"]
 
 SURVEYED = 1000
 """Images whose factors' ranges, and latents whose norms, are taken for what is usual."""
-FAINT = 0.25
-"""Share of the least mass of data below which an image shows nothing to be measured."""
-AT_ONCE = 50
-"""Images that are measured together."""
-_ITSELF = Partial(jnp.asarray)  # what an image is made of, if it is there already
-
-
-class Subject(NamedTuple):
-    """A frozen generator, where to start from, and what can be measured on its images."""
-
-    generator: Generator
-    """Its parameters are its leaves."""
-    first_layer: Float[Array, "k d"] | None
-    """Weights of the layers that take the latent, stacked; None where none is linear."""
-    starts: Float[Array, "n d"]
-    """Codes of training images, drawn from the posterior; draws from the prior without an
-    encoder."""
-    held_out: Float[Array, "m d"]
-    """Codes of held-out images, or other draws."""
-    radius: float
-    """The largest norm of a code or draw: latents farther out are not searched."""
-    name: str
-    """Of the data set, or of a generator whose data are not at hand, for captions."""
-    factors: tuple[ImageFactor, ...]
-    """What is measured."""
-    is_valid: Callable[[Image], Bool[Array, ""]]
-    """Whether an image is one of such data."""
-    low: np.ndarray
-    """1% quantile of each factor over images of data, or of draws where these are not at hand."""
-    high: np.ndarray
-    """99% quantile."""
-    faintest: float
-    """Mean of an image below which nothing is measured on it."""
-    bounded: bool
-    """Whether no factor leaves its range: those of data that were made so."""
 
 
 class Data(NamedTuple):
@@ -174,29 +139,3 @@ def some(
     """Random examples, as the generator was shown them."""
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:count]
     return shown(generator, dataset, chosen, config.seed)
-
-
-def survey(
-    factors: Sequence[ImageFactor],
-    points: Float[Array, "n ..."],
-    image: Callable[[Array], Image] = _ITSELF,
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """The central 98% of each factor over images, and how faint an image may be.
-
-    Args:
-        factors: what to measure.
-        points: the images, or what `image` makes one of.
-        image: a pytree, such as a generator that was hoisted.
-    """
-
-    @jax.jit
-    def look(image: Callable[[Array], Image], points: Array) -> tuple[Array, Array]:
-        def one(point: Array) -> tuple[Array, Scalar]:
-            made = image(point)
-            return measure(factors, made), made.mean()
-
-        return jax.lax.map(one, points, batch_size=AT_ONCE)
-
-    values, means = look(image, points)
-    low, high = np.quantile(np.asarray(values), [0.01, 0.99], axis=0)
-    return low, high, FAINT * float(jnp.quantile(means, 0.01))

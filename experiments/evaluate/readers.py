@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from experiments.flow_vae import config as flow_vae_config
-from experiments.flow_vae import model as flow_vae_model
 from experiments.generators import spec
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
@@ -109,12 +108,12 @@ def _flows(found: Evaluated) -> Evaluated:
 def _flow_vae(found: Evaluated) -> Evaluated:
     config = read_config(found.run, flow_vae_config.Config)
     test = flow_vae_config.load(config, "test")
-    model = flow_vae_model.build(config, test)
-    params = restore(found.run, flow_vae_config.PHASE, partial(flow_vae_model.initial, model))
+    model = flow_vae_config.build(config, test)
+    params = restore(found.run, flow_vae_config.PHASE, model.init)
     return found._replace(
         held_out=_starts(test),
-        encode=flow_vae_model.encoder(model, params),
-        log_likelihood=flow_vae_model.log_likelihood(model, params),
+        encode=model.encoder(params),
+        log_likelihood=model.log_likelihood(params),
     )
 
 

@@ -111,72 +111,61 @@ class Score(NamedTuple):
     about: str
     """What it is, in a few words."""
     needs: tuple[str, ...]
-    """Of the keys of `LACKS`."""
+    """Of the keys of `NEEDS`."""
     compute: Callable[[Material], Any]
     """A number, or a dict of numbers and lists."""
 
 
 def lacks(found: Evaluated, score: Score) -> str | None:
     """Why a score does not apply to a run, or None where it does."""
-    return next(filter(None, (LACKS[need](found) for need in score.needs)), None)
+    missing = (NEEDS[need].otherwise for need in score.needs if not NEEDS[need].is_there(found))
+    reason = next(missing, None)
+    return reason and reason.format(run=found)
 
 
-def _no_encoder(found: Evaluated) -> str | None:
-    return None if found.encode else "the generator has no encoder, so data have no codes"
+def _has_factors(found: Evaluated) -> bool:
+    return found.held_out is None or found.held_out.factors is not None
 
 
-def _no_likelihood(found: Evaluated) -> str | None:
-    return None if found.log_likelihood else "the generator says nothing of the noise of its data"
+class Need(NamedTuple):
+    """What a score may need."""
+
+    is_there: Callable[[Evaluated], bool]
+    otherwise: str
+    """Why a score does not apply; `{run}` stands for what is evaluated."""
 
 
-def _no_factors(found: Evaluated) -> str | None:
-    if found.held_out is None or found.held_out.factors is not None:
-        return None
-    return (
-        f"{found.held_out.name} has no ground-truth factors of variation (labels of classes are "
-        "none)"
-    )
-
-
-def _no_flows(found: Evaluated) -> str | None:
-    return None if found.paths else f"a run of {found.experiment} has no traversals"
-
-
-def _no_comparison(found: Evaluated) -> str | None:
-    if found.paths and not found.metrics:
-        return "the run has no metrics.json; run it to its end first"
-    return None
-
-
-def _no_measured_factors(found: Evaluated) -> str | None:
-    if _own(found.metrics, "long", "share") is not None:
-        return None
-    return "factors are measured on images of sprites only"
-
-
-def _no_sequences(found: Evaluated) -> str | None:
-    if "equivariance" in found.metrics:
-        return None
-    return "no sequences with known factors belong to this run"
-
-
-def _no_realism(found: Evaluated) -> str | None:
-    if "frechet" in found.metrics:
-        return None
-    return "the run has not compared samples with data by a classifier"
-
-
-LACKS: dict[str, Callable[[Evaluated], str | None]] = {
-    "encoder": _no_encoder,
-    "likelihood": _no_likelihood,
-    "factors": _no_factors,
-    "flows": _no_flows,
-    "comparison": _no_comparison,
-    "measured factors": _no_measured_factors,
-    "sequences": _no_sequences,
-    "realism": _no_realism,
+NEEDS: dict[str, Need] = {
+    "encoder": Need(
+        lambda run: run.encode is not None, "the generator has no encoder, so data have no codes"
+    ),
+    "likelihood": Need(
+        lambda run: run.log_likelihood is not None,
+        "the generator says nothing of the noise of its data",
+    ),
+    "factors": Need(
+        _has_factors,
+        "{run.held_out.name} has no ground-truth factors of variation (labels of classes are none)",
+    ),
+    "flows": Need(lambda run: run.paths is not None, "a run of {run.experiment} has no traversals"),
+    "comparison": Need(
+        lambda run: run.paths is None or bool(run.metrics),
+        "the run has no metrics.json; run it to its end first",
+    ),
+    "measured factors": Need(
+        lambda run: _own(run.metrics, "long", "share") is not None,
+        "factors are measured on images of sprites only",
+    ),
+    "sequences": Need(
+        lambda run: "equivariance" in run.metrics,
+        "no sequences with known factors belong to this run",
+    ),
+    "realism": Need(
+        lambda run: "frechet" in run.metrics,
+        "the run has not compared samples with data by a classifier",
+    ),
 }
-"""What scores may need, as functions that say why it is not there."""
+"""What scores may need."""
 
 
 # --- bounds ---

@@ -14,63 +14,10 @@ from latent_flows._validation import at_least, choose
 from latent_flows.data import Dataset
 from latent_flows.data.sequences import FRAMES, Sequences, load_sequences
 from latent_flows.generators.vae import VAEConfig
+from latent_flows.objectives.flow_vae import FlowVAE, FlowVAEObjective, flow_vae
 from latent_flows.pde import EQUATIONS, described
 
 PHASE = "vae"
-
-KINDS = {
-    "vae": "the bound alone",
-    "beta-vae": "a weight on the divergence from the prior",
-    "tc-vae": "a penalty on total correlation, estimated on the batch (far too large where "
-    "posteriors are narrow: trust total_correlation_gaussian beside it)",
-    "factor-vae": "a penalty on total correlation, by a discriminator",
-    "flow": "one potential for each known factor",
-    "hamilton-jacobi": "optimal-transport potentials, the factor inferred from two images",
-    "sparse": "gradient and solenoidal fields behind inferred gates, unsupervised",
-}
-WITH_FLOW = ("flow", "hamilton-jacobi", "sparse")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The loss. Its terms are in nats per image."""
-
-    kind: str = "flow"
-    """vae, beta-vae, tc-vae, factor-vae: no flow; flow: the factor is known; hamilton-jacobi: it is
-    inferred from the image pair; sparse: so are which fields act, and how strongly."""
-    beta: float = 2.0
-    """Weight of the divergence from the prior (beta-vae), or of total correlation (tc-vae and
-    factor-vae: beta - 1)."""
-    prior: Literal["flowed", "standard"] = "flowed"
-    """Prior of the codes of x_t: N(0, I) carried along the flow, or N(0, I) itself. Without a flow
-    always standard; sparse too, whose flow is not known before x_t is seen."""
-    transport: float = 0.5
-    """Share of the reconstruction at the points to which the flow takes the code of the other image
-    of the pair, x_t from that of x_0 and back; the rest is at the image's own code."""
-    mismatch: float = 0.02
-    """Weight of the negative log-density of the point for x_t under the posterior of x_t."""
-    residual: float = 1.0
-    """Weight of the PDE's relative residual."""
-    inference: float = 1.0
-    """Weight of the divergence of the inferred factor or gates from their prior."""
-    open_share: float = 0.3
-    """Prior probability that a gate is open (sparse)."""
-    temperature: float = 0.5
-    """Temperature of relaxed draws of factors and gates."""
-    warmup: int = 200
-    """Steps over which divergences rise from 0 to their weight."""
-
-    def __post_init__(self) -> None:
-        choose("objective.kind", self.kind, KINDS)
-        least = ("beta", "transport", "mismatch", "residual", "inference", "warmup")
-        at_least(self, "objective.", **dict.fromkeys(least, 0))
-        if self.transport > 1:
-            raise ValueError(f"objective.transport must lie in [0, 1], got {self.transport}")
-        if not (0 < self.open_share < 1 and self.temperature > 0):
-            raise ValueError(
-                "objective.open_share must lie in (0, 1) and objective.temperature above 0, got "
-                f"{self.open_share} and {self.temperature}"
-            )
 
 
 @dataclass(frozen=True)
@@ -155,7 +102,7 @@ class Config:
     """Architecture of the VAE, the same for every kind."""
     fields: Fields = field(default_factory=Fields)
     """Flows."""
-    objective: Objective = field(default_factory=Objective)
+    objective: FlowVAEObjective = field(default_factory=FlowVAEObjective)
     """Loss."""
     training: Training = field(default_factory=Training)
     """Optimiser and duration; every example of a batch is a pair of images x_0 and x_t."""
@@ -213,3 +160,20 @@ def check(config: Config, sequences: Sequences) -> None:
             f"{sequences.dataset.length} examples of {config.data}; lower the batch size"
         )
     check_vae(config.vae, sequences.image_shape, config.training.batch_size)
+
+
+def build(config: Config, sequences: Sequences) -> FlowVAE:
+    """The networks, for images of the sequences' shape."""
+    fields = config.fields
+    return flow_vae(
+        config.objective.kind,
+        config.vae,
+        sequences.image_shape,
+        factors=len(config.factors),
+        frames=config.frames,
+        count=fields.count,
+        equation=fields.pde,
+        initial=fields.initial,
+        width=fields.width,
+        depth=fields.depth,
+    )

@@ -11,19 +11,25 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+from jaxtyping import Array
 
 from experiments.flow_vae import scores as flow_vae_scores
-from experiments.flow_vae.config import PHASE, Config, Fields, Scores, check, load
-from experiments.flow_vae.model import Model, build, initial
-from experiments.flow_vae.objective import loss
+from experiments.flow_vae.config import PHASE, Config, Fields, Scores, build, check, load
 from experiments.generators.limits import check_image_size
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
 from experiments.runtime.run_dir import Folder, open_folder
-from experiments.runtime.training import Params, Training, fit, shuffled
+from experiments.runtime.training import Batch, Params, Training, fit, shuffled
 from latent_flows.data.sequences import Sequences
 from latent_flows.generators.vae import VAEConfig
+from latent_flows.objectives.flow_vae import (
+    FlowVAE,
+    FlowVAEObjective,
+    flow_vae_loss,
+    sample_pairs,
+)
+from latent_flows.typing import Scalar
 
 MNIST = Config(
     run="runs/flow-vae-mnist",
@@ -56,13 +62,29 @@ PRESETS = {
 }
 
 
-def train(folder: Folder, config: Config, model: Model, sequences: Sequences) -> Params:
+def loss(
+    model: FlowVAE,
+    objective: FlowVAEObjective,
+    steps: int,
+    sequences: Sequences,
+    params: Params,
+    key: Array,
+    step: Array,
+    batch: Batch,
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Of the pairs of images that the examples of a batch are shown in."""
+    pair_key, own_key = jax.random.split(key)
+    pairs = sample_pairs(sequences, pair_key, batch["example"])
+    return flow_vae_loss(model, objective, params, own_key, step, pairs, steps=steps)
+
+
+def train(folder: Folder, config: Config, model: FlowVAE, sequences: Sequences) -> Params:
     """Train, or go on training, all networks of a run folder."""
     return fit(
         folder,
         PHASE,
-        init=partial(initial, model),
-        loss=partial(loss, model, config, sequences),
+        init=model.init,
+        loss=partial(loss, model, config.objective, config.fields.steps, sequences),
         batches=shuffled(sequences.dataset, config.training, config.seed),
         config=config.training,
         seed=config.seed,
@@ -78,7 +100,7 @@ def run(config: Config) -> int | None:
         train_set, test_set = load(config, "train"), load(config, "test")
     check(config, train_set)
     model = build(config, train_set)
-    jax.eval_shape(partial(initial, model), jax.random.key(0))
+    jax.eval_shape(model.init, jax.random.key(0))
     folder = open_folder(config.run, config)
     params = train(folder, config, model, train_set)
     failed = flow_vae_scores.draw(folder, model, config, params, test_set)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.generators.noise_std import negative_log_likelihood
 from experiments.generators.training_data import encoded
 from latent_flows._transforms import in_chunks
 from latent_flows.data import Dataset, sprites
 from latent_flows.evaluation import elbo, iwae_bound
 from latent_flows.generators import FrozenGenerator
+from latent_flows.objectives import noisy_negative_log_likelihood
 
 
 def measure(
@@ -55,7 +55,7 @@ def measure(
         "iwae": float(iwaes.mean()),
     }
     for kind, std in generator.noise_std.items():
-        fit = partial(negative_log_likelihood, encode, generator.decode, std, noise)
+        fit = partial(noisy_negative_log_likelihood, encode, generator.decode, std, noise)
         values, _ = in_chunks(fit)(keys, images)
         result[f"log_likelihood_{kind}"] = -float(values.mean())
     if test.name == "sprites":

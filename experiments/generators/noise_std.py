@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Batches, Params, Training, fit
 from latent_flows.generators import rbf
-from latent_flows.generators.frozen import Encoder
 from latent_flows.generators.rbf import RBF, StdNetwork
 from latent_flows.generators.stored import StoredStd
 from latent_flows.generators.vae import VAE
+from latent_flows.objectives import noisy_negative_log_likelihood
 from latent_flows.typing import Generator, Latent, Scalar
 
 Kind = Literal["rbf", "network"]
@@ -103,31 +103,10 @@ def loss(
     apply: Any = partial(vae.apply, vae_params)  # flax types its result as a pair as well
     encode, decode = (partial(apply, method=part) for part in (vae.encode, vae.decode))
     std = close(kind, config, vae, params)
-    evaluate = partial(negative_log_likelihood, encode, decode, std, config.noise)
+    evaluate = partial(noisy_negative_log_likelihood, encode, decode, std, config.noise)
     keys = jax.random.split(key, len(batch["image"]))
     values, stds = jax.vmap(evaluate)(keys, batch["image"])
     return jnp.mean(values), {"deviation": jnp.mean(stds)}
-
-
-def negative_log_likelihood(
-    encode: Encoder, decode: Generator, std: Generator, noise: float, key: Array, image: Array
-) -> tuple[Scalar, Array]:
-    """Of one image, in nats per pixel, at one draw from its posterior; and the deviation there.
-
-    Args:
-        encode: from an image to its posterior.
-        decode: from a latent to the mean of an image.
-        std: from a latent to the deviation.
-        noise: deviation of the noise that images are taken to carry already.
-        key: a random key.
-        image: any.
-    """
-    mean, spread = encode(image)
-    z = mean + spread * jax.random.normal(key, mean.shape)
-    squared = (image - decode(z)) ** 2 + noise**2
-    sigma = std(z)
-    value = squared / (2 * sigma**2) + jnp.log(sigma) + jnp.log(2 * jnp.pi) / 2
-    return jnp.mean(value), sigma
 
 
 def train(

@@ -28,6 +28,7 @@ from latent_flows import data, plots
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
+from latent_flows.evaluation.frechet import realism
 from latent_flows.generators import adversarial
 from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.sngan import SNGAN, Discriminator
@@ -356,7 +357,7 @@ def measure(
         folder, _on_canvas(sets["train"], net.resolution), config.classifier, config.seed
     )
     made = sample(net, variables, jax.random.key(config.seed + 1), len(held_out))
-    return result | frechet.measure(judge, made, known, held_out, truth)
+    return result | realism(judge, made, known, held_out, truth)
 
 
 def _padded(images: Any, size: int) -> Float[Array, "n size size c"]:

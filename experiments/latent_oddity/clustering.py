@@ -24,6 +24,7 @@ from experiments.runtime.defaults import Quick
 from experiments.runtime.run_dir import Folder, Timed
 from latent_flows._validation import at_least
 from latent_flows.evaluation import pairwise_f_measure
+from latent_flows.evaluation.pairwise_f_measure import named_after
 from latent_flows.geometry import kmeans
 from latent_flows.typing import Metric
 
@@ -189,25 +190,6 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     tables.show(f"{title}: agreement with labels (F-measure over pairs)", rows)
 
 
-def matched(labels: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """The clusters, named after the labels so that most points have their own.
-
-    Example:
-        >>> matched(np.array([7, 7, 9, 9]), np.array([1, 1, 0, 1]))
-        array([7, 7, 9, 7])
-    """
-
-    from scipy.optimize import linear_sum_assignment
-    from sklearn.metrics.cluster import contingency_matrix
-
-    table = contingency_matrix(labels, found)
-    names, clusters = np.unique(labels), np.unique(found)
-    fresh = labels.max() + 1 + np.arange(len(clusters))  # for clusters that no label is left for
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    fresh[columns] = names[rows]
-    return fresh[np.searchsorted(clusters, found)]
-
-
 def draw(
     subject: Subject,
     codes: Float[Array, "n d"],
@@ -219,7 +201,7 @@ def draw(
     picture = partial(figures.clusters, subject, codes)
     drawn = {"labels": partial(picture, labels, "labels", "Held-out codes and their labels")}
     for (name, clusters), row in zip(found.items(), metrics["methods"], strict=True):
-        groups = matched(labels, np.asarray(clusters["labels"]))
+        groups = named_after(labels, np.asarray(clusters["labels"]))
         title = f"{TITLES[name]}: F = {row['f_measure']:.2f}"
         drawn[f"clusters_{name}"] = partial(
             picture, groups, title, "Held-out codes, coloured by cluster"

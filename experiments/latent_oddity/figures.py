@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, Int
 from experiments.generators import classifier
 from experiments.latent_oddity import setup
 from experiments.latent_oddity.paths import BATCH, STRAIGHT, Paths, length_of
-from experiments.latent_oddity.setup import Sample, Subject, box, everywhere
+from experiments.latent_oddity.setup import Sample, Subject, everywhere
 from experiments.runtime.run_dir import Folder
 from latent_flows import plots
 from latent_flows._transforms import in_chunks
+from latent_flows.evaluation.plausibility import code_box
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry import resample_by_length
 from latent_flows.geometry.metrics import log_volume, pullback
@@ -71,7 +72,7 @@ def geodesics(
 ) -> "Figure":
     """The volume measure of both metrics with data and the paths between some pairs."""
     codes = np.asarray(subject.test.codes)
-    low, high = box(codes)
+    low, high = code_box(codes)
     lines = paths[setup.EUCLIDEAN].points[shown]
     return plots.latent_maps(
         [log_volume(subject.metrics[kind]) for kind in titles],
@@ -153,7 +154,7 @@ def clusters(
     caption: str,
 ) -> "Figure":
     """Codes in groups, over the log volume that is trusted."""
-    low, high = box(np.asarray(codes))
+    low, high = code_box(np.asarray(codes))
     return plots.latent_maps(
         [log_volume(subject.metrics["rbf"])],
         low=low,
@@ -176,7 +177,7 @@ def densities(
     caption: str,
 ) -> "Figure":
     """Log-densities side by side, none below a floor, with codes."""
-    low, high = box(np.asarray(codes))
+    low, high = code_box(np.asarray(codes))
 
     def above(log_density: Callable[[Latent], Scalar], z: Latent) -> Scalar:
         return jnp.maximum(log_density(z), floor)
@@ -198,11 +199,11 @@ def walks(
 ) -> "Figure":
     """Random walks over the log volume, by the name of their metric."""
     codes = np.asarray(subject.train.codes[:POINTS])
-    low, high = box(codes)
+    low, high = code_box(codes)
     # A walk that runs away leaves the picture, which it would else make too coarse to see.
     far = (high - low) / 2
     seen = np.concatenate([walk.reshape(-1, codes.shape[1]) for walk in zs.values()])
-    low, high = box(np.concatenate([codes, np.clip(seen, low - far, high + far)]))
+    low, high = code_box(np.concatenate([codes, np.clip(seen, low - far, high + far)]))
     behind = ["rbf" if name == setup.EUCLIDEAN else name for name in zs]
     return plots.latent_maps(
         [log_volume(subject.metrics[name]) for name in behind],

@@ -26,6 +26,7 @@ from experiments.latent_oddity.setup import Subject
 from experiments.runtime import tables
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
+from latent_flows.evaluation.plausibility import off_data, volume_contrast
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.typing import Metric
 
@@ -121,13 +122,13 @@ def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str,
     """All numbers of a run."""
     codes = unseen(subject)
     metrics = {TITLES[kind]: subject.metrics[kind] for kind in KINDS["both"]}
-    off = scores.off_data(codes, judge, config.geodesics.off, config.seed)
+    off = off_data(codes, judge.log_density, count=config.geodesics.off, seed=config.seed)
     named = {NAMES[name]: found for name, found in paths.items()}
     return {
         "pairs": config.geodesics.pairs,
         "classifier_accuracy": judge.accuracy,
         "paths": scores.measure_paths(subject, judge, named),
-        "volume": scores.measure_volume(metrics, codes, off),
+        "volume": volume_contrast(metrics, codes, off),
     }
 
 

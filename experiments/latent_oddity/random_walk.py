@@ -26,6 +26,7 @@ from experiments.runtime.defaults import Quick
 from experiments.runtime.run_dir import Folder, Timed
 from latent_flows._transforms import vmap_chunked
 from latent_flows._validation import at_least
+from latent_flows.evaluation.plausibility import walk_plausibility
 from latent_flows.geometry import brownian_motion
 from latent_flows.geometry.metrics import matrix, pullback
 from latent_flows.typing import Latent, Metric, Scalar
@@ -156,34 +157,6 @@ def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
     return found
 
 
-def measure_walks(
-    config: Config, subject: Subject, judge: Judges, paths: Paths, lowest: float
-) -> dict[str, float | None]:
-    """How plausible the samples of one method are, all steps after the start together."""
-    zs = paths.zs[:, 1:]
-    count, steps, dim = zs.shape
-    flat = zs.reshape(-1, dim)
-    log_density = judge.log_density(flat).reshape(count, steps)
-    dense = log_density >= lowest
-    # Of every walk a few steps are decoded, the last among them.
-    shown = np.linspace(steps - 1, 0, min(steps, 20)).astype(int)
-    images = everywhere(subject.generator.decode, zs[:, shown].reshape(-1, dim))
-    sure: np.ndarray | None = None
-    if judge.confidence is not None:
-        sure = judge.confidence(jnp.asarray(images)).reshape(count, -1) >= config.walks.confidence
-    lengths = np.linalg.norm(np.diff(np.asarray(paths.zs), axis=1), axis=-1)
-    return {
-        "dense": float(dense.mean()),
-        "dense_at_end": float(dense[:, -1].mean()),
-        "confident": None if sure is None else float(sure.mean()),
-        "confident_at_end": None if sure is None else float(sure[:, 0].mean()),
-        "log_density": float(np.median(log_density)),
-        "latent_step": float(np.median(lengths)),
-        "reach": float(np.median(np.linalg.norm(zs[:, -1] - paths.zs[:, 0], axis=-1))),
-        "ok": float(np.mean(paths.ok)),
-    }
-
-
 def measure(
     config: Config, subject: Subject, judge: Judges, found: Mapping[str, Paths]
 ) -> dict[str, Any]:
@@ -191,7 +164,18 @@ def measure(
     _, held_out = np.array_split(np.asarray(subject.test.codes), 2)
     lowest = float(np.quantile(judge.log_density(held_out), config.walks.density))
     rows = [
-        {"walk": TITLES[name], **measure_walks(config, subject, judge, paths, lowest)}
+        {
+            "walk": TITLES[name],
+            **walk_plausibility(
+                subject.generator.decode,
+                paths.zs,
+                judge.log_density,
+                lowest,
+                judge.confidence,
+                config.walks.confidence,
+            ),
+            "ok": float(np.mean(paths.ok)),
+        }
         for name, paths in found.items()
     ]
     return {

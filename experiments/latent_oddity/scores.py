@@ -1,10 +1,10 @@
-"""Who says whether a latent, or the image it decodes to, could be data, and what of paths and of
-the volume is told by that: a density of the codes, and a classifier of images."""
+"""Who says whether a latent, or the image it decodes to, could be data: a density of the codes, and
+a classifier of images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 from experiments.generators import classifier
 from experiments.generators.noise_std import KINDS
 from experiments.latent_oddity import setup
-from experiments.latent_oddity.paths import BATCH, Paths, length_of
-from experiments.latent_oddity.setup import Subject, box, everywhere
+from experiments.latent_oddity.paths import Paths, length_of
+from experiments.latent_oddity.setup import Subject
 from experiments.runtime import extension
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
@@ -24,16 +24,9 @@ from experiments.runtime.defaults import Quick
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Training
 from latent_flows._transforms import in_chunks
-from latent_flows.geometry.metrics import log_volume, pullback
+from latent_flows.evaluation.plausibility import Judge, code_density, path_plausibility
+from latent_flows.geometry.metrics import pullback
 from latent_flows.typing import Metric
-
-BANDWIDTHS = (0.05, 0.1, 0.2, 0.4)
-"""Of the density, in standard deviations of the codes: the best on other codes is taken."""
-BORDER = 0.5
-"""In standard deviations of the codes: how far from the nearest code the border of data ends."""
-
-Points: TypeAlias = Array | np.ndarray
-"""Latents `[n, d]` or images `[n, h, w, c]`."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +51,9 @@ class Config(setup.Config):
 class Judges(NamedTuple):
     """What latents and images are judged by."""
 
-    log_density: Callable[[Points], Float[np.ndarray, "n"]]
+    log_density: Judge
     """Of latents, estimated from the first half of the held-out codes."""
-    confidence: Callable[[Points], Float[np.ndarray, "n"]] | None
+    confidence: Judge | None
     """The classifier's probability of the label it finds most likely; None without labels."""
     accuracy: float | None
     """The classifier's, on held-out images."""
@@ -94,7 +87,7 @@ def check(config: Config, subject: Subject) -> None:
 def appoint(folder: Folder, config: Config, subject: Subject) -> Judges:
     """Fit the density, and train the classifier in the run's folder."""
     with announced("fitting a density to the codes"):
-        log_density = density(*np.array_split(np.asarray(subject.test.codes), 2))
+        log_density = code_density(*np.array_split(np.asarray(subject.test.codes), 2))
     if subject.train.labels is None or subject.test.labels is None:
         return Judges(log_density, None, None)
     classes = int(max(subject.train.labels.max(), subject.test.labels.max())) + 1
@@ -118,128 +111,21 @@ def appoint(folder: Folder, config: Config, subject: Subject) -> Judges:
     )
 
 
-def density(
-    codes: Float[np.ndarray, "n d"], others: Float[np.ndarray, "m d"]
-) -> Callable[[Points], Float[np.ndarray, "k"]]:
-    """The logarithm of a kernel density estimate from codes, as smooth as suits other codes best.
-
-    Args:
-        codes: where the kernels are.
-        others: codes that choose the bandwidth.
-    """
-
-    from sklearn.neighbors import KernelDensity
-
-    spread = codes.std()
-    estimates = [KernelDensity(bandwidth=width * spread).fit(codes) for width in BANDWIDTHS]
-    best = max(estimates, key=lambda estimate: estimate.score(others))
-    return lambda points: best.score_samples(np.asarray(points))
-
-
 def measure_paths(
     subject: Subject, judge: Judges, paths: Mapping[str, Paths]
 ) -> list[dict[str, Any]]:
-    """What the paths of each method are like on average.
-
-    `gap` is the distance in data space from the point of a path that is farthest from all training
-    images to the nearest of them.
-    """
-
-    from sklearn.neighbors import NearestNeighbors
-
-    # Those of all methods at once, so that each measure is compiled once.
-    points = np.stack([found.points for found in paths.values()])
-    methods, count, steps, dim = points.shape
-    latents = points.reshape(-1, dim)
-    images = everywhere(subject.generator.decode, latents)
-    train_images = np.asarray(subject.train.images).reshape(len(subject.train.images), -1)
-    nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train_images)
-    gaps, _ = nearest.kneighbors(images.reshape(len(images), -1))
-    along = {"log_density": judge.log_density(latents), "gap": gaps}
-    if judge.confidence is not None:
-        along["confidence"] = judge.confidence(images)
-    along = {name: values.reshape(methods, count, steps) for name, values in along.items()}
+    """What the paths of each method are like on average; see `path_plausibility`."""
     metrics: dict[str, Metric] = {
         "length": pullback(subject.generator.decode),
         **{f"length_{kind}": subject.metrics[kind] for kind in KINDS["both"]},
     }
-    lengths = {
-        name: everywhere(length_of(metric), points.reshape(-1, steps, dim), BATCH)
-        for name, metric in metrics.items()
-    }
-    rows = []
-    for i, (name, found) in enumerate(paths.items()):
-        row: dict[str, Any] = {"path": name}
-        row |= {key: float(v.reshape(methods, count)[i].mean()) for key, v in lengths.items()}
-        for key in ("confidence", "log_density"):
-            if key in along:
-                row[key] = float(along[key][i].mean())
-                row[f"lowest_{key}"] = float(along[key][i].min(1).mean())
-        row["gap"] = float(along["gap"][i].max(1).mean())
-        row["converged"] = float(found.converged.mean())
-        rows.append(row)
-    return rows
-
-
-def measure_volume(
-    metrics: Mapping[str, Metric],
-    codes: Float[np.ndarray, "n d"],
-    off: Mapping[str, Float[np.ndarray, "m d"]],
-) -> list[dict[str, Any]]:
-    """The log volume of metrics on codes, and at places off the data.
-
-    `border_above` and `far_above` are the probabilities that the volume there is larger than on a
-    code: 1/2 where the two cannot be told apart.
-
-    Args:
-        metrics: by the name that their row has.
-        codes: held-out ones.
-        off: other places, by name.
-    """
-
-    from sklearn.metrics import roc_auc_score
-
-    rows = []
-    for name, metric in metrics.items():
-        volume = log_volume(metric)
-        # A point where the metric is not regular counts as the smallest volume of all.
-        values = {
-            place: np.nan_to_num(everywhere(volume, points, 64), nan=-np.inf)
-            for place, points in {"data": codes, **off}.items()
-            if len(points)
-        }
-        on = values.pop("data")
-        row: dict[str, Any] = {"deviation": name, "on_data": float(np.median(on))}
-        for place, found in values.items():
-            truth = np.repeat([0, 1], [len(on), len(found)])
-            scores = np.maximum(np.concatenate([on, found]), np.finfo(np.float32).min)
-            row[place] = float(np.median(found))
-            row[f"{place}_above"] = float(roc_auc_score(truth, scores))
-        rows.append(row)
-    return rows
-
-
-def off_data(
-    codes: Float[np.ndarray, "n d"], judge: Judges, count: int, seed: int
-) -> dict[str, Float[np.ndarray, "m d"]]:
-    """Points of the box of the codes where hardly any data is.
-
-    Args:
-        codes: held-out ones.
-        judge: its density says where data is.
-        count: how many points of each kind, at most.
-        seed: source of all randomness.
-
-    Returns:
-        Those in holes and near the "border", and those "far": farther from all codes than `BORDER`.
-    """
-
-    from sklearn.neighbors import NearestNeighbors
-
-    low, high = box(codes)
-    limit = np.quantile(judge.log_density(codes), 0.01)
-    points = np.random.default_rng(seed).uniform(low, high, (20 * count, codes.shape[1]))
-    outside = points[judge.log_density(points) < limit].astype(np.float32)
-    gaps, _ = NearestNeighbors(n_neighbors=1).fit(codes).kneighbors(outside)
-    near = gaps[:, 0] < BORDER * codes.std()
-    return {"border": outside[near][:count], "far": outside[~near][:count]}
+    rows = path_plausibility(
+        subject.generator.decode,
+        {name: found.points for name, found in paths.items()},
+        {name: length_of(metric) for name, metric in metrics.items()},
+        subject.train.images,
+        judge.log_density,
+        judge.confidence,
+    )
+    converged = [float(found.converged.mean()) for found in paths.values()]
+    return [{**row, "converged": share} for row, share in zip(rows, converged, strict=True)]

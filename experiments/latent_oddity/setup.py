@@ -24,6 +24,7 @@ from experiments.runtime.defaults import Quick
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
+from latent_flows.evaluation.plausibility import code_box
 from latent_flows.generators import FrozenGenerator, GeneratorSpec
 from latent_flows.geometry.interpolation import tabulate
 from latent_flows.geometry.metrics import pullback, stochastic_pullback
@@ -34,8 +35,6 @@ FEWEST = 4
 """Held-out examples without which nothing can be measured."""
 METHODS = (*KINDS["both"], EUCLIDEAN)
 """The metrics of a subject, by name."""
-MARGIN = 0.1
-"""Of the range of the codes, added on each side of it where points off the data are drawn."""
 REACH = 1.4
 """Half the side of a table, in halves of the box of the training codes and a margin."""
 
@@ -178,12 +177,6 @@ def everywhere(
     return np.asarray(in_chunks(function, batch_size)(jnp.asarray(points)))
 
 
-def box(codes: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of a box that holds the codes and a margin."""
-    low, high = codes.min(0), codes.max(0)
-    return low - MARGIN * (high - low), high + MARGIN * (high - low)
-
-
 def tabulated(subject: Subject, resolution: int) -> dict[str, Metric]:
     """The metric of each deviation, as a table if that is possible and asked for.
 
@@ -195,7 +188,7 @@ def tabulated(subject: Subject, resolution: int) -> dict[str, Metric]:
     if not resolution or subject.generator.latent_dim != 2:
         return {kind: subject.metrics[kind] for kind in KINDS["both"]}
     with announced("putting the metrics into tables"):
-        low, high = box(np.asarray(subject.train.codes))
+        low, high = code_box(np.asarray(subject.train.codes))
         centre, half = (low + high) / 2, REACH * (high - low) / 2
         corners = centre - half, centre + half
         return {

@@ -13,8 +13,6 @@ from experiments.runtime.training import Training
 from latent_flows.generators import GeneratorSpec
 
 PHASE = "flows"
-FACTORS = ("x", "y", "size", "elongation")
-"""Attributes of sprites that are measured on images."""
 
 
 @dataclass(frozen=True)

@@ -2,39 +2,41 @@
 
 import itertools
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from experiments.generators.bounds import measure as measure_generator
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
-from experiments.potential_flows.config import FACTORS, Config
+from experiments.potential_flows.config import Config
 from experiments.potential_flows.subject import Subject, initial, vector_field
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params
-from latent_flows import calculus, directions, pde
+from latent_flows import calculus, data, directions, pde
 from latent_flows._transforms import in_chunks
 from latent_flows.classifiers import shrink
 from latent_flows.data import Dataset, sprites
-from latent_flows.evaluation import traversals, vp_score
+from latent_flows.evaluation.comparison import (
+    SEGMENTS,
+    Family,
+    compare_at_length,
+    factor_ranges,
+    follow_family,
+)
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry.operators import Operator, laplace_beltrami
 from latent_flows.traversals import constant
-from latent_flows.typing import Field, Generator
 
-SEGMENTS = 10
-"""Steps in which the data-space length of a traversal is measured."""
-PIECE = 64
-"""Starting points that are followed at once."""
 LARGE = 64
 """Pixels a side beyond which images are mean-pooled before they are compared."""
 IWAE_SAMPLES = 64
@@ -45,22 +47,13 @@ ON_MANIFOLD = 8
 """Starting points from which paths are taken for equations on the generator's manifold."""
 AXES = {"ica": "ICA axes", "visible": "most visible axes"}
 CEILING = "re-encoded truth"
-
-
-class Method(NamedTuple):
-    """A family of traversals under one interface."""
-
-    name: str
-    generator: Generator
-    field: Field
-    params: PyTree
-    """One entry a traversal, stacked."""
-    starts: Float[Array, "k n m"]
+SURVEYED = 2000
+"""Images whose factors say what their ranges are."""
 
 
 def methods(
     config: Config, subject: Subject, params: Params, dataset: Dataset | None, key: Array
-) -> list[Method]:
+) -> list[Family]:
     """The learnt flows, and what they have to be compared with if that is asked for."""
     count, dim = config.flows.count, subject.starts.shape[1]
     start_key, random_key = jax.random.split(key)
@@ -75,13 +68,13 @@ def methods(
     if max(subject.frozen.event_shape[:2]) > LARGE:
         generator = lambda z: shrink(subject.generator(z), LARGE)  # noqa: E731
 
-    def straight(name: str, directions: Array) -> Method:
-        return Method(name, generator, constant, directions, starts[: len(directions)])
+    def straight(name: str, directions: Array) -> Family:
+        return Family(name, generator, constant, directions, starts[: len(directions)])
 
     settings = config.flows
     members = flow_families.members(settings, params["potentials"])
     field = vector_field(config, subject)
-    learnt = Method(flow_families.NAMES[settings.family], generator, field, members, starts)
+    learnt = Family(flow_families.NAMES[settings.family], generator, field, members, starts)
     if not config.scores.others:
         return [learnt]
     found = [
@@ -93,8 +86,8 @@ def methods(
         found += [straight(name, rows) for name, rows in closed_form(subject, count).items()]
     if config.flows.frame != "identity":
         found.append(straight(AXES[config.flows.frame], jnp.eye(dim)[:count]))
-    if dataset is not None and dataset.name == "sprites" and subject.frozen.encode is not None:
-        found.append(reencoding(subject.frozen, config.scores.starts))
+    if dataset is not None and dataset.name in DRAWN and subject.frozen.encode is not None:
+        found.append(DRAWN[dataset.name](subject.frozen, config.scores.starts))
     return found
 
 
@@ -113,7 +106,7 @@ def closed_form(subject: Subject, count: int) -> dict[str, Float[Array, "k m"]]:
     return found
 
 
-def reencoding(frozen: FrozenGenerator, count: int) -> Method:
+def reencoding(frozen: FrozenGenerator, count: int) -> Family:
     """One true factor changed at a time, seen through the VAE: a ceiling for what flows can do.
 
     The "latent" is the vector of factors, the "generator" renders, encodes and decodes.
@@ -132,7 +125,11 @@ def reencoding(frozen: FrozenGenerator, count: int) -> Method:
     # Each starts near the low end of its range, so that the path stays inside.
     low, rate = jnp.array([0.0, 0.0, 0.5]), jnp.array([0.1, 0.1, 0.05])
     starts = jax.vmap(lambda i, low: drawn.at[:, i].set(low))(moved, low)
-    return Method(CEILING, seen, constant, jnp.eye(5)[moved] * rate[:, None], starts)
+    return Family(CEILING, seen, constant, jnp.eye(5)[moved] * rate[:, None], starts)
+
+
+DRAWN: Mapping[str, Callable[[FrozenGenerator, int], Family]] = {sprites.NAME: reencoding}
+"""The ceiling of data that can be drawn again from their factors, by their name."""
 
 
 def starts_for(key: Array, subject: Subject, count: int, number: int) -> Array:
@@ -144,141 +141,31 @@ def starts_for(key: Array, subject: Subject, count: int, number: int) -> Array:
     return subject.starts[chosen]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _traverse(
-    generator: Generator,
-    field: Field,
-    horizon: float,
-    params: PyTree,
-    starts: Float[Array, "k n m"],
-    scale: Float[Array, "k"],
-) -> traversals.Traversal:
-    """Traversals `[K, n, ...]` of every member of a family from its starting points."""
-    ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
-
-    def one(params: PyTree, scale: Array, z0: Array) -> traversals.Traversal:
-        return traversals.traverse(generator, partial(field, params), z0, ts, scale=scale)
-
-    def family(args: Any) -> traversals.Traversal:
-        params, starts, scale = args
-        return jax.vmap(partial(one, params, scale))(starts)
-
-    return jax.lax.map(family, (params, starts, scale))
-
-
-def follow(
-    method: Method, horizon: float, scale: Float[Array, "k"], count: int
-) -> traversals.Traversal:
-    """The traversals of a family from its first `count` starting points.
-
-    In pieces of one size, so that every measurement of a method is one compiled program; compiling
-    an adaptive solver takes longer than running it.
-    """
-    starts = method.starts[:, :count]
-    padded = jnp.pad(starts, ((0, 0), (0, -count % PIECE), (0, 0)), mode="wrap")
-    pieces = [
-        _traverse(method.generator, method.field, horizon, method.params, piece, scale)
-        for piece in jnp.split(padded, padded.shape[1] // PIECE, axis=1)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, :count], *pieces)
-
-
 def measure_method(
-    config: Config, method: Method, target: float, ranges: Array | None, key: Array
+    config: Config, method: Family, target: float, factors: Mapping[str, Any], key: Array
 ) -> dict[str, Any]:
     """One row of the comparison at a given data-space length."""
-    horizon, scores = float(config.flows.horizon), config.scores
-    count = len(jax.tree.leaves(method.params)[0])
-    few = min(PIECE, scores.starts)
-    scale = traversals.equal_length_scale(
-        lambda scale: follow(method, horizon, scale, few).length.mean(1), jnp.full(count, target)
-    )
-    judged = method.name != CEILING
-    paths = follow(method, horizon, scale, max(scores.starts, scores.pairs * judged))
-    measured = jax.tree.map(lambda leaf: leaf[:, : scores.starts], paths)
-    row: dict[str, Any] = {
-        "method": method.name,
-        "traversals": count,
-        "length": float(measured.length.mean()),
-        "shortest": float(measured.length.mean(1).min()),
-    }
-    if ranges is not None:
-        row |= dominated(measured, ranges)
-    return row | (predictability(config, paths, key) if judged else {})
-
-
-def predictability(config: Config, paths: traversals.Traversal, key: Array) -> dict[str, float]:
-    """VP scores of the pairs of first and last images."""
     scores = config.scores
-    count, pairs = len(paths.samples), scores.pairs
-    ends = paths.samples[:, :pairs, jnp.array([0, -1])]
-    before, after = jnp.moveaxis(ends.reshape(-1, *ends.shape[2:]), 1, 0)
-    labels = jnp.repeat(jnp.arange(count), pairs)
-    row = {}
-    for fraction in scores.fractions:
-        if round(fraction * len(labels)) < count:
-            continue
-
-        def score(key: Array, fraction: float = fraction) -> Any:
-            return vp_score(
-                key,
-                before,
-                after,
-                labels,
-                train_fraction=fraction,
-                steps=scores.vp_steps,
-                learning_rate=2e-3,
-            )
-
-        accuracy = jax.vmap(score)(jax.random.split(key, scores.seeds)).accuracy
-        row[f"vp@{fraction:.0%}"] = float(accuracy.mean())
-        row[f"vp@{fraction:.0%} sd"] = float(accuracy.std())
-    return row
-
-
-def dominated(paths: traversals.Traversal, ranges: Array) -> dict[str, Any]:
-    """Which factor of sprites each traversal changes, from its first and last image."""
-    first, last = paths.samples[:, :, 0], paths.samples[:, :, -1]
-    over = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
-    valid_first, valid_last = over(sprites.is_valid)(first), over(sprites.is_valid)(last)
-    result = traversals.dominance(
-        attributes(first), attributes(last), valid_first & valid_last, ranges
+    return compare_at_length(
+        key,
+        method,
+        target,
+        float(config.flows.horizon),
+        starts=scores.starts,
+        pairs=0 if method.name == CEILING else scores.pairs,
+        fractions=scores.fractions,
+        steps=scores.vp_steps,
+        seeds=scores.seeds,
+        **factors,
     )
-    return {
-        "share": float(result.share.mean()),
-        "sign": float(result.sign_consistency.mean()),
-        "valid": float(valid_last.mean()),
-        "winners": [FACTORS[i] for i in result.winner.tolist()],
-        "factors": len(set(result.winner.tolist())),
-        "shares": result.share.tolist(),
-        "signs": result.sign_consistency.tolist(),
-        "changes": result.change.tolist(),
-        "valid_each": valid_last.mean(1).tolist(),
-    }
-
-
-def attributes(images: Float[Array, "*n h w c"]) -> Float[Array, "*n f"]:
-    """The measured attributes of sprites, in the order of `FACTORS`."""
-    flat = images.reshape(-1, *images.shape[-3:])
-    found = jax.vmap(sprites.moments)(flat)
-    values = jnp.stack([getattr(found, name) for name in FACTORS], axis=-1)
-    return values.reshape(*images.shape[:-3], len(FACTORS))
-
-
-def attribute_ranges(dataset: Dataset, seed: int) -> Array:
-    """Width of the central 98% of each attribute over the data."""
-    chosen = np.random.default_rng(seed).permutation(dataset.length)[:2000]
-    values = attributes(jnp.asarray(dataset.examples(chosen)["image"]))
-    low, high = jnp.quantile(values, jnp.array([0.01, 0.99]), axis=0)
-    return high - low
 
 
 def potentials_alone(
-    config: Config, subject: Subject, params: Params, method: Method, key: Array
+    config: Config, subject: Subject, params: Params, method: Family, key: Array
 ) -> dict[str, Any]:
     """What each potential does on its own terms: length, residual, steps of an adaptive solver."""
     horizon = float(config.flows.horizon)
-    paths = follow(method, horizon, jnp.ones(config.flows.count), config.scores.starts)
+    paths = follow_family(method, horizon, jnp.ones(config.flows.count), config.scores.starts)
     moved = jnp.linalg.norm(paths.zs[:, :, -1] - paths.zs[:, :, 0], axis=-1)
     rows: dict[str, Any] = {
         "length": paths.length.mean(1).tolist(),
@@ -328,12 +215,14 @@ def measure(
 ) -> dict[str, Any]:
     """Everything that is measured, each part remembered in the run folder as it is done.
 
-    Factors are measured where the generator draws sprites, and bounds where it has an encoder.
+    Factors are measured where those of the data are known, and bounds where it has an encoder.
     """
-    ranges = None
-    if dataset is not None and dataset.name == "sprites":
+    factors: dict[str, Any] = {}
+    if dataset is not None and (known := data.measures(dataset.name)).true_factors:
         with announced("measuring the factors of images"):
-            ranges = attribute_ranges(dataset, config.seed)
+            chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:SURVEYED]
+            images = jnp.asarray(dataset.examples(chosen)["image"])
+            factors = {"measures": known, "ranges": factor_ranges(known, images)}
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
     with announced("preparing the directions to compare with"):
         families = methods(config, subject, params, dataset, key)
@@ -349,7 +238,7 @@ def measure(
             told(len(rows), f"{method.name}, {name}")
             part = f"scores/{method.name.replace(' ', '_')}_{name}"
             row = folder.remember(
-                part, partial(measure_method, config, method, length, ranges, key)
+                part, partial(measure_method, config, method, length, factors, key)
             )
             with folder.understood(part):
                 rows.append({"displacement": name, **row})

@@ -18,7 +18,7 @@ from experiments.runtime.checks import check_devices
 from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import Params, restore
-from latent_flows import _memory, coordinates, flows, plots, potentials
+from latent_flows import _memory, coordinates, data, flows, plots, potentials
 from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset
@@ -130,7 +130,7 @@ def training_data(config: Config, frozen: FrozenGenerator) -> Dataset | None:
     Raises:
         ValueError: they are not there.
     """
-    if is_encoded(config, frozen) or frozen.dataset == "sprites":
+    if is_encoded(config, frozen) or data.measures(frozen.dataset).true_factors:
         return load_data(frozen, "train")
     return None
 

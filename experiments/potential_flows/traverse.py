@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.config import PHASE, Config
@@ -28,7 +28,7 @@ from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import CONFIG, Folder, open_folder, run_around
 from experiments.runtime.training import Params
 from latent_flows import flows, plots, potentials
-from latent_flows.evaluation import traversals
+from latent_flows.evaluation.traversals import both_ways
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,27 +61,6 @@ class Drawing:
             raise ValueError(f"--stretch must be positive and finite, got {self.stretch}")
 
 
-def bidirectional(
-    config: Config, subject: Subject, params: Params, z0: Array, stretch: float
-) -> tuple[Float[Array, "k t h w c"], Array, Array]:
-    """Images, latents and times of each flow, reversed to the left of the start and forward to
-    its right."""
-    horizon = config.flows.horizon * stretch
-    ts = jnp.linspace(0.0, horizon, FRAMES + 1)
-    field = vector_field(config, subject)
-
-    @jax.jit
-    @partial(jax.vmap, in_axes=(0, None))
-    @partial(jax.vmap, in_axes=(None, 0))
-    def follow(params: Params, sign: Array) -> traversals.Traversal:
-        return traversals.traverse(subject.generator, partial(field, params), z0, ts, scale=sign)
-
-    members = flow_families.members(config.flows, params["potentials"])
-    both = follow(members, jnp.array([-1.0, 1.0]))
-    join = lambda leaf: jnp.concatenate([leaf[:, 0, :0:-1], leaf[:, 1]], axis=1)  # noqa: E731
-    return join(both.samples), join(both.zs), jnp.concatenate([-ts[:0:-1], ts])
-
-
 def draw(
     folder: Folder,
     config: Config,
@@ -99,8 +78,10 @@ def draw(
 
     @cache
     def followed() -> tuple[np.ndarray, np.ndarray]:
-        images, _, times = bidirectional(config, subject, params, z0, stretch)
-        return np.asarray(images), np.asarray(times)
+        ts = jnp.linspace(0.0, config.flows.horizon * stretch, FRAMES + 1)
+        members = flow_families.members(config.flows, params["potentials"])
+        both = both_ways(subject.generator, vector_field(config, subject), members, z0, ts)
+        return np.asarray(both.samples), np.asarray(both.ts)
 
     what = (
         f"{subject.frozen.name}: each row follows one of the "

@@ -12,6 +12,7 @@ import tyro
 
 from experiments.runtime import tables as printed
 from experiments.runtime.cli import UsageError
+from experiments.runtime.json_values import is_number
 from experiments.runtime.run_dir import made_by, read_header, read_object
 from latent_flows._validation import choose
 
@@ -37,7 +38,7 @@ def tables(metrics: Row, name: str = "metrics") -> dict[str, list[Row]]:
         {'metrics': [{'loss': 1.0}], 'methods': [{'method': 'a', 'share': 0.5}]}
     """
     found: dict[str, list[Row]] = {}
-    if numbers := {key: value for key, value in metrics.items() if _is_number(value)}:
+    if numbers := {key: value for key, value in metrics.items() if is_number(value)}:
         found[name] = [numbers]
     for key, value in metrics.items():
         if isinstance(value, Mapping):
@@ -74,16 +75,12 @@ def average(runs: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
         numbers = {
             name: [row[name] for row in same]
             for name in first
-            if all(_is_number(row.get(name)) for row in same)
+            if all(is_number(row.get(name)) for row in same)
         }
         result.append(
             {**dict(words), **{name: _spread(values) for name, values in numbers.items()}}
         )
     return result
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _spread(values: Sequence[float]) -> str:

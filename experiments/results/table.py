@@ -20,6 +20,7 @@ import tyro
 from experiments.results import page as table_page
 from experiments.results.groups import GROUPS, Group, Measure, Row
 from experiments.runtime.cli import Failure, UsageError, is_of_the_disk
+from experiments.runtime.json_values import is_number
 from experiments.runtime.run_dir import Folder, read_object, run_around, understood
 from latent_flows._validation import choose
 
@@ -141,13 +142,9 @@ def find(metrics: Mapping[str, Any], measure: Measure, method: str) -> float | N
             continue
         value = line.get(measure.name)
         numbers += value if isinstance(value, list) else [value]
-    if not numbers or not all(_is_number(number) for number in numbers):
+    if not numbers or not all(is_number(number) for number in numbers):
         return None
     return float(np.mean(numbers))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def values(group: Group, row: Row, metrics: Mapping[str, Any]) -> dict[str, float]:

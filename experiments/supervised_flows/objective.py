@@ -19,7 +19,7 @@ from experiments.supervised_flows.config import (
 )
 from experiments.supervised_flows.sequences import Seen, Taught
 from experiments.supervised_flows.subject import ATTRIBUTES
-from latent_flows import data, flows, pde
+from latent_flows import data, flows, objectives
 from latent_flows.directions.sequences import constant_direction, mean_square_step
 from latent_flows.traversals import climbing
 from latent_flows.typing import Scalar
@@ -73,36 +73,20 @@ def taught_by(
     batch: Batch,
 ) -> dict[str, Scalar]:
     """The terms of one potential on sequences of its factor."""
-    net, horizon = network(config), config.sequences.horizon
-    field = climbing(net)
-    codes = batch["codes"]
-    ts = jnp.arange(horizon + 1.0)
-
-    def path(z: Array, sign: Array, start: Array) -> Array:
-        moving = lambda t, z: sign * field(params, start + t, z)  # noqa: E731
-        return flows.integrate(moving, z, ts, solver=flows.solver(config.flows.solver)).zs
-
-    paths = jax.vmap(path)(codes[:, 0], batch["sign"], batch["start"])
-    missed = paths - codes
-    squares = jnp.einsum("nti,nij,ntj->nt", missed, batch["metric"], missed)
-    # At any time: a potential would learn to hold still at those of the frames.
-    times = batch["start"][:, None] + horizon * jax.random.uniform(key, (len(codes), 3))
-    probes = codes[:, jnp.array([0, horizon // 2, horizon])]
-    moving = jax.vmap(jax.vmap(partial(field, params)))(times, probes)
-    changes = jnp.einsum("npfi,npi->npf", batch["slopes"], moving) ** 2
-    terms = {
-        "landing": jnp.mean(squares[:, 1:]),
-        "leakage": jnp.sum(kept * changes) / (jnp.sum((1 - kept) * changes) + 1e-12),
-        "residual": jnp.zeros(()),
-    }
-    equation = EQUATIONS[config.flows.pde]
-    if residual_is_on(config) and equation is not None:
-        apply: Any = net.apply  # flax types its result as a pair as well
-        residual = equation(partial(apply, params), coefficient(raw))
-        when = (batch["start"][:, None] + ts[1:]).reshape(-1)
-        where = paths[:, 1:].reshape(-1, paths.shape[-1])
-        terms["residual"] = pde.relative_residual(residual, when, where)
-    return terms
+    net, equation = network(config), EQUATIONS[config.flows.pde]
+    apply: Any = net.apply  # flax types its result as a pair as well
+    terms = objectives.guided_flow_terms(
+        key,
+        partial(climbing(net), params),
+        objectives.GuidedBatch(**batch),
+        kept,
+        horizon=config.sequences.horizon,
+        solver=flows.solver(config.flows.solver),
+        residual=equation(partial(apply, params), coefficient(raw))
+        if residual_is_on(config) and equation is not None
+        else None,
+    )
+    return terms._asdict()
 
 
 def stillness(taught: Taught, seen: Seen) -> Float[Array, "k"]:

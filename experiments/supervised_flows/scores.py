@@ -18,6 +18,7 @@ from experiments.supervised_flows.config import FACTORS, Config, network, progre
 from experiments.supervised_flows.sequences import Taught, held_out
 from experiments.supervised_flows.subject import ATTRIBUTES, Subject, measured, true_attributes
 from latent_flows import flows, pde
+from latent_flows.evaluation.control import sequence_control
 from latent_flows.traversals import climbing
 
 METRICS = "metrics.json"
@@ -67,60 +68,13 @@ def outcome(
     return Outcome(wanted - wanted[..., :1], found - found[:, :, :1], valid)
 
 
-def judge(
-    asked: Float[np.ndarray, "n t"],
-    changes: Float[np.ndarray, "n t f"],
-    valid: Bool[np.ndarray, "n t"],
-    own: int,
-    horizon: int,
-) -> dict[str, float]:
-    """How one factor was controlled, in units of the ranges of the attributes.
-
-    Args:
-        asked: change asked for, at times from 0 on.
-        changes: change of every attribute.
-        valid: which of the images are of one sprite.
-        own: which attribute is the factor's own.
-        horizon: the last time that was trained on; twice that is the last here.
-
-    Returns:
-        `r2` of the achieved against the asked change up to the horizon; `leakage`, the mean
-        absolute change of the attribute that changes most of those that should not, over that of
-        the asked change, at the horizon; mean absolute `error` there and `far_error` at the end;
-        shares of valid images.
-
-    >>> asked = np.arange(5.0)[None] / 10
-    >>> changes = np.stack([asked, 0.1 * asked], axis=-1)
-    >>> found = judge(asked, changes, asked >= 0, 0, 2)
-    >>> [round(found[name], 3) for name in ("r2", "leakage", "error", "far_error")]
-    [1.0, 0.1, 0.0, 0.0]
-    """
-
-    from sklearn.metrics import r2_score
-
-    achieved = changes[..., own]
-    trained = slice(0, horizon + 1)
-    at = np.abs(changes[:, horizon]).mean(0)
-    error = np.abs(achieved - asked).mean(0)
-    rest = np.delete(at, own)
-    return {
-        "r2": float(r2_score(asked[:, trained].ravel(), achieved[:, trained].ravel())),
-        "leakage": float(rest.max() / np.abs(asked[:, horizon]).mean()),
-        "error": float(error[horizon]),
-        "far_error": float(error[-1]),
-        "far_deviation": float(achieved[:, -1].std() - asked[:, -1].std()),
-        "valid": float(valid[:, horizon].mean()),
-        "far_valid": float(valid[:, -1].mean()),
-    }
-
-
 def scores(config: Config, found: Outcome) -> list[dict[str, Any]]:
     """One row a factor."""
     rows = []
     for k, name in enumerate(config.sequences.factors):
         own = ATTRIBUTES.index(FACTORS[name].seen)
         asked, changes, valid = (np.asarray(part[:, k]) for part in found)
-        judged = judge(asked, changes, valid, own, config.sequences.horizon)
+        judged = sequence_control(asked, changes, valid, own, config.sequences.horizon)
         rows.append({"factor": name, **judged})
     return rows
 

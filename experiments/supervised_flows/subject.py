@@ -15,6 +15,7 @@ from latent_flows import coordinates
 from latent_flows._transforms import in_chunks
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset, sprites
+from latent_flows.evaluation.comparison import factor_ranges
 from latent_flows.generators import FrozenGenerator
 from latent_flows.typing import Generator
 
@@ -96,9 +97,7 @@ def load_subject(config: Config, generator: FrozenGenerator, dataset: Dataset) -
 def attribute_ranges(dataset: Dataset, seed: int) -> Float[Array, "f"]:
     """Width of the central 98% of each attribute over the data."""
     chosen = np.random.default_rng(seed).permutation(dataset.length)[:SURVEYED]
-    values = jax.vmap(sprites.MEASURES.measure)(jnp.asarray(dataset.examples(chosen)["image"]))
-    low, high = jnp.quantile(values, jnp.array([0.01, 0.99]), axis=0)
-    return high - low
+    return factor_ranges(sprites.MEASURES, jnp.asarray(dataset.examples(chosen)["image"]))
 
 
 def measured(

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from latent_flows._extras import extra
 from latent_flows._norms import safe_sqrt
 from latent_flows.typing import Scalar
 
-__all__ = ["ControlScore", "control_score", "reach"]
+__all__ = ["ControlScore", "control_score", "reach", "sequence_control"]
 
 
 class ControlScore(NamedTuple):
@@ -196,6 +197,54 @@ def reach(amounts: Float[np.ndarray, "a"], error: Float[np.ndarray, "a"], bound:
     if first == 0 or not np.isfinite(worst[first]):
         return float(steps[max(first - 1, 0)])
     return float(np.interp(bound, worst[first - 1 : first + 1], steps[first - 1 : first + 1]))
+
+
+def sequence_control(
+    asked: Float[np.ndarray, "n t"],
+    changes: Float[np.ndarray, "n t f"],
+    valid: Bool[np.ndarray, "n t"],
+    own: int,
+    horizon: int,
+) -> dict[str, float]:
+    """How one factor was controlled along sequences, in units of the ranges of the factors.
+
+    Args:
+        asked: change asked for, at times from 0 on.
+        changes: change of every factor.
+        valid: which of the images are of such data.
+        own: which of them was to change.
+        horizon: the last time that was trained on; twice that is the last here.
+
+    Returns:
+        `r2` of the achieved against the asked change up to the horizon; `leakage`, the mean
+        absolute change of the factor that changes most of those that should not, over that of
+        the asked change, at the horizon; mean absolute `error` there and `far_error` at the end;
+        shares of valid images.
+
+    >>> import numpy as np
+    >>> asked = np.arange(5.0)[None] / 10
+    >>> changes = np.stack([asked, 0.1 * asked], axis=-1)
+    >>> found = sequence_control(asked, changes, asked >= 0, 0, 2)
+    >>> [round(found[name], 3) for name in ("r2", "leakage", "error", "far_error")]
+    [1.0, 0.1, 0.0, 0.0]
+    """
+    with extra("evaluation"):
+        from sklearn.metrics import r2_score
+
+    achieved = changes[..., own]
+    trained = slice(0, horizon + 1)
+    at = np.abs(changes[:, horizon]).mean(0)
+    error = np.abs(achieved - asked).mean(0)
+    rest = np.delete(at, own)
+    return {
+        "r2": float(r2_score(asked[:, trained].ravel(), achieved[:, trained].ravel())),
+        "leakage": float(rest.max() / np.abs(asked[:, horizon]).mean()),
+        "error": float(error[horizon]),
+        "far_error": float(error[-1]),
+        "far_deviation": float(achieved[:, -1].std() - asked[:, -1].std()),
+        "valid": float(valid[:, horizon].mean()),
+        "far_valid": float(valid[:, -1].mean()),
+    }
 
 
 def _largest(values: Float[np.ndarray, "m"]) -> float:

@@ -1,11 +1,16 @@
 """The Fréchet distance between two sets of features."""
 
-import numpy as np
-from jaxtyping import Float
+from collections.abc import Callable
+from typing import TypeAlias
 
-__all__ = ["Features", "frechet_distance"]
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+__all__ = ["Features", "Judge", "frechet_distance", "realism"]
 
 Features = Float[np.ndarray, "n d"]
+Judge: TypeAlias = Callable[[Array], tuple[Float[Array, "n d"], Float[Array, "n classes"]]]
+"""From images to features and to probabilities of the classes."""
 
 
 def frechet_distance(one: Features, other: Features) -> float:
@@ -56,3 +61,41 @@ def frechet_distance(one: Features, other: Features) -> float:
     cross = np.sqrt(np.maximum(linalg.eigvalsh(root.T @ cov2 @ root), 0)).sum()
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2 * cross
     return float(max(distance, 0.0))
+
+
+def realism(
+    judge: Judge,
+    samples: Float[Array, "n h w c"],
+    train: Float[Array, "m h w c"],
+    test: Float[Array, "m h w c"],
+    truth: Int[np.ndarray, "m"],
+) -> dict[str, float]:
+    """Distances from held-out images, and what a classifier of the data makes of samples.
+
+    Args:
+        judge: the classifier.
+        samples: generated images.
+        train: training images; their distance is that of a perfect generator.
+        test: held-out images.
+        truth: their labels.
+
+    Returns:
+        The distances of samples and of training images, the mean confidence on samples and on
+        held-out images, the smallest share of a class among samples, and the accuracy.
+
+    References:
+        Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
+        Equilibrium*, 2017, for the distance.
+    """
+    features, probabilities = map(np.asarray, judge(samples))
+    known, _ = judge(train)
+    held_out, guesses = map(np.asarray, judge(test))
+    shares = np.bincount(probabilities.argmax(-1), minlength=probabilities.shape[-1])
+    return {
+        "frechet": frechet_distance(features, held_out),
+        "frechet_of_training_images": frechet_distance(np.asarray(known), held_out),
+        "confidence": float(probabilities.max(-1).mean()),
+        "confidence_of_held_out_images": float(guesses.max(-1).mean()),
+        "smallest_share_of_a_class": float(shares.min() / shares.sum()),
+        "classifier_accuracy": float(np.mean(guesses.argmax(-1) == truth)),
+    }

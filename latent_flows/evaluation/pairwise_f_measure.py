@@ -3,7 +3,9 @@
 import numpy as np
 from jaxtyping import ArrayLike, Int
 
-__all__ = ["pairwise_f_measure"]
+from latent_flows._extras import extra
+
+__all__ = ["named_after", "pairwise_f_measure"]
 
 
 def pairwise_f_measure(labels: Int[ArrayLike, "n"], clusters: Int[ArrayLike, "n"]) -> float:
@@ -43,6 +45,31 @@ def pairwise_f_measure(labels: Int[ArrayLike, "n"], clusters: Int[ArrayLike, "n"
         _pairs(counts) for counts in (table, np.bincount(both[:, 0]), np.bincount(both[:, 1]))
     )
     return 2 * right / max(of_labels + of_clusters, 1)
+
+
+def named_after(labels: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """The clusters, named after the labels so that most points have their own.
+
+    Args:
+        labels: the true groups.
+        found: the clusters, by number.
+
+    Returns:
+        For each point the label of its cluster; clusters that no label is left for have new ones.
+
+    >>> named_after(np.array([7, 7, 9, 9]), np.array([1, 1, 0, 1]))
+    array([7, 7, 9, 7])
+    """
+    with extra("evaluation"):
+        from scipy.optimize import linear_sum_assignment
+        from sklearn.metrics.cluster import contingency_matrix
+
+    table = contingency_matrix(labels, found)
+    names, clusters = np.unique(labels), np.unique(found)
+    fresh = labels.max() + 1 + np.arange(len(clusters))  # for clusters that no label is left for
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    fresh[columns] = names[rows]
+    return fresh[np.searchsorted(clusters, found)]
 
 
 def _pairs(counts: Int[np.ndarray, "g"]) -> int:

@@ -1,18 +1,28 @@
 """What traversals do to the generated samples: how far they go, and which attributes change."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from latent_flows import flows
 from latent_flows._norms import safe_norm
 from latent_flows._validation import floats
-from latent_flows.typing import Generator, Latent, Scalar
+from latent_flows.typing import Field, Generator, Latent, Scalar
 
-__all__ = ["Dominance", "Traversal", "dominance", "equal_length_scale", "path_length", "traverse"]
+__all__ = [
+    "BothWays",
+    "Dominance",
+    "Traversal",
+    "both_ways",
+    "dominance",
+    "equal_length_scale",
+    "path_length",
+    "traverse",
+]
 
 
 class Traversal(NamedTuple):
@@ -79,6 +89,52 @@ def traverse(
     path = flows.integrate(lambda t, z: factor * field(t, z), z0, ts, **options)
     samples = jax.vmap(generator)(path.zs)
     return Traversal(path.zs, samples, path_length(samples), path.ok, path.num_steps)
+
+
+class BothWays(NamedTuple):
+    """Paths of `k` flows, reversed to the left of the start and forward to its right."""
+
+    samples: Float[Array, "k t ..."]
+    """What is generated along them."""
+    zs: Float[Array, "k t d"]
+    """The latents."""
+    ts: Float[Array, "t"]
+    """The times, negative on the way that is reversed."""
+
+
+def both_ways(
+    generator: Generator, field: Field, params: PyTree, z0: Latent, ts: Float[Array, "t"]
+) -> BothWays:
+    """Follow each member of a family from one latent, forward and reversed.
+
+    Args:
+        generator: `z -> x`.
+        field: `(parameters, t, z) -> dz/dt`.
+        params: parameters of the members, stacked.
+        z0: where all of them start.
+        ts: times of the way forward, the first being that of `z0`.
+
+    Returns:
+        The paths.
+
+    >>> import jax.numpy as jnp
+    >>> line = lambda direction, t, z: direction
+    >>> both = both_ways(lambda z: z, line, jnp.eye(2), jnp.zeros(2), jnp.arange(2.0))
+    >>> print(both.zs[0, :, 0], both.ts)
+    [-1.  0.  1.] [-1.  0.  1.]
+    """
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None))
+    @partial(jax.vmap, in_axes=(None, 0))
+    def follow(params: PyTree, sign: Array) -> Traversal:
+        return traverse(generator, partial(field, params), z0, ts, scale=sign)
+
+    def join(leaf: Array) -> Array:
+        return jnp.concatenate([leaf[:, 0, :0:-1], leaf[:, 1]], axis=1)
+
+    both = follow(params, jnp.array([-1.0, 1.0]))
+    return BothWays(join(both.samples), join(both.zs), jnp.concatenate([-ts[:0:-1], ts]))
 
 
 def equal_length_scale(

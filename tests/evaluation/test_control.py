@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latent_flows import evaluation
-from latent_flows.evaluation import reach
+from latent_flows.evaluation import reach, sequence_control
 
 control_score = jax.jit(evaluation.control_score, static_argnames="up_to_constant")
 ASKED = jnp.linspace(-1.0, 1.0, 5)
@@ -103,3 +103,15 @@ def test_the_reach_ends_where_the_error_first_gets_too_large(error, expected):
 def test_every_amount_has_an_error():
     with pytest.raises(ValueError, match=r"an error each, got shapes \(2,\) and \(3,\)"):
         reach(np.zeros(2), np.zeros(3), 0.1)
+
+
+def test_what_follows_a_sequence_has_every_score_it_can():
+    asked = np.linspace(0, 0.4, 9)[None] * np.array([[1.0], [-1.0]])
+    leak = np.stack([asked, 0.2 * asked, 0 * asked, -0.5 * asked], axis=-1)
+    found = sequence_control(asked, leak, np.ones_like(asked, bool), 0, 4)
+    assert found["r2"] == 1
+    assert found["error"] == found["far_error"] == 0
+    assert found["leakage"] == pytest.approx(0.5)
+    half = sequence_control(asked, leak / 2, np.ones_like(asked, bool), 0, 4)
+    assert half["far_error"] == pytest.approx(0.2)
+    assert half["r2"] == pytest.approx(0.75)

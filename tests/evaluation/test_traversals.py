@@ -5,13 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from latent_flows import flows
 from latent_flows.evaluation import traversals
 from latent_flows.evaluation.traversals import (
+    both_ways,
     dominance,
     equal_length_scale,
     path_length,
     traverse,
 )
+from latent_flows.potentials import PotentialNet, init_stack
+from latent_flows.traversals import climbing
 
 TURN = jnp.array([[0.0, -1.0], [1.0, 0.0]])
 
@@ -108,3 +112,23 @@ def test_flows_that_change_nothing_or_only_broken_images_have_no_share():
         assert found.share.tolist() == [0.0]
         assert all(jnp.isfinite(leaf).all() for leaf in found)
     assert traversals.Dominance._fields == ("change", "share", "winner", "sign_consistency")
+
+
+@pytest.mark.slow
+def test_a_row_runs_from_the_reversed_flow_through_the_start_to_the_forward_one(key):
+    net = PotentialNet(width=4, depth=1, horizon=3.0)
+    params = init_stack(net, key, 2, 3)
+    z0 = jnp.array([0.5, -0.2, 1.0])
+    moving, ts, middle = climbing(net), jnp.linspace(0.0, 6.0, 7), 6
+    images, zs, times = both_ways(lambda z: 2 * z, moving, params, z0, ts)
+    np.testing.assert_allclose(times, np.linspace(-6.0, 6.0, 13), atol=1e-6)
+    np.testing.assert_array_equal(zs[:, middle], jnp.broadcast_to(z0, (2, 3)))
+    np.testing.assert_array_equal(images, 2 * zs)
+    for k in range(2):
+        one = jax.tree.map(lambda leaf, k=k: leaf[k], params)
+        for sign, part in ((1.0, zs[k, middle:]), (-1.0, zs[k, middle::-1])):
+            field = lambda t, z, one=one, sign=sign: sign * moving(one, t, z)  # noqa: E731
+            expected = flows.integrate(field, z0, ts).zs
+            # Both are within the solver's tolerance of the flow.
+            np.testing.assert_allclose(part, expected, atol=0.02)
+    assert (jnp.linalg.norm(zs[:, -1] - zs[:, 0], axis=-1) > 0.2).all()

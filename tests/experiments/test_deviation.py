@@ -17,6 +17,7 @@ from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import restore
 from latent_flows.generators import load_generator
 from latent_flows.generators.vae import VAEConfig
+from latent_flows.objectives import noisy_negative_log_likelihood
 
 FLAGS = shlex.split(
     "digits-plane --vae.width 2 --vae.depth 1 --training.steps 3 --training.warmup 0 "
@@ -59,7 +60,7 @@ def mirror():
 def test_the_loss_is_the_likelihood_of_a_gaussian(key):
     image = jnp.array([[[0.5, 1.0]]])
     std = lambda z: jnp.array([[[z[0], 0.5]]])  # noqa: E731
-    evaluate = jax.jit(partial(noise_std.negative_log_likelihood, *mirror(), std, 0.1))
+    evaluate = jax.jit(partial(noisy_negative_log_likelihood, *mirror(), std, 0.1))
     value, sigma = evaluate(key, image)
     np.testing.assert_allclose(sigma, [[[2.0, 0.5]]])
     squared, sigma = np.array([0.25 + 0.01, 0.01]), np.array([2.0, 0.5])
@@ -72,7 +73,7 @@ def test_it_is_least_where_the_deviation_is_that_of_the_errors(key):
 
     def mean(sigma):
         std = lambda z: jnp.full((1, 1, 2), sigma)  # noqa: E731
-        evaluate = partial(noise_std.negative_log_likelihood, *mirror(), std, 1e-3)
+        evaluate = partial(noisy_negative_log_likelihood, *mirror(), std, 1e-3)
         return jax.vmap(evaluate, in_axes=(None, 0))(key, images)[0].mean()
 
     assert abs(jax.grad(mean)(0.3)) < 0.2

@@ -18,16 +18,13 @@ from experiments.directions import learn, scores
 from experiments.directions import subject as subject_module
 from experiments.directions import train as directions
 from experiments.directions.config import Config, Control, Inversion
-from experiments.directions.subject import Subject, load_images, subject_of
+from experiments.directions.subject import load_images, subject_of
 from experiments.generators import spec
 from experiments.runtime import cli
 from experiments.runtime.run_dir import open_folder
 from latent_flows import data
-from latent_flows._transforms import closure_convert
-from latent_flows.data.image_factors import ANY_IMAGE, SIZE, X, Y
 from latent_flows.directions import transformations
 from latent_flows.directions.losses import LOSSES
-from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.transformations import TRANSFORMATIONS, registered
 from latent_flows.generators import GeneratorSpec
 
@@ -330,83 +327,6 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, vae, tmp_pat
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
     assert not (tmp_path / "run").exists()
-
-
-def blob(z):
-    """A generator whose latent is the centre and the size of a Gaussian."""
-    ticks = (jnp.arange(32) + 0.5) / 32 - 0.5
-    square = (ticks[None, :] - z[0]) ** 2 + (ticks[:, None] - z[1]) ** 2
-    return jnp.exp(-square / (2 * (0.06 * jnp.exp2(z[2])) ** 2))[..., None]
-
-
-@pytest.fixture
-def blobs(key):
-    held_out = 0.05 * jax.random.normal(key, (6, 3))
-    generator = closure_convert(blob, 3)
-    return Subject(
-        generator,
-        None,
-        held_out,
-        held_out,
-        radius=1.0,
-        name="blobs",
-        factors=(X, Y, SIZE),
-        is_valid=ANY_IMAGE.is_valid,
-        low=np.full(3, -0.2),
-        high=np.full(3, 0.2),
-        faintest=0.0,
-        bounded=False,
-    )
-
-
-def straight(direction, slope=1.0):
-    knots = jnp.linspace(-1.0, 1.0, 3)
-    return DirectionModel(jnp.array(direction), knots, slope * knots, knots[:2], *jnp.ones(2))
-
-
-CONFIG = Config(ts=(0.1, 0.1, 0.2), control=Control(amounts=4))
-
-
-@pytest.mark.slow
-def test_a_true_direction_has_perfect_control(blobs):
-    for name, axis in zip(CONFIG.transformations, np.eye(3), strict=True):
-        row = scores.control(CONFIG, blobs, name, straight(axis)).row
-        assert row["r2"] > 0.999
-        assert row["placed_r2"] > 0.999
-        assert row["leakage"] < 0.01
-        assert row["reach"] == pytest.approx(2 * {"zoom": 0.2}.get(name, 0.1))
-
-
-def test_a_direction_that_goes_too_far_has_a_short_reach(blobs):
-    # Twice as far as asked: the error is the amount itself, which may be a tenth of the range.
-    row = scores.control(CONFIG, blobs, "translate_x", straight([1.0, 0, 0], 0.5)).row
-    assert row["reach"] == pytest.approx(0.04, abs=0.001)
-    assert row["r2"] == pytest.approx(0.75, abs=0.01)
-
-
-def test_what_else_a_direction_changes_is_leakage(blobs):
-    model = straight([0.6, 0.8, 0.0], 0.6)
-    row = scores.control(CONFIG, blobs, "translate_x", model).row
-    assert row["r2"] > 0.999
-    # y moves by 4/3 of what x is asked for; its range is 0.4.
-    asked = np.linspace(-0.1, 0.1, 5)
-    assert row["leakage_y"] == pytest.approx(4 / 3 * asked.std() / 0.4, rel=0.02)
-    assert row["leakage_size"] < 0.01
-
-
-def test_two_factors_at_once(blobs):
-    models = straight([1.0, 0.0, 0.0]), straight([0.6, 0.8, 0.0], 1.0)
-    config = replace(CONFIG, transformations=("translate_x", "translate_y"), ts=(0.1, 0.1))
-    # The second model moves x as well: together they still do what each is asked as it sees it.
-    row = scores.together(config, blobs, config.transformations, models)
-    assert row["first_r2"] > 0.999
-    assert row["second_r2"] < 0.9
-
-
-def test_a_direction_is_told_its_slope(blobs):
-    model = scores.line(Config(), [0.0, 1.0], 0.5)
-    assert model(jnp.array([3.0, 8.0])) == pytest.approx(4.0)
-    assert model.inverse(2.0) == pytest.approx(4.0)
 
 
 def test_arrays_are_computed_once(tmp_path):

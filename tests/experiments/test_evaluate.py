@@ -14,7 +14,6 @@ import pytest
 from experiments.evaluate import evaluate
 from experiments.evaluate.scores import SCORES
 from experiments.flow_vae import config as flow_vae_config
-from experiments.flow_vae import model as flow_vae_model
 from experiments.generators.spec import open_study
 from experiments.potential_flows import subject as flow_subject
 from experiments.potential_flows.config import Config as FlowConfig
@@ -319,8 +318,8 @@ def test_a_vae_with_flows_is_a_vae_with_an_equivariance_error(call, tmp_path):
         training=Training(batch_size=2),
     )
     path = open_folder(config.run, config).path
-    model = flow_vae_model.build(config, flow_vae_config.load(config, "test"))
-    params = jax.jit(partial(flow_vae_model.initial, model))(jax.random.key(0))
+    model = flow_vae_config.build(config, flow_vae_config.load(config, "test"))
+    params = jax.jit(model.init)(jax.random.key(0))
     save(path, flow_vae_config.PHASE, params)
     names = ["elbo", "mig", "equivariance"]
     refused(call(path, *SMALL, "--scores", *names), "no sequences with known factors")

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from experiments.flow_vae import config as flow_vae_config
-from experiments.flow_vae import model as flow_vae_model
-from experiments.flow_vae import objective as flow_vae_objective
 from experiments.flow_vae import scores as flow_vae_scores
 from experiments.flow_vae import train as flow_vae
-from experiments.flow_vae.config import KINDS, Config, Fields, Objective, Scores
+from experiments.flow_vae.config import Config, Fields, Scores
 from experiments.runtime import cli
 from experiments.runtime.training import Training
 from latent_flows.generators.vae import VAEConfig
+from latent_flows.objectives.flow_vae import WITH_FLOW, FlowVAEObjective
 
 FLAGS = shlex.split(
     "digits --factors rotation hue --frames 3 --vae.latent-dim 2 --vae.width 1 --vae.depth 1 "
@@ -36,7 +35,7 @@ def tiny(kind, **objective):
         frames=3,
         vae=VAEConfig(latent_dim=2, encoder="mlp", decoder="mlp", width=1, depth=1),
         fields=Fields(width=4, depth=1, steps=1),
-        objective=Objective(kind=kind, warmup=0, **objective),
+        objective=FlowVAEObjective(kind=kind, warmup=0, **objective),
         training=Training(batch_size=4),
         scores=Scores(images=4, sequences=2, samples=2, steps=1),
     )
@@ -47,29 +46,6 @@ def digits():
     return flow_vae_config.load(tiny("vae"), "test")
 
 
-# --- densities ---
-
-
-def test_times_of_frames_are_hit_however_fine_the_steps():
-    zs = flow_vae_scores.path(lambda t, z: 2 * t + 0 * z, jnp.zeros(1), jnp.arange(4.0), 7)
-    np.testing.assert_allclose(zs[:, 0], [0, 1, 4, 9], atol=1e-5)
-
-
-@pytest.mark.slow
-def test_flows_that_stand_still_pay_only_for_the_time_that_must_be_guessed(digits, key):
-    config = tiny("flow")
-    model = flow_vae_model.build(config, digits)
-    params = flow_vae_model.initial(model, key)
-    params["potentials"] = jax.tree.map(jnp.zeros_like, params["potentials"])
-    found = flow_vae_scores.held_out(digits, 4)
-    result = flow_vae_scores.bounds(model, config, params, found)
-    standard = result["iwae_as_standard"]
-    assert result["iwae_transformed_given"] == pytest.approx(standard, abs=1e-2)
-    # Both factors are alike, so which it was costs nothing; of the 2 times each is as likely.
-    assert result["iwae_transformed"] == pytest.approx(standard - np.log(4), abs=1e-2)
-    assert result["iwae_plain"] == pytest.approx(result["iwae_plain_given"] - np.log(2), abs=1e-3)
-
-
 # --- losses ---
 
 
@@ -77,23 +53,22 @@ def test_flows_that_stand_still_pay_only_for_the_time_that_must_be_guessed(digit
     "kind",
     [
         "factor-vae",
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in ("vae", "tc-vae", *flow_vae_config.WITH_FLOW)
-        ),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("vae", "tc-vae", *WITH_FLOW)),
     ],
 )
 def test_every_kind_sees_the_same_images_and_every_network_gets_a_gradient(kind, digits, key):
     config = tiny(kind)
-    model = flow_vae_model.build(config, digits)
-    params = jax.jit(lambda key: flow_vae_model.initial(model, key))(key)
+    model = flow_vae_config.build(config, digits)
+    params = jax.jit(model.init)(key)
     if "potentials" in params:
         params["potentials"] = jax.tree.map(lambda leaf: leaf + 0.1, params["potentials"])
     batch = {"example": jnp.asarray(digits.dataset.examples(np.arange(4))["example"])}
 
     def loss(params, config):
         step = jnp.array(9)
-        return flow_vae_objective.loss(model, config, digits, params, key, step, batch)
+        return flow_vae.loss(
+            model, config.objective, config.fields.steps, digits, params, key, step, batch
+        )
 
     (value, terms), slope = jax.jit(
         jax.value_and_grad(lambda params: loss(params, config), has_aux=True)
@@ -107,26 +82,15 @@ def test_every_kind_sees_the_same_images_and_every_network_gets_a_gradient(kind,
         assert norms.pop("coefficients") == 0  # its equation has none
     assert all(np.isfinite(norm) and norm > 0 for norm in norms.values()), norms
     # A Bernoulli's mean is fitted from the same images in each kind: the first codes are equal.
-    reference = flow_vae_model.build(tiny("vae"), digits)
+    reference = flow_vae_config.build(tiny("vae"), digits)
     own = {"vae": params["vae"]}
     expected = jax.jit(
-        lambda params: flow_vae_objective.loss(
-            reference, tiny("vae"), digits, params, key, jnp.array(9), batch
+        lambda params: flow_vae.loss(
+            reference, tiny("vae").objective, 1, digits, params, key, jnp.array(9), batch
         )
     )(own)
     assert float(terms["reconstruction"]) == pytest.approx(
         float(expected[1]["reconstruction"]), rel=1e-4
-    )
-
-
-def test_each_factor_gets_its_share_of_a_batch_and_a_time_after_the_first(digits, key):
-    examples = jnp.asarray(digits.dataset.examples(np.arange(6))["example"])
-    found = flow_vae_objective.pairs(digits, key, examples)
-    assert found.before.shape == found.after.shape == (3, 2, 8, 8, 1)
-    np.testing.assert_array_equal(found.before.reshape(examples.shape), examples)
-    assert set(np.unique(found.t)) <= {1.0, 2.0}
-    np.testing.assert_allclose(
-        found.after[1, 1], digits.frame(examples[3], 1, found.t[1, 1]), atol=1e-6
     )
 
 
@@ -163,7 +127,7 @@ def test_pictures_come_without_scores_which_the_same_command_adds(
 def test_a_run_leaves_its_numbers_and_pictures(whole):
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
-    objective = Objective()
+    objective = FlowVAEObjective()
     for row in rows:
         rise = min(1, (row["step"] + 1) / 2)
         total = 0.5 * row["reconstruction"] + 0.5 * row["transport"] + rise * row["kl"]
@@ -197,7 +161,3 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, ca
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
     assert not (tmp_path / "run").exists()
-
-
-def test_all_kinds_are_described():
-    assert set(flow_vae_config.WITH_FLOW) < set(KINDS)

@@ -206,18 +206,6 @@ def test_slopes_are_derivatives_of_what_is_measured(subject):
     np.testing.assert_allclose(seen.slopes[0, 0, 0, :, 0], expected, rtol=0.05, atol=1e-3)
 
 
-def test_the_codes_of_the_truth_keep_every_score_they_can():
-    asked = np.linspace(0, 0.4, 9)[None] * np.array([[1.0], [-1.0]])
-    leak = np.stack([asked, 0.2 * asked, 0 * asked, -0.5 * asked], axis=-1)
-    found = scores.judge(asked, leak, np.ones_like(asked, bool), 0, 4)
-    assert found["r2"] == 1
-    assert found["error"] == found["far_error"] == 0
-    assert found["leakage"] == pytest.approx(0.5)
-    half = scores.judge(asked, leak / 2, np.ones_like(asked, bool), 0, 4)
-    assert half["far_error"] == pytest.approx(0.2)
-    assert half["r2"] == pytest.approx(0.75)
-
-
 @pytest.mark.slow
 def test_pictures_come_without_scores_which_the_same_command_adds(tmp_path, vae, call, monkeypatch):
     path = tmp_path / "run"

@@ -17,7 +17,6 @@ from experiments.latent_oddity import (
     geodesics,
     land,
     random_walk,
-    scores,
     setup,
 )
 from experiments.latent_oddity.paths import TIMES, Geodesics, joined, straight
@@ -176,36 +175,6 @@ def test_samples_are_random_and_bounded():
     np.testing.assert_array_equal(found.codes, found.images[:, 0, :, 0])
     rows = {image.tobytes() for image in images}
     assert len({np.asarray(image).tobytes() for image in found.images} & rows) == 16
-
-
-def test_the_density_is_high_where_codes_are(key):
-    random = np.random.default_rng(0)
-    ring = random.uniform(0, 2 * np.pi, 600)
-    codes = np.stack([np.cos(ring), np.sin(ring)], 1) + 0.05 * random.standard_normal((600, 2))
-    log_density = scores.density(codes[:300], codes[300:])
-    on, middle, far = log_density(np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
-    assert on > middle + 2
-    assert middle > far
-    # A density integrates to one.
-    ticks = np.linspace(-2, 2, 121)
-    grid = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)
-    total = np.exp(log_density(grid)).sum() * (ticks[1] - ticks[0]) ** 2
-    assert total == pytest.approx(1, abs=0.01)
-
-
-def test_points_off_the_data_lie_in_holes_and_outside():
-    random = np.random.default_rng(0)
-    angle = random.uniform(0, 2 * np.pi, 800)
-    radius = 3 + 0.1 * random.standard_normal(800)
-    codes = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32)
-    judge = scores.Judges(scores.density(codes[:400], codes[400:]), None, None)
-    found = scores.off_data(codes, judge, 200, 0)
-    border, far = (np.abs(np.linalg.norm(found[name], axis=1) - 3) for name in ("border", "far"))
-    assert len(border) == len(far) == 200
-    assert 0.1 < border.min() < border.max() < 0.5 * codes.std() + 0.5
-    assert far.min() > 0.5 * codes.std() - 0.5
-    # In the hole as well as outside of the ring.
-    assert (np.linalg.norm(found["far"], axis=1) < 3).any()
 
 
 @pytest.mark.parametrize(

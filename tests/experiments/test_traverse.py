@@ -15,7 +15,7 @@ from experiments.potential_flows.config import Config, Flows
 from experiments.potential_flows.families import potential_network
 from experiments.potential_flows.subject import Subject
 from experiments.runtime.run_dir import open_folder
-from latent_flows import coordinates, flows, potentials, traversals
+from latent_flows import coordinates, potentials
 from latent_flows.generators import freeze
 from latent_flows.generators.load import REFERENCE, reference
 from latent_flows.generators.spec import GeneratorSpec
@@ -48,28 +48,6 @@ def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
     for outside in (-1, 20):
         with pytest.raises(ValueError, match=rf"start must be in \[0, 20\), got {outside}"):
             traverse.representative(subject(starts), outside)
-
-
-@pytest.mark.slow
-def test_a_row_runs_from_the_reversed_flow_through_the_start_to_the_forward_one(key):
-    net = potential_network(CONFIG.flows)
-    params = {"potentials": potentials.init_stack(net, key, 2, 3)}
-    z0 = jnp.array([0.5, -0.2, 1.0])
-    images, zs, times = traverse.bidirectional(CONFIG, subject(z0[None]), params, z0, 2.0)
-    middle, length = traverse.FRAMES, 2 * traverse.FRAMES + 1
-    assert images.shape == (2, length, 4, 3, 1)
-    np.testing.assert_allclose(times, np.linspace(-6.0, 6.0, length), atol=1e-6)
-    np.testing.assert_array_equal(zs[:, middle], jnp.broadcast_to(z0, (2, 3)))
-    np.testing.assert_array_equal(images[..., 0, :, 0], zs)
-    moving = traversals.climbing(net)
-    for k in range(2):
-        one = jax.tree.map(lambda leaf, k=k: leaf[k], params["potentials"])
-        for sign, part in ((1.0, zs[k, middle:]), (-1.0, zs[k, middle::-1])):
-            field = lambda t, z, one=one, sign=sign: sign * moving(one, t, z)  # noqa: E731
-            expected = flows.integrate(field, z0, jnp.linspace(0.0, 6.0, middle + 1)).zs
-            # Both are within the solver's tolerance of the flow.
-            np.testing.assert_allclose(part, expected, atol=0.02)
-    assert (jnp.linalg.norm(zs[:, -1] - zs[:, 0], axis=-1) > 0.2).all()
 
 
 def test_rows_are_named_after_the_factor_that_a_flow_changes(tmp_path):

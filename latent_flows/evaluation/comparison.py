@@ -1,0 +1,252 @@
+"""Families of traversals compared at equal length in data space.
+
+At equal length what is compared is where traversals go, not how far. Each is scaled to the same
+mean length; then a classifier has to tell them apart (variation predictability), and where factors
+can be measured on the samples it is said which of them each traversal changes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from latent_flows.data.image_factors import Measures
+from latent_flows.evaluation import traversals
+from latent_flows.evaluation.vp import vp_score
+from latent_flows.typing import Field, Generator
+
+__all__ = [
+    "Family",
+    "compare_at_length",
+    "dominated_factors",
+    "factor_ranges",
+    "follow_family",
+    "predictability",
+]
+
+SEGMENTS = 10
+"""Steps in which the data-space length of a traversal is measured."""
+PIECE = 64
+"""Starting points that are followed at once."""
+
+
+class Family(NamedTuple):
+    """A family of traversals under one interface."""
+
+    name: str
+    """For tables."""
+    generator: Generator
+    """From a latent to a sample."""
+    field: Field
+    """`(parameters, t, z) -> dz/dt`."""
+    params: PyTree
+    """One entry a traversal, stacked."""
+    starts: Float[Array, "k n m"]
+    """Where the traversals of each member start."""
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _traverse(
+    generator: Generator,
+    field: Field,
+    horizon: float,
+    params: PyTree,
+    starts: Float[Array, "k n m"],
+    scale: Float[Array, "k"],
+) -> traversals.Traversal:
+    """Traversals `[K, n, ...]` of every member of a family from its starting points."""
+    ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
+
+    def one(params: PyTree, scale: Array, z0: Array) -> traversals.Traversal:
+        return traversals.traverse(generator, partial(field, params), z0, ts, scale=scale)
+
+    def family(args: Any) -> traversals.Traversal:
+        params, starts, scale = args
+        return jax.vmap(partial(one, params, scale))(starts)
+
+    return jax.lax.map(family, (params, starts, scale))
+
+
+def follow_family(
+    family: Family, horizon: float, scale: Float[Array, "k"], count: int
+) -> traversals.Traversal:
+    """The traversals of a family from its first `count` starting points.
+
+    In pieces of one size, so that every measurement of a method is one compiled program; compiling
+    an adaptive solver takes longer than running it.
+
+    Args:
+        family: the traversals.
+        horizon: time of each.
+        scale: factor on the velocity of each member.
+        count: how many starting points.
+
+    Returns:
+        Paths `[K, count, ...]`.
+    """
+    starts = family.starts[:, :count]
+    padded = jnp.pad(starts, ((0, 0), (0, -count % PIECE), (0, 0)), mode="wrap")
+    pieces = [
+        _traverse(family.generator, family.field, horizon, family.params, piece, scale)
+        for piece in jnp.split(padded, padded.shape[1] // PIECE, axis=1)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, :count], *pieces)
+
+
+def compare_at_length(
+    key: PRNGKeyArray,
+    family: Family,
+    length: float,
+    horizon: float,
+    *,
+    starts: int = 128,
+    pairs: int = 1024,
+    measures: Measures | None = None,
+    ranges: Float[Array, "f"] | None = None,
+    **vp: Any,
+) -> dict[str, Any]:
+    """One row of a comparison at a given data-space length.
+
+    Args:
+        key: a random key.
+        family: the traversals.
+        length: that their mean lengths shall have.
+        horizon: time of a traversal.
+        starts: starting points from which it is measured what changes.
+        pairs: pairs of samples of each traversal for variation predictability; 0 leaves it out.
+        measures: what can be measured on the samples, if that shall be.
+        ranges: of these factors in the data, see `factor_ranges`.
+        **vp: more of `predictability`.
+
+    Returns:
+        What was reached and measured, by name.
+    """
+    count = len(jax.tree.leaves(family.params)[0])
+    few = min(PIECE, starts)
+    scale = traversals.equal_length_scale(
+        lambda scale: follow_family(family, horizon, scale, few).length.mean(1),
+        jnp.full(count, length),
+    )
+    paths = follow_family(family, horizon, scale, max(starts, pairs))
+    measured = jax.tree.map(lambda leaf: leaf[:, :starts], paths)
+    row: dict[str, Any] = {
+        "method": family.name,
+        "traversals": count,
+        "length": float(measured.length.mean()),
+        "shortest": float(measured.length.mean(1).min()),
+    }
+    if measures is not None and ranges is not None:
+        row |= dominated_factors(measured, measures, ranges)
+    return row | (predictability(key, paths, pairs, **vp) if pairs else {})
+
+
+def predictability(
+    key: PRNGKeyArray,
+    paths: traversals.Traversal,
+    pairs: int,
+    *,
+    fractions: Sequence[float] = (0.01, 0.1),
+    steps: int = 150,
+    seeds: int = 3,
+) -> dict[str, float]:
+    """Variation predictability of the pairs of first and last samples, by shares that are learnt.
+
+    Args:
+        key: a random key.
+        paths: traversals `[K, n, ...]`.
+        pairs: of each traversal.
+        fractions: shares of the pairs that a classifier learns from.
+        steps: of its training.
+        seeds: classifiers of each share.
+
+    Returns:
+        Mean and deviation of the accuracy, by name; those alone of which each class has a pair.
+
+    References:
+        Zhu, Xu and Tao, *Learning Disentangled Representations with Latent Variation
+        Predictability*, 2020.
+    """
+    count = len(paths.samples)
+    ends = paths.samples[:, :pairs, jnp.array([0, -1])]
+    before, after = jnp.moveaxis(ends.reshape(-1, *ends.shape[2:]), 1, 0)
+    labels = jnp.repeat(jnp.arange(count), pairs)
+    row = {}
+    for fraction in fractions:
+        if round(fraction * len(labels)) < count:
+            continue
+
+        def score(key: Array, fraction: float = fraction) -> Any:
+            return vp_score(
+                key,
+                before,
+                after,
+                labels,
+                train_fraction=fraction,
+                steps=steps,
+                learning_rate=2e-3,
+            )
+
+        accuracy = jax.vmap(score)(jax.random.split(key, seeds)).accuracy
+        row[f"vp@{fraction:.0%}"] = float(accuracy.mean())
+        row[f"vp@{fraction:.0%} sd"] = float(accuracy.std())
+    return row
+
+
+def dominated_factors(
+    paths: traversals.Traversal, measures: Measures, ranges: Float[Array, "f"]
+) -> dict[str, Any]:
+    """Which factor each traversal changes, from its first and last sample.
+
+    Args:
+        paths: traversals `[K, n, ...]`.
+        measures: the factors, and which samples are valid.
+        ranges: of the factors.
+
+    Returns:
+        What `dominance` says, with the shares of valid samples at the end.
+    """
+    first, last = paths.samples[:, :, 0], paths.samples[:, :, -1]
+    over = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
+    valid_first, valid_last = over(measures.is_valid)(first), over(measures.is_valid)(last)
+    result = traversals.dominance(
+        _measured(measures, first), _measured(measures, last), valid_first & valid_last, ranges
+    )
+    return {
+        "share": float(result.share.mean()),
+        "sign": float(result.sign_consistency.mean()),
+        "valid": float(valid_last.mean()),
+        "winners": [measures.factor_names[i] for i in result.winner.tolist()],
+        "factors": len(set(result.winner.tolist())),
+        "shares": result.share.tolist(),
+        "signs": result.sign_consistency.tolist(),
+        "changes": result.change.tolist(),
+        "valid_each": valid_last.mean(1).tolist(),
+    }
+
+
+def factor_ranges(measures: Measures, images: Float[Array, "n h w c"]) -> Float[Array, "f"]:
+    """Width of the central 98% of each factor over images of data.
+
+    Args:
+        measures: what is measured.
+        images: of data.
+
+    Returns:
+        The widths.
+
+    >>> from latent_flows.data.image_factors import X
+    >>> images = jnp.zeros((2, 4, 4, 1)).at[jnp.arange(2), 1, jnp.array([0, 3])].set(1.0)
+    >>> print(f"{factor_ranges(Measures((X,)), images)[0]:.3f}")
+    0.735
+    """
+    values = jax.vmap(measures.measure)(images)
+    low, high = jnp.quantile(values, jnp.array([0.01, 0.99]), axis=0)
+    return high - low
+
+
+def _measured(measures: Measures, images: Float[Array, "*n h w c"]) -> Float[Array, "*n f"]:
+    values = jax.vmap(measures.measure)(images.reshape(-1, *images.shape[-3:]))
+    return values.reshape(*images.shape[:-3], -1)
