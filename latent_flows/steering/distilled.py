@@ -35,6 +35,9 @@ __all__ = [
     "scales",
 ]
 
+USUAL = 3.0
+"""How much longer than the median a vector may be before its error is a relative one."""
+
 Fields: TypeAlias = Callable[[Number, Latent], Float[Array, "k d"]]
 """`(t, z) -> [k, d]`: k velocities of one latent."""
 
@@ -56,13 +59,13 @@ class Scales(NamedTuple):
     """The sizes of what is learnt, so that networks give numbers of order one."""
 
     fields: Float[Array, "k"]
-    """Root mean square length of each field."""
+    """Median length of each field."""
     mean: Float[Array, "m"]
     """Of each attribute."""
     values: Float[Array, "m"]
     """Its standard deviation."""
     slopes: Float[Array, "m"]
-    """Root mean square length of its gradient."""
+    """Median length of its gradient."""
 
 
 class Form(NamedTuple):
@@ -108,7 +111,7 @@ def scales(lessons: Lesson) -> Scales:
     """
 
     def size(vectors: Float[Array, "n k d"]) -> Float[Array, "k"]:
-        return _positive(jnp.sqrt(jnp.mean(jnp.sum(vectors**2, -1), 0)))
+        return _positive(jnp.sqrt(jnp.median(jnp.sum(vectors**2, -1), 0)))
 
     values = lessons.values
     return Scales(
@@ -145,7 +148,10 @@ def asymmetry(field: VectorField, z: Latent) -> Scalar:
 
 
 def _error(found: Float[Array, "k d"], truth: Float[Array, "k d"], sizes: Array) -> Scalar:
-    return jnp.mean(jnp.sum((found - truth) ** 2, -1) / sizes**2)
+    # Of vectors far longer than usual the error is relative to them: there are latents from which
+    # hardly any way leads on, and they would drown out all others.
+    units = jnp.maximum(sizes**2, jnp.sum(truth**2, -1) / USUAL**2)
+    return jnp.mean(jnp.sum((found - truth) ** 2, -1) / units)
 
 
 def _matched(of: Callable[[PyTree, Scales], Fields]) -> Callable[[PyTree, Scales, Lesson], Scalar]:
