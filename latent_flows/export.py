@@ -23,7 +23,7 @@ from latent_flows import _safetensors, potentials, traversals
 from latent_flows._validation import choose
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions import control
-from latent_flows.directions.model import Direction, DirectionModel, PotentialModel
+from latent_flows.directions.model import DirectionModel, FittedDirection, PotentialModel
 from latent_flows.generators.rbf import RBF
 from latent_flows.potentials import PotentialNet
 from latent_flows.traversals import Motion
@@ -82,7 +82,7 @@ class Directions(NamedTuple):
 
     names: tuple[str, ...]
     """The transformation that each performs; a name may stand for several models."""
-    models: tuple[Direction, ...]
+    models: tuple[FittedDirection, ...]
     """As many, straight or curved."""
 
 
@@ -151,7 +151,7 @@ def dim(learnt: Learnt) -> int:
     if isinstance(learnt, Potentials):
         return learnt.frame.origin.shape[0]
     if isinstance(learnt, Directions):
-        return _length(learnt.models[0])
+        return learnt.models[0].latent_dim
     return learnt.centres.shape[1]
 
 
@@ -209,10 +209,6 @@ def rows(learnt: Learnt) -> list[dict[str, Any]]:
         ]
     count, *event = learnt.log_weights.shape
     return [{"metric": "RBF deviation", "kernels": count, "sample": event, "latent": length}]
-
-
-def _length(model: Direction) -> int:
-    return (model.direction if isinstance(model, DirectionModel) else model.linear).shape[0]
 
 
 def _shift(learnt: Directions) -> Motion:
@@ -472,13 +468,13 @@ def _describe_directions(learnt: Directions) -> tuple[dict, dict[str, Array]]:
 def _rebuild_directions(model: Mapping, arrays: Mapping[str, np.ndarray]) -> Directions:
     rows = model["directions"]
     models = tuple(_rebuild_direction(f"{i}", row, arrays) for i, row in enumerate(rows))
-    lengths = sorted({_length(found) for found in models})
+    lengths = sorted({found.latent_dim for found in models})
     if len(lengths) != 1:
         raise ValueError(f"directions must be of one latent space, got lengths {lengths}")
     return Directions(tuple(row["name"] for row in rows), models)
 
 
-def _rebuild_direction(at: str, row: Mapping, arrays: Mapping[str, np.ndarray]) -> Direction:
+def _rebuild_direction(at: str, row: Mapping, arrays: Mapping[str, np.ndarray]) -> FittedDirection:
     take = lambda name, *shape: _take(arrays, f"{at}/{name}", shape)  # noqa: E731
     scores = {"limits": take("limits", 2), "r2": take("r2"), "train_r2": take("train_r2")}
     if row["shape"] == "straight":

@@ -17,7 +17,7 @@ from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from latent_flows import directions, plots
 from latent_flows.data.image_factors import measure
-from latent_flows.directions.model import Direction
+from latent_flows.directions.model import FittedDirection
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.evaluation.image_control import decode as decode_latents
 from latent_flows.typing import Generator
@@ -38,7 +38,7 @@ def draw(
     config: Config,
     subject: Subject,
     found: Mapping[str, Mapping[str, Trajectories]],
-    models: Mapping[str, Mapping[str, Direction]],
+    models: Mapping[str, Mapping[str, FittedDirection]],
     asked: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
     """Save every picture of a run; gives the files of those that could not be drawn."""
@@ -88,7 +88,7 @@ def is_drawn(folder: Folder, config: Config) -> bool:
 
 
 def traversals(
-    config: Config, subject: Subject, kind: str, models: Mapping[str, Mapping[str, Direction]]
+    config: Config, subject: Subject, kind: str, models: Mapping[str, Mapping[str, FittedDirection]]
 ) -> "Figure":
     """The transformed image itself, and what the directions make of its latent."""
     amounts = jnp.linspace(-1.0, 1.0, COLUMNS) * reach(config)[kind]
@@ -135,7 +135,7 @@ def transformed(
 
 
 @jax.jit
-def _moved(generator: Generator, model: Direction, z: Array, amounts: Array) -> Array:
+def _moved(generator: Generator, model: FittedDirection, z: Array, amounts: Array) -> Array:
     shift = partial(directions.shift, model, z, extrapolate=True)
     return jax.vmap(lambda dt: generator(shift(dt)))(amounts)
 

@@ -15,7 +15,7 @@ from experiments.directions.subject import Subject
 from experiments.runtime.progress import in_parts
 from experiments.runtime.run_dir import Folder
 from latent_flows import directions
-from latent_flows.directions.model import Direction
+from latent_flows.directions.model import FittedDirection
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.typing import Generator
 
@@ -98,10 +98,10 @@ def fit(
     name: str,
     found: Mapping[str, Trajectories],
     curved: bool = False,
-) -> dict[str, Direction]:
+) -> dict[str, FittedDirection]:
     """A direction for each transformation, fitted to its trajectories."""
 
-    def one(kind: str) -> Direction:
+    def one(kind: str) -> FittedDirection:
         key = key_of(config, kind)
         if curved:
             return directions.fit_potential(

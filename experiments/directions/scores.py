@@ -11,8 +11,10 @@ from jaxtyping import Array, Float
 from experiments.directions.config import Config, reach, visible
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT, file_name, key_of
 from experiments.runtime import tables
+from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
-from latent_flows.directions.model import Direction
+from latent_flows.data.image_factors import measure as measure_image
+from latent_flows.directions.model import Direction, FittedDirection
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.evaluation.image_control import (
     Asked,
@@ -25,10 +27,13 @@ from latent_flows.evaluation.image_control import (
     score_of,
     untrained_directions,
 )
+from latent_flows.steering import steered_model
 
 __all__ = ["METRICS", "baselines", "measure", "place_of", "possible", "ranges", "score_of", "show"]
 
 METRICS = "metrics.json"
+STEERED = "steered"
+"""The method that needs no fit: `latent_flows.steering`."""
 
 
 def ranges(config: Config, subject: Subject) -> Float[np.ndarray, "f"]:
@@ -46,6 +51,18 @@ def ranges(config: Config, subject: Subject) -> Float[np.ndarray, "f"]:
 def place_of(config: Config, subject: Subject, kind: str) -> int:
     """Which of the measured factors a transformation changes."""
     return [factor.name for factor in subject.factors].index(visible(config)[kind])
+
+
+def steered(config: Config, subject: Subject) -> dict[str, Direction]:
+    """By transformation, its factor as an attribute that is steered while the others are held."""
+    look = partial(measure_image, subject.factors)
+    with announced("measuring the factors of training latents"):
+        return {
+            kind: steered_model(
+                subject.generator, look, place_of(config, subject, kind), subject.starts, steps=2
+            )
+            for kind in visible(config)
+        }
 
 
 def control(config: Config, subject: Subject, name: str, model: Direction) -> Asked:
@@ -71,7 +88,7 @@ def baselines(config: Config, subject: Subject, key: Array) -> list[dict[str, An
 
 
 def together(
-    config: Config, subject: Subject, names: tuple[str, ...], models: tuple[Direction, ...]
+    config: Config, subject: Subject, names: tuple[str, ...], models: tuple[FittedDirection, ...]
 ) -> dict[str, Any]:
     """What two directions do when they are asked at once."""
     own = [place_of(config, subject, name) for name in names]
@@ -94,7 +111,7 @@ def measure(
     config: Config,
     subject: Subject,
     found: Mapping[str, Mapping[str, Trajectories]],
-    models: Mapping[str, Mapping[str, Direction]],
+    models: Mapping[str, Mapping[str, FittedDirection]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """All numbers, and what each direction did by transformation and method.
 
@@ -124,9 +141,10 @@ def measure(
         for kind in kinds
         for method, of in models.items()
     ]
-    everything: dict[str, dict[str, Direction]] = {kind: {} for kind in seen}
-    for kind in seen:
-        everything[kind] |= {method: of[kind] for method, of in models.items()}
+    everything: dict[str, dict[str, Direction]] = {
+        kind: {method: of[kind] for method, of in models.items()} | {STEERED: model}
+        for kind, model in steered(config, subject).items()
+    }
     key = key_of(config, "baselines")
     for row in folder.remember("models/baselines", partial(baselines, config, subject, key)):
         model = even_direction(row["direction"], row["slope"], knots=config.fit.knots)

@@ -94,9 +94,9 @@ def subject_of(config: Config, generator: FrozenGenerator, images: Data | None) 
     what = "drawing latents" if generator.encode is None else "encoding images"
     with announced(f"{what}, and measuring the factors of images"):
         if generator.encode is not None and images is not None:
-            starts = _codes(config, generator, images.train, config.inversion.count)
-            held_out = _codes(config, generator, images.test, config.control.starts)
-            others = _codes(config, generator, images.train, SURVEYED)
+            starts = codes(config, generator, images.train, config.inversion.count)
+            held_out = codes(config, generator, images.test, config.control.starts)
+            others = codes(config, generator, images.train, SURVEYED)
         else:
             keys = jax.random.split(jax.random.key(config.seed), 3)
             counts = config.inversion.count, config.control.starts, SURVEYED
@@ -126,9 +126,10 @@ def subject_of(config: Config, generator: FrozenGenerator, images: Data | None) 
     )
 
 
-def _codes(
+def codes(
     config: Config, generator: FrozenGenerator, dataset: Dataset, count: int
 ) -> Float[Array, "n d"]:
+    """Codes of random examples, drawn from the posterior."""
     return drawn_codes(generator, some(config, generator, dataset, count), config.seed)
 
 

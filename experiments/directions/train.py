@@ -16,7 +16,7 @@ from experiments.directions.subject import Subject, check, load_images, subject_
 from experiments.generators.spec import Usual, load, open_study
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
-from latent_flows.directions.model import Direction
+from latent_flows.directions.model import FittedDirection
 from latent_flows.directions.trajectories import Trajectories
 
 SPRITES = Config()
@@ -56,11 +56,11 @@ PRESETS = {
 
 def learn(
     folder: Folder, config: Config, subject: Subject
-) -> tuple[dict[str, dict[str, Trajectories]], dict[str, dict[str, Direction]]]:
+) -> tuple[dict[str, dict[str, Trajectories]], dict[str, dict[str, FittedDirection]]]:
     """All trajectories, by how they were found, and all directions fitted to them, by method."""
     first = config.losses[0]
     found: dict[str, dict[str, Trajectories]] = {}
-    models: dict[str, dict[str, Direction]] = {LINEAR: {}, NONLINEAR: {}}
+    models: dict[str, dict[str, FittedDirection]] = {LINEAR: {}, NONLINEAR: {}}
     for name in (*config.losses, ONE_SHOT):
         sequential = name != ONE_SHOT
         found[name] = follow(folder, config, subject, name if sequential else first, sequential)

@@ -7,22 +7,59 @@ import tyro
 
 from experiments.directions import config as direction_config
 from experiments.generators.spec import Flags, Usual
+from experiments.runtime import extension
 from experiments.runtime.defaults import Quick
+from experiments.runtime.training import Training
 from latent_flows._validation import at_least, choose
 from latent_flows.data.image_factors import shape
 from latent_flows.directions.transformations import ENTRIES
 from latent_flows.generators import GeneratorSpec
 from latent_flows.steering import Attributes
+from latent_flows.steering.distilled import FORMS
+
+PHASE = "distilled"
 
 HOLDS: dict[str, Attributes | None] = {"nothing": None, "shape": shape}
 """What may be held while an image is transformed, by name."""
 
 
 @dataclass(frozen=True)
+class Distil:
+    """Networks that the exact fields are taught to."""
+
+    forms: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"What they are, one after the other: {', '.join(FORMS)}. None: none."),
+    ] = ()
+    """What they are."""
+    width: int = 256
+    """Units of a hidden layer."""
+    depth: int = 3
+    """Hidden layers."""
+    bank: int = 2000
+    """Codes of training images (without an encoder: draws of the prior) where lessons begin; those
+    of a batch are then moved along the fields, to twice as many lessons."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "distil.", width=1, depth=1, bank=2)
+        for name in self.forms:
+            choose("distil.forms", name, FORMS)
+
+
+@dataclass(frozen=True)
 class Config:
     """Steer a generator by its own geometry, and compare with straight lines."""
 
-    QUICK: ClassVar[Quick] = {"starts": 12, "amounts": 2, "candidates": 2}
+    PHASES: ClassVar[extension.Phases] = {"training": (PHASE,)}
+    QUICK: ClassVar[Quick] = {
+        "starts": 12,
+        "amounts": 2,
+        "candidates": 2,
+        "distil.width": 32,
+        "distil.bank": 32,
+        "training.steps": 50,
+        "training.batch_size": 16,
+    }
 
     run: str = "runs/steer"
     """Run folder; the same command goes on with what it holds."""
@@ -60,6 +97,12 @@ class Config:
     """Codes of held-out images (without an encoder: draws of the prior) that are led."""
     candidates: int = 6
     """Directions that each straight baseline proposes; the best by ground truth is taken."""
+    distil: Distil = field(default_factory=Distil)
+    """What the fields are taught to."""
+    training: Training = field(
+        default_factory=lambda: Training(steps=3000, batch_size=32, decay="cosine")
+    )
+    """Optimiser and duration of that."""
 
     def __post_init__(self) -> None:
         at_least(self, seed=0, blur=0, corrections=0, amounts=1, starts=2, candidates=1)
@@ -70,7 +113,12 @@ class Config:
             raise ValueError(f"hold must name at least one of {', '.join(HOLDS)}")
         for name in self.hold:
             choose("hold", name, HOLDS)
-        _ = self.asked
+        unseen = set(self.transformations) - set(direction_config.visible(self.asked))
+        if "dual frame" in self.distil.forms and unseen:
+            raise ValueError(
+                "distil.forms: the dual frame is of attributes, and none is known for "
+                f"{', '.join(sorted(unseen))}"
+            )
 
     follow = staticmethod(direction_config.Config.follow)
 

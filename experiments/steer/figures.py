@@ -42,7 +42,7 @@ def strips(config: Config, subject: Subject, kind: str, methods: Mapping[str, Le
     middle = len(amounts) // 2
     ts = np.insert(amounts, middle, 0.0)
     decode = jax.jit(jax.vmap(subject.generator))
-    shown = [name for name in methods if not name.startswith("line") or name == MEAN_FIELD]
+    shown = [name for name in methods if "line: " not in name or name == MEAN_FIELD]
     rows, labels = [], []
     for index in central(subject)[:EXAMPLES]:
         z = subject.held_out[index]

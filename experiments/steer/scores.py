@@ -3,7 +3,7 @@
 All measurements are on decoded images: none is an opinion of what led them there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,19 +14,24 @@ from jaxtyping import Array, Float
 
 from experiments.directions import scores as lines
 from experiments.directions.config import reach, visible
-from experiments.directions.learn import key_of
+from experiments.directions.learn import file_name, key_of
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
+from experiments.steer import distil
 from experiments.steer.config import HOLDS, Config
 from latent_flows import directions, steering
 from latent_flows.data.image_factors import measure as measure_image
+from latent_flows.steering import distilled
+from latent_flows.steering.distilled import Fields
 from latent_flows.typing import Generator
 
 METRICS = "metrics.json"
 BATCH = 8
 """Latents that are led at once."""
+TURNED = 16
+"""Latents at which a field is compared with a gradient."""
 MEAN_FIELD = "line: mean of the field"
 
 
@@ -44,7 +49,9 @@ def amounts_of(config: Config, kind: str) -> Float[np.ndarray, "a"]:
     return np.concatenate([-side[::-1], side]).astype(np.float32) * reach(config.asked)[kind]
 
 
-def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str, Led]]:
+def led(
+    folder: Folder, config: Config, subject: Subject, learnt: Mapping[str, Fields]
+) -> dict[str, dict[str, Led]]:
     """By transformation and method, where the held-out latents are led; kept in the run folder."""
     straight = folder.remember(
         "latents/lines",
@@ -61,6 +68,12 @@ def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str,
                 partial(_steered, config, subject, kind, hold, ts),
             )
             found[kind][name] = Led(np.asarray(kept["zs"]), np.asarray(kept["missing"]))
+        for name, fields in learnt.items():
+            kept = folder.remember(
+                f"latents/{file_name(name)}_{kind}",
+                partial(distil.follow, config, subject, fields, kind, ts),
+            )
+            found[kind][f"distilled: {name}"] = Led(np.asarray(kept, np.float32), None)
         mean = folder.remember(f"latents/mean_{kind}", partial(_mean_field, config, subject, kind))
         found[kind][MEAN_FIELD] = _along(subject, np.asarray(mean), ts)
         for row in straight:
@@ -129,9 +142,12 @@ def _mean_field(config: Config, subject: Subject, kind: str) -> np.ndarray:
 
 
 def measure(
-    config: Config, subject: Subject, found: Mapping[str, Mapping[str, Led]]
+    config: Config,
+    subject: Subject,
+    found: Mapping[str, Mapping[str, Led]],
+    learnt: Mapping[str, Fields],
 ) -> dict[str, Any]:
-    """What the images of led latents do, by transformation and method."""
+    """What the images of led latents do, by transformation and method, and what fields are like."""
     rows = []
     for kind, methods in found.items():
         with announced(f"measuring the images of {kind}"):
@@ -139,7 +155,57 @@ def measure(
                 {"transformation": kind, "method": name, **_row(config, subject, kind, of)}
                 for name, of in methods.items()
             ]
-    return {"methods": rows}
+    return {"methods": rows, "fields": _fields(config, subject, learnt)}
+
+
+def _fields(config: Config, subject: Subject, learnt: Mapping[str, Fields]) -> list[dict[str, Any]]:
+    """How far each field is from a gradient, and what it costs, in passes of the generator."""
+    starts = subject.held_out[:TURNED]
+    rows = []
+    for index, kind in enumerate(config.transformations):
+
+        def exact(generator: Generator, t: Array, z: Array, kind: str = kind) -> Array:
+            field = steering.transformation_field(
+                generator, directions.transformation(kind), blur=config.blur, damping=config.damping
+            )
+            return field(t, z)
+
+        ways: dict[str, Callable[[Generator, Array, Array], Array]] = {"exact": exact}
+        ways |= {name: partial(_member, fields, index) for name, fields in learnt.items()}
+        with announced(f"measuring the fields of {kind}"):
+            for name, way in ways.items():
+                turned = jax.jit(_asymmetries, static_argnums=0)(way, subject.generator, starts)
+                rows.append(
+                    {
+                        "transformation": kind,
+                        "field": name,
+                        "asymmetry": float(np.mean(turned)),
+                        "passes": _passes(subject, way),
+                    }
+                )
+    return rows
+
+
+def _member(fields: Fields, index: int, _: Generator, t: Array, z: Array) -> Array:
+    return fields(t, z)[index]
+
+
+def _asymmetries(
+    way: Callable[[Generator, Array, Array], Array], generator: Generator, zs: Float[Array, "n d"]
+) -> Float[Array, "n"]:
+    return jax.lax.map(partial(distilled.asymmetry, partial(way, generator)), zs)
+
+
+def _passes(subject: Subject, way: Callable[[Generator, Array, Array], Array]) -> float | None:
+    """Operations of one field over those of one image, by the compiler's account."""
+
+    def operations(function: Any, *args: Any) -> float:
+        account = jax.jit(function).lower(subject.generator, *args).compile().cost_analysis()
+        return float((account or {}).get("flops", 0))
+
+    z = subject.held_out[0]
+    image = operations(lambda generator, z: generator(z), z)
+    return operations(way, jnp.zeros(()), z) / image if image else None
 
 
 @partial(jax.jit, static_argnames=("kind", "factors", "is_valid"))
@@ -223,4 +289,9 @@ def show(config: Config, metrics: Mapping[str, Any]) -> None:
         f"{config.run}: asked against measured on held-out latents (leakage, valid, overlap with "
         "the transformed image: shares; far: at the largest |t|; norm in units of the prior's)",
         metrics["methods"],
+    )
+    tables.show(
+        f"{config.run}: fields (asymmetry: antisymmetric share of the Jacobian, 0 for a gradient, "
+        "0.71 without any structure; passes: operations in units of one image's)",
+        metrics.get("fields", []),
     )

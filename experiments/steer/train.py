@@ -11,13 +11,18 @@ from typing import Any
 from experiments.directions.subject import check, load_images, subject_of
 from experiments.generators.spec import Usual, load, open_study
 from experiments.runtime import tables
-from experiments.steer import figures, scores
-from experiments.steer.config import Config
+from experiments.steer import distil, figures, scores
+from experiments.steer.config import Config, Distil
+from latent_flows.steering.distilled import FORMS, Fields
 
 GAN = Usual("runs/gan", "train_gan sprites")
 MOVED = Usual("runs/vae-mnist-moved", "train_vae mnist-moved")
 PRESETS = {
     "folded": ("sprites by a plain convolutional VAE, where no line moves one thing", Config()),
+    "distilled": (
+        "the same, and what networks learn of its fields: any field, a gradient, a dual frame",
+        Config(run="runs/steer-distilled", distil=Distil(forms=tuple(FORMS))),
+    ),
     "sprites": (
         "sprites by the VAE of the demo, where lines are good",
         Config(run="runs/steer-sprites", generator=Usual("runs/vae-sprites", "train_vae sprites")),
@@ -45,10 +50,13 @@ def run(config: Config) -> int | None:
     images = load_images(asked, generator)
     folder = open_study(config)
     subject = subject_of(asked, generator, images)
-    led = scores.led(folder, config, subject)
+    learnt: dict[str, Fields] = {}
+    if config.distil.forms:
+        learnt = distil.learn(folder, config, subject, distil.bank(config, generator, images))
+    led = scores.led(folder, config, subject, learnt)
     failed = figures.draw(folder, config, subject, led)
     metrics: dict[str, Any] = folder.remember(
-        scores.METRICS, lambda: scores.measure(config, subject, led)
+        scores.METRICS, lambda: scores.measure(config, subject, led, learnt)
     )
     with folder.understood(scores.METRICS):
         scores.show(config, metrics)

@@ -19,6 +19,7 @@ from latent_flows.directions.losses import Loss, blurred_error, dssim, loss, mse
 from latent_flows.directions.model import (
     Direction,
     DirectionModel,
+    FittedDirection,
     PotentialModel,
     calibrate,
     fit_direction,
@@ -45,6 +46,7 @@ from latent_flows.directions.transformations import (
 __all__ = [
     "Direction",
     "DirectionModel",
+    "FittedDirection",
     "Inversion",
     "Loss",
     "PotentialModel",

@@ -8,7 +8,7 @@ an error unless `extrapolate=True`; one that is traced is not checked.
 
 from collections.abc import Callable, Sequence
 from functools import singledispatch
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import diffrax
 import jax
@@ -25,6 +25,7 @@ __all__ = [
     "Distribution",
     "Quantile",
     "check_reach",
+    "move",
     "place",
     "place_many",
     "sample",
@@ -77,7 +78,7 @@ def shift(model: Direction, z: Latent, dt: Scalar | float, *, extrapolate: bool 
     z, dt = _check(model, z, dt, "dt")
     if not extrapolate:
         check_reach(model, model(z) + dt)
-    return _move(model, z, dt)
+    return move(model, z, dt)
 
 
 def place(model: Direction, z: Latent, t: Scalar | float, *, extrapolate: bool = False) -> Latent:
@@ -113,7 +114,7 @@ def place(model: Direction, z: Latent, t: Scalar | float, *, extrapolate: bool =
     z, t = _check(model, z, t, "t")
     if not extrapolate:
         check_reach(model, t)
-    return _move(model, z, t - model(z))
+    return move(model, z, t - model(z))
 
 
 def sample(key: PRNGKeyArray, model: Direction, z: Latent, distribution: Distribution) -> Latent:
@@ -262,24 +263,42 @@ def check_reach(model: Direction, t: ArrayLike | Sequence[float]) -> None:
 
 
 @singledispatch
-def _move(model: Direction, z: Latent, dt: Scalar) -> Latent:
-    """The latent after a change by `dt`, for each kind of model."""
-    raise ValueError(f"expected a DirectionModel or a PotentialModel, got {type(model).__name__}")
+def move(model: Any, z: Latent, dt: Scalar) -> Latent:
+    """The latent after a change by `dt`; each kind of model registers how.
+
+    Args:
+        model: of the factor.
+        z: a latent.
+        dt: by how much.
+
+    Returns:
+        The latent.
+
+    Raises:
+        ValueError: a kind of model that has not registered.
+    """
+    del z, dt
+    raise ValueError(_unknown(model))
 
 
-@_move.register
+def _unknown(model: object) -> str:
+    known = " or a ".join(sorted(kind.__name__ for kind in move.registry if kind is not object))
+    return f"expected a {known}, got {type(model).__name__}"
+
+
+@move.register
 def _(model: DirectionModel, z: Latent, dt: Scalar) -> Latent:
     s = z @ model.direction
     return z + (model.inverse(model.value(s) + dt) - s) * model.direction
 
 
-@_move.register
+@move.register
 def _(model: PotentialModel, z: Latent, dt: Scalar) -> Latent:
     return _follow((model,), z, dt[None])
 
 
 @keep_compiled()
-def _follow(models: tuple[Direction, ...], z: Latent, dts: Float[Array, "k"]) -> Latent:
+def _follow(models: Sequence[Direction], z: Latent, dts: Float[Array, "k"]) -> Latent:
     """The flow that changes all models at the wanted rates by the smallest velocity."""
     floors = jnp.stack(
         [m.floor if isinstance(m, PotentialModel) else jnp.zeros((), z.dtype) for m in models]
@@ -308,12 +327,10 @@ def _follow(models: tuple[Direction, ...], z: Latent, dts: Float[Array, "k"]) ->
 
 def _check(model: Direction, z: Latent, amount: Scalar | float, name: str) -> tuple[Latent, Scalar]:
     """The latent and the amount as floats of one dtype, once they are known to fit the model."""
-    if not isinstance(model, DirectionModel | PotentialModel):
-        raise ValueError(
-            f"expected a DirectionModel or a PotentialModel, got {type(model).__name__}"
-        )
+    if move.dispatch(type(model)) is move.dispatch(object):
+        raise ValueError(_unknown(model))
     z, amount = jnp.asarray(z), jnp.asarray(amount)
-    shape = (model.direction if isinstance(model, DirectionModel) else model.linear).shape
+    shape = (model.latent_dim,)
     if z.shape != shape or not jnp.issubdtype(z.dtype, jnp.floating):
         raise ValueError(
             f"expected one latent of floats with shape {shape}, got shape {z.shape} and dtype "

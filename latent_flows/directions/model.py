@@ -1,19 +1,18 @@
 """Directions: one way through latent space that changes one factor, fitted to trajectories.
 
-Two models of it, with one interface. Called on a latent, each gives the factor `t` up to a
-constant; `latent_flows.directions.control` moves latents with either.
+Two models of it, with the interface of a `Direction`: called on a latent, each gives the factor `t`
+up to a constant; `latent_flows.directions.control` moves latents with either.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from latent_flows._descent import descend
 from latent_flows._norms import safe_sqrt
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.potentials import PotentialNet
@@ -22,6 +21,7 @@ from latent_flows.typing import Latent, Scalar
 __all__ = [
     "Direction",
     "DirectionModel",
+    "FittedDirection",
     "PotentialModel",
     "calibrate",
     "fit_direction",
@@ -53,6 +53,11 @@ class DirectionModel:
     """Of predicted against asked change of `t`, on trajectories that were held out."""
     train_r2: Scalar
     """The same on those it was fitted to."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of the latents."""
+        return self.direction.shape[-1]
 
     def __call__(self, z: Latent) -> Scalar:
         return self.value(z @ self.direction)
@@ -94,13 +99,37 @@ class PotentialModel:
     net: PotentialNet = field(metadata={"static": True})
     """`f`, a network that does not see time."""
 
+    @property
+    def latent_dim(self) -> int:
+        """Length of the latents."""
+        return self.linear.shape[-1]
+
     def __call__(self, z: Latent) -> Scalar:
         curved: Any = self.net.apply(self.params, 0.0, z / self.scale)
         return z @ self.linear + curved + self.offset
 
 
-Direction: TypeAlias = DirectionModel | PotentialModel
-"""Either model: `z -> t`, up to a constant."""
+FittedDirection: TypeAlias = DirectionModel | PotentialModel
+"""Either of them."""
+
+
+class Direction(Protocol):
+    """What `latent_flows.directions.control` moves latents with: `z -> t`, up to a constant.
+
+    A straight direction, a curved one, or `latent_flows.steering.SteeredModel`; how a latent moves
+    by one of yours is said with `control.move.register`.
+    """
+
+    @property
+    def limits(self) -> Float[Array, "2"]:
+        """The least and the greatest `t` that it is known to be good for."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of the latents."""
+
+    def __call__(self, z: Latent, /) -> Scalar:
+        """The factor, up to a constant."""
 
 
 @partial(
@@ -234,7 +263,7 @@ def fit_direction(
         return error + smoothness * bend + anchor * jnp.sum((u - u0) ** 2)
 
     start = {"direction": u0, "rises": jnp.full(knots - 1, jnp.log(jnp.expm1(1.0)), z0.dtype)}
-    parameters = _descend(objective, start, steps, learning_rate)
+    parameters = descend(objective, start, steps, learning_rate)
     u, values = model(parameters)
     starts = jnp.concatenate([z0, test.z0])
     values = values - jnp.mean(_piecewise_linear(starts @ u, at, values))
@@ -365,7 +394,7 @@ def fit_potential(
         return error + flow_weight * flow + ridge * steepness
 
     gentle = jnp.sum(start["linear"] ** 2)
-    parameters = _descend(objective, start, steps, learning_rate, batch_key)
+    parameters = descend(objective, start, steps, learning_rate, batch_key)
     raw = model(parameters)
     offset = -jnp.mean(jax.vmap(raw)(jnp.concatenate([train.z0, test.z0])))
     seen = jax.vmap(jax.vmap(raw))(jnp.concatenate([train.z0[:, None], train.zs], 1)) + offset
@@ -380,7 +409,9 @@ def fit_potential(
     )
 
 
-def calibrate(model: Direction, zs: Float[Array, "n d"], measured: Float[Array, "n"]) -> Direction:
+def calibrate(
+    model: FittedDirection, zs: Float[Array, "n d"], measured: Float[Array, "n"]
+) -> FittedDirection:
     r"""The same model, with the constant that makes its `t` agree with measurements on average.
 
     $$\frac1n \sum_i \bigl(t(z_i) - m_i\bigr) = 0$$
@@ -507,25 +538,3 @@ def _velocities(part: Trajectories) -> tuple[Float[Array, "n T d"], Float[Array,
     real = elapsed > 0
     velocity = jnp.where(real, jnp.diff(path, axis=1) / jnp.where(real, elapsed, 1), 0)
     return (path[:, 1:] + path[:, :-1]) / 2, velocity
-
-
-def _descend(
-    objective: Callable,
-    start: PyTree,
-    steps: int,
-    learning_rate: float,
-    key: PRNGKeyArray | None = None,
-) -> PyTree:
-    """Parameters after so many steps of Adam; with a key, each step gets one of its own."""
-    # Objectives are of order one; this eps keeps Adam from following gradients that are rounding.
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps), eps=1e-4)
-
-    def step(state, key):
-        parameters, opt_state = state
-        slope = jax.grad(objective)(parameters, *(() if key is None else (key,)))
-        updates, opt_state = optimizer.update(slope, opt_state, parameters)
-        return (optax.apply_updates(parameters, updates), opt_state), None
-
-    keys = None if key is None else jax.random.split(key, steps)
-    (parameters, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), keys, length=steps)
-    return parameters

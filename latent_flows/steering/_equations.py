@@ -1,15 +1,16 @@
 """What fields and what follows them share: the equations at one latent, and checks of settings."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows.directions.losses import blur
 from latent_flows.directions.transformations import Mask
-from latent_flows.steering._least_squares import Normal, mean_square, normal
+from latent_flows.steering._least_squares import Normal, dual, mean_square, normal
 from latent_flows.typing import Generator, Latent, Metric
 
 Attributes = Callable[[Array], Float[Array, "k"]]
@@ -31,8 +32,44 @@ def check_settings(blur: float, damping: float) -> None:
     """
     if not blur >= 0:
         raise ValueError(f"blur must be at least 0 pixels, got {blur}")
+    check_damping(damping)
+
+
+def check_damping(damping: float) -> None:
+    """Rejects a damping that is not positive.
+
+    Args:
+        damping: of least squares.
+
+    Raises:
+        ValueError: saying so.
+    """
     if not damping > 0:
         raise ValueError(f"damping must be positive, got {damping}: without any the latent drifts")
+
+
+def check_rates(
+    index: int | Sequence[int], rates: ArrayLike | Sequence[float] | None
+) -> Float[Array, "m"]:
+    """The rate of each attribute that moves.
+
+    Args:
+        index: which move.
+        rates: of each, or None for 1.
+
+    Returns:
+        The rates.
+
+    Raises:
+        ValueError: not one for each.
+    """
+    count = 1 if isinstance(index, int) else len(index)
+    found = jnp.ones(count) if rates is None else jnp.asarray(rates, float)
+    if found.shape != (count,):
+        raise ValueError(
+            f"expected one rate for each of {count} attributes, got shape {found.shape}"
+        )
+    return found
 
 
 def features(image: Array, mask: Mask, sigma: float) -> Float[Array, "m"]:
@@ -104,30 +141,125 @@ def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:
     return lambda b: jax.scipy.linalg.cho_solve(factor, b)
 
 
-def choice(generator: Generator, attributes: Attributes, index: int, hold: Any, z: Latent) -> Array:
-    """Which attributes matter: the one that grows, and those that are held.
+class Choice(NamedTuple):
+    """Which attributes matter, by their numbers."""
+
+    moved: tuple[int, ...]
+    held: tuple[int, ...]
+    limited: tuple[int, ...]
+    low: Float[np.ndarray, "l"]
+    """The least value of each that has limits."""
+    high: Float[np.ndarray, "l"]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All of them: those that move, are held, have limits."""
+        return self.moved + self.held + self.limited
+
+
+def choice(
+    generator: Generator,
+    attributes: Attributes,
+    index: int | Sequence[int],
+    hold: Sequence[int] | None,
+    limits: Mapping[int, tuple[float, float]] | None,
+    z: Latent,
+) -> Choice:
+    """Which attributes matter: those that move, that are held, and that have limits.
 
     Args:
         generator: `z -> x`.
         attributes: `x -> [k]`.
-        index: which grows.
-        hold: which stand still, or None for all others.
+        index: which move.
+        hold: which stand still, or None for all others that have no limits.
+        limits: the least and the greatest value of some others.
         z: a latent, whose shape is looked at.
 
     Returns:
-        Their numbers, the one that grows first.
+        Their numbers and limits.
 
     Raises:
-        ValueError: attributes that are no vector, an index out of range, or held as well.
+        ValueError: attributes that are no vector, a number out of range or named twice, or limits
+            that are none.
     """
     shape = jax.eval_shape(lambda z: attributes(generator(z)), z).shape
     if len(shape) != 1:
         raise ValueError(f"attributes must give one vector [k], got shape {shape}")
     count = shape[0]
-    others = [i for i in range(count) if i != index] if hold is None else [*hold]
-    for i in (index, *others):
+    moved = (index,) if isinstance(index, int) else tuple(index)
+    if not moved:
+        raise ValueError("index must name at least one attribute")
+    limits = dict(limits or {})
+    taken = (*moved, *limits)
+    held = tuple(i for i in range(count) if i not in taken) if hold is None else tuple(hold)
+    numbers = (*moved, *held, *limits)
+    for i in numbers:
         if not 0 <= i < count:
             raise ValueError(f"there are {count} attributes, from 0 on, and no number {i}")
-    if index in others:
-        raise ValueError(f"attribute {index} cannot grow and be held at the same time")
-    return jnp.array([index, *others])
+        if numbers.count(i) > 1:
+            raise ValueError(f"attribute {i} can only grow, or be held, or have limits")
+    for i, (low, high) in limits.items():
+        if not low < high:
+            raise ValueError(
+                f"limits of attribute {i} must be increasing, got {low:g} and {high:g}"
+            )
+    ends = np.array([*limits.values()], float).reshape(-1, 2)
+    return Choice(moved, held, tuple(limits), ends[:, 0], ends[:, 1])
+
+
+def measured_rows(
+    generator: Generator, attributes: Attributes, chosen: Choice, z: Latent
+) -> tuple[Float[Array, "k"], Float[Array, "k d"]]:
+    """The chosen attributes of a latent's sample, and their gradients by the latent.
+
+    Args:
+        generator: `z -> x`.
+        attributes: `x -> [k]`.
+        chosen: which of them.
+        z: the latent.
+
+    Returns:
+        Values and gradients, in the order of the choice.
+    """
+
+    def measured(z: Latent) -> Float[Array, "k"]:
+        return attributes(generator(z))[jnp.array(chosen.numbers)]
+
+    values, back = jax.vjp(measured, z)
+    rows = jax.vmap(lambda e: back(e)[0])(jnp.eye(len(values), dtype=values.dtype))
+    return values, rows
+
+
+def least_change(
+    chosen: Choice,
+    values: Float[Array, "k"],
+    rows: Float[Array, "k d"],
+    asked: Float[Array, "k"],
+    inverse: Callable[[Latent], Latent],
+    damping: float,
+) -> Latent:
+    """The least change of a latent that changes attributes as asked, and oversteps no limits.
+
+    An attribute with limits counts only where the change that ignores it would lead it out of
+    them, or further out.
+
+    Args:
+        chosen: which attributes.
+        values: of them.
+        rows: their gradients.
+        asked: by how much each shall change.
+        inverse: `b -> G^-1 b`.
+        damping: see `dual`.
+
+    Returns:
+        The change.
+    """
+    free = len(rows) - len(chosen.limited)
+    change = dual(rows[:free], inverse, damping)(asked[:free])
+    if not chosen.limited:
+        return change
+    drift, value = rows[free:] @ change, values[free:]
+    above, below = value >= chosen.high, value <= chosen.low
+    active = (above & (drift > asked[free:])) | (below & (drift < asked[free:]))
+    rows = rows.at[free:].multiply(active[:, None])
+    return dual(rows, inverse, damping)(asked.at[free:].multiply(active))

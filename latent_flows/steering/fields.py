@@ -1,20 +1,24 @@
 """Vector fields of a latent along which an image, or an attribute of it, changes as asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows.calculus import Number
 from latent_flows.directions.transformations import Mask, Transformation
 from latent_flows.steering._equations import (
     Attributes,
     at,
+    check_damping,
+    check_rates,
     check_settings,
     choice,
     features,
     inverse,
+    least_change,
+    measured_rows,
 )
 from latent_flows.steering._least_squares import dual
 from latent_flows.typing import Generator, Latent, Metric, Potential, Scalar, VectorField
@@ -126,15 +130,17 @@ def transformation_field(
 def attribute_field(
     generator: Generator,
     attributes: Attributes,
-    index: int,
+    index: int | Sequence[int],
     *,
+    rates: Float[ArrayLike, "m"] | Sequence[float] | None = None,
     hold: Sequence[int] | None = None,
+    limits: Mapping[int, tuple[float, float]] | None = None,
     metric: Metric | None = None,
     damping: float = 0.01,
 ) -> VectorField:
-    r"""The field along which one attribute grows at unit rate while others stand still.
+    r"""The field along which attributes grow at given rates while others stand still.
 
-    $$ v = G^{-1} A^\top (A G^{-1} A^\top + \delta)^{-1} e_j, \qquad
+    $$ v = G^{-1} A^\top (A G^{-1} A^\top + \delta)^{-1} r, \qquad
        A = \frac{d\, a(g(z))}{dz} $$
 
     the shortest change of the latent that does it, as `metric` measures length. The latent's own
@@ -142,10 +148,15 @@ def attribute_field(
     pixels that moves a barycentre is a deformation.
 
     Args:
-        generator: `z -> x`, of any event shape.
-        attributes: `x -> [k]`, differentiable: moments, colours, a classifier's logits.
-        index: which of them grows.
-        hold: which stand still; by default all others.
+        generator: `z -> x`, of any event shape. The identity, where the attributes are of the
+            latent itself.
+        attributes: `x -> [k]`, differentiable: moments, colours, a classifier's logits, or what
+            `fit_attributes` learnt.
+        index: which of them grows, or which grow together.
+        rates: at which each of these does; by default 1.
+        hold: which stand still; by default all others that have no limits.
+        limits: the least and the greatest value of some others, which are free between them and
+            stand still where they would leave.
         metric: `z -> G(z)`; by default the identity.
         damping: `delta`, in units of the mean of the diagonal, with the gradients in units of
             their own length.
@@ -154,7 +165,8 @@ def attribute_field(
         `(t, z) -> dz/dt`, which does not depend on `t`.
 
     Raises:
-        ValueError: a damping that is not positive, an index out of range or held as well.
+        ValueError: a damping that is not positive, a number out of range or named twice, not one
+            rate for each that grows, limits that are none.
 
     >>> import jax.numpy as jnp
     >>> turn = lambda z: jnp.array([z[0] * jnp.cos(z[1]), z[0] * jnp.sin(z[1])])
@@ -162,15 +174,15 @@ def attribute_field(
     >>> print(field(0.0, jnp.array([2.0, jnp.pi / 2])).round(3))
     [-0.  -0.5]
     """
-    if not damping > 0:
-        raise ValueError(f"damping must be positive, got {damping}")
+    check_damping(damping)
+    wanted = check_rates(index, rates)
 
     def field(t: Number, z: Latent) -> Latent:
         del t
-        chosen = choice(generator, attributes, index, hold, z)
-        rows = jax.jacobian(lambda z: attributes(generator(z))[chosen])(z)
-        rates = jnp.zeros(len(rows), z.dtype).at[0].set(1)
-        return dual(rows, inverse(metric, z), damping)(rates)
+        found = choice(generator, attributes, index, hold, limits, z)
+        values, rows = measured_rows(generator, attributes, found, z)
+        asked = jnp.zeros(len(rows), z.dtype).at[: len(found.moved)].set(wanted.astype(z.dtype))
+        return least_change(found, values, rows, asked, inverse(metric, z), damping)
 
     return field
 
@@ -206,8 +218,7 @@ def dual_frame(
     [[ 1.  0.]
      [-1.  1.]]
     """
-    if not damping > 0:
-        raise ValueError(f"damping must be positive, got {damping}")
+    check_damping(damping)
     if not callable(potentials) and not potentials:
         raise ValueError("expected at least one potential")
 

@@ -1,6 +1,6 @@
 """Steering: a latent led to each amount of a transformation, or value of an attribute."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,10 +15,13 @@ from latent_flows.directions.transformations import Transformation
 from latent_flows.steering._equations import (
     Attributes,
     at,
+    check_rates,
     check_settings,
     choice,
     features,
     inverse,
+    least_change,
+    measured_rows,
 )
 from latent_flows.steering._least_squares import dual
 from latent_flows.steering.fields import attribute_field, transformation_field
@@ -123,15 +126,18 @@ def steer(
     return _follow(field, correct, residual, z0, ts, steps, corrections, tolerance, bound)
 
 
-@keep_compiled(arrays=["z0"], known=["ts"])
+@keep_compiled(arrays=["z0"], known=["ts", "rates"])
 def steer_attribute(
     generator: Generator,
     attributes: Attributes,
-    index: int,
+    index: int | Sequence[int],
     z0: Latent,
     ts: ArrayLike,
     *,
+    rates: Float[ArrayLike, "m"] | Sequence[float] | None = None,
     hold: Sequence[int] | None = None,
+    limits: Mapping[int, tuple[float, float]] | None = None,
+    pull: Callable[[Latent], Latent] | None = None,
     metric: Metric | None = None,
     damping: float = 0.01,
     steps: int = 1,
@@ -139,15 +145,20 @@ def steer_attribute(
     tolerance: float = 0.05,
     bound: float | None = None,
 ) -> Steered:
-    """Leads a latent so that one attribute changes by each of some amounts, and others stay.
+    """Leads a latent so that attributes change by each of some amounts, and others stay.
 
     Args:
         generator: `z -> x`, of any event shape.
         attributes: `x -> [k]`, differentiable.
-        index: which of them changes.
+        index: which of them changes, or which change together.
         z0: where to start.
         ts: by how much, in the attribute's own unit, in any order.
-        hold: which stay as they are; by default all others.
+        rates: by what multiple of it each does, where several change; by default 1.
+        hold: which stay as they are; by default all others that have no limits.
+        limits: the least and the greatest value of some others, see `attribute_field`.
+        pull: `z -> dz`, where the latent would rather go, such as `lambda z: -0.1 * z` towards the
+            middle of the prior: at each correction it goes there as far as none of the attributes
+            sees it.
         metric: in which the change of the latent is the shortest; by default the latent's own.
         damping: see `attribute_field`.
         steps: of the midpoint rule from one amount to the next.
@@ -156,9 +167,9 @@ def steer_attribute(
         bound: largest norm of a latent, see `steer`.
 
     Returns:
-        The latents; the residual is what is missing of the attribute's change, or the change of
-        an attribute that should stay, as a share of the change asked for, whichever is more, in
-        units that the gradients have at `z0`.
+        The latents; the residual is what is missing of an attribute's change, or the change of
+        an attribute that should stay, or the way beyond a limit, as a share of the change asked
+        for, whichever is most, in units that the gradients have at `z0`.
 
     Raises:
         ValueError: settings out of range, or amounts that are no vector.
@@ -170,26 +181,43 @@ def steer_attribute(
     [[-1. -0.]
      [ 1. -0.]] [ True  True]
     """
-    field = attribute_field(generator, attributes, index, hold=hold, metric=metric, damping=damping)
-    chosen = choice(generator, attributes, index, hold, z0)
-
-    def measured(z: Latent) -> Float[Array, "k"]:
-        return attributes(generator(z))[chosen]
-
-    start, slopes = measured(z0), jax.jacobian(measured)(z0)
+    z0 = jnp.asarray(z0)
+    wanted = check_rates(index, rates).astype(z0.dtype)
+    field = attribute_field(
+        generator,
+        attributes,
+        index,
+        rates=rates,
+        hold=hold,
+        limits=limits,
+        metric=metric,
+        damping=damping,
+    )
+    chosen = choice(generator, attributes, index, hold, limits, z0)
+    moved, fixed = len(chosen.moved), len(chosen.moved) + len(chosen.held)
+    start, slopes = measured_rows(generator, attributes, chosen, z0)
     lengths = jax.vmap(safe_norm)(slopes)
     units = jnp.where(lengths > 0, lengths, 1)
+    # Where the start lies beyond a limit, it need not come back.
+    low, high = jnp.minimum(start[fixed:], chosen.low), jnp.maximum(start[fixed:], chosen.high)
 
-    def missing(z: Latent, t: Scalar) -> Float[Array, "k"]:
-        return start.at[0].add(t) - measured(z)
+    def missing(values: Float[Array, "k"], t: Scalar) -> Float[Array, "k"]:
+        goal = start.at[:moved].add(t * wanted)
+        return (goal - values).at[fixed:].set(jnp.clip(values[fixed:], low, high) - values[fixed:])
 
     def correct(z: Latent, t: Scalar) -> Latent:
-        rows = jax.jacobian(measured)(z)
-        return z + dual(rows, inverse(metric, z), damping)(missing(z, t))
+        values, rows = measured_rows(generator, attributes, chosen, z)
+        solve = inverse(metric, z)
+        change = least_change(chosen, values, rows, missing(values, t), solve, damping)
+        if pull is not None:
+            rest = pull(z)
+            change += rest - dual(rows, solve, damping)(rows @ rest)
+        return z + change
 
     def residual(z: Latent, t: Scalar) -> Scalar:
-        asked = jnp.abs(t) / units[0]
-        worst = jnp.max(jnp.abs(missing(z, t)) / units)
+        asked = jnp.max(jnp.abs(t * wanted) / units[:moved])
+        values = attributes(generator(z))[jnp.array(chosen.numbers)]
+        worst = jnp.max(jnp.abs(missing(values, t)) / units)
         return jnp.where(asked > 0, worst / jnp.where(asked > 0, asked, 1), worst)
 
     return _follow(field, correct, residual, z0, ts, steps, corrections, tolerance, bound)
@@ -261,6 +289,8 @@ def _follow(
 def _orders(ts: ArrayLike, amounts: Float[Array, "n"]) -> list[Array]:
     """Which amounts are visited one after the other, outward from 0 on either side."""
     if isinstance(ts, jax.core.Tracer):
+        if amounts.shape == (1,):
+            return [jnp.zeros(1, int)]  # there is one order
         raise ValueError(
             "ts must be known when this is traced, since it says which way to go: close over it"
         )

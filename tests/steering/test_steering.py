@@ -211,7 +211,7 @@ def test_double_precision_is_kept(x64):
         (lambda z: steering.attribute_field(turning, barycentre, 2)(0.0, z), "no number 2"),
         (
             lambda z: steering.attribute_field(turning, barycentre, 0, hold=[0])(0.0, z),
-            "cannot grow and be held",
+            "attribute 0 can only grow",
         ),
         (
             lambda z: steering.attribute_field(turning, lambda x: x, 0)(0.0, z),

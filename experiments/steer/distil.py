@@ -1,0 +1,172 @@
+"""The exact fields, taught to networks on latents that are led along the fields as they learn."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from experiments.directions import scores as lines
+from experiments.directions.config import reach
+from experiments.directions.learn import key_of, remembered
+from experiments.directions.subject import Data, Subject, codes
+from experiments.runtime.run_dir import Folder
+from experiments.runtime.training import Batch, Params, fit
+from experiments.steer.config import HOLDS, PHASE, Config
+from latent_flows import directions, flows, steering
+from latent_flows.data.image_factors import measure
+from latent_flows.directions import to_ball
+from latent_flows.generators import FrozenGenerator, draw_latents
+from latent_flows.steering import distilled
+from latent_flows.steering.distilled import Fields, Form, Lesson, Scales
+from latent_flows.typing import Generator, Latent, Scalar
+
+AT_ONCE = 8
+"""Latents whose lessons are made together: a lesson holds the Jacobian of an image."""
+SURVEYED = 128
+"""Lessons from which the sizes of what is learnt are taken."""
+
+Lessons = Callable[[Generator, Float[Array, "n d"]], Lesson]
+
+
+def lessons(config: Config, subject: Subject) -> Lessons:
+    """What makes the lessons at many latents: the exact fields, and attributes that they change.
+
+    The attributes that the fields change come first, then those that are held.
+    """
+    own = [lines.place_of(config.asked, subject, kind) for kind in config.transformations]
+    holds = [hold for name in config.hold if (hold := HOLDS[name]) is not None]
+    factors = [subject.factors[i] for i in own]
+
+    def one(generator: Generator, z: Latent) -> Lesson:
+        def attributes(z: Latent) -> Float[Array, "m"]:
+            image = generator(z)
+            return jnp.concatenate([measure(factors, image), *(hold(image) for hold in holds)])
+
+        exact = [
+            steering.transformation_field(
+                generator, directions.transformation(kind), blur=config.blur, damping=config.damping
+            )
+            for kind in config.transformations
+        ]
+        return distilled.lesson(exact, attributes, z)
+
+    def many(generator: Generator, zs: Float[Array, "n d"]) -> Lesson:
+        found = jax.lax.map(partial(one, generator), zs, batch_size=AT_ONCE)
+        # Where nothing is seen, nothing is taught.
+        return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
+
+    return many
+
+
+def bank(config: Config, generator: FrozenGenerator, images: Data | None) -> Float[Array, "n d"]:
+    """Latents where lessons begin: codes of training images, or draws of the prior."""
+    if generator.encode is not None and images is not None:
+        return codes(config.asked, generator, images.train, config.distil.bank)
+    return draw_latents(generator.prior, key_of(config.asked, "lessons"), config.distil.bank)
+
+
+def learn(
+    folder: Folder, config: Config, subject: Subject, begin: Float[Array, "n d"]
+) -> dict[str, Fields]:
+    """Train all forms at once, on the same lessons, or read them; their velocities by name."""
+    teach = lessons(config, subject)
+    forms = {
+        name: distilled.form(name, width=config.distil.width, depth=config.distil.depth)
+        for name in config.distil.forms
+    }
+    sizes: Scales = remembered(
+        folder,
+        "latents/scales",
+        lambda: distilled.scales(jax.jit(teach)(subject.generator, begin[:SURVEYED])),
+    )
+    like = jax.eval_shape(teach, subject.generator, begin[:2])
+    first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), like)
+
+    def init(key: Array) -> Params:
+        return {name: form.init(key, first) for name, form in forms.items()}
+
+    largest = np.array([reach(config.asked)[kind] for kind in config.transformations], np.float32)
+    found = fit(
+        folder,
+        PHASE,
+        init=init,
+        loss=Partial(partial(_loss, forms, teach, largest), subject.generator, sizes),
+        batches=partial(_batches, np.asarray(begin), config.training.batch_size, config.seed),
+        config=config.training,
+        seed=config.seed,
+        describe=f"teaching fields of {subject.name} to networks",
+    )
+    return {name: form.fields(found[name], sizes) for name, form in forms.items()}
+
+
+def _loss(
+    forms: Mapping[str, Form],
+    teach: Lessons,
+    largest: Float[np.ndarray, "k"],
+    generator: Generator,
+    sizes: Scales,
+    params: Params,
+    key: Array,
+    step: Array,
+    batch: Batch,
+) -> tuple[Scalar, dict[str, Scalar]]:
+    del step
+    starts = teach(generator, batch["z"])
+    moved = teach(generator, jax.vmap(partial(_along, largest))(_keys(key, starts), starts))
+    truth = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), starts, moved)
+    losses = {
+        name: jnp.mean(jax.vmap(partial(form.loss, params[name], sizes))(truth))
+        for name, form in forms.items()
+    }
+    return sum(losses.values(), jnp.zeros(())), losses
+
+
+def _keys(key: Array, lessons: Lesson) -> Array:
+    return jax.random.split(key, len(lessons.z))
+
+
+def _along(largest: Float[np.ndarray, "k"], key: Array, lesson: Lesson) -> Latent:
+    """A latent some way along one of its exact fields, where the next lesson is."""
+    key_kind, key_amount = jax.random.split(key)
+    kind = jax.random.randint(key_kind, (), 0, len(largest))
+    amount = jax.random.uniform(key_amount, minval=-1, maxval=1) * jnp.asarray(largest)[kind]
+    # The field is followed by one step only, which must not lead far from what it knows.
+    return lesson.z + to_ball(amount * lesson.fields[kind], 0.3 * jnp.sqrt(len(lesson.z)))
+
+
+def _batches(
+    bank: Float[np.ndarray, "n d"], size: int, seed: int, start: int, sharding: NamedSharding
+) -> Iterator[dict[str, Any]]:
+    step = start
+    while True:
+        chosen = np.random.default_rng([seed, step]).integers(0, len(bank), size)
+        yield {"z": jax.device_put(bank[chosen], sharding)}
+        step += 1
+
+
+def follow(
+    config: Config, subject: Subject, fields: Fields, kind: str, ts: Float[np.ndarray, "a"]
+) -> Float[np.ndarray, "n a d"]:
+    """Where the velocity that a network gives leads held-out latents, at each amount."""
+    index = config.transformations.index(kind)
+    sides = [np.sort(ts[ts < 0])[::-1], np.sort(ts[ts > 0])]
+
+    def one(z: Latent) -> Float[Array, "a d"]:
+        def velocity(t: Scalar, z: Latent) -> Latent:
+            return fields(t, z)[index]
+
+        ways = [
+            flows.integrate(velocity, z, jnp.asarray([0.0, *side], z.dtype)).zs[1:]
+            for side in sides
+        ]
+        led = jnp.concatenate([ways[0][::-1], ways[1]])
+        # What could not be followed has not moved.
+        return jnp.where(jnp.isfinite(led), led, z)
+
+    return np.asarray(jax.jit(jax.vmap(one))(subject.held_out))
