@@ -25,7 +25,8 @@ def radius_and_angle(z):
     return jnp.stack([jnp.log(z @ z) / 2, jnp.arctan2(z[1], z[0])])
 
 
-ZS = jnp.array([1.5, 0.0]) + jax.random.uniform(jax.random.key(0), (256, 2), minval=-0.7, maxval=0.7)
+SQUARE = jax.random.uniform(jax.random.key(0), (256, 2), minval=-0.7, maxval=0.7)
+ZS = jnp.array([1.5, 0.0]) + SQUARE
 
 
 @pytest.fixture(scope="module")
