@@ -1,7 +1,21 @@
 """Generators: VAEs and GANs as networks of flax, published weights, and your own functions."""
 
+from latent_flows.generators.flow_generator import denoiser_velocity, flow_generator
 from latent_flows.generators.frozen import FrozenGenerator, draw_latents, freeze
 from latent_flows.generators.load import load_generator
+from latent_flows.generators.prior_flow import PriorFlow, fit_prior_flow, through_noise, with_prior
 from latent_flows.generators.spec import GeneratorSpec
 
-__all__ = ["FrozenGenerator", "GeneratorSpec", "draw_latents", "freeze", "load_generator"]
+__all__ = [
+    "FrozenGenerator",
+    "GeneratorSpec",
+    "PriorFlow",
+    "denoiser_velocity",
+    "draw_latents",
+    "fit_prior_flow",
+    "flow_generator",
+    "freeze",
+    "load_generator",
+    "through_noise",
+    "with_prior",
+]
