@@ -28,6 +28,9 @@ from latent_flows.data import Dataset
 from latent_flows.data.sequences import Sequences, grid_of
 from latent_flows.evaluation import traversals
 from latent_flows.evaluation.likelihood import Encoder, LogLikelihood
+from latent_flows.generators import FrozenGenerator
+from latent_flows.generators.frozen import LogPrior
+from latent_flows.objectives import log_normal
 from latent_flows.typing import VectorField
 
 METRICS = "metrics.json"
@@ -70,6 +73,8 @@ class Evaluated(NamedTuple):
     encode: Encoder | None = None
     log_likelihood: LogLikelihood | None = None
     """Of the model that the run has trained."""
+    log_prior: LogPrior | None = None
+    """Of its latents; None: N(0, I)."""
     paths: Callable[[], Paths] | None = None
     """Follows the run's flows."""
 
@@ -98,7 +103,17 @@ def _generator(found: Evaluated) -> Evaluated:
         held_out=_examples(load_data(generator, "test")),
         encode=generator.encode,
         log_likelihood=generator.log_likelihood,
+        log_prior=None if _is_standard(generator) else generator.log_prior,
     )
+
+
+def _is_standard(generator: FrozenGenerator) -> bool:
+    """Whether the prior is N(0, I), as far as is known: bounds then have a closed form."""
+    if generator.log_prior is None:
+        return True
+    zs = jax.random.normal(jax.random.key(0), (4, generator.latent_dim))
+    found = jax.vmap(generator.log_prior)(zs)
+    return bool(jnp.allclose(found, jax.vmap(log_normal)(zs), atol=1e-3))
 
 
 def _flows(found: Evaluated) -> Evaluated:

@@ -175,7 +175,10 @@ def _elbo(material: Material) -> dict[str, float | None]:
     encode, likelihood = material.found.encode, material.found.log_likelihood
     assert encode is not None
     assert likelihood is not None
-    return material.bounds(lambda key, x: evaluation.elbo(key, encode, likelihood, x))
+    prior = material.found.log_prior
+    return material.bounds(
+        lambda key, x: evaluation.elbo(key, encode, likelihood, x, log_prior=prior)
+    )
 
 
 def _iwae(material: Material) -> dict[str, float | None]:
@@ -183,8 +186,11 @@ def _iwae(material: Material) -> dict[str, float | None]:
     samples = material.sizes.iwae_samples
     assert encode is not None
     assert likelihood is not None
+    prior = material.found.log_prior
     return material.bounds(
-        lambda key, x: evaluation.iwae_bound(key, encode, likelihood, x, samples=samples)
+        lambda key, x: evaluation.iwae_bound(
+            key, encode, likelihood, x, samples=samples, log_prior=prior
+        )
     )
 
 

@@ -13,6 +13,7 @@ from latent_flows._transforms import in_chunks
 from latent_flows.data import Dataset, sprites
 from latent_flows.evaluation import elbo, iwae_bound
 from latent_flows.generators import FrozenGenerator
+from latent_flows.generators.prior_flow import PriorFlow
 from latent_flows.objectives import noisy_negative_log_likelihood
 
 
@@ -24,6 +25,7 @@ def measure(
     samples: int,
     noise: float,
     seed: int,
+    flow: PriorFlow | None = None,
 ) -> dict[str, float]:
     """Bounds on held-out images, how well deviations fit them, and what ground truth allows.
 
@@ -34,6 +36,7 @@ def measure(
         samples: of the importance-weighted bound.
         noise: deviation of the noise that images are taken to carry already.
         seed: source of all randomness.
+        flow: from noise to codes, where that is the prior.
     """
     encode, log_likelihood = generator.encode, generator.log_likelihood
     assert encode is not None
@@ -54,17 +57,27 @@ def measure(
         "elbo": float(elbos.mean()),
         "iwae": float(iwaes.mean()),
     }
+    if flow is not None:
+        # Beside those of N(0, I), which the VAE was trained with.
+        fitting = in_chunks(
+            lambda key, x: elbo(key, encode, log_likelihood, x, log_prior=flow.log_prob)
+        )
+        result["elbo_prior_flow"] = float(fitting(keys, images).mean())
     for kind, std in generator.noise_std.items():
         fit = partial(noisy_negative_log_likelihood, encode, generator.decode, std, noise)
         values, _ = in_chunks(fit)(keys, images)
         result[f"log_likelihood_{kind}"] = -float(values.mean())
     if test.name == "sprites":
-        result |= _sprites(generator, images, examples["factors"], jax.random.key(seed))
+        result |= _sprites(generator, images, examples["factors"], jax.random.key(seed), flow)
     return result
 
 
 def _sprites(
-    generator: FrozenGenerator, images: Float[Array, "n h w c"], truth: Any, key: Array
+    generator: FrozenGenerator,
+    images: Float[Array, "n h w c"],
+    truth: Any,
+    key: Array,
+    flow: PriorFlow | None,
 ) -> dict[str, float]:
     """Overlap of image and reconstruction, linear decodability of factors, valid samples."""
 
@@ -77,7 +90,8 @@ def _sprites(
     overlap = jnp.minimum(rebuilt, images).sum(pixels) / jnp.maximum(rebuilt, images).sum(pixels)
     valid = jax.vmap(sprites.is_valid)
     sample = mean + std * jax.random.normal(key, mean.shape)
-    prior = jax.random.normal(key, mean.shape)
+    normal = jax.random.normal(key, mean.shape)
+    prior = normal if flow is None else in_chunks(flow.to_code)(normal)
     half = len(images) // 2
     linear = {}
     for name in ("x", "y", "scale"):
@@ -89,4 +103,5 @@ def _sprites(
         **linear,
         "valid_posterior": float(valid(decode(sample)).mean()),
         "valid_prior": float(valid(decode(prior)).mean()),
+        **({} if flow is None else {"valid_normal": float(valid(decode(normal)).mean())}),
     }

@@ -1,6 +1,7 @@
 """Train a variational autoencoder: the generator that potential flows and geometry work on.
 
-With --variance the deviation of its noise is fitted afterwards, mean and encoder frozen. The run
+With --variance the deviation of its noise is fitted afterwards, mean and encoder frozen; with
+--prior flow a flow from noise to its codes, through which latents are drawn from then on. The run
 folder holds the parameters, metrics.json (held-out ELBO and importance-weighted bound; on sprites
 also overlap, linear decodability of the factors and the share of valid samples), and pictures of
 reconstructions, samples and losses.
@@ -18,7 +19,7 @@ import tyro
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
-from experiments.generators import noise_std
+from experiments.generators import noise_std, prior_flow
 from experiments.generators.bounds import measure
 from experiments.generators.limits import (
     check_image_size,
@@ -26,6 +27,7 @@ from experiments.generators.limits import (
     check_vae,
 )
 from experiments.generators.noise_std import KINDS, Deviation, Kind
+from experiments.generators.prior_flow import PriorSettings
 from experiments.generators.training_data import (
     ImageSize,
     Reading,
@@ -47,7 +49,7 @@ from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.directions.transformations import TRANSFORMATIONS
-from latent_flows.generators.frozen import FrozenGenerator
+from latent_flows.generators.frozen import FrozenGenerator, draw_latents
 from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.stored import (
     StoredGenerator,
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
 PHASE = "vae"
 STANDARD = 10_000
 """Vectors whose mean and deviation are taken for those of all."""
+SAMPLES = 36
+"""Draws from the prior that are shown."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,9 @@ class Config:
     PHASES: ClassVar[extension.Phases] = {
         "training": (PHASE,),
         "deviation.training": KINDS["both"],
+        "prior_flow.training": (prior_flow.PHASE,),
     }
+    LATER: ClassVar = {"variance": ("none", "deviation."), "prior": ("normal", "prior_flow.")}
     MADE: ClassVar = (GENERATOR,)
     QUICK: ClassVar[Quick] = {
         "training.steps": 300,
@@ -124,6 +130,8 @@ class Config:
         "deviation.training.batch_size": 32,
         "deviation.codes": 500,
         "deviation.centres": 32,
+        "prior_flow.training.steps": 1000,
+        "prior_flow.codes": 2000,
         "test_images": 100,
         "iwae_samples": 8,
     }
@@ -152,6 +160,11 @@ class Config:
     by an ordinary network, or by both."""
     deviation: Deviation = field(default_factory=Deviation)
     """The second stage."""
+    prior: Literal["normal", "flow"] = "normal"
+    """Where latents come from: N(0, I), which codes may not fill; or a flow from there to codes,
+    fitted in a stage of its own."""
+    prior_flow: PriorSettings = field(default_factory=PriorSettings)
+    """That stage."""
     test_images: int = 1000
     """Held-out images that the bounds are measured on."""
     iwae_samples: int = 64
@@ -311,6 +324,8 @@ def check(config: Config, dataset: Dataset) -> None:
     elif config.objective.augment:
         raise ValueError(f"objective.augment transforms images, and {dataset.name} holds vectors")
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
+    if config.prior == "flow":
+        check_prior(config, dataset)
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
         raise ValueError(
             f"a batch of {largest} is more than the {dataset.length} examples "
@@ -319,6 +334,22 @@ def check(config: Config, dataset: Dataset) -> None:
     check_vae(config.vae, dataset.image_shape, largest)
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
     jax.eval_shape(partial(augmented, config.objective.augmented), jax.random.key(0), image)
+
+
+def check_prior(config: Config, dataset: Dataset) -> None:
+    """Reject too few codes for a flow.
+
+    Raises:
+        ValueError: fewer than a batch has, or than a covariance needs.
+    """
+    there = min(config.prior_flow.codes, dataset.length)
+    needed = max(config.prior_flow.training.batch_size, config.vae.latent_dim + 1)
+    if there < needed:
+        raise ValueError(
+            f"the flow prior learns from {there} codes, and needs {needed} for its batches and for "
+            "the covariance of all latents; raise --prior-flow.codes, or lower "
+            "--prior-flow.training.batch-size"
+        )
 
 
 def model(config: Config, dataset: Dataset) -> VAE:
@@ -429,9 +460,12 @@ def draw(folder: Folder, generator: FrozenGenerator, test: Dataset) -> list[str]
     figures: dict[str, Callable[[], Figure]] = {
         "reconstructions": partial(reconstructions, generator, test)
     }
-    for phase in (PHASE, *KINDS["both"]):
+    if len(generator.event_shape) == 3:
+        figures["samples"] = partial(samples, generator)
+    for phase in (PHASE, *KINDS["both"], prior_flow.PHASE):
         if rows := folder.rows(phase):
-            caption = f"Loss per pixel of the phase '{phase}', and its terms."
+            unit = "latent" if phase == prior_flow.PHASE else "pixel"
+            caption = f"Loss per {unit} of the phase '{phase}', and its terms."
             figures[f"losses_{phase}"] = partial(plots.loss_curves, rows, caption=caption)
     return tables.save_figures(folder, figures)
 
@@ -448,11 +482,20 @@ def reconstructions(generator: FrozenGenerator, test: Dataset) -> "Figure":
     )
 
 
+def samples(generator: FrozenGenerator) -> "Figure":
+    """What the generator makes of draws from its prior."""
+    drawn = draw_latents(generator.prior, jax.random.key(0), SAMPLES)
+    made = np.asarray(in_chunks(generator.decode)(drawn))
+    return plots.samples_grid(made, caption=f"Draws from the prior of {generator.name}.")
+
+
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
     config = settled(config)
     check_image_size(config.image_size)
     fitted = {"deviation.training": config.deviation.training} if KINDS[config.variance] else {}
+    if config.prior == "flow":
+        fitted["prior_flow.training"] = config.prior_flow.training
     check_devices(training=config.training, **fitted)
     train_set, test_set = load(config, "train"), load(config, "test")
     check(config, train_set)
@@ -476,6 +519,11 @@ def run(config: Config) -> int | None:
         stds,
         reading_of(config),
     )
+    if config.prior == "flow":
+        flow = prior_flow.train(
+            folder, config.prior_flow, restore_generator(found), train_set, config.seed
+        )
+        found = found._replace(prior_flow=flow)
     folder.write_bytes(GENERATOR, to_bytes(found))
     generator = restore_generator(found)
     failed = draw(folder, generator, test_set)
@@ -488,6 +536,7 @@ def run(config: Config) -> int | None:
             samples=config.iwae_samples,
             noise=config.deviation.noise,
             seed=config.seed,
+            flow=found.prior_flow,
         ),
     )
     with folder.understood("metrics"):

@@ -1,8 +1,9 @@
-"""How far a run has got, and going on for longer than it was made for.
+"""How far a run has got, and going on for longer than it was made for, or with one stage more.
 
 A configuration says in `PHASES` which of its settings train which phases, in their order, of which
 each is made from those before it; and in `MADE` which files are made of them, besides pictures and
-JSON.
+JSON. In `LATER` it may say which settings add a stage: each with its value without the stage, and
+how the names of the stage's own settings begin.
 """
 
 import contextlib
@@ -76,12 +77,14 @@ class Extension(NamedTuple):
     """Phases that go on."""
     stale: tuple[str, ...]
     """Phases that are made from these, and so are trained anew."""
+    added: tuple[str, ...] = ()
+    """Settings that add a stage."""
 
 
 def planned(
     path: Path, kind: type, old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> Extension | None:
-    """What it takes to go on with a run under settings that differ in numbers of steps alone.
+    """What it takes to go on with a run under settings that differ in steps, or by a stage, alone.
 
     Args:
         path: the run folder.
@@ -97,7 +100,11 @@ def planned(
             end that it had.
     """
     phases: Phases = getattr(kind, "PHASES", {})
-    names = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    later: Mapping[str, tuple[str, str]] = getattr(kind, "LATER", {})
+    added = tuple(k for k, (without, _) in later.items() if old.get(k) == without != new.get(k))
+    its_own = tuple(later[name][1] for name in added)
+    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    names = [key for key in differ if key not in added and not key.startswith(its_own)]
     steps = {f"{setting}.steps" for setting in phases}
     if not steps.issuperset(names) or not {*old}.issuperset(names):
         return None
@@ -114,7 +121,7 @@ def planned(
                 is_last = done == old[f"{setting}.steps"]
                 is_extra = is_last and (done - 1) % old[f"{setting}.log_every"]
                 longer[phase] = Reached(done, done - 1 if is_extra else done)
-    return Extension(longer, tuple(stale))
+    return Extension(longer, tuple(stale), added)
 
 
 def _done(path: Path, phase: str) -> int:
@@ -153,7 +160,7 @@ def carry_out(
     keep: set[str],
     made: tuple[str, ...] = (),
 ) -> None:
-    """Removes what was made of phases that go on, for it to be made anew.
+    """Removes what was made of phases that go on, or before a stage was added, to be made anew.
 
     What is made last goes first: wherever this is stopped, the folder is that of a run of the old
     settings that has not got to its end.
@@ -165,7 +172,7 @@ def carry_out(
         keep: files of the folder that hold more than what was made of phases.
         made: files that were, besides pictures and JSON.
     """
-    if plan.longer:
+    if plan.longer or plan.added:
         pictures = [*path.glob("*.png"), *path.glob("*.gif")]
         results = [
             file

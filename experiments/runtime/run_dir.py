@@ -407,6 +407,12 @@ def _extend(
             f"{folder.path}: {phase!r} goes on from step {done}; what was made of it is made anew",
             flush=True,
         )
+    for name in plan.added:
+        value = dict(leaves(header["config"]))[name]
+        print(
+            f"{folder.path}: goes on with {name} {value}; what was made before is made anew",
+            flush=True,
+        )
     with interrupts.deferred():
         extension.carry_out(
             folder.path,

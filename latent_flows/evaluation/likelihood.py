@@ -1,5 +1,6 @@
-"""Lower bounds on `log p(x)` of a latent-variable model with prior `N(0, I)`, in nats."""
+"""Lower bounds on `log p(x)` of a latent-variable model, in nats."""
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -29,10 +30,14 @@ def elbo(
     x: Array,
     *,
     samples: int = 1,
+    log_prior: Callable[[Latent], Scalar] | None = None,
 ) -> Scalar:
     r"""Evidence lower bound of one `x`, its divergence in closed form.
 
     $$\mathbb{E}_{q(z|x)} \log p(x|z) - \mathrm{KL}(q(z|x) \,\|\, N(0, I)) \le \log p(x)$$
+
+    With another prior the divergence is a mean over the same draws, but for the entropy of the
+    posterior.
 
     The expectation is a mean over `samples` reparametrised draws, so the value is an unbiased
     estimate of the bound and differentiable in whatever the two callables close over.
@@ -43,6 +48,7 @@ def elbo(
         log_likelihood: `(x, z) -> log p(x | z)`, a scalar in nats.
         x: one example, of any shape.
         samples: number of draws, at least 1. More than 64 are scanned in pieces of 64.
+        log_prior: `z -> log p(z)` of a prior that is not `N(0, I)`.
 
     Returns:
         A scalar, in nats.
@@ -62,9 +68,12 @@ def elbo(
     True
     """
     mean, std = _posterior(encode, x)
-    reconstruction = _each_draw(key, lambda eps: log_likelihood(x, mean + std * eps), mean, samples)
-    divergence = jnp.sum(gaussian_kl(mean, std))
-    return jnp.mean(reconstruction) - divergence
+    if log_prior is None:
+        draw = lambda eps: log_likelihood(x, mean + std * eps)  # noqa: E731
+        return jnp.mean(_each_draw(key, draw, mean, samples)) - jnp.sum(gaussian_kl(mean, std))
+    joint = lambda z: log_likelihood(x, z) + log_prior(z)  # noqa: E731
+    entropy = jnp.sum(jnp.log(std)) + mean.size / 2 * (1 + math.log(2 * math.pi))
+    return jnp.mean(_each_draw(key, lambda eps: joint(mean + std * eps), mean, samples)) + entropy
 
 
 def iwae_bound(
@@ -74,6 +83,7 @@ def iwae_bound(
     x: Array,
     *,
     samples: int = 64,
+    log_prior: Callable[[Latent], Scalar] | None = None,
 ) -> Scalar:
     r"""Importance-weighted lower bound on `log p(x)` of one `x`.
 
@@ -90,6 +100,7 @@ def iwae_bound(
         x: one example, of any shape.
         samples: `m`, at least 1. Memory does not grow beyond 64 decoded draws at a time (unless the
             bound is differentiated in reverse mode, which keeps them all).
+        log_prior: `z -> log p(z)` of a prior that is not `N(0, I)`.
 
     Returns:
         A scalar, in nats.
@@ -112,6 +123,9 @@ def iwae_bound(
 
     def log_weight(eps: Latent) -> Scalar:
         z = mean + std * eps
+        if log_prior is not None:
+            log_q = jnp.sum(jax.scipy.stats.norm.logpdf(eps) - jnp.log(std))
+            return log_likelihood(x, z) + log_prior(z) - log_q
         # log p(z) - log q(z|x): the two normalising constants cancel.
         log_ratio = jnp.sum(0.5 * (eps**2 - z**2) + jnp.log(std))
         return log_likelihood(x, z) + log_ratio

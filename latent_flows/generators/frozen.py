@@ -1,7 +1,7 @@
 """The one object that an experiment is about: a generator whose parameters no longer change."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -11,12 +11,24 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows import _memory
 from latent_flows._transforms import closure_convert, closure_convert_at
+from latent_flows.objectives.joint_flows import log_normal
 from latent_flows.typing import Generator, Latent, Scalar
 
-__all__ = ["Encoder", "FrozenGenerator", "Prior", "draw_latents", "freeze", "standard_normal"]
+__all__ = [
+    "Encoder",
+    "FrozenGenerator",
+    "LogPrior",
+    "Prior",
+    "draw_latents",
+    "freeze",
+    "replace_prior",
+    "standard_normal",
+]
 
 Prior = Callable[[PRNGKeyArray], Latent]
 """A draw of one latent."""
+LogPrior = Callable[[Latent], Scalar]
+"""The log-density of a latent, in nats."""
 Encoder = Callable[[Array], tuple[Latent, Latent]]
 """Mean and standard deviation of the posterior of one sample."""
 
@@ -56,6 +68,8 @@ class FrozenGenerator:
     """From a sample to the posterior of its latent; None where there is no encoder."""
     log_likelihood: Callable[[Array, Latent], Scalar] | None = None
     """`log p(x | z)`, in nats; None where it is not known."""
+    log_prior: LogPrior | None = None
+    """`log p(z)` of the prior, in nats; None where there is no closed form, as of a sphere."""
     noise_std: Mapping[str, Generator] = field(default_factory=dict)
     """Deviations of its noise, `z -> sigma`, by how they are modelled: "rbf" grows away from data,
     "network" is an ordinary network."""
@@ -80,6 +94,7 @@ def freeze(
     *,
     name: str = "generator",
     prior: Prior | None = None,
+    log_prior: LogPrior | None = None,
     encode: Encoder | None = None,
     log_likelihood: Callable[[Array, Latent], Scalar] | None = None,
     noise_std: Mapping[str, Generator] | None = None,
@@ -96,6 +111,7 @@ def freeze(
         latent_dim: numbers of a latent.
         name: what it is, for captions.
         prior: from a random key to a latent; by default standard normal.
+        log_prior: its log-density, `z -> scalar`; known by default if `prior` is left out.
         encode: from a sample to mean and standard deviation of its latent.
         log_likelihood: `(x, z) -> log p(x | z)`.
         noise_std: deviations of the noise, by name.
@@ -124,6 +140,8 @@ def freeze(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{name} gives {dtype}, not floating-point numbers")
     x = jax.ShapeDtypeStruct(shape, dtype)
+    if prior is None and log_prior is None:
+        log_prior = log_normal
     return FrozenGenerator(
         name=name,
         decode=closure_convert(decode, latent_dim),
@@ -134,6 +152,7 @@ def freeze(
         log_likelihood=(
             None if log_likelihood is None else closure_convert_at(log_likelihood, x, z)
         ),
+        log_prior=None if log_prior is None else closure_convert(log_prior, latent_dim),
         noise_std={
             kind: closure_convert(std, latent_dim) for kind, std in (noise_std or {}).items()
         },
@@ -143,6 +162,28 @@ def freeze(
         augment=tuple((kind, float(most)) for kind, most in augment),
         reading=tuple((setting, value) for setting, value in reading),
     )
+
+
+def replace_prior(
+    generator: FrozenGenerator, prior: Prior, log_prior: LogPrior | None = None
+) -> FrozenGenerator:
+    """The same generator with another prior.
+
+    Args:
+        generator: any.
+        prior: from a random key to a latent.
+        log_prior: its log-density, if there is a closed form.
+
+    Returns:
+        The generator.
+
+    >>> generator = freeze(lambda z: z, 2)
+    >>> uniform = replace_prior(generator, lambda key: jax.random.uniform(key, (2,)))
+    >>> print(generator.log_prior(jnp.zeros(2)).round(2), uniform.log_prior)
+    -1.84 None
+    """
+    density = None if log_prior is None else closure_convert(log_prior, generator.latent_dim)
+    return replace(generator, prior=_converted_prior(prior), log_prior=density)
 
 
 def standard_normal(dim: int) -> Prior:

@@ -13,7 +13,7 @@ from latent_flows.generators import biggan, proggan, sngan, stylegan2
 from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat, remat_layers
-from latent_flows.generators.spec import GeneratorSpec, prior
+from latent_flows.generators.spec import GeneratorSpec, log_prior, prior
 from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.typing import Latent
 
@@ -100,6 +100,7 @@ def published(
         net.latent_dim * (net.style_count if spec.space == "w+" else 1),
         name=name,
         prior=draw,
+        log_prior=log_prior(spec) if spec.space == "z" else None,
         first_layer=_first_layer(net, variables, spec.space),
         dataset=dataset,
         labels=labels,

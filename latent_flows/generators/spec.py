@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from latent_flows._validation import at_least
-from latent_flows.generators.frozen import Prior, standard_normal
+from latent_flows.generators.frozen import LogPrior, Prior, standard_normal
+from latent_flows.objectives.joint_flows import log_normal
 from latent_flows.typing import Latent
 
-__all__ = ["GeneratorSpec", "prior"]
+__all__ = ["GeneratorSpec", "log_prior", "prior"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,18 @@ def prior(spec: GeneratorSpec, dim: int) -> Prior:
         "uniform": lambda key: jax.random.uniform(key, (dim,), minval=-1.0),
     }
     return priors[spec.prior]
+
+
+def log_prior(spec: GeneratorSpec) -> LogPrior | None:
+    """The log-density of `prior`, in nats.
+
+    Args:
+        spec: which prior.
+
+    Returns:
+        From a latent to its log-density; None of any prior but the normal one.
+
+    >>> log_prior(GeneratorSpec(prior="sphere")) is None
+    True
+    """
+    return log_normal if spec.prior == "normal" else None

@@ -19,8 +19,10 @@ from latent_flows import _safetensors
 from latent_flows._validation import choose
 from latent_flows.generators import rbf
 from latent_flows.generators import vae as vaes
+from latent_flows.generators._flow_map import check_steps
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.pretrained import PRESETS, published
+from latent_flows.generators.prior_flow import PriorFlow, VelocityNet, with_prior
 from latent_flows.generators.rbf import RBF, StdNetwork
 from latent_flows.generators.spec import GeneratorSpec
 from latent_flows.generators.user_function import what
@@ -74,6 +76,8 @@ class StoredGenerator(NamedTuple):
     """Deviations of a VAE's noise: "rbf", "network"."""
     reading: tuple[tuple[str, str], ...] = ()
     """How data with a path are read: settings of `latent_flows.data.load`, and their values."""
+    prior_flow: PriorFlow | None = None
+    """The prior of a VAE, where it is not the standard normal."""
 
 
 def to_bytes(stored: StoredGenerator) -> bytes:
@@ -96,6 +100,8 @@ def to_bytes(stored: StoredGenerator) -> bytes:
     for kind, std in stored.noise_std.items():
         params = std.params._asdict() if isinstance(std.params, RBF) else std.params
         arrays |= _flat(f"noise_std/{kind}", params)
+    if stored.prior_flow is not None:
+        arrays |= _flat("prior_flow", _flow_arrays(stored.prior_flow))
     is_vae = isinstance(stored.net, VAE)
     if is_vae:
         settings = dataclasses.asdict(stored.net.config)
@@ -114,6 +120,8 @@ def to_bytes(stored: StoredGenerator) -> bytes:
         **({"reading": dict(stored.reading)} if stored.reading else {}),
         "noise_std": {k: {"width": s.width, "depth": s.depth} for k, s in stored.noise_std.items()},
     }
+    if stored.prior_flow is not None:
+        model["prior_flow"] = _flow_settings(stored.prior_flow)
     header = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model)}
     return _safetensors.save({k: np.asarray(v) for k, v in arrays.items()}, header)
 
@@ -189,7 +197,7 @@ def restore_generator(
             f"encoder, and {stored.name} has one"
         )
     apply: Any = net.apply  # flax types its result as a pair as well
-    return freeze(
+    found = freeze(
         vaes.generator(net, params),
         net.config.latent_dim,
         name=stored.name,
@@ -201,6 +209,7 @@ def restore_generator(
         reading=stored.reading,
         **known,
     )
+    return found if stored.prior_flow is None else with_prior(found, stored.prior_flow)
 
 
 def _std(stored: StoredStd, vae: VAE) -> Any:
@@ -239,6 +248,7 @@ def _understood(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> 
             tuple((str(name), float(most)) for name, most in model["augment"]),
             stds,
             tuple((str(k), str(v)) for k, v in model.get("reading", {}).items()),
+            _flow(model.get("prior_flow"), arrays),
         )
         wanted = _shapes(found)
     except MemoryError:
@@ -266,6 +276,14 @@ def _shapes(found: StoredGenerator) -> dict[str, Any]:
         else:
             like = jax.eval_shape(_network(std, found.net).init, jax.random.key(0), z)
         wanted |= _flat(f"noise_std/{kind}", like)
+    if found.prior_flow is not None:
+        net, z = found.prior_flow.net, jnp.zeros(found.net.config.latent_dim)
+        like = {
+            "params": jax.eval_shape(net.init, jax.random.key(0), 0.0, z),
+            "mean": jax.ShapeDtypeStruct(z.shape, z.dtype),
+            "scale": jax.ShapeDtypeStruct(2 * z.shape, z.dtype),
+        }
+        wanted |= _flat("prior_flow", like)
     return wanted
 
 
@@ -300,6 +318,28 @@ def _net(model: Mapping[str, Any]) -> Any:
 def _std_params(kind: str, arrays: Mapping[str, np.ndarray]) -> PyTree:
     found = _nested(f"noise_std/{kind}", arrays)
     return RBF(**found) if kind == "rbf" else found
+
+
+def _flow_arrays(flow: PriorFlow) -> dict[str, PyTree]:
+    return {"params": flow.params, "mean": flow.mean, "scale": flow.scale}
+
+
+def _flow_settings(flow: PriorFlow) -> dict[str, Any]:
+    return {
+        "width": flow.net.width,
+        "depth": flow.net.depth,
+        "steps": flow.steps,
+        "solver": flow.solver,
+    }
+
+
+def _flow(settings: Mapping[str, Any] | None, arrays: Mapping[str, np.ndarray]) -> PriorFlow | None:
+    if settings is None:
+        return None
+    net = VelocityNet(settings["width"], settings["depth"])
+    steps, solver = settings["steps"], settings["solver"]
+    check_steps(steps, solver)
+    return PriorFlow(**_nested("prior_flow", arrays), net=net, steps=steps, solver=solver)
 
 
 def _flat(prefix: str, tree: PyTree) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat
-from latent_flows.generators.spec import GeneratorSpec, prior
+from latent_flows.generators.spec import GeneratorSpec, log_prior, prior
 
 __all__ = ["import_function", "read_checkpoint", "user_function", "what"]
 
@@ -85,7 +85,7 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
         _check_dtype(spec, function, dim)
     low, high = spec.range
     decode = call if spec.range == (0.0, 1.0) else lambda z: (call(z) - low) / (high - low)
-    return freeze(decode, dim, name=spec.path, prior=prior(spec, dim))
+    return freeze(decode, dim, name=spec.path, prior=prior(spec, dim), log_prior=log_prior(spec))
 
 
 def _torch_module(spec: GeneratorSpec, function: Any) -> Any:

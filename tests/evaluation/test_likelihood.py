@@ -97,6 +97,31 @@ def test_bounds_rise_to_the_evidence_with_more_samples():
     np.testing.assert_allclose(many, evidence, atol=0.02)
 
 
+@pytest.mark.parametrize("bound", [elbo, iwae_bound])
+def test_bounds_are_those_of_any_prior(bound):
+    """The same model with latents of another mean and scale has the same bounds."""
+    x, posterior, log_likelihood, _ = linear_gaussian()
+    encode, key = worse(posterior), jax.random.key(0)
+
+    def moved_encode(x):
+        mean, std = encode(x)
+        return 2 * mean + 1, 2 * std
+
+    def moved_likelihood(x, z):
+        return log_likelihood(x, (z - 1) / 2)
+
+    found = bound(
+        key,
+        moved_encode,
+        moved_likelihood,
+        x,
+        samples=2000,
+        log_prior=lambda z: norm.logpdf(z, 1, 2).sum(),
+    )
+    # The divergence is a mean over draws here.
+    np.testing.assert_allclose(found, bound(key, encode, log_likelihood, x, samples=2000), atol=0.1)
+
+
 def test_elbo_gradient_vanishes_at_the_exact_posterior():
     x, posterior, log_likelihood, _ = linear_gaussian()
     mean, std = posterior(x)

@@ -21,6 +21,7 @@ from latent_flows import data
 from latent_flows._transforms import in_chunks
 from latent_flows.generators import load_generator
 from latent_flows.generators.stored import StoredGenerator, restore_generator
+from latent_flows.objectives import log_normal
 
 FLAGS = shlex.split(
     "digits --vae.latent-dim 3 --vae.width 2 --vae.depth 1 --training.steps 6 "
@@ -237,3 +238,66 @@ def test_a_function_of_many_points_is_compiled_once_for_each_shape():
     for points in (jnp.ones((5, 3)), jnp.zeros((5, 3)), jnp.ones((7, 3)), jnp.ones((2, 1))):
         np.testing.assert_array_equal(chunked(points), weights * points)
     assert traced == [(3,), (1,)]
+
+
+# --- the flow prior ---
+
+FLOW = shlex.split(
+    "--prior flow --prior-flow.training.steps 4 --prior-flow.training.batch-size 16 "
+    "--prior-flow.codes 64 --prior-flow.width 8 --prior-flow.depth 1 --prior-flow.steps 2"
+)
+
+
+@pytest.fixture(scope="module")
+def with_flow(tmp_path_factory, compile_quickly):
+    path = tmp_path_factory.mktemp("vae") / "flow"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "setup", lambda: None)
+        assert cli.main(train_vae.run, train_vae.PRESETS, [*FLAGS, *FLOW, "--run", str(path)]) == 0
+    return path
+
+
+def test_a_flow_prior_is_that_of_the_generator_that_the_run_leaves(whole, with_flow):
+    plain, found = load_generator(whole), load_generator(with_flow)
+    key, z = jax.random.key(3), jnp.array([0.1, -0.2, 0.3])
+    np.testing.assert_array_equal(found(z), plain(z))
+    np.testing.assert_array_equal(plain.prior(key), jax.random.normal(key, (3,)))
+    assert not jnp.allclose(found.prior(key), plain.prior(key))
+    np.testing.assert_allclose(plain.log_prior(z), log_normal(z), atol=1e-5)
+    assert jnp.isfinite(found.log_prior(z))
+    metrics = json.loads((with_flow / "metrics.json").read_text())
+    assert metrics.pop("elbo_prior_flow") < 0
+    assert metrics == json.loads((whole / "metrics.json").read_text())
+    rows = [json.loads(line) for line in (with_flow / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["phase"] == "prior_flow"] == [0, 3]
+    assert (with_flow / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_gets_a_flow_prior_afterwards(whole, with_flow, tmp_path, call):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    code, out, _ = call(train_vae, *FLAGS, *FLOW, "--run", path)
+    assert code == 0
+    assert f"{path}: goes on with prior flow; what was made before is made anew" in out
+    assert files(path) == files(with_flow)
+    code, _, err = call(train_vae, *FLAGS, "--run", path)
+    assert code == 2
+    assert "prior: flow -> normal" in err
+    assert files(path) == files(with_flow)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prior-flow.codes", 20], "learns from 20 codes, and needs 256"),
+        (["--prior-flow.codes", 1], "prior_flow.codes must be at least 2, got 1"),
+        (["--prior-flow.steps", -1], "prior_flow.steps must be at least 0, got -1"),
+        (["--prior-flow.steps", 0, "--prior-flow.solver", "euler"], "euler cannot choose its"),
+        (["--prior-flow.solver", "tsit6"], "did you mean 'tsit5'?"),
+    ],
+)
+def test_a_flow_prior_that_cannot_be_is_one_line_and_code_2(flags, message, tmp_path, call):
+    code, out, err = call(train_vae, *FLAGS, "--prior", "flow", *flags, "--run", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert not (tmp_path / "run").exists()

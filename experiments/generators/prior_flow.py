@@ -1,0 +1,131 @@
+"""The prior of a trained VAE: a flow from noise to the codes of its training images."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Float
+
+from experiments.generators.training_data import encoded, shown
+from experiments.runtime.announcements import announced
+from experiments.runtime.run_dir import Folder
+from experiments.runtime.training import Batch, Params, Training, fit
+from latent_flows._validation import at_least
+from latent_flows.data import Dataset
+from latent_flows.generators import FrozenGenerator
+from latent_flows.generators._flow_map import check_steps
+from latent_flows.generators.prior_flow import (
+    PriorFlow,
+    draw_codes,
+    init_prior_flow,
+    prior_flow_loss,
+)
+from latent_flows.typing import Scalar
+
+PHASE = "prior_flow"
+AT_ONCE = 1000
+"""Images that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """The flow that becomes the prior, trained on codes with the VAE frozen."""
+
+    width: int = 64
+    """Units of a layer of its velocity field."""
+    depth: int = 3
+    """Residual blocks of its velocity field."""
+    codes: int = 20_000
+    """Training images, at most, whose posteriors codes are drawn from."""
+    steps: int = 16
+    """Steps of the solver from noise to codes, all equal; 0: it chooses them."""
+    solver: str = "tsit5"
+    """Solver: euler, heun, midpoint, ralston, bosh3, tsit5, dopri5 or dopri8."""
+    training: Training = field(
+        default_factory=lambda: Training(
+            steps=8000, batch_size=256, learning_rate=4e-3, decay="cosine", checkpoint_every=2000
+        )
+    )
+    """Optimiser and duration."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "prior_flow.", width=1, depth=1, codes=2, steps=0)
+        check_steps(self.steps or None, self.solver)
+
+
+def train(
+    folder: Folder, config: PriorSettings, generator: FrozenGenerator, dataset: Dataset, seed: int
+) -> PriorFlow:
+    """Fit, or go on fitting, a flow to the codes of training images."""
+    with announced("encoding images, for their codes to be the prior"):
+        means, stds = codes(config, generator, dataset, seed)
+    key = jax.random.key(seed)
+    flow = init_prior_flow(
+        key,
+        draw_codes(key, jnp.asarray(means), jnp.asarray(stds)),
+        width=config.width,
+        depth=config.depth,
+        steps=config.steps or None,
+        solver=config.solver,
+    )
+    params = fit(
+        folder,
+        PHASE,
+        init=partial(initial, flow),
+        loss=partial(loss, flow),
+        batches=partial(posteriors, means, stds, config.training.batch_size, seed),
+        config=config.training,
+        seed=seed,
+        describe=f"prior of {generator.name}",
+    )
+    return replace(flow, params=params)
+
+
+def codes(
+    config: PriorSettings, generator: FrozenGenerator, dataset: Dataset, seed: int
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
+    """Posteriors of training images, transformed as the VAE saw them."""
+    chosen = np.random.default_rng(seed).permutation(dataset.length)[: config.codes]
+    parts = [
+        jax.tree.map(np.asarray, encoded(generator, shown(generator, dataset, part, seed + i)))
+        for i, part in enumerate(np.split(chosen, range(AT_ONCE, len(chosen), AT_ONCE)))
+    ]
+    means, stds = zip(*parts, strict=True)
+    return np.concatenate(means), np.concatenate(stds)
+
+
+def posteriors(
+    means: Float[np.ndarray, "n d"],
+    stds: Float[np.ndarray, "n d"],
+    size: int,
+    seed: int,
+    start: int,
+    sharding: NamedSharding,
+) -> Iterator[dict[str, Any]]:
+    """Batches of posteriors, from the batch of step `start` on."""
+    del sharding
+    for step in itertools.count(start):
+        # A step takes milliseconds: threads that fetch ahead would cost more than they save.
+        rows = np.random.default_rng([seed, step]).integers(len(means), size=size)
+        yield {"mean": means[rows], "std": stds[rows]}
+
+
+def initial(flow: PriorFlow, key: Array) -> Params:
+    """Fresh parameters of the velocity field."""
+    return flow.net.init(key, 0.0, jnp.zeros_like(flow.mean))
+
+
+def loss(
+    flow: PriorFlow, params: Params, key: Array, step: Array, batch: Batch
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The flow-matching loss of a draw from each posterior."""
+    del step
+    code_key, loss_key = jax.random.split(key)
+    drawn = draw_codes(code_key, batch["mean"], batch["std"])
+    return prior_flow_loss(replace(flow, params=params), loss_key, drawn), {}
