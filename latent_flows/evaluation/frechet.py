@@ -3,12 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["Features", "frechet_distance"]
-
-Features = Float[np.ndarray, "n d"]
+__all__ = ["frechet_distance"]
 
 
-def frechet_distance(one: Features, other: Features) -> float:
+def frechet_distance(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> float:
     r"""The squared Wasserstein distance of the Gaussians that fit two sets of features.
 
     $$ |\mu_1 - \mu_2|^2 + \mathrm{tr}\big(C_1 + C_2 - 2 (C_1 C_2)^{1/2}\big) $$

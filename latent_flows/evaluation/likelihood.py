@@ -110,7 +110,7 @@ def iwae_bound(
     """
     mean, std = _posterior(encode, x)
 
-    def log_weight(eps: Latent) -> Scalar:
+    def log_weight(eps: Latent) -> Array:
         z = mean + std * eps
         # log p(z) - log q(z|x): the two normalising constants cancel.
         log_ratio = jnp.sum(0.5 * (eps**2 - z**2) + jnp.log(std))

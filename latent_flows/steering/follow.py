@@ -51,7 +51,7 @@ def steer(
     generator: Generator,
     transformation: Transformation,
     z0: Latent,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[float],
     *,
     hold: Attributes | None = None,
     blur: float = 3.0,
@@ -129,7 +129,7 @@ def steer_attribute(
     attributes: Attributes,
     index: int,
     z0: Latent,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[float],
     *,
     hold: Sequence[int] | None = None,
     metric: Metric | None = None,
@@ -200,7 +200,7 @@ def _follow(
     correct: Callable[[Latent, Scalar], Latent],
     residual: Callable[[Latent, Scalar], Scalar],
     z0: Latent,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[float],
     steps: int,
     corrections: int,
     tolerance: float,
@@ -258,7 +258,7 @@ def _follow(
     return Steered(zs, amounts, left, (left <= tolerance) & (inside | (amounts == 0)))
 
 
-def _orders(ts: ArrayLike, amounts: Float[Array, "n"]) -> list[Array]:
+def _orders(ts: ArrayLike | Sequence[float], amounts: Float[Array, "n"]) -> list[Array]:
     """Which amounts are visited one after the other, outward from 0 on either side."""
     if isinstance(ts, jax.core.Tracer):
         raise ValueError(
