@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._extras import extra
 from latent_flows.geometry.metrics import pullback_metrics
@@ -154,7 +154,7 @@ def active(std: Float[Array, "n d"], threshold: float = 0.8) -> Bool[np.ndarray,
 
 
 def independent_components(
-    codes: Float[Array, "n d"],
+    codes: Float[ArrayLike, "n d"],
     keep: Bool[np.ndarray, "d"] | None = None,
     *,
     restarts: int = 4,

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from latent_flows._norms import safe_norm
 from latent_flows._validation import choose
+from latent_flows.calculus import Number
 from latent_flows.typing import Generator, Latent, Scalar, VectorField
 
 __all__ = ["guidance"]
@@ -65,7 +66,7 @@ def guidance(
             raise ValueError(f"score must give one number, got shape {value.shape}")
         return value
 
-    def field(t: Scalar, z: Latent) -> Latent:
+    def field(t: Number, z: Latent) -> Latent:
         del t
         slope = jax.grad(of_latent)(z)
         if step is None:

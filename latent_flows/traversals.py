@@ -102,9 +102,10 @@ def climbing(net: nn.Module, climb: Callable[[Potential], VectorField] = flows.g
     [0. 0. 0.]
     """
 
-    def field(params: PyTree, t: Scalar, z: Latent) -> Latent:
+    def field(params: PyTree, t: Number, z: Latent) -> Latent:
         apply: Any = net.apply  # flax types its result as a pair as well
-        return climb(partial(apply, params))(t, z)
+        climbed: Any = climb(partial(apply, params))  # Python's numbers are times too
+        return climbed(t, z)
 
     return field
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from latent_flows._norms import safe_sqrt
 from latent_flows._validation import floats
+from latent_flows.calculus import Number
 from latent_flows.typing import Scalar
 
 __all__ = [
@@ -204,7 +205,7 @@ def sharpness(image: Image) -> Scalar:
     return energy / jnp.maximum(sum(jnp.sum(jnp.abs(step)) for step in steps), _LEAST)
 
 
-def doublings(value: Scalar) -> Scalar:
+def doublings(value: Number) -> Scalar:
     """A positive quantity by how often one has to be doubled to get there, its logarithm to base 2.
 
     Args:

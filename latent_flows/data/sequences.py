@@ -240,7 +240,7 @@ def _of_images(dataset: Dataset, names: tuple[str, ...], frames: int) -> Sequenc
     if coloured and channels not in (1, 3):
         raise ValueError(f"{dataset.name} has {channels} channels, so no hue or saturation")
 
-    def examples(rows: np.ndarray) -> Mapping[str, Array]:
+    def examples(rows: np.ndarray) -> Mapping[str, np.ndarray | Array]:
         return {"example": dataset.examples(rows)["image"]}
 
     def colours(image: Image) -> Image:

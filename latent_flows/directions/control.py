@@ -8,7 +8,7 @@ an error unless `extrapolate=True`; one that is traced is not checked.
 
 from collections.abc import Callable, Sequence
 from functools import singledispatch
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import diffrax
 import jax
@@ -37,6 +37,7 @@ _FLOW_STEPS = 16
 _CORRECTIONS = 2  # Newton steps after a flow, which leave an error of its size to the fourth power
 
 
+@runtime_checkable
 class Quantile(Protocol):
     """A distribution by its inverse cumulative distribution function."""
 

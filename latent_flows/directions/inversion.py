@@ -132,7 +132,7 @@ def invert(
             raise ValueError(f"loss must return one number, got shape {jnp.shape(value)}")
         return value.astype(z0.dtype)
 
-    def keep_better(best: tuple[Latent, Scalar], z: Latent, error: Scalar):
+    def keep_better(best: tuple[Latent, Scalar], z: Latent, error: Scalar) -> tuple[Latent, Scalar]:
         better = error < best[1]
         return jnp.where(better, z, best[0]), jnp.where(better, error, best[1])
 

@@ -62,11 +62,11 @@ class DirectionModel:
     def __call__(self, z: Latent) -> Scalar:
         return self.value(z @ self.direction)
 
-    def value(self, projection: Scalar) -> Scalar:
+    def value(self, projection: Float[Array, "*n"] | float) -> Float[Array, "*n"]:
         """`g`: the factor from the projection."""
         return _piecewise_linear(projection, self.knots, self.values)
 
-    def inverse(self, t: Scalar) -> Scalar:
+    def inverse(self, t: Float[Array, "*n"] | float) -> Float[Array, "*n"]:
         """The projection at which `g` has a value, in closed form."""
         return _piecewise_linear(t, self.values, self.knots)
 

@@ -120,7 +120,7 @@ def trajectories(
     def follow(k: Array, z0: Latent) -> tuple[Array, Array]:
         before = generator(z0)
 
-        def visit(z: Latent, leg: tuple[Array, Array]):
+        def visit(z: Latent, leg: tuple[Array, Array]) -> tuple[Latent, tuple[Latent, Array]]:
             t, start_again = leg
             target, mask = jax.lax.switch(k, kinds, before, t)
             found = invert(

@@ -439,12 +439,12 @@ def _inside(source: Array, side: int) -> Array:
     return (source >= -_TOLERANCE) & (source <= side - 1 + _TOLERANCE)
 
 
-def _colours(image: Image) -> Image:
+def _colours(image: Image) -> Float[Array, "h w light"]:
     """The channels of light: all, but for the last of four, which is alpha."""
     return image[..., :3] if image.shape[-1] == 4 else image
 
 
-def _everywhere(image: Image, after: Image) -> tuple[Image, Mask]:
+def _everywhere(image: Image, after: Float[Array, "h w light"]) -> tuple[Image, Mask]:
     """Colours known at every pixel, clipped to [0, 1] where the source was in that range."""
     before, alpha = jnp.split(image, [after.shape[-1]], -1)
     clipped = jnp.clip(after, jnp.minimum(before, 0), jnp.maximum(before, 1))

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from latent_flows._transforms import vmap_chunked
-from latent_flows.evaluation.labelled import labelled
+from latent_flows.evaluation.labelled import Table, labelled
 from latent_flows.typing import Latent
 
 __all__ = [
@@ -36,7 +36,7 @@ class Sampler(NamedTuple):
     Traced but for the count."""
 
 
-def sampler_of_examples(codes: ArrayLike, factors: ArrayLike) -> Sampler:
+def sampler_of_examples(codes: Table, factors: Table) -> Sampler:
     """Draws, with replacement, from examples that are at hand.
 
     The examples must be a fair sample: factors independent of each other, as in a data set that
@@ -72,7 +72,7 @@ def sampler_of_examples(codes: ArrayLike, factors: ArrayLike) -> Sampler:
     rows, start, size = (jnp.asarray(a) for a in (order, starts, sizes))
     table = jnp.asarray(both.codes, jnp.result_type(float))
 
-    def draw(key: PRNGKeyArray, k: Int[Array, ""], count: int) -> Float[Array, "count d"]:
+    def draw(key: PRNGKeyArray, k: Int[Array, ""] | int, count: int) -> Float[Array, "count d"]:
         value_key, key = jax.random.split(key)
         some = jax.random.randint(value_key, (), 0, len(table))
         chosen = start[some, k] + jax.random.randint(key, (count,), 0, size[some, k])
@@ -109,7 +109,7 @@ def sampler_of_model(
             f"sample_factors and represent must give vectors, got {factors.shape} and {code.shape}"
         )
 
-    def draw(key: PRNGKeyArray, k: Int[Array, ""], count: int) -> Float[Array, "count d"]:
+    def draw(key: PRNGKeyArray, k: Int[Array, ""] | int, count: int) -> Float[Array, "count d"]:
         drawn = jax.vmap(sample_factors)(jax.random.split(key, count))
         return jax.vmap(represent)(drawn.at[:, k].set(drawn[0, k]))
 

@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
 from latent_flows._extras import extra
-from latent_flows.evaluation.labelled import labelled, split
+from latent_flows.evaluation.labelled import Table, labelled, split
 
 __all__ = ["DCI", "dci"]
 
@@ -25,8 +25,8 @@ class DCI(NamedTuple):
 
 
 def dci(
-    codes: ArrayLike,
-    factors: ArrayLike,
+    codes: Table,
+    factors: Table,
     *,
     model: Any = None,
     held_out: float = 1 / 3,

@@ -6,14 +6,13 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-__all__ = ["Features", "Judge", "frechet_distance", "realism"]
+__all__ = ["Judge", "frechet_distance", "realism"]
 
-Features = Float[np.ndarray, "n d"]
 Judge: TypeAlias = Callable[[Array], tuple[Float[Array, "n d"], Float[Array, "n classes"]]]
 """From images to features and to probabilities of the classes."""
 
 
-def frechet_distance(one: Features, other: Features) -> float:
+def frechet_distance(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> float:
     r"""The squared Wasserstein distance of the Gaussians that fit two sets of features.
 
     $$ |\mu_1 - \mu_2|^2 + \mathrm{tr}\big(C_1 + C_2 - 2 (C_1 C_2)^{1/2}\big) $$

@@ -1,11 +1,15 @@
 """Codes with the true factors of what they are codes of: checked, split, and in bins."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-__all__ = ["Labelled", "check_pair", "discretise", "labelled", "split"]
+__all__ = ["Labelled", "Table", "check_pair", "discretise", "labelled", "split"]
+
+Table: TypeAlias = ArrayLike | Sequence[Sequence[float]]
+"""Numbers in rows and columns: an array, or lists."""
 
 
 class Labelled(NamedTuple):
@@ -18,7 +22,7 @@ class Labelled(NamedTuple):
 
 
 def labelled(
-    codes: ArrayLike, factors: ArrayLike, *, least_codes: int = 1, least_factors: int = 1
+    codes: Table, factors: Table, *, least_codes: int = 1, least_factors: int = 1
 ) -> Labelled:
     """Codes and factors in one form.
 
@@ -64,7 +68,7 @@ def labelled(
 
 
 def check_pair(
-    codes: ArrayLike, factors: ArrayLike
+    codes: Table, factors: Table
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n f"]]:
     """Codes and factors as finite matrices of one length.
 
@@ -129,7 +133,7 @@ def split(both: Labelled, held_out: float, seed: int) -> tuple[Labelled, Labelle
     return train, test
 
 
-def discretise(values: ArrayLike, bins: int = 20) -> Int[np.ndarray, "n d"]:
+def discretise(values: Table, bins: int = 20) -> Int[np.ndarray, "n d"]:
     """Each column in bins of equal width between its least and its greatest value.
 
     Args:

@@ -121,7 +121,7 @@ def iwae_bound(
     """
     mean, std = _posterior(encode, x)
 
-    def log_weight(eps: Latent) -> Scalar:
+    def log_weight(eps: Latent) -> Array:
         z = mean + std * eps
         if log_prior is not None:
             log_q = jnp.sum(jax.scipy.stats.norm.logpdf(eps) - jnp.log(std))

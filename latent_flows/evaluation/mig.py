@@ -1,9 +1,9 @@
 """Mutual information between codes and factors, and the gap between the two best codes."""
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import Float, Int
 
-from latent_flows.evaluation.labelled import Labelled, discretise, labelled
+from latent_flows.evaluation.labelled import Labelled, Table, discretise, labelled
 
 __all__ = ["informed", "mig", "mutual_information"]
 
@@ -51,7 +51,7 @@ def informed(both: Labelled, bins: int) -> Float[np.ndarray, "d f"]:
     return mutual_information(discretise(both.codes, bins), both.factors)
 
 
-def mig(codes: ArrayLike, factors: ArrayLike, *, bins: int = 20) -> float:
+def mig(codes: Table, factors: Table, *, bins: int = 20) -> float:
     r"""Mutual information gap: is there one code that knows each factor, and knows it alone?
 
     $$ \mathrm{MIG} = \frac1f \sum_j \frac{1}{H_j} \Big( I_{i_1 j} - I_{i_2 j} \Big) $$

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import Float, Int
 
 from latent_flows._extras import extra
-from latent_flows.evaluation.labelled import labelled, split
+from latent_flows.evaluation.labelled import Table, labelled, split
 from latent_flows.evaluation.mig import informed
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Modularity(NamedTuple):
 
 
 def modularity(
-    codes: ArrayLike,
-    factors: ArrayLike,
+    codes: Table,
+    factors: Table,
     *,
     bins: int = 20,
     held_out: float = 1 / 3,

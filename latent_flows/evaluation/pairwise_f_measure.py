@@ -1,14 +1,19 @@
 """The F-measure over pairs: how well clusters agree with labels, whatever either are called."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import ArrayLike, Int
+from jaxtyping import ArrayLike, Int, Shaped
 
 from latent_flows._extras import extra
 
 __all__ = ["named_after", "pairwise_f_measure"]
 
 
-def pairwise_f_measure(labels: Int[ArrayLike, "n"], clusters: Int[ArrayLike, "n"]) -> float:
+def pairwise_f_measure(
+    labels: Shaped[ArrayLike, "n"] | Sequence[int | str],
+    clusters: Shaped[ArrayLike, "n"] | Sequence[int | str],
+) -> float:
     r"""The harmonic mean of precision and recall over pairs of points.
 
     $$F = \frac{2 P R}{P + R} = \frac{2 |S \cap T|}{|S| + |T|}$$

@@ -1,17 +1,17 @@
 """SAP: how much better the best single code predicts a factor than the second best."""
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
 from latent_flows._extras import extra
-from latent_flows.evaluation.labelled import check_pair, labelled, split
+from latent_flows.evaluation.labelled import Table, check_pair, labelled, split
 
 __all__ = ["sap"]
 
 
 def sap(
-    codes: ArrayLike,
-    factors: ArrayLike,
+    codes: Table,
+    factors: Table,
     *,
     continuous: bool = False,
     held_out: float = 1 / 3,
@@ -52,7 +52,7 @@ def sap(
     return float(np.mean(first - second))
 
 
-def _explained(codes: ArrayLike, factors: ArrayLike) -> Float[np.ndarray, "d f"]:
+def _explained(codes: Table, factors: Table) -> Float[np.ndarray, "d f"]:
     """Squared correlations; 0 for a code that never changes."""
     known, truth = check_pair(codes, factors)
     if known.shape[1] < 2:
@@ -74,9 +74,7 @@ def _standard(values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     return (values - values.mean(0)) / np.where(np.ptp(values, axis=0) > 0, deviation, np.inf)
 
 
-def _named(
-    codes: ArrayLike, factors: ArrayLike, held_out: float, seed: int
-) -> Float[np.ndarray, "d f"]:
+def _named(codes: Table, factors: Table, held_out: float, seed: int) -> Float[np.ndarray, "d f"]:
     """Held-out accuracies of naming each factor from each code alone."""
 
     with extra("evaluation"):

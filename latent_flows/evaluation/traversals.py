@@ -139,7 +139,7 @@ def both_ways(
 
 def equal_length_scale(
     mean_length: Callable[[Float[Array, "*k"]], Float[Array, "*k"]],
-    target: Float[Array, "*k"],
+    target: Float[Array, "*k"] | float,
     *,
     rounds: int = 4,
 ) -> Float[Array, "*k"]:

@@ -48,7 +48,9 @@ class _UpBlock(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Images, condition: Float[Array, "*n k"]) -> Images:
+    def __call__(
+        self, x: Images, condition: Float[Array, "*n k"]
+    ) -> Float[Array, "*n 2*height 2*width features"]:
         y = nn.relu(_ConditionalNorm(name="norm1")(x, condition))
         y = UpConv(self.features, name="conv1")(y)
         y = nn.relu(_ConditionalNorm(name="norm2")(y, condition))

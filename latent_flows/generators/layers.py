@@ -25,7 +25,7 @@ Conv1 = partial(nn.Conv, kernel_size=(1, 1))
 _GLOROT = nn.initializers.glorot_uniform()
 
 
-def upsample(x: Images) -> Images:
+def upsample(x: Images) -> Float[Array, "*n 2*height 2*width channels"]:
     """Twice the height and width: the nearest pixel.
 
     Args:
@@ -40,7 +40,7 @@ def upsample(x: Images) -> Images:
     return repeat(x, "... h w c -> ... (h a) (w b) c", a=2, b=2)
 
 
-def pool(x: Images) -> Images:
+def pool(x: Images) -> Float[Array, "*n height//2 width//2 channels"]:
     """Half the height and width: the mean of 2 x 2 pixels.
 
     Args:
@@ -55,7 +55,7 @@ def pool(x: Images) -> Images:
     return reduce(x, "... (h a) (w b) c -> ... h w c", "mean", a=2, b=2)
 
 
-def _pad(x: Images) -> Images:
+def _pad(x: Images) -> Float[Array, "*n height+2 width+2 channels"]:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
 
 
@@ -78,7 +78,9 @@ class _Resampling(nn.Module):
         return x, kernel, bias
 
 
-def _convolve(x: Images, kernel: Array) -> Images:
+def _convolve(
+    x: Images, kernel: Float[Array, "2 2 channels features"]
+) -> Float[Array, "*n height-1 width-1 features"]:
     """A convolution of the padded image, kept where the kernel overlaps it."""
     *lead, height, width, _ = x.shape
     out = lax.conv_general_dilated(
@@ -99,7 +101,7 @@ class UpConv(_Resampling):
     """
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> Float[Array, "*n 2*height 2*width features"]:
         x, kernel, bias = self.weights(x)
         # Row a of a block sees the input rows a - 1 and a; the taps 0 | 1 2 of row 0 fall on them,
         # and the taps 0 1 | 2 of row 1.
@@ -122,7 +124,7 @@ class DownConv(_Resampling):
     """
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> Float[Array, "*n height//2 width//2 features"]:
         x, kernel, bias = self.weights(x)
         # Tap t of a 3-wide kernel, shifted by 0 and by 1, falls on t and t + 1 of 4.
         taps = jnp.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], kernel.dtype) / 2

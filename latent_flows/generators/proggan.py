@@ -40,7 +40,7 @@ class ScaledConv(nn.Module):
     """Whether the input is one pixel, which the kernel spreads out to its own size."""
 
     @nn.compact
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image) -> Float[Array, "height2 width2 features"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(1.0), shape).astype(x.dtype)
         gain = math.sqrt(2 / (x.shape[-1] if self.spread else math.prod(shape[:3])))

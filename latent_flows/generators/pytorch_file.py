@@ -150,7 +150,7 @@ def _streamed(file: BinaryIO) -> tuple[Any, Bytes]:
 class _Unpickler(pickle.Unpickler):
     """Rebuilds tensors, dicts, lists and numbers; raises `Refused` for every other name."""
 
-    def __init__(self, file: Any):
+    def __init__(self, file: Any) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, Storage] = {}
 

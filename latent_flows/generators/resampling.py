@@ -38,7 +38,7 @@ def upfirdn(
     up: int = 1,
     down: int = 1,
     pad: tuple[int, int] = (0, 0),
-) -> Image:
+) -> Float[Array, "rows columns channels"]:
     r"""Upsamples by zeros, pads, filters and downsamples, all along both axes.
 
     With $u$ the image in which every pixel is followed by `up - 1` zeros, padded by `pad`,

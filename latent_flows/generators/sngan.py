@@ -31,7 +31,7 @@ class _UpBlock(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Images:
+    def __call__(self, x: Images, train: bool) -> Float[Array, "*n 2*height 2*width features"]:
         y = nn.relu(_norm(train, "norm1")(x))
         y = UpConv(self.features, kernel_init=_BRANCH, name="conv1")(y)
         y = nn.relu(_norm(train, "norm2")(y))
@@ -193,7 +193,7 @@ class _DownBlock(nn.Module):
     first: bool
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> Float[Array, "*n height2 width2 features"]:
         height, width, channels = x.shape[-3:]
         halve = min(height, width) > 8 and height % 2 == width % 2 == 0
         second = DownConv if halve else Conv

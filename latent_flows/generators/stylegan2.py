@@ -100,7 +100,7 @@ class ModulatedConv(nn.Module):
     """Whether height and width are doubled."""
 
     @nn.compact
-    def __call__(self, x: Image, w: Latent) -> Image:
+    def __call__(self, x: Image, w: Latent) -> Float[Array, "height2 width2 features"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
         kernel = kernel / math.sqrt(math.prod(shape[:3]))
@@ -138,7 +138,9 @@ class StyledConv(nn.Module):
     """Whether height and width are doubled."""
 
     @nn.compact
-    def __call__(self, x: Image, w: Latent, noise: Float[Array, "height width"] | None) -> Image:
+    def __call__(
+        self, x: Image, w: Latent, noise: Float[Array, "height2 width2"] | None
+    ) -> Float[Array, "height2 width2 features"]:
         x = ModulatedConv(self.features, up=self.up, name="conv")(x, w)
         strength = self.param("noise_strength", nn.initializers.zeros, ())
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -151,7 +153,9 @@ class ToRGB(nn.Module):
     """Colours out of features, added to the picture of the resolution below."""
 
     @nn.compact
-    def __call__(self, x: Image, w: Latent, skip: Image | None) -> Image:
+    def __call__(
+        self, x: Image, w: Latent, skip: Float[Array, "height//2 width//2 3"] | None
+    ) -> Float[Array, "height width 3"]:
         rgb = ModulatedConv(3, size=1, demodulate=False, name="conv")(x, w)
         rgb = rgb + self.param("bias", nn.initializers.zeros, (3,)).astype(rgb.dtype)
         if skip is None:

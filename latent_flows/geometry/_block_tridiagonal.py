@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 __all__ = ["from_product", "solve", "times"]
 
@@ -82,7 +82,7 @@ def times(
 
 
 def from_product(
-    product: Callable[[Float[Array, "m d"]], Float[Array, "m d"]], m: int, d: int, dtype: jnp.dtype
+    product: Callable[[Float[Array, "m d"]], Float[Array, "m d"]], m: int, d: int, dtype: DTypeLike
 ) -> tuple[Float[Array, "m d d"], Float[Array, "m-1 d d"]]:
     """The blocks of a block-tridiagonal matrix that is only known by its products.
 

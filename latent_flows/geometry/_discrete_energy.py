@@ -31,7 +31,7 @@ __all__ = ["Exact", "Total", "halved", "model", "ridge", "total"]
 Exact = Callable[[Float[Array, "m d"], Model], Model]
 """`(points, model) -> model`: the model with its exact Hessian."""
 
-Total = Callable[[Float[Array, "n+1 d"]], Scalar]
+Total = Callable[[Float[Array, "k d"]], Scalar]
 """`points -> energy`."""
 
 
@@ -46,13 +46,13 @@ def total(metric: Metric) -> Total:
     """
     if (immersed := metrics.euclidean(metric)) is not None:
 
-        def chords(points: Float[Array, "n+1 d"]) -> Scalar:
+        def chords(points: Float[Array, "k d"]) -> Scalar:
             steps = jnp.diff(jax.vmap(immersed.flat)(points), axis=0)
             return len(steps) * (steps**2).sum() / 2
 
         return chords
 
-    def simpson(points: Float[Array, "n+1 d"]) -> Scalar:
+    def simpson(points: Float[Array, "k d"]) -> Scalar:
         steps = jnp.diff(points, axis=0)
         middles = jax.vmap(metric)((points[:-1] + points[1:]) / 2)
         corners = jax.vmap(metric)(points)
@@ -102,7 +102,9 @@ def _immersed(
     ends, pushed = jax.vmap(metric.push)(jnp.stack([z0, z1]))
     edges = products(pushed)
 
-    def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
+    def advance(
+        points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model
+    ) -> tuple[Model, Model]:
         residual, second = here.memory
         x, jacobians = jax.vmap(metric.push)(points)
         images = jnp.concatenate([ends[:1], x, ends[1:]])
@@ -146,7 +148,7 @@ def _simpson(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Adv
     n, m, d = segments, segments - 1, z0.shape[0]
     tiny = jnp.finfo(z0.dtype).eps
 
-    def place(z: Latent, steps: Float[Array, "k d"]):
+    def place(z: Latent, steps: Float[Array, "k d"]) -> tuple[Array, Array, Array, Array]:
         """Derivatives of the energies of `k` chords that have a place in common, in that place and
         in their steps."""
 
@@ -162,7 +164,9 @@ def _simpson(metric: Metric, z0: Latent, z1: Latent, segments: int) -> tuple[Adv
         (bend, shear), (slope, matrix) = jax.jacfwd(first, has_aux=True)(z)
         return slope, matrix, bend, shear
 
-    def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
+    def advance(
+        points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model
+    ) -> tuple[Model, Model]:
         chain = jnp.concatenate([z0[None], points, z1[None]])
         steps = jnp.diff(chain, axis=0)
         # A place in the middle of each chord, and one at each point for the chords that meet there.
@@ -222,19 +226,19 @@ def halved(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
     fine = model(metric, z0, z1, 2 * segments)
     ends, still = jnp.stack([z0, z1]), jnp.zeros((2, len(z0)), z0.dtype)
 
-    def spread(inner: Float[Array, "m d"], ends: Float[Array, "2 d"]) -> Float[Array, "2m+1 d"]:
+    def spread(inner: Float[Array, "m d"], ends: Float[Array, "2 d"]) -> Float[Array, "2*m+1 d"]:
         chain = jnp.concatenate([ends[:1], inner, ends[1:]])
         middles = (chain[:-1] + chain[1:]) / 2
         return jnp.concatenate(
             [middles[:1], jnp.stack([inner, middles[1:]], 1).reshape(-1, len(z0))]
         )
 
-    def diagonals(blocks: Float[Array, "2m+1 d d"], links: Float[Array, "2m d d"]) -> Array:
+    def diagonals(blocks: Float[Array, "k d d"], links: Float[Array, "k-1 d d"]) -> Array:
         """The middle of `P' A P` where `P` spreads: what each point and its two middles add."""
         linked = (links + links.mT) / 2
         return blocks[1::2] + (blocks[:-2:2] + blocks[2::2]) / 4 + linked[::2] + linked[1::2]
 
-    def links_of(blocks: Float[Array, "2m+1 d d"], links: Float[Array, "2m d d"]) -> Array:
+    def links_of(blocks: Float[Array, "k d d"], links: Float[Array, "k-1 d d"]) -> Array:
         return blocks[2:-2:2] / 4 + (links[1:-1:2] + links[2::2]) / 2
 
     def gathered(model: Model) -> Model:
@@ -252,7 +256,9 @@ def halved(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
             memory=model,
         )
 
-    def advance(points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model):
+    def advance(
+        points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model
+    ) -> tuple[Model, Model]:
         there, amended = fine.advance(spread(points, ends), spread(step, still), here.memory)
         learnt = gathered(amended)
         return gathered(there), here._replace(diagonal=learnt.diagonal, memory=amended)
@@ -265,7 +271,7 @@ def halved(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
     )
 
 
-def _by_ends(matrices: Float[Array, "n+1 d d"], chain: Float[Array, "n+1 d"]) -> Scalar:
+def _by_ends(matrices: Float[Array, "k d d"], chain: Float[Array, "k d"]) -> Scalar:
     """The energy of straight lines between points with the mean of the metrics at their ends."""
     steps = jnp.diff(chain, axis=0)
     return len(steps) * jnp.einsum("id,ide,ie->", steps, matrices[:-1] + matrices[1:], steps) / 4

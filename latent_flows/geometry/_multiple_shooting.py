@@ -12,13 +12,13 @@ from latent_flows.typing import Latent
 
 __all__ = ["State", "multiple_shooting"]
 
-State = Float[Array, "2d"]
+State = Float[Array, "two_d"]
 """A point and a velocity, one after the other."""
 
 
 def multiple_shooting(
     field: Callable[[State], State],
-    states: Float[Array, "arcs 2d"],
+    states: Float[Array, "arcs two_d"],
     z1: Latent,
     *,
     max_steps: int,

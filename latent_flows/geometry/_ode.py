@@ -1,5 +1,7 @@
 """What the differential equations of this folder share: their starts, tolerances and ends."""
 
+from collections.abc import Sequence
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from latent_flows.typing import Latent
 __all__ = ["adaptive", "floats", "hold", "precision", "start"]
 
 
-def floats(x: ArrayLike) -> Array:
+def floats(x: ArrayLike | Sequence[float]) -> Array:
     """Numbers as floats of the precision that is switched on, or of their own if that is higher.
 
     Everything of a solver is then of one dtype, whatever that of the metric. What are no real
@@ -31,7 +33,7 @@ def floats(x: ArrayLike) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.result_type(float)))
 
 
-def start(name: str, z: ArrayLike) -> Latent:
+def start(name: str, z: ArrayLike | Sequence[float]) -> Latent:
     """One vector of `floats`.
 
     Args:

@@ -1,5 +1,6 @@
 """Curves of a latent space: their length, their energy, and the geodesic as one of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._norms import safe_sqrt
 from latent_flows._results import Result, message_of
+from latent_flows.calculus import Number
 from latent_flows.geometry.metrics import squared_norm
 from latent_flows.typing import Curve, Latent, Metric, Scalar
 
@@ -76,7 +78,7 @@ class Geodesic:
         """Why it has not converged; empty if it has. Of a batch, an array of such."""
         return message_of(self.result)
 
-    def __call__(self, s: Scalar) -> Latent:
+    def __call__(self, s: Number) -> Latent:
         return evaluate(self.points, s)
 
 
@@ -132,7 +134,7 @@ def energy(metric: Metric, curve: Curve, *, segments: int = 64) -> Scalar:
     return _squared_speeds(metric, curve, segments).mean() / 2
 
 
-def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
+def evaluate(points: Float[Array, "k d"], s: Number) -> Latent:
     """The cubic spline through `points`, which lie at equal distances in `s`, at one `s`.
 
     Outside of [0, 1] the first and the last cubic go on, so that the ends have derivatives too.
@@ -153,7 +155,7 @@ def evaluate(points: Float[Array, "n+1 d"], s: Scalar) -> Latent:
     return ((cubic[0] * x + cubic[1]) * x + cubic[2]) * x + cubic[3]
 
 
-def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 d"]:
+def resample(points: Float[Array, "k d"], segments: int) -> Float[Array, "{segments}+1 d"]:
     """The cubic spline through `points` at other equally distant places.
 
     Args:
@@ -171,7 +173,7 @@ def resample(points: Float[Array, "n+1 d"], segments: int) -> Float[Array, "m+1 
 
 
 def resample_by_length(
-    points: Float[Array, "n d"], shares: Float[ArrayLike, "k"]
+    points: Float[Array, "n d"], shares: Float[ArrayLike, "k"] | Sequence[float]
 ) -> Float[Array, "k d"]:
     """The polygon through `points` at shares of its Euclidean length.
 
@@ -197,7 +199,7 @@ def resample_by_length(
     return jax.vmap(partial(jnp.interp, places, gone), in_axes=1, out_axes=1)(points)
 
 
-def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "n+1 d"]:
+def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "{segments}+1 d"]:
     """The straight line; its first and last points are the given ones, exactly.
 
     Args:
@@ -229,7 +231,7 @@ def gauss_places(segments: int) -> Float[np.ndarray, "q"]:
 
 
 def differentiate(
-    points: Float[Array, "n+1 d"], places: Float[np.ndarray, "q"], order: int = 1
+    points: Float[Array, "k d"], places: Float[np.ndarray, "q"], order: int = 1
 ) -> Float[Array, "q d"]:
     """Derivatives in `s` of the spline through `points`; exactly zero where all points are one.
 
@@ -247,7 +249,7 @@ def differentiate(
 
 def spline_weights(
     segments: int, places: Float[np.ndarray, "q"], derivative: int = 0
-) -> Float[np.ndarray, "q n+1"]:
+) -> Float[np.ndarray, "q {segments}+1"]:
     """What every point contributes to its spline, or a derivative in `s`, at given places.
 
     Args:
@@ -273,7 +275,7 @@ class Measures(NamedTuple):
 
 
 def measure(
-    metric: Metric, points: Float[Array, "n+1 d"], inside: tuple[float, ...] = LOBATTO
+    metric: Metric, points: Float[Array, "k d"], inside: tuple[float, ...] = LOBATTO
 ) -> Measures:
     """Length and energy of the spline through points.
 
@@ -335,7 +337,7 @@ def _unit_splines(segments: int) -> "CubicSpline":
 
 
 @lru_cache
-def _spline(segments: int) -> Float[np.ndarray, "4 n n+1"]:
+def _spline(segments: int) -> Float[np.ndarray, "4 {segments} {segments}+1"]:
     """Coefficients of the cubics, highest power first, each in units of its segment."""
     powers = np.arange(3, -1, -1.0)
     return _unit_splines(segments).c / float(segments) ** powers[:, None, None]

@@ -137,7 +137,7 @@ class _TimeAndNoise(diffrax.AbstractPath):
 
     def evaluate(
         self, t0: Any, t1: Any = None, left: bool = True, use_levy: bool = False
-    ) -> Float[Array, "1+d"]:
+    ) -> Float[Array, "n"]:
         """How much time passes from `t0` to `t1`, and what the noise adds."""
         return jnp.append(t1 - t0, self.noise.evaluate(t0, t1, left))
 

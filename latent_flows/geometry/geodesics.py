@@ -57,7 +57,7 @@ def geodesic(
     z1: ArrayLike | Sequence[float],
     *,
     segments: int = 32,
-    initial: Float[ArrayLike, "k+1 d"] | Curve | None = None,
+    initial: Float[ArrayLike, "k d"] | Curve | None = None,
     tolerance: float | None = None,
     max_iterations: int = 100,
 ) -> Geodesic:
@@ -151,7 +151,7 @@ def geodesic_batch(
     z0: Float[ArrayLike, "p d"],
     z1: Float[ArrayLike, "p d"],
     *,
-    initial: Float[ArrayLike, "p k+1 d"] | None = None,
+    initial: Float[ArrayLike, "p k d"] | None = None,
     batch_size: int = 32,
     **settings: Any,
 ) -> Geodesic:
@@ -224,7 +224,7 @@ def distance(
     z1: ArrayLike | Sequence[float],
     *,
     segments: int = 32,
-    initial: Float[ArrayLike, "k+1 d"] | Curve | None = None,
+    initial: Float[ArrayLike, "k d"] | Curve | None = None,
     tolerance: float | None = None,
     max_iterations: int = 100,
     unknown: Literal["bound", "nan"] = "bound",
@@ -276,20 +276,20 @@ def _inner(
     metric: Metric,
     z0: Latent,
     z1: Latent,
-    line: Float[Array, "n+1 d"],
-    start: Float[Array, "n+1 d"] | None,
+    line: Float[Array, "k d"],
+    start: Float[Array, "k d"] | None,
     *,
     tolerance: float,
     max_iterations: int,
-) -> tuple[Float[Array, "n-1 d"], Result]:
+) -> tuple[Float[Array, "k-2 d"], Result]:
     """The points between the ends where the energy is least, as an implicit function."""
     segments = len(line) - 1
     energy = _discrete_energy.total(metric)
 
-    def force(inner: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
+    def force(inner: Float[Array, "m d"]) -> Float[Array, "m d"]:
         return jax.grad(lambda inner: energy(join(z0, inner, z1)))(inner)
 
-    def solve(_, inner: Float[Array, "n-1 d"]):
+    def solve(_, inner: Float[Array, "m d"]) -> tuple[Float[Array, "m d"], Result]:
         points = join(z0, inner, z1)
         if start is None and metrics.euclidean(metric) is not None:
             for coarse in _levels(segments):
@@ -313,7 +313,7 @@ def _inner(
         # As a number, because custom_root differentiates whatever else it returns.
         return found.points, jax.tree.map(lambda code: code.astype(inner.dtype), found.result)
 
-    def solve_linear(product, right: Float[Array, "n-1 d"]) -> Float[Array, "n-1 d"]:
+    def solve_linear(product, right: Float[Array, "m d"]) -> Float[Array, "m d"]:
         blocks = _block_tridiagonal.from_product(
             product, right.shape[0], right.shape[1], right.dtype
         )
@@ -329,7 +329,7 @@ def _inner(
     return inner, jax.tree.map(lambda code: code.astype(jnp.int32), ended)
 
 
-def _evenly(metric: Metric, line: Float[Array, "n+1 d"]) -> Float[Array, "n+1 d"]:
+def _evenly(metric: Metric, line: Float[Array, "k d"]) -> Float[Array, "k d"]:
     """A straight line with points at equal distances in the metric; left as it is where the metric
     breaks down.
 
@@ -358,8 +358,8 @@ def _levels(segments: int) -> list[int]:
 
 def described(
     metric: Metric,
-    points: Float[Array, "n+1 d"],
-    start: Float[Array, "n+1 d"],
+    points: Float[Array, "k d"],
+    start: Float[Array, "k d"],
     ended: Result,
 ) -> Geodesic:
     """The better of where a search ended and where it started, as a spline with its measures.
@@ -406,7 +406,7 @@ def described(
     return Geodesic(points, length, energy, residual, result == Result.successful, result)
 
 
-def _rounding(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
+def _rounding(metric: Metric, points: Float[Array, "k d"]) -> Scalar:
     """The length that rounding of the points can make of nothing."""
     start = points[0]
     # Rounding is never differentiated.
@@ -414,7 +414,7 @@ def _rounding(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
     return 64 * jnp.finfo(start.dtype).eps * jnp.sqrt(jnp.maximum(size, 0))
 
 
-def _residual(metric: Metric, points: Float[Array, "n+1 d"]) -> Scalar:
+def _residual(metric: Metric, points: Float[Array, "k d"]) -> Scalar:
     """The residual of the geodesic equation, as `Geodesic` describes it."""
     segments = len(points) - 1
     if segments == 1:
@@ -473,7 +473,7 @@ def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]
     return jnp.isfinite(jnp.linalg.cholesky(matrices)).all((1, 2))
 
 
-def join(z0: Latent, inner: Float[Array, "n-1 d"], z1: Latent) -> Float[Array, "n+1 d"]:
+def join(z0: Latent, inner: Float[Array, "m d"], z1: Latent) -> Float[Array, "m+2 d"]:
     """A chain of points with its ends.
 
     Args:
@@ -518,8 +518,8 @@ def end_points(metric: Metric, z0, z1) -> tuple[Latent, Latent, jnp.dtype]:
 
 
 def start_points(
-    initial: Float[ArrayLike, "k+1 d"] | Curve | None, z0: Latent, z1: Latent, segments: int
-) -> Float[Array, "n+1 d"] | None:
+    initial: Float[ArrayLike, "k d"] | Curve | None, z0: Latent, z1: Latent, segments: int
+) -> Float[Array, "{segments}+1 d"] | None:
     """The points to start from, ends included; None for the straight line.
 
     Args:

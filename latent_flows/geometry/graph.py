@@ -111,7 +111,7 @@ def knn_graph(metric: Metric, data: Float[ArrayLike, "n d"], *, neighbours: int 
 
 def graph_path(
     graph: Graph, z0: Float[ArrayLike, "d"], z1: Float[ArrayLike, "d"], *, segments: int = 32
-) -> Float[Array, "n+1 d"]:
+) -> Float[Array, "{segments}+1 d"]:
     """A path between two latents over a graph, as `initial` of `geodesic`.
 
     The ends are joined to their nearest points as those are among each other. The shortest path
@@ -230,7 +230,7 @@ def _line_length(metric: Metric, ends: tuple[Latent, Latent]) -> Scalar:
 
 def _even(
     nodes: Float[np.ndarray, "k d"], lengths: Float[np.ndarray, "k-1"], segments: int
-) -> Float[np.ndarray, "n+1 d"]:
+) -> Float[np.ndarray, "{segments}+1 d"]:
     """A polygon at equal distances along it, and without its corners."""
     along = np.concatenate([[0.0], np.cumsum(lengths)])
     every = -(-_FINE // segments)

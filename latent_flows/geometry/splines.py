@@ -34,7 +34,7 @@ def spline_geodesic(
     *,
     knots: int = 8,
     segments: int = 64,
-    initial: Float[ArrayLike, "k+1 d"] | Curve | None = None,
+    initial: Float[ArrayLike, "k d"] | Curve | None = None,
     tolerance: float = 1e-3,
     max_iterations: int = 200,
 ) -> Geodesic:
@@ -100,18 +100,18 @@ def spline_geodesic(
 
 
 def _shorten(
-    metric: Metric, start: Float[Array, "k+1 d"], segments: int, tolerance: float, steps: int
-) -> tuple[Float[Array, "k+1 d"], Result]:
+    metric: Metric, start: Float[Array, "k d"], segments: int, tolerance: float, steps: int
+) -> tuple[Float[Array, "k d"], Result]:
     """The spline of least energy downhill from another, and whether the search has stopped."""
     knots = len(start) - 1
     into = _units(metric, start[0], start[-1], knots)
     weights = jnp.asarray(spline_weights(knots, np.linspace(0, 1, segments + 1)), start.dtype)
     total = _discrete_energy.total(metric)
 
-    def moved(by: Float[Array, "k-1 d"]) -> Float[Array, "k+1 d"]:
+    def moved(by: Float[Array, "m d"]) -> Float[Array, "m+2 d"]:
         return join(start[0], start[1:-1] + into(by), start[-1])
 
-    def energy(by: Float[Array, "k-1 d"], _) -> Scalar:
+    def energy(by: Float[Array, "m d"], _) -> Scalar:
         return total(weights @ moved(by))
 
     found: optimistix.Solution = unjitted(optimistix.minimise)(
@@ -134,7 +134,7 @@ def _shorten(
 
 def _units(
     metric: Metric, z0: Latent, z1: Latent, knots: int
-) -> Callable[[Float[Array, "k-1 d"]], Float[Array, "k-1 d"]]:
+) -> Callable[[Float[Array, "m d"]], Float[Array, "m d"]]:
     """From steps in units of their length to those of the knots between the ends.
 
     In these units the energy's Hessian is the identity where the metric is constant.

@@ -118,7 +118,7 @@ def at(
     image, own = mean_square(jax.linearize(seen, z)[1], z), jnp.mean(rows**2, -1)
     weights = HOLDING * jnp.sqrt(image / jnp.where(own > 0, own, 1))
 
-    def both(z: Latent) -> Float[Array, "m+k"]:
+    def both(z: Latent) -> Float[Array, "n"]:
         sample = generator(z)
         return jnp.concatenate([features(sample, mask, sigma), weights * still(sample)])
 

@@ -54,7 +54,7 @@ def steer(
     generator: Generator,
     transformation: Transformation,
     z0: Latent,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[float],
     *,
     hold: Attributes | None = None,
     blur: float = 3.0,
@@ -132,7 +132,7 @@ def steer_attribute(
     attributes: Attributes,
     index: int | Sequence[int],
     z0: Latent,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[float],
     *,
     rates: Float[ArrayLike, "m"] | Sequence[float] | None = None,
     hold: Sequence[int] | None = None,
@@ -228,7 +228,7 @@ def _follow(
     correct: Callable[[Latent, Scalar], Latent],
     residual: Callable[[Latent, Scalar], Scalar],
     z0: Latent,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[float],
     steps: int,
     corrections: int,
     tolerance: float,
@@ -286,7 +286,7 @@ def _follow(
     return Steered(zs, amounts, left, (left <= tolerance) & (inside | (amounts == 0)))
 
 
-def _orders(ts: ArrayLike, amounts: Float[Array, "n"]) -> list[Array]:
+def _orders(ts: ArrayLike | Sequence[float], amounts: Float[Array, "n"]) -> list[Array]:
     """Which amounts are visited one after the other, outward from 0 on either side."""
     if isinstance(ts, jax.core.Tracer):
         if amounts.shape == (1,):

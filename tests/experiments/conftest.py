@@ -1,6 +1,7 @@
 """What the tests of whole experiments share: a way to call them, and compiled programs."""
 
 import gc
+import os
 
 import jax
 import pytest
@@ -12,9 +13,12 @@ from experiments.runtime import announcements, cli
 @pytest.fixture(scope="session")
 def compiling(tmp_path_factory):
     """Options of JAX with which to compile quickly, and each program once for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return {
         "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir
+        or str(shared / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
 
