@@ -21,7 +21,6 @@ from experiments.supervised_flows.sequences import Seen, Taught
 from experiments.supervised_flows.subject import ATTRIBUTES
 from latent_flows import data, flows, objectives
 from latent_flows.directions.sequences import constant_direction, mean_square_step
-from latent_flows.traversals import climbing
 from latent_flows.typing import Scalar
 
 
@@ -73,18 +72,16 @@ def taught_by(
     batch: Batch,
 ) -> dict[str, Scalar]:
     """The terms of one potential on sequences of its factor."""
-    net, equation = network(config), EQUATIONS[config.flows.pde]
-    apply: Any = net.apply  # flax types its result as a pair as well
+    equation = EQUATIONS[config.flows.pde] if residual_is_on(config) else None
+    apply: Any = network(config).apply  # flax types its result as a pair as well
     terms = objectives.guided_flow_terms(
         key,
-        partial(climbing(net), params),
+        partial(apply, params),
         objectives.GuidedBatch(**batch),
         kept,
         horizon=config.sequences.horizon,
         solver=flows.solver(config.flows.solver),
-        residual=equation(partial(apply, params), coefficient(raw))
-        if residual_is_on(config) and equation is not None
-        else None,
+        equation=None if equation is None else lambda u: equation(u, coefficient(raw)),
     )
     return terms._asdict()
 

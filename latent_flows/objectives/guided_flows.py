@@ -1,5 +1,6 @@
 """The loss of a flow that is taught by sequences of codes in which one known factor changes."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows import flows, pde
-from latent_flows.typing import Latent, Scalar, VectorField
+from latent_flows.typing import Latent, Potential, Scalar
 
 __all__ = ["GuidedBatch", "GuidedTerms", "guided_flow_terms"]
 
@@ -41,15 +42,15 @@ class GuidedTerms(NamedTuple):
 
 def guided_flow_terms(
     key: PRNGKeyArray,
-    field: VectorField,
+    potential: Potential,
     batch: GuidedBatch,
     kept: Float[Array, "f"],
     *,
     horizon: int,
     solver: diffrax.AbstractSolver | None = None,
-    residual: pde.Residual | None = None,
+    equation: Callable[[Potential], pde.Residual] | None = None,
 ) -> GuidedTerms:
-    r"""The terms of one flow on sequences of its factor.
+    r"""The terms of the flow of one potential on sequences of its factor.
 
     With the flow $\phi$ from a sequence's first code, its codes $z_t$ and the derivatives $J$ of
     the factors, of which $K$ are to stay and $C$ to change,
@@ -59,12 +60,12 @@ def guided_flow_terms(
 
     Args:
         key: randomness of the times at which leakage is looked at.
-        field: `(t, z) -> dz/dt`, where the factor grows.
+        potential: `(t, z) -> scalar`, along whose gradient the factor grows.
         batch: the sequences.
         kept: 1 for each factor that is to stay, 0 for others.
         horizon: time of a sequence, its number of codes less one.
         solver: of the trajectories; by default that of `flows.integrate`.
-        residual: of the equation that the potential shall obey, if any.
+        equation: from the potential to the residual of what it shall obey, if anything.
 
     Returns:
         The terms.
@@ -76,12 +77,12 @@ def guided_flow_terms(
     >>> codes = jnp.arange(3.0)[None, :, None] * jnp.array([1.0, 0.0])
     >>> ones, slopes = jnp.ones(1), jnp.ones((1, 3, 1, 2)) * jnp.array([1.0, 0.0])
     >>> batch = GuidedBatch(0 * ones, ones, codes, jnp.eye(2)[None], slopes)
-    >>> still = lambda t, z: 0 * z
-    >>> terms = guided_flow_terms(jax.random.key(0), still, batch, jnp.zeros(1), horizon=2)
+    >>> flat = lambda t, z: 0 * z.sum()
+    >>> terms = guided_flow_terms(jax.random.key(0), flat, batch, jnp.zeros(1), horizon=2)
     >>> print(terms.landing)
     2.5
     """
-    ts = jnp.arange(horizon + 1.0)
+    field, ts = flows.gradient(potential), jnp.arange(horizon + 1.0)
 
     def path(z: Latent, sign: Scalar, start: Scalar) -> Array:
         def moving(t: Scalar, z: Latent) -> Latent:
@@ -97,13 +98,12 @@ def guided_flow_terms(
     probes = batch.codes[:, jnp.array([0, horizon // 2, horizon])]
     moving = jax.vmap(jax.vmap(field))(times, probes)
     changes = jnp.einsum("npfi,npi->npf", batch.slopes, moving) ** 2
-    relative = jnp.zeros(())
-    if residual is not None:
+    landing = jnp.mean(squares[:, 1:])
+    leakage = jnp.sum(kept * changes) / (jnp.sum((1 - kept) * changes) + 1e-12)
+    residual = jnp.zeros(())
+    if equation is not None:
+        obeyed = equation(potential)
         when = (batch.start[:, None] + ts[1:]).reshape(-1)
         where = paths[:, 1:].reshape(-1, paths.shape[-1])
-        relative = pde.relative_residual(residual, when, where)
-    return GuidedTerms(
-        landing=jnp.mean(squares[:, 1:]),
-        leakage=jnp.sum(kept * changes) / (jnp.sum((1 - kept) * changes) + 1e-12),
-        residual=relative,
-    )
+        residual = pde.relative_residual(obeyed, when, where)
+    return GuidedTerms(landing, leakage, residual)
