@@ -172,8 +172,8 @@ def test_a_broken_image_is_refused_or_skipped_by_a_flag(copy, tmp_path, call):
     said = refused(call, train_vae, *flags, "--run", tmp_path / "run")
     assert "1 file cannot be read as an image (a/00.png: " in said
     assert "--data.on-error skip" in said
+    words = (*flags, "--run", tmp_path / "run", "--data.on-error", "skip")
     with pytest.warns(UserWarning, match=r"1 file cannot be read and left out .*a/00.png: "):
-        words = (*flags, "--run", tmp_path / "run", "--data.on-error", "skip")
         assert call(train_vae, *words)[0] == 0
     with pytest.warns(UserWarning, match=r"a/00.png"):
         found = load_data(load_generator(tmp_path / "run"), "train")
