@@ -44,6 +44,7 @@ class Header(NamedTuple):
     is_coloured: bool
     """Whether it can hold colours."""
     is_transparent: bool
+    """Whether some of it may be transparent."""
     frames: int
     """Pictures in the file, of which the first is taken."""
 

@@ -22,7 +22,7 @@ from latent_flows.data.held_out import held_out
 from latent_flows.data.image_file import SUFFIXES, Crop, Header, Unreadable, decode, read_header
 from latent_flows.data.tfds import IN_MEMORY
 
-__all__ = ["Colour", "OnError", "Size", "dataset", "listed"]
+__all__ = ["Colour", "Listing", "OnError", "Size", "dataset", "listed"]
 
 Size = int | tuple[int, int] | None
 """Pixels a side, or height and width; None for the images' own."""

@@ -23,7 +23,13 @@ from latent_flows.plots.style import (
     write_caption,
 )
 
-__all__ = ["asked_against_measured", "dots", "factor_matrix", "loss_curves"]
+__all__ = [
+    "asked_against_measured",
+    "dots",
+    "factor_matrix",
+    "loss_curves",
+    "vector_reconstructions",
+]
 
 
 def loss_curves(rows: Sequence[Mapping[str, Any]], *, caption: str) -> Figure:
