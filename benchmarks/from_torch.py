@@ -151,12 +151,13 @@ def measure(config: Config, name: str) -> dict[str, Any]:
             return net(tensors[0])
 
     def forward_mode() -> Any:
-        # The fused kernels of attention have no forward mode.
+        # The fused kernels of attention have neither forward mode nor second derivatives.
         with torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             return torch.func.jvp(net, (tensors[0],), (tensors[1],))[1]
 
     def twice_backward() -> Any:
-        return torch.autograd.functional.jvp(net, tensors[0], tensors[1])[1]
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return torch.autograd.functional.jvp(net, tensors[0], tensors[1])[1]
 
     def pushed(generator: Any, zs: Array, vs: Array) -> Array:
         return jax.vmap(lambda z, v: jax.jvp(generator, (z,), (v,))[1])(zs, vs)

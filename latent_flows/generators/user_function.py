@@ -98,10 +98,12 @@ def _torch_module(spec: GeneratorSpec, function: Any) -> Any:
     if torch is None or not hasattr(torch, "nn"):
         return None
     built = function
-    if not isinstance(function, torch.nn.Module) and _takes_nothing(function):
+    if not isinstance(function, torch.nn.Module) and _takes(function):
         try:
             built = function()
         except (Exception, SystemExit) as error:
+            if _takes(function, "z"):
+                return None  # a generator whose latent has a default
             raise ValueError(
                 f"generator {spec.path} fails to build a module ({what(error)})"
             ) from None
@@ -109,10 +111,10 @@ def _torch_module(spec: GeneratorSpec, function: Any) -> Any:
     return built if isinstance(owner, torch.nn.Module) else None
 
 
-def _takes_nothing(function: Any) -> bool:
-    """Whether a function can be called without arguments."""
+def _takes(function: Any, *args: Any) -> bool:
+    """Whether a function can be called with these arguments, and says so."""
     try:
-        inspect.signature(function).bind()
+        inspect.signature(function).bind(*args)
     except (TypeError, ValueError):
         return False
     return True

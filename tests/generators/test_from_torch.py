@@ -404,6 +404,9 @@ def broken():
 
 def three():
     return 3
+
+def jaxen(z=None):
+    return 2.0 * z
 """
 
 
@@ -449,6 +452,10 @@ def test_a_module_and_what_builds_one_are_recognised_by_name(name, own):
     generator = load_generator(f"own.py:{name}")
     assert isinstance(generator, FrozenGenerator)
     assert generator.event_shape == (2, 3, 4)
+
+
+def test_a_function_of_jax_beside_pytorch_stays_one(own):
+    assert load_generator(GeneratorSpec("own.py:jaxen", latent_dim=3)).event_shape == (3,)
 
 
 def test_settings_of_a_module_are_those_of_any_function(own):
