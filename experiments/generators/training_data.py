@@ -106,7 +106,12 @@ def load(config: Chooser, part: str) -> Dataset:
     Raises:
         ValueError: they are not there, or broken, or leave open what their numbers mean.
     """
-    how: dict[str, Any] = dataclasses.asdict(config.reading)
+    usual = dataclasses.asdict(Reading())
+    how: dict[str, Any] = {
+        setting: value
+        for setting, value in dataclasses.asdict(config.reading).items()
+        if value != usual[setting]  # the others say nothing of a set with a name
+    }
     with announced(f"loading the {part} data of {config.data}"):
         found = data.load_part(config.data, part, size=config.image_size, **how)
         return data.with_labels(found, config.labels)
