@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: the extra `peers`")
 
-from benchmarks import torch_generators  # noqa: E402
-from benchmarks.from_torch import Config, measure  # noqa: E402
+from benchmarks import torch_generators
+from benchmarks.from_torch import Config, measure
 
 TINY = {
     "MLP": lambda: torch_generators.mlp(4),
