@@ -1,5 +1,6 @@
 """A PyTorch module as a generator: what it computes, what is handled, what is refused."""
 
+import doctest
 import re
 import warnings
 from itertools import pairwise
@@ -131,6 +132,13 @@ def test_training_the_module_further_changes_nothing():
         for parameter in net.parameters():
             parameter.mul_(2)
     np.testing.assert_array_equal(generator(Z[:2]), before)
+
+
+def test_the_example_of_its_docstring_holds():
+    text = from_torch.__doc__.replace("  # doctest: +SKIP", "")
+    names = {"from_torch": from_torch, "jax": jax}
+    example = doctest.DocTestParser().get_doctest(text, names, "from_torch", None, 0)
+    assert doctest.DocTestRunner().run(example) == (0, 4)
 
 
 # --- what is handled ---
