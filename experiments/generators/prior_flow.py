@@ -49,7 +49,7 @@ class PriorSettings:
     """Solver: euler, heun, midpoint, ralston, bosh3, tsit5, dopri5 or dopri8."""
     training: Training = field(
         default_factory=lambda: Training(
-            steps=8000, batch_size=256, learning_rate=4e-3, decay="cosine", checkpoint_every=2000
+            steps=5000, batch_size=256, learning_rate=4e-3, decay="cosine", checkpoint_every=2000
         )
     )
     """Optimiser and duration."""

@@ -189,8 +189,8 @@ def init_prior_flow(
 
     >>> codes = jax.random.normal(jax.random.key(0), (1000, 2)) * jnp.array([1.0, 3.0]) + 5.0
     >>> flow = init_prior_flow(jax.random.key(1), codes, steps=1)
-    >>> print(flow.sample(jax.random.key(2)).shape, flow.log_prob(jnp.full(2, 5.0)).round(1))
-    (2,) -2.9
+    >>> flow.sample(jax.random.key(2)).shape, round(float(flow.log_prob(jnp.full(2, 5.0))), 1)
+    ((2,), -2.9)
     """
     if min(width, depth) < 1:
         raise ValueError(f"width and depth must be at least 1, got {width} and {depth}")
@@ -377,7 +377,7 @@ def with_prior(generator: FrozenGenerator, flow: PriorFlow) -> FrozenGenerator:
     >>> codes = 3.0 + jax.random.normal(jax.random.key(0), (1000, 2))
     >>> flow = init_prior_flow(jax.random.key(1), codes, steps=1)
     >>> generator = with_prior(freeze(lambda z: z, 2), flow)
-    >>> print(generator.log_prior(jnp.full(2, 3.0)).round(1))
+    >>> round(float(generator.log_prior(jnp.full(2, 3.0))), 1)
     -1.8
     """
     _check_length(generator, flow)

