@@ -6,7 +6,7 @@ up to a constant; `latent_flows.directions.control` moves latents with either.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +113,7 @@ FittedDirection: TypeAlias = DirectionModel | PotentialModel
 """Either of them."""
 
 
+@runtime_checkable
 class Direction(Protocol):
     """What `latent_flows.directions.control` moves latents with: `z -> t`, up to a constant.
 
