@@ -130,7 +130,7 @@ class Config:
         "deviation.training.batch_size": 32,
         "deviation.codes": 500,
         "deviation.centres": 32,
-        "prior_flow.training.steps": 1000,
+        "prior_flow.training.steps": 300,
         "prior_flow.codes": 2000,
         "test_images": 100,
         "iwae_samples": 8,

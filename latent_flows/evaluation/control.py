@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from latent_flows._extras import extra
 from latent_flows._norms import safe_sqrt
@@ -40,12 +40,12 @@ class ControlScore(NamedTuple):
 
 
 def control_score(
-    asked: Float[Array, "a"],
-    measured: Float[Array, "n a"],
-    others: Float[Array, "n a k"] | None = None,
-    ranges: Float[Array, "k"] | None = None,
+    asked: Num[ArrayLike, "a"],
+    measured: Num[ArrayLike, "n a"],
+    others: Num[ArrayLike, "n a k"] | None = None,
+    ranges: Num[ArrayLike, "k"] | None = None,
     *,
-    valid: Bool[Array, "n a"] | None = None,
+    valid: Bool[ArrayLike, "n a"] | None = None,
     up_to_constant: bool = True,
 ) -> ControlScore:
     r"""What became of each of `n` samples when a factor was set to each of `a` values.

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from latent_flows._norms import safe_sqrt
 from latent_flows._validation import choose
@@ -25,11 +25,11 @@ class Correlation(NamedTuple):
 
 
 def correlation(
-    ts: Float[Array, "t"],
-    attributes: Float[Array, "k n t f"],
+    ts: Num[ArrayLike, "t"],
+    attributes: Num[ArrayLike, "k n t f"],
     *,
     method: Literal["pearson", "spearman"] = "pearson",
-    valid: Bool[Array, "k n t"] | None = None,
+    valid: Bool[ArrayLike, "k n t"] | None = None,
 ) -> Correlation:
     r"""Correlation of attributes with time along `n` paths of each of `k` traversals.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 __all__ = ["Judge", "frechet_distance", "realism"]
 
@@ -12,7 +12,7 @@ Judge: TypeAlias = Callable[[Array], tuple[Float[Array, "n d"], Float[Array, "n 
 """From images to features and to probabilities of the classes."""
 
 
-def frechet_distance(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> float:
+def frechet_distance(one: Num[np.ndarray, "n d"], other: Num[np.ndarray, "m d"]) -> float:
     r"""The squared Wasserstein distance of the Gaussians that fit two sets of features.
 
     $$ |\mu_1 - \mu_2|^2 + \mathrm{tr}\big(C_1 + C_2 - 2 (C_1 C_2)^{1/2}\big) $$

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
 
 from latent_flows import flows
 from latent_flows._norms import safe_norm
@@ -120,7 +121,7 @@ def both_ways(
     >>> import jax.numpy as jnp
     >>> line = lambda direction, t, z: direction
     >>> both = both_ways(lambda z: z, line, jnp.eye(2), jnp.zeros(2), jnp.arange(2.0))
-    >>> print(both.zs[0, :, 0], both.ts)
+    >>> print(both.zs[0, :, 0].round(3), both.ts)
     [-1.  0.  1.] [-1.  0.  1.]
     """
 
@@ -191,10 +192,10 @@ class Dominance(NamedTuple):
 
 
 def dominance(
-    before: Float[Array, "k n f"],
-    after: Float[Array, "k n f"],
-    valid: Bool[Array, "k n"],
-    ranges: Float[Array, "f"],
+    before: Num[Array | np.ndarray, "k n f"],
+    after: Num[Array | np.ndarray, "k n f"],
+    valid: Bool[Array | np.ndarray, "k n"],
+    ranges: Num[Array | np.ndarray, "f"],
 ) -> Dominance:
     """Is each flow dominated by one attribute?
 

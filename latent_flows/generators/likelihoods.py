@@ -3,8 +3,11 @@
 Each is a sum over pixels and channels, in nats.
 """
 
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows._validation import floats
@@ -12,8 +15,11 @@ from latent_flows.typing import Scalar
 
 __all__ = ["bernoulli", "discretised_logistic", "gaussian"]
 
+Pixels: TypeAlias = Float[Array | np.ndarray, "..."]
+"""Of an image, or parameters of their distributions."""
 
-def bernoulli(x: Float[Array, "..."], logits: Float[Array, "..."]) -> Scalar:
+
+def bernoulli(x: Pixels, logits: Pixels) -> Scalar:
     r"""Each pixel is white with a probability $p = \sigma(\text{logit})$.
 
     $$ \sum x \log p + (1 - x) \log(1 - p) $$
@@ -38,7 +44,7 @@ def bernoulli(x: Float[Array, "..."], logits: Float[Array, "..."]) -> Scalar:
     return jnp.sum(x * jax.nn.log_sigmoid(logits) + (1 - x) * jax.nn.log_sigmoid(-logits))
 
 
-def gaussian(x: Float[Array, "..."], mean: Float[Array, "..."], std: ArrayLike) -> Scalar:
+def gaussian(x: Pixels, mean: Pixels, std: ArrayLike) -> Scalar:
     r"""Each pixel is normal, $\sum \log N(x; \mu, \sigma^2)$.
 
     A density: where images have few values it grows without bound as the deviation shrinks.
@@ -63,7 +69,11 @@ def gaussian(x: Float[Array, "..."], mean: Float[Array, "..."], std: ArrayLike) 
 
 
 def discretised_logistic(
-    x: Float[Array, "..."], mean: Float[Array, "..."], scale: ArrayLike, *, levels: int = 256
+    x: Pixels,
+    mean: Pixels,
+    scale: ArrayLike,
+    *,
+    levels: int = 256,
 ) -> Scalar:
     r"""Each pixel is a logistic variable, rounded to one of a few grey values.
 
@@ -111,7 +121,7 @@ def discretised_logistic(
     )
 
 
-def _check(x: Array, parameters: Array) -> None:
+def _check(x: Pixels, parameters: Pixels) -> None:
     floats("a likelihood", x=x)
     if jnp.shape(x) != jnp.shape(parameters):
         raise ValueError(

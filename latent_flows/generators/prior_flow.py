@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree, Shaped
 
 from latent_flows import flows
 from latent_flows.generators._flow_map import check_steps, stepping
@@ -329,7 +329,7 @@ def _trained(
     flow: PriorFlow,
     means: Array,
     stds: Array | None,
-    keys: PRNGKeyArray,
+    keys: Shaped[Array, "steps ..."],
 ) -> PyTree:
     def loss(params: PyTree, key: PRNGKeyArray, codes: Array) -> Scalar:
         return prior_flow_loss(replace(flow, params=params), key, codes)
