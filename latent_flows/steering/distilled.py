@@ -60,10 +60,10 @@ class Scales(NamedTuple):
 
     fields: Float[Array, "k"]
     """Median length of each field."""
-    mean: Float[Array, "m"]
-    """Of each attribute."""
+    middle: Float[Array, "m"]
+    """Median of each attribute."""
     values: Float[Array, "m"]
-    """Its standard deviation."""
+    """Median of its distance from that."""
     slopes: Float[Array, "m"]
     """Median length of its gradient."""
 
@@ -113,10 +113,9 @@ def scales(lessons: Lesson) -> Scales:
     def size(vectors: Float[Array, "n k d"]) -> Float[Array, "k"]:
         return _positive(jnp.sqrt(jnp.median(jnp.sum(vectors**2, -1), 0)))
 
-    values = lessons.values
-    return Scales(
-        size(lessons.fields), values.mean(0), _positive(values.std(0)), size(lessons.slopes)
-    )
+    middle = jnp.median(lessons.values, 0)
+    spread = jnp.median(jnp.abs(lessons.values - middle), 0)
+    return Scales(size(lessons.fields), middle, _positive(spread), size(lessons.slopes))
 
 
 def _positive(sizes: Array) -> Array:
@@ -237,7 +236,7 @@ def _dual_frame(width: int, depth: int) -> Form:
 
     def coordinates(params: PyTree, scales: Scales, z: Latent) -> Float[Array, "m"]:
         found: Any = jax.vmap(lambda member: net.apply(member, 0.0, z))(params)
-        return scales.mean + scales.values * found
+        return scales.middle + scales.values * found
 
     def fields(params: PyTree, scales: Scales) -> Fields:
         frame = dual_frame(lambda t, z: coordinates(params, scales, z), damping=0.01)
@@ -249,8 +248,9 @@ def _dual_frame(width: int, depth: int) -> Form:
             return values, values
 
         slopes, values = jax.jacrev(both, has_aux=True)(truth.z)
-        missed = jnp.mean(((values - truth.values) / scales.values) ** 2)
-        return missed + _error(slopes, truth.slopes, scales.slopes)
+        off = (truth.values - scales.middle)[:, None]
+        missed = (values - scales.middle)[:, None]
+        return _error(missed, off, scales.values) + _error(slopes, truth.slopes, scales.slopes)
 
     return Form(init, fields, loss)
 
