@@ -45,6 +45,11 @@ def test_a_run_leaves_its_numbers_and_pictures(call, compile_quickly, vae, tmp_p
         (["--transformations", "hue"], "needs 3 channels"),
         (["--damping", "0"], "damping must be positive"),
         (["--starts", "1"], "starts must be at least 2"),
+        (["--distil.forms", "gradiant"], "did you mean 'gradient'?"),
+        (
+            ["--transformations", "rotate", "--distil.forms", "dual frame"],
+            "the dual frame is of attributes",
+        ),
         (["--generator", "jax.numpy:sin", "--generator.latent-dim", "3"], "images"),
     ],
 )
@@ -62,3 +67,25 @@ def test_every_preset_asks_for_transformations_that_there_are():
     for _, config in steer.PRESETS.values():
         assert set(config.transformations) <= set(ENTRIES)
         assert len(config.ts) == len(config.transformations)
+
+
+@pytest.mark.slow
+def test_fields_are_taught_to_networks_and_both_are_measured(call, compile_quickly, vae, tmp_path):
+    run = tmp_path / "run"
+    forms = ["free field", "gradient", "gradient and solenoidal", "dual frame"]
+    small = ["--distil.width", "8", "--distil.depth", "1", "--distil.bank", "8"]
+    words = [
+        *("folded", *FLAGS, "--hold", "nothing", "--generator", vae, "--run", run, *small),
+        *("--distil.forms", *forms, "--training.steps", "2", "--training.batch-size", "2"),
+    ]
+    code, out, _ = call(steer, *words)
+    assert code == 0
+    found = json.loads((run / "metrics.json").read_text())
+    methods = {row["method"] for row in found["methods"]}
+    assert {f"distilled: {form}" for form in forms} < methods
+    fields = {row["field"]: row for row in found["fields"]}
+    assert fields["gradient"]["asymmetry"] < 1e-3 < fields["exact"]["asymmetry"]
+    assert 0 < fields["free field"]["passes"] < fields["exact"]["passes"]
+    before = (run / "metrics.json").read_bytes()
+    assert call(steer, *words)[0] == 0
+    assert (run / "metrics.json").read_bytes() == before
