@@ -78,7 +78,7 @@ def test_fields_are_taught_to_networks_and_both_are_measured(call, compile_quick
         *("folded", *FLAGS, "--hold", "nothing", "--generator", vae, "--run", run, *small),
         *("--distil.forms", *forms, "--training.steps", "2", "--training.batch-size", "2"),
     ]
-    code, out, _ = call(steer, *words)
+    code = call(steer, *words)[0]
     assert code == 0
     found = json.loads((run / "metrics.json").read_text())
     methods = {row["method"] for row in found["methods"]}
