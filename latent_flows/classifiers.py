@@ -1,4 +1,4 @@
-"""Classifiers of image pairs: which flow changed the first image into the second?"""
+"""Classifiers of pairs: which flow changed the first image, or vector, into the second?"""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +17,12 @@ __all__ = [
     "Network",
     "PairClassifier",
     "ResNet18",
+    "VectorPairClassifier",
+    "number_scales",
     "pair_features",
     "shrink",
     "space_to_depth",
+    "vector_features",
 ]
 
 MAX_SIDE = 32
@@ -52,6 +55,59 @@ def pair_features(
     floats("pair_features", before=before, after=after)
     start = shrink(before, side)
     return jnp.concatenate([start, gain * (shrink(after, side) - start)], axis=-1)
+
+
+def vector_features(
+    before: Float[Array, "*n d"],
+    after: Float[Array, "*n d"],
+    mean: Float[Array, "d"],
+    scale: Float[Array, "d"],
+    *,
+    gain: float = 5.0,
+) -> Float[Array, "*n two_d"]:
+    r"""What a pair classifier sees of vectors: the first and `gain` times the change, standardised.
+
+    $$\left[\frac{x - m}{s},\ \gamma\, \frac{x' - x}{s}\right]$$
+
+    Args:
+        before: vectors at the start of the traversals.
+        after: vectors at their ends.
+        mean: of each number, see `number_scales`.
+        scale: of each number.
+        gain: brings the small changes of one step to the scale of the vectors.
+
+    Returns:
+        The features.
+
+    Raises:
+        ValueError: for vectors that are not of floats.
+
+    >>> ones = jnp.ones(2)
+    >>> print(vector_features(3 * ones, 5 * ones, ones, 2 * ones))
+    [1. 1. 5. 5.]
+    """
+    floats("vector_features", before=before, after=after)
+    return jnp.concatenate([(before - mean) / scale, gain * (after - before) / scale], axis=-1)
+
+
+def number_scales(samples: Float[Array, "n d"]) -> tuple[Float[Array, "d"], Float[Array, "d"]]:
+    """Mean and deviation of each number over samples, by which vectors are standardised.
+
+    Args:
+        samples: of any unit.
+
+    Returns:
+        The means, and the deviations: of a number that hardly varies, a thousandth of the largest
+        one, and 1 where none does.
+
+    >>> mean, scale = number_scales(jnp.array([[0.0, 7.0], [2.0, 7.0]]))
+    >>> print(mean, scale.round(4))
+    [1. 7.] [1.    0.001]
+    """
+    deviation = jnp.std(samples, axis=0)
+    largest = jnp.max(deviation)
+    floor = jnp.where(largest > 0, 1e-3 * largest, 1.0)
+    return jnp.mean(samples, axis=0), jnp.maximum(deviation, floor)
 
 
 def shrink(images: Float[Array, "*n h w c"], side: int = MAX_SIDE) -> Float[Array, "*n h2 w2 c"]:
@@ -123,6 +179,31 @@ class PairClassifier(nn.Module):
         x = nn.relu(nn.Dense(2 * self.width)(space_to_depth(x, 2)))
         x = x.reshape(*x.shape[:-3], -1)
         return nn.Dense(self.classes)(nn.relu(nn.Dense(2 * self.width)(x)))
+
+
+class VectorPairClassifier(nn.Module):
+    """Dense layers on `vector_features`.
+
+    Args:
+        width: units of the two hidden layers.
+        classes: number of flows.
+
+    >>> import jax
+    >>> net = VectorPairClassifier(width=8, classes=5)
+    >>> params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(6))
+    >>> jax.eval_shape(net.apply, params, jnp.zeros((4, 6))).shape
+    (4, 5)
+    """
+
+    width: int
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n classes"]:
+        floats("VectorPairClassifier", x=x)
+        for _ in range(2):
+            x = nn.relu(nn.Dense(self.width)(x))
+        return nn.Dense(self.classes)(x)
 
 
 _HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -222,14 +303,15 @@ class _Residual(nn.Module):
         return nn.relu(x + y)
 
 
-Network = PairClassifier | LeNet | ResNet18
+Network = PairClassifier | LeNet | ResNet18 | VectorPairClassifier
 
 CLASSIFIERS: dict[str, Callable[[int], Network]] = {
     "small": lambda classes: PairClassifier(width=16, classes=classes),
     "lenet": LeNet,
     "resnet18": ResNet18,
+    "vector": lambda classes: VectorPairClassifier(width=64, classes=classes),
 }
-"""The classifiers of pairs by name, as functions of the number of flows."""
+"""The classifiers of pairs by name, as functions of the number of flows; "vector" of vectors."""
 
 SIDES = {"small": MAX_SIDE, "lenet": 2 * MAX_SIDE, "resnet18": 8 * MAX_SIDE}
-"""The most pixels a side that each is given."""
+"""The most pixels a side that each of those of images is given."""

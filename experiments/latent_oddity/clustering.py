@@ -220,7 +220,9 @@ def run(config: Config) -> int | None:
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
     failed = []
     with folder.understood("metrics"):
-        if codes.shape[1] <= 2:
+        if codes.shape[1] > 2:
+            print(f"no pictures: codes of {codes.shape[1]} numbers lie in no plane")
+        else:
             failed = tables.save_figures(folder, draw(subject, codes, labels, found, metrics))
         show(metrics, found)
     return tables.where(folder, failed)

@@ -1,6 +1,6 @@
 """The pictures of the geometry of a generator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,27 @@ def losses(folder: Folder) -> Drawn:
     return {f"losses_{classifier.PHASE}": draw} if rows else {}
 
 
-def are_images(event_shape: tuple[int, ...]) -> bool:
-    """Whether samples of a shape can be drawn.
-
-    >>> are_images((28, 28, 1)), are_images((3,))
-    (True, False)
-    """
-    return len(event_shape) == 3 and event_shape[2] in (1, 3, 4)
+def rows_of_samples(
+    samples: Float[np.ndarray, "k t ..."],
+    event_shape: tuple[int, ...],
+    *,
+    row_labels: Sequence[str],
+    axis: str,
+    caption: str,
+) -> "Figure":
+    """Samples along paths, one a row: images side by side, or lines and bars in one another."""
+    caption = f"{caption} {plots.how_drawn(event_shape)}"
+    if plots.are_pictures(event_shape):
+        pictures = plots.sample_pictures(samples, event_shape)
+        return plots.strips(pictures, row_labels=row_labels, axis=axis, caption=caption)
+    places = np.linspace(0, 1, samples.shape[1])
+    return plots.vector_traversals(
+        samples,
+        places=places,
+        row_labels=row_labels,
+        axis=axis,
+        caption=f"{caption} The start of each is in black.",
+    )
 
 
 def spread(count: int, most: int) -> Int[np.ndarray, "m"]:
@@ -119,14 +133,15 @@ def strips(
     shown: Int[np.ndarray, "k"],
     caption: str,
 ) -> "Figure":
-    """Images along the paths between some pairs."""
+    """Samples along the paths between some pairs."""
     # At equal lengths in latent space, so that no method dwells where it likes to be.
     even = partial(resample_by_length, shares=np.linspace(0, 1, 11))
     decode = in_chunks(generator.decode, 1)
-    return plots.strips(
+    return rows_of_samples(
         np.stack(
             [np.asarray(decode(even(found.points[i]))) for i in shown for found in paths.values()]
         ),
+        generator.event_shape,
         row_labels=[name for _ in shown for name in paths],
         axis="along the path, at equal steps of its length in latent space",
         caption=caption,
@@ -227,10 +242,11 @@ def along_walks(
 ) -> "Figure":
     """What random walks decode to, a few steps of each."""
     decode = jax.vmap(jax.vmap(subject.generator.decode))
-    images = {name: np.asarray(decode(jnp.asarray(walk))) for name, walk in zs.items()}
-    return plots.strips(
-        np.concatenate([*images.values()]),
-        row_labels=[titles[name] for name, rows in images.items() for _ in rows],
+    samples = {name: np.asarray(decode(jnp.asarray(walk))) for name, walk in zs.items()}
+    return rows_of_samples(
+        np.concatenate([*samples.values()]),
+        subject.generator.event_shape,
+        row_labels=[titles[name] for name, rows in samples.items() for _ in rows],
         axis="along the walk",
         caption="Decoded points of random walks that start from the same training codes.",
     )

@@ -107,16 +107,14 @@ def draw(
     length = length_of(pullback(generator.decode))
     lines = everywhere(length, paths[STRAIGHT].points, at_once(generator, settings))
     longest = np.argsort(-lines)
-    drawn: figures.Drawn = {}
-    if figures.are_images(generator.event_shape):
-        caption = (
-            f"{generator.name}: images along paths, two a pair, between those pairs of draws whose "
-            "straight line is longest in image space."
-        )
-        shown = longest[: settings.strips]
-        drawn["strips"] = partial(figures.strips, generator, paths, shown, caption)
-    else:
-        print(f"no strips: samples of shape {generator.event_shape} are no images to draw")
+    caption = (
+        f"{generator.name}: samples along paths, two a pair, between those pairs of draws whose "
+        "straight line is longest in the space of samples."
+    )
+    shown = longest[: settings.strips]
+    drawn: figures.Drawn = {
+        "strips": partial(figures.strips, generator, paths, shown, caption),
+    }
     if generator.latent_dim <= 2:
         some = longest[figures.spread(len(longest), settings.shown)]
         drawn["latent"] = partial(figures.of_draws, generator, paths, some)

@@ -150,7 +150,7 @@ def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, P
         some = worst[figures.spread(len(worst), settings.shown)]
         drawn["latent"] = partial(figures.geodesics, subject, paths, some, TITLES)
     named = {NAMES[name]: found for name, found in paths.items()}
-    if subject.generator.event_shape == (1, 1, 3):
+    if subject.generator.event_shape in ((1, 1, 3), (3,)):
         # The first is drawn in front, what it is compared with next to it.
         front = {name: named[name] for name in ("RBF geodesic", STRAIGHT, "ordinary geodesic")}
         drawn["space"] = partial(figures.space, subject, front, strips)

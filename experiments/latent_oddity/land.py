@@ -221,6 +221,7 @@ def draw(
     """The densities side by side, with held-out codes."""
     _, test = points(config, subject)
     if test.shape[1] > 2:
+        print(f"no picture: codes of {test.shape[1]} numbers lie in no plane")
         return {}
     shown = {TITLES[n]: log_density(known, n, found[n]) for n in found if n.startswith("rbf")}
     shown[TITLES[GAUSSIAN]] = mixtures.gaussian_log_density(mixture)

@@ -100,7 +100,7 @@ def presets(kind: type[Kind], **settings: Any) -> Presets[Kind]:
 class Sample(NamedTuple):
     """Examples, and where the encoder puts them."""
 
-    images: Float[Array, "n h w c"]
+    images: Float[Array, "n *event"]
     codes: Float[Array, "n d"]
     """Means of the posterior."""
     labels: Int[np.ndarray, "n"] | None

@@ -56,9 +56,11 @@ class Flows:
     """Latents at which the generator's metric is computed once, before training; 0: a
     Jacobian-vector product at every step instead (for large latents)."""
     pace: float = 1.0
-    """Data-space length per unit time that flows are drawn to (root mean square, pixels)."""
+    """Data-space length per unit time that flows are drawn to (root mean square, pixels); of
+    samples that are no images: 1 takes a flow as far as two of them are apart."""
     classifier: Literal["small", "lenet", "resnet18"] = "small"
-    """Network that names the potential from an image pair; lenet and resnet18 as published."""
+    """Network that names the potential from an image pair; lenet and resnet18 as published. Of
+    samples that are no images, dense layers."""
     at_once: int = 0
     """Image pairs that the generator makes at once in a training step, to save memory; 0: all."""
 

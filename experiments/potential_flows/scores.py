@@ -16,7 +16,7 @@ from experiments.generators.bounds import measure as measure_generator
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.config import Config
-from experiments.potential_flows.subject import Subject, initial, vector_field
+from experiments.potential_flows.subject import Subject, initial, is_image, vector_field
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.progress import progress
@@ -65,7 +65,7 @@ def methods(
     axes = into_frame[used]
     # What is measured on a large image is as well seen on a small one, and many are kept.
     generator = subject.generator
-    if max(subject.frozen.event_shape[:2]) > LARGE:
+    if is_image(subject.frozen) and max(subject.frozen.event_shape[:2]) > LARGE:
         generator = lambda z: shrink(subject.generator(z), LARGE)  # noqa: E731
 
     def straight(name: str, directions: Array) -> Family:
@@ -98,8 +98,9 @@ def closed_form(subject: Subject, count: int) -> dict[str, Float[Array, "k m"]]:
         stretched = directions.sefa(weight, min(count, *weight.shape))
         found["SeFa"] = stretched @ jnp.linalg.pinv(subject.frame.basis).T
     latents = subject.starts[:GANSPACE_AT]
-    images = in_chunks(lambda z: shrink(subject.generator(z)))(latents)
-    seen = images.reshape(len(images), -1)
+    small = shrink if is_image(subject.frozen) else jnp.ravel
+    samples = in_chunks(lambda z: small(subject.generator(z)))(latents)
+    seen = samples.reshape(len(samples), -1)
     # No more components than samples or pixels have.
     most = min(count, len(latents) - 1, seen.shape[1])
     found["GANSpace"] = directions.ganspace(latents, seen, most)

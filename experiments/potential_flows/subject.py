@@ -20,7 +20,15 @@ from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import Params, restore
 from latent_flows import _memory, coordinates, data, flows, plots, potentials
-from latent_flows.classifiers import CLASSIFIERS, SIDES, Network, pair_features
+from latent_flows._transforms import in_chunks
+from latent_flows.classifiers import (
+    CLASSIFIERS,
+    SIDES,
+    Network,
+    number_scales,
+    pair_features,
+    vector_features,
+)
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset
 from latent_flows.generators import FrozenGenerator, draw_latents
@@ -30,8 +38,21 @@ from latent_flows.typing import Field, Generator, Latent, Metric
 
 VISIBLE_AT = 128
 """Latents at which the most visible axes are looked for, and the mean metric."""
+SURVEYED = 512
+"""Samples that say how they vary, where they are no images."""
 CLIMBING = 0.3
 """Damping of natural gradients: with 0.01 and 0.1, unit steps along the inverse explode."""
+
+
+class Spread(NamedTuple):
+    """How samples that are no images vary, of whatever unit they are."""
+
+    mean: Float[Array, "*event"]
+    """Of each number of a sample."""
+    scale: Float[Array, "*event"]
+    """Its deviation."""
+    distance: float
+    """Between two samples, root mean square."""
 
 
 class Subject(NamedTuple):
@@ -41,7 +62,7 @@ class Subject(NamedTuple):
     """The generator itself, of latents."""
     frame: AffineCoordinates
     generator: Generator
-    """From the frame's coordinates to an image."""
+    """From the frame's coordinates to a sample."""
     starts: Float[Array, "n m"]
     """Starting points, in the frame's coordinates."""
     low: Latent
@@ -52,6 +73,8 @@ class Subject(NamedTuple):
     """Of the generator, for flows that climb in it."""
     manifold: Metric | None = None
     """Of the generator, for equations that hold on its manifold."""
+    spread: Spread | None = None
+    """Of its samples; None of images, which have a unit."""
 
 
 # --- what can be known before anything is computed ---
@@ -71,22 +94,22 @@ def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | 
     """Rejects a generator, or data, that the flows asked for cannot be learnt of.
 
     Raises:
-        UsageError: its samples are no images.
+        UsageError: its samples are no images, and a classifier of images is asked for.
         ValueError: they are too small for the classifier, too few or too long.
     """
-    if len(frozen.event_shape) != 3:
-        raise UsageError(
-            "a classifier of image pairs tells potential flows apart, and they are drawn as "
-            f"images [h, w, c]: {frozen.name} makes samples of shape {frozen.event_shape}"
+    if is_image(frozen):
+        image = jax.ShapeDtypeStruct(frozen.event_shape, jnp.float32)
+        jax.eval_shape(
+            lambda image: classifier(config.flows, frozen).init(
+                jax.random.key(0), seen(config.flows, image, image)
+            ),
+            image,
         )
-    plots.check_drawable(frozen.event_shape, f"images of {frozen.name}")
-    image = jax.ShapeDtypeStruct(frozen.event_shape, jnp.float32)
-    jax.eval_shape(
-        lambda image: classifier(config.flows).init(
-            jax.random.key(0), seen(config.flows, image, image)
-        ),
-        image,
-    )
+    elif config.flows.classifier != "small":
+        raise UsageError(
+            f"flows.classifier {config.flows.classifier} sees images [h, w, c], and {frozen.name} "
+            f"makes samples of shape {frozen.event_shape}: leave it out, and dense layers see them"
+        )
     if dataset is not None and is_encoded(config.flows, frozen):
         _check_codes(config, frozen, dataset)
     _check_memory(config.flows, frozen.latent_dim)
@@ -115,6 +138,11 @@ def _check_memory(settings: Flows, dim: int) -> None:
         f"{settings.codes} latents of {dim} numbers with {matrices} matrices of their size",
         "take a generator of fewer latent dimensions, or lower --flows.codes or --flows.bank",
     )
+
+
+def is_image(frozen: FrozenGenerator) -> bool:
+    """Whether samples are images, of any size and number of channels."""
+    return plots.are_pictures(frozen.event_shape)
 
 
 def starts_from_codes(settings: Flows, frozen: FrozenGenerator) -> bool:
@@ -173,7 +201,8 @@ def load_subject(
     starts = jax.vmap(partial(coordinates.from_latent, frame))(latents)
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = coordinates.compose(frozen.decode, frame)
-    subject = Subject(frozen, frame, within, starts, low, high)
+    spread = None if is_image(frozen) else spread_of(within, frozen.event_shape, starts)
+    subject = Subject(frozen, frame, within, starts, low, high, spread=spread)
     with announced("measuring the generator's metric"):
         return with_metrics(settings, subject)
 
@@ -204,6 +233,17 @@ def frame_of(
         return coordinates.independent_components(mean, coordinates.active(std), seed=seed)
 
 
+def spread_of(
+    generator: Generator, event_shape: tuple[int, ...], starts: Float[Array, "n m"]
+) -> Spread:
+    """How the samples of starting points vary."""
+    with announced("measuring how samples vary"):
+        samples = in_chunks(lambda z: generator(z).ravel())(starts[:SURVEYED])
+    distance = float(jnp.sqrt(2 * jnp.sum(jnp.var(samples, axis=0))))
+    mean, scale = (x.reshape(event_shape) for x in number_scales(samples))
+    return Spread(mean, scale, distance)
+
+
 def with_metrics(settings: Flows, subject: Subject) -> Subject:
     """The subject with the metrics that the flags ask for."""
     within, starts = subject.generator, subject.starts
@@ -231,26 +271,45 @@ def initial(settings: Flows, subject: Subject, key: Array) -> Params:
     """Fresh parameters of the potentials, the PDE's coefficients and the pair classifier."""
     potential_key, classifier_key = jax.random.split(key)
     count, dim = settings.count, subject.starts.shape[1]
-    image = jnp.zeros(subject.frozen.event_shape)
+    sample = jnp.zeros(subject.frozen.event_shape)
+    pair = seen(settings, sample, sample, subject.spread)
     return {
         "potentials": potentials.init_stack(
             flow_families.network(settings), potential_key, count, dim
         ),
         "coefficients": jnp.full((count,), 0.5),
-        "classifier": classifier(settings).init(classifier_key, seen(settings, image, image)),
+        "classifier": classifier(settings, subject.frozen).init(classifier_key, pair),
     }
 
 
-def classifier(settings: Flows) -> Network:
-    """The network that names the potential from an image pair."""
-    return CLASSIFIERS[settings.classifier](settings.count)
+def classifier(settings: Flows, frozen: FrozenGenerator) -> Network:
+    """The network that names the potential from a pair of samples."""
+    kind = settings.classifier if is_image(frozen) else "vector"
+    return CLASSIFIERS[kind](settings.count)
 
 
 def seen(
-    settings: Flows, before: Float[Array, "*n h w c"], after: Float[Array, "*n h w c"]
+    settings: Flows,
+    before: Float[Array, "..."],
+    after: Float[Array, "..."],
+    spread: Spread | None = None,
 ) -> Array:
-    """What the classifier sees of pairs of images."""
-    return pair_features(before, after, side=SIDES[settings.classifier])
+    """What the classifier sees of pairs of images, or of other samples that vary like this."""
+    if spread is None:
+        return pair_features(before, after, side=SIDES[settings.classifier])
+    rank = spread.mean.ndim
+    rows = (x.reshape(*x.shape[: x.ndim - rank], -1) for x in (before, after))
+    return vector_features(*rows, spread.mean.ravel(), spread.scale.ravel())
+
+
+def pace(settings: Flows, spread: Spread | None) -> float:
+    """Data-space length per unit time that flows are drawn to.
+
+    Of samples of any unit one at which a flow goes as far as two samples are apart.
+    """
+    if spread is None:
+        return settings.pace
+    return settings.pace * spread.distance / settings.horizon
 
 
 def load_run(path: str | Path) -> tuple[Config, Dataset | None, Subject, Params]:

@@ -1,7 +1,7 @@
 """Learn K potentials whose gradient flows are distinct, smooth traversals of a generator.
 
 Song, Keller, Sebe and Welling, "Latent Traversals in Generative Models as Potential Flows",
-ICML 2023: each potential obeys a PDE, and a classifier must name it from the image before and
+ICML 2023: each potential obeys a PDE, and a classifier must name it from the sample before and
 after a step. --generator names the generator: a run folder of train_vae, train_gan or
 import_weights, or a function of your own.
 """
@@ -26,6 +26,7 @@ from experiments.potential_flows.subject import (
     classifier,
     initial,
     load_subject,
+    pace,
     seen,
     training_data,
     vector_field,
@@ -71,8 +72,8 @@ def loss(
         )
 
     def classify(before: Array, after: Array) -> Array:
-        logits: Any = classifier(settings).apply(
-            params["classifier"], seen(settings, before, after)
+        logits: Any = classifier(settings, subject.frozen).apply(
+            params["classifier"], seen(settings, before, after, subject.spread)
         )
         return logits
 
@@ -81,7 +82,11 @@ def loss(
         jax.random.split(key, count), members, params["coefficients"], points
     )
     terms = objectives.potential_flow_terms(
-        samples, subject.generator, classify, pace=settings.pace, at_once=settings.at_once
+        samples,
+        subject.generator,
+        classify,
+        pace=pace(settings, subject.spread),
+        at_once=settings.at_once,
     )
     known = {name: value for name, value in terms._asdict().items() if value is not None}
     return objectives.weighted_sum(config.weights, terms), known

@@ -83,15 +83,30 @@ def draw(
         both = both_ways(subject.generator, vector_field(config.flows, subject), members, z0, ts)
         return np.asarray(both.samples), np.asarray(both.ts)
 
+    shape = subject.frozen.event_shape
     what = (
         f"{subject.frozen.name}: each row follows one of the "
-        f"{flow_families.describe(config.flows)} from the marked image, forward to the right and "
-        "reversed to the left."
+        f"{flow_families.describe(config.flows)} from the "
     )
 
     def grid() -> "Figure":
-        images, times = followed()
-        return plots.traversal_grid(images, times=times, row_labels=labels, caption=what)
+        samples, times = followed()
+        if not plots.are_pictures(shape):
+            caption = f"{what}sample in black, forward and reversed. {plots.how_drawn(shape)}"
+            return plots.vector_traversals(
+                samples, places=times, row_labels=labels, caption=caption
+            )
+        ways = "marked image, forward to the right and reversed to the left."
+        return plots.traversal_grid(
+            plots.sample_pictures(samples, shape),
+            times=times,
+            row_labels=labels,
+            caption=f"{what}{ways} {plots.how_drawn(shape)}",
+        )
+
+    def animation() -> bytes:
+        pictures = plots.sample_pictures(followed()[0], shape)
+        return plots.traversal_gif(pictures, row_labels=labels, fps=8)
 
     figures: dict[str, Callable[[], Figure]] = {GRID: grid}
     if config.flows.family == "potential":
@@ -99,8 +114,7 @@ def draw(
     if rows := (source or folder).rows(PHASE):
         caption = f"Loss of the phase '{PHASE}' and its unweighted terms."
         figures[f"losses_{PHASE}"] = partial(plots.loss_curves, rows, caption=caption)
-    animation = {LAST: lambda: plots.traversal_gif(followed()[0], row_labels=labels, fps=8)}
-    return tables.save_figures(folder, figures) + tables.save_pictures(folder, animation)
+    return tables.save_figures(folder, figures) + tables.save_pictures(folder, {LAST: animation})
 
 
 def is_drawn(folder: Folder, config: Config) -> bool:

@@ -1,4 +1,4 @@
-"""Variation predictability: can a fresh classifier tell which flow changed an image?"""
+"""Variation predictability: can a fresh classifier tell which flow changed a sample?"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +10,12 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from latent_flows._validation import floats
-from latent_flows.classifiers import PairClassifier, shrink
+from latent_flows.classifiers import (
+    PairClassifier,
+    VectorPairClassifier,
+    number_scales,
+    shrink,
+)
 from latent_flows.typing import Scalar
 
 __all__ = ["VPScore", "vp_score"]
@@ -27,8 +32,8 @@ class VPScore(NamedTuple):
 
 def vp_score(
     key: PRNGKeyArray,
-    before: Float[Array, "n h w c"],
-    after: Float[Array, "n h w c"],
+    before: Float[Array, "n *event"],
+    after: Float[Array, "n *event"],
     labels: Int[Array, "n"],
     *,
     train_fraction: float = 0.1,
@@ -54,16 +59,17 @@ def vp_score(
 
     Both inputs are brought to mean 0 and deviation 1 over the whole set, so the range of pixel
     values is of no account; images larger than 32 pixels a side are mean-pooled by 2 until they
-    fit. All of the training is one compiled program, reused for data of the same shape.
-    `jax.vmap` over keys gives several seeds in one call (splits and networks both differ).
+    fit. Samples that are no images `[h, w, c]` are flattened, standardised number by number, and
+    seen by dense layers. All of the training is one compiled program, reused for data of the same
+    shape. `jax.vmap` over keys gives several seeds in one call (splits and networks both differ).
 
     Args:
         key: randomness of the split, the network and the batches.
-        before: images at the start of the traversals, grey or colour.
-        after: images at their ends.
+        before: images, or other samples, at the start of the traversals.
+        after: those at their ends.
         labels: which traversal, 0 to K - 1.
         train_fraction: share of the pairs to learn from, in (0, 1).
-        width: channels of the first layer.
+        width: channels, or units, of the first layer.
         steps: steps of Adam.
         batch_size: pairs a step, drawn with replacement.
         learning_rate: of Adam.
@@ -117,9 +123,9 @@ def vp_score(
 
 
 def _check_pairs(before: Array, after: Array, labels: Array) -> None:
-    if before.ndim != 4 or before.shape != after.shape:
+    if before.ndim < 1 or before.shape != after.shape:
         raise ValueError(
-            "before and after must have one shape [n, h, w, c], "
+            "before and after must have one shape, [n, h, w, c] or [n, ...], "
             f"got {before.shape} and {after.shape}"
         )
     floats("vp_score", before=before, after=after)
@@ -153,7 +159,8 @@ def _fit_and_score(
     key_split, key_init, key_batches = jax.random.split(key, 3)
     inputs = _inputs(before, after)
     order = jax.random.permutation(key_split, len(labels))
-    net = PairClassifier(width=width, classes=classes)
+    kind = PairClassifier if before.ndim == 4 else VectorPairClassifier
+    net = kind(width=width, classes=classes)
     optimizer = optax.adam(learning_rate)
 
     def loss(params, chosen):
@@ -181,12 +188,20 @@ def _fit_and_score(
     )
 
 
-def _inputs(before: Array, after: Array) -> Float[Array, "n h w two_c"]:
+def _inputs(before: Array, after: Array) -> Float[Array, "n *features"]:
     """What the classifier sees: the first image and the change, small and of unit scale."""
+    if before.ndim != 4:
+        rows = [x.reshape(len(x), -1).astype(jnp.float32) for x in (before, after - before)]
+        return jnp.concatenate([_standardise_numbers(x) for x in rows], axis=-1)
     # A classifier needs no more than single precision, whatever the images were computed in.
     start = shrink(before.astype(jnp.float32))
     change = shrink((after - before).astype(jnp.float32))
     return jnp.concatenate([_standardise(start), _standardise(change)], axis=-1)
+
+
+def _standardise_numbers(vectors: Array) -> Array:
+    mean, scale = number_scales(vectors)
+    return (vectors - mean) / scale
 
 
 def _standardise(images: Array) -> Array:

@@ -29,24 +29,34 @@ if TYPE_CHECKING:
     from latent_flows.plots.planes import landscape, latent_maps
     from latent_flows.plots.space import space_curves
     from latent_flows.plots.style import Images, png_bytes
+    from latent_flows.plots.vectors import (
+        are_pictures,
+        how_drawn,
+        sample_pictures,
+        vector_traversals,
+    )
 
 __all__ = [
     "Images",
+    "are_pictures",
     "asked_against_measured",
     "check_drawable",
     "dots",
     "factor_matrix",
+    "how_drawn",
     "landscape",
     "latent_maps",
     "loss_curves",
     "png_bytes",
     "reconstructions",
+    "sample_pictures",
     "samples_grid",
     "space_curves",
     "strips",
     "traversal_gif",
     "traversal_grid",
     "vector_reconstructions",
+    "vector_traversals",
 ]
 
 # matplotlib takes a third of a second to import, and few of those who import us draw.
@@ -69,6 +79,7 @@ _MODULES = {
     "planes": ("landscape", "latent_maps"),
     "space": ("space_curves",),
     "style": ("Images", "png_bytes"),
+    "vectors": ("are_pictures", "how_drawn", "sample_pictures", "vector_traversals"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

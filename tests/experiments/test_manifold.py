@@ -263,14 +263,13 @@ def test_a_gan_and_a_function_that_makes_vectors_are_joined_as_well(tmp_path, ca
     (tmp_path / "own.py").write_text(VECTOR)
     small_gan(tmp_path / "gan", latent_dim=2)
     few = ["gan", *PATHS, "--run"]
-    code, out, err = call(geodesics, *few, tmp_path / "a", "--generator", tmp_path / "gan")
+    code, _, err = call(geodesics, *few, tmp_path / "a", "--generator", tmp_path / "gan")
     assert code == 0, err
     assert (tmp_path / "a" / "strips.png").exists()
     vectors = f"{tmp_path / 'own.py'}:helix"
-    code, out, err = call(geodesics, *few, tmp_path / "b", "--generator", vectors)
+    code, _, err = call(geodesics, *few, tmp_path / "b", "--generator", vectors)
     assert code == 0, err
-    assert "no strips: samples of shape (3,) are no images to draw" in out
-    assert [path.name for path in (tmp_path / "b").glob("*.png")] == ["latent.png"]
+    assert {path.stem for path in (tmp_path / "b").glob("*.png")} == {"latent", "strips"}
 
 
 def sheet():

@@ -233,6 +233,9 @@ def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy,
     assert numbers(copy) == before
 
 
+VECTORS = ["gan", "--generator", "jax.numpy:sin", "--generator.latent-dim", "3"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -256,7 +259,11 @@ def test_a_folder_with_other_settings_is_refused_and_the_fields_are_listed(copy,
         (["gan"], "make it with `python -m experiments.train_gan sprites`"),
         (["sngan-mnist"], "`python -m experiments.import_weights sngan-mnist --weights FILE`"),
         (["sngan-mnist", "--quick"], "import_weights sngan-mnist --weights FILE`"),
-        (["--generator", "jax.numpy:sin", "--generator.latent-dim", "3"], "of shape (3,)"),
+        (
+            [*VECTORS, "--flows.classifier", "lenet"],
+            "flows.classifier lenet sees images [h, w, c], and jax.numpy:sin makes samples of "
+            "shape (3,): leave it out",
+        ),
         (["--generator", "jax.numpy:sin", "--generator.path", "x.py:y"], "name two generators"),
     ],
 )
