@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Int
+from jaxtyping import Array, ArrayLike, Int
 
 __all__ = ["Dataset", "Examples", "from_arrays", "to_unit"]
 
@@ -69,7 +69,7 @@ def from_arrays(name: str, *, split: str = "train", **arrays: ArrayLike) -> Data
     if "image" in held:
         to_unit(held["image"][:0])  # so that a wrong dtype is known now
 
-    def examples(indices: Int[np.ndarray, "B"]) -> Examples:
+    def examples(indices: Int[Array | np.ndarray, "B"]) -> Examples:
         rows = {key: value[indices] for key, value in held.items()}
         if "image" in rows:
             rows["image"] = to_unit(rows["image"])

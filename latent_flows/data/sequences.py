@@ -243,12 +243,12 @@ def _of_images(dataset: Dataset, names: tuple[str, ...], frames: int) -> Sequenc
     def examples(rows: np.ndarray) -> Mapping[str, np.ndarray | Array]:
         return {"example": dataset.examples(rows)["image"]}
 
-    def colours(image: Image) -> Image:
+    def colours(image: Image) -> Float[Array, "h w colours"]:
         if not coloured or channels == 3:
             return image
         return jnp.concatenate([image, jnp.zeros((height, width, 2), image.dtype)], -1)
 
-    def changed(change: Change, example: Array, share: Scalar) -> Image:
+    def changed(change: Change, example: Array, share: Scalar) -> Float[Array, "h w colours"]:
         return jnp.clip(change(colours(example), share), 0, 1)
 
     return Sequences(

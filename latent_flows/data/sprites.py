@@ -363,7 +363,7 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
         raise ValueError(f"size must be a positive number of pixels, got {size}")
     rows = split_indices(split)
 
-    def examples(indices: Int[np.ndarray, "B"]) -> Examples:
+    def examples(indices: Int[Array | np.ndarray, "B"]) -> Examples:
         return _render_grid(rows[indices], side)
 
     return Dataset(NAME, split, (side, side, 1), len(rows), examples)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
 from latent_flows._extras import extra
 from latent_flows.data.dataset import Dataset, Examples, from_arrays, to_unit
@@ -66,7 +66,7 @@ def dataset(
 
     if length * math.prod(shape) > IN_MEMORY:
 
-        def examples(indices: Int[np.ndarray, "B"]) -> Examples:
+        def examples(indices: Int[Array | np.ndarray, "B"]) -> Examples:
             rows, images = _records(name, split, source, indices.tolist(), shape)
             return {"image": to_unit(images), **_labels(rows)}
 

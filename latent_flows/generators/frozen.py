@@ -1,6 +1,6 @@
 """The one object that an experiment is about: a generator whose parameters no longer change."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,9 +100,9 @@ def freeze(
     noise_std: Mapping[str, Generator] | None = None,
     first_layer: Float[Array, "m d"] | None = None,
     dataset: str | None = None,
-    labels: tuple[int, ...] = (),
-    augment: tuple[tuple[str, float], ...] = (),
-    reading: tuple[tuple[str, str], ...] = (),
+    labels: Sequence[int] = (),
+    augment: Sequence[tuple[str, float]] = (),
+    reading: Sequence[tuple[str, str]] = (),
 ) -> FrozenGenerator:
     """Makes a frozen generator of functions of one point, of any framework that JAX can trace.
 

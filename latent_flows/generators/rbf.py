@@ -34,7 +34,7 @@ class RBF(NamedTuple):
 
 
 def init_rbf(
-    codes: Float[Array, "n d"],
+    codes: Float[Array | np.ndarray, "n d"],
     event_shape: Sequence[int],
     *,
     centres: int = 64,

@@ -297,7 +297,7 @@ class StyleGAN2(nn.Module):
         """`z -> w -> image`; see `from_w`."""
         return self.from_w(self.to_w(z), truncation=truncation, noise=noise)
 
-    def _drawn(self, noise: Noise, dtype: Any) -> Iterator[Array | None]:
+    def _drawn(self, noise: Any, dtype: Any) -> Iterator[Array | None]:
         kind = noise if isinstance(noise, str) else "key"
         choose("noise", kind, dict.fromkeys(("stored", "none", "key")))
         if kind == "key" and not hasattr(noise, "dtype"):
