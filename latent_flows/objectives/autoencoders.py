@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-def gaussian_kl(mean: Latent, std: Latent) -> Float[Array, "d"]:
+def gaussian_kl(mean: Latent, std: Latent) -> Float[Array, "*n d"]:
     r"""KL divergence of `N(mean, std^2)` from `N(0, 1)`, per dimension, in nats.
 
     $$ \tfrac12 (\mu^2 + \sigma^2 - 1) - \log \sigma $$
@@ -130,7 +130,7 @@ def gaussian_total_correlation(
 
 def gaussian_kl_between(
     mean: Latent, std: Latent, other_mean: Latent, other_std: Latent
-) -> Float[Array, "d"]:
+) -> Float[Array, "*n d"]:
     r"""KL divergence of `N(mean, std^2)` from `N(other_mean, other_std^2)`, per dimension, in nats.
 
     $$ \log \frac{\sigma'}{\sigma} + \frac{\sigma^2 + (\mu - \mu')^2}{2 \sigma'^2} - \tfrac12 $$
