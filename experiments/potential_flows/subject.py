@@ -218,7 +218,7 @@ def frame_of(
     if settings.frame == "identity":
         return coordinates.identity(frozen.latent_dim)
     if settings.frame == "visible":
-        with announced("finding the axes that change images most"):
+        with announced("finding the axes that change samples most"):
             return coordinates.visible_axes(frozen.decode, latents[:VISIBLE_AT])
     if codes is None:
         return coordinates.principal_axes(latents)
