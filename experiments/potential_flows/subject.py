@@ -298,8 +298,8 @@ def seen(
     if spread is None:
         return pair_features(before, after, side=SIDES[settings.classifier])
     rank = spread.mean.ndim
-    rows = (x.reshape(*x.shape[: x.ndim - rank], -1) for x in (before, after))
-    return vector_features(*rows, spread.mean.ravel(), spread.scale.ravel())
+    first, last = (x.reshape(*x.shape[: x.ndim - rank], -1) for x in (before, after))
+    return vector_features(first, last, spread.mean.ravel(), spread.scale.ravel())
 
 
 def pace(settings: Flows, spread: Spread | None) -> float:
