@@ -100,7 +100,7 @@ class MLPEncoder(nn.Module):
     """Sizes and kinds of layers."""
 
     @nn.compact
-    def __call__(self, x: Image) -> Array:
+    def __call__(self, x: Float[Array, "*event"]) -> Array:
         x = x.reshape(-1)
         for _ in range(self.config.depth):
             x = nn.gelu(nn.Dense(8 * self.config.width)(x))
