@@ -10,9 +10,12 @@ from latent_flows.classifiers import (
     LeNet,
     PairClassifier,
     ResNet18,
+    VectorPairClassifier,
+    number_scales,
     pair_features,
     shrink,
     space_to_depth,
+    vector_features,
 )
 
 
@@ -57,11 +60,37 @@ def test_images_are_shrunk_to_the_side_asked_for(key):
     np.testing.assert_allclose(shrink(before, 4).mean(), before.mean(), rtol=1e-5)
 
 
+def test_features_of_vectors_do_not_depend_on_the_units_of_their_numbers(key):
+    before, after = jax.random.normal(key, (2, 50, 3))
+
+    def features(before, after):
+        return vector_features(before, after, *number_scales(before), gain=2.0)
+
+    own = features(before, after)
+    np.testing.assert_allclose(own[:, :3].mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(own[:, :3].std(0), 1, rtol=1e-4)
+    np.testing.assert_allclose(own[:, 3:], 2 * (after - before) / before.std(0), rtol=1e-4)
+    units, shift = jnp.array([0.1, 1.0, 7.0]), jnp.array([5.0, 0.0, -50.0])
+    other = features(units * before + shift, units * after + shift)
+    np.testing.assert_allclose(other, own, atol=1e-3)
+
+
+def test_numbers_that_hardly_vary_are_not_blown_up():
+    samples = jnp.array([[0.0, 3.0, 1.0], [2.0, 3.0, 1.0 + 1e-6]])
+    mean, scale = number_scales(samples)
+    np.testing.assert_allclose(scale, [1, 1e-3, 1e-3], rtol=1e-5)
+    np.testing.assert_allclose(mean[:2], [1, 3])
+    np.testing.assert_array_equal(number_scales(jnp.ones((4, 2)))[1], 1)
+    with pytest.raises(ValueError, match=r"floating-point.*int32"):
+        vector_features(jnp.arange(3), jnp.arange(3), jnp.zeros(3), jnp.ones(3))
+
+
 @pytest.mark.parametrize(
     ("net", "shape"),
     [
         (PairClassifier(width=4, classes=5), (9, 8, 2)),
         (LeNet(classes=5), (9, 8, 2)),
+        (VectorPairClassifier(width=8, classes=5), (7,)),
         pytest.param(ResNet18(classes=5, width=8), (64, 72, 2), marks=pytest.mark.slow),
     ],
     ids=lambda value: type(value).__name__,

@@ -385,3 +385,50 @@ def test_a_map_of_a_latent_of_one_number_is_a_curve_on_which_paths_lie():
     np.testing.assert_allclose(curve.get_ydata(), 3 * np.asarray(curve.get_xdata()), atol=1e-6)
     np.testing.assert_allclose(path.get_ydata(), 3 * walk[0, :, 0], atol=1e-6)
     plots.png_bytes(figure)
+
+
+def test_paths_of_vectors_are_lines_coloured_by_place_and_short_ones_bars():
+    steps = np.linspace(-1, 1, 5)
+    rows = np.array([1.0, -2.0])[:, None, None] * steps[:, None] + np.arange(30.0)
+    figure = plots.vector_traversals(rows, places=steps, row_labels=["up", "down"], caption="Two.")
+    first, change = figure.axes[:2]
+    assert [axes.get_ylabel() for axes in figure.axes[:4:2]] == ["up", "down"]
+    assert len(first.lines) == 5
+    black = [line for line in first.lines if str(line.get_color()) == "black"]
+    np.testing.assert_allclose(black[0].get_ydata(), np.arange(30.0))
+    np.testing.assert_allclose(sorted(line.get_ydata()[3] for line in change.lines), steps)
+    short = plots.vector_traversals(rows[..., :4], places=steps, row_labels="ab")
+    heights = [bar.get_height() for bar in short.axes[0].patches]
+    np.testing.assert_allclose(heights, rows[0, :, :4].ravel())
+    one = plots.vector_traversals(np.zeros((1, 1)), places=[0.0], row_labels="a")
+    assert len(one.axes[0].patches) == 1
+
+
+def test_a_sequence_shows_one_channel_after_the_other():
+    samples = np.arange(40.0).reshape(1, 1, 20, 2)
+    figure = plots.vector_traversals(samples, places=[0.0], row_labels="a")
+    drawn = figure.axes[0].lines[0].get_ydata()
+    np.testing.assert_array_equal(drawn, [*range(0, 40, 2), *range(1, 40, 2)])
+    assert "each of 2 channels follow one another" in plots.how_drawn((20, 2))
+
+
+def test_samples_of_any_shape_have_small_pictures():
+    grey = np.full((3, 4, 5, 1), 0.25)
+    assert plots.sample_pictures(grey, (4, 5, 1)) is grey
+    bands = np.arange(2.0)[:, None, None, None] * np.ones((2, 4, 5, 7)) * 100
+    found = plots.sample_pictures(bands, (4, 5, 7))
+    assert found.shape == (2, 4, 5, 1)
+    np.testing.assert_array_equal(found[:, 0, 0, 0], [0, 1])
+    assert plots.sample_pictures(np.ones((2, 4, 5, 7)), (4, 5, 7)).max() == 0
+    line = plots.sample_pictures(np.stack([np.zeros(50), np.ones(50)]), (50,))
+    assert line.shape == (2, *line.shape[1:3], 3)
+    darkest = line.sum(axis=(2, 3)).argmin(axis=1)
+    assert darkest[0] > darkest[1], "a larger number is higher up"
+    bar = plots.sample_pictures(np.array([[1.0], [np.nan]]), (1,))
+    assert bar[0].sum() < bar[1].sum()
+    with pytest.raises(ValueError, match=r"\[..., 5\], got \(2, 4\)"):
+        plots.sample_pictures(np.zeros((2, 4)), (5,))
+    with pytest.raises(ValueError, match="row_labels has 1 entries"):
+        plots.vector_traversals(np.zeros((2, 3, 4)), places=range(3), row_labels="a")
+    with pytest.raises(ValueError, match="places has 2 entries"):
+        plots.vector_traversals(np.zeros((2, 3, 4)), places=range(2), row_labels="ab")

@@ -218,7 +218,7 @@ def frame_of(
     if settings.frame == "identity":
         return coordinates.identity(frozen.latent_dim)
     if settings.frame == "visible":
-        with announced("finding the axes that change images most"):
+        with announced("finding the axes that change samples most"):
             return coordinates.visible_axes(frozen.decode, latents[:VISIBLE_AT])
     if codes is None:
         return coordinates.principal_axes(latents)
@@ -298,8 +298,8 @@ def seen(
     if spread is None:
         return pair_features(before, after, side=SIDES[settings.classifier])
     rank = spread.mean.ndim
-    first, second = (x.reshape(*x.shape[: x.ndim - rank], -1) for x in (before, after))
-    return vector_features(first, second, spread.mean.ravel(), spread.scale.ravel())
+    first, last = (x.reshape(*x.shape[: x.ndim - rank], -1) for x in (before, after))
+    return vector_features(first, last, spread.mean.ravel(), spread.scale.ravel())
 
 
 def pace(settings: Flows, spread: Spread | None) -> float:

@@ -250,6 +250,6 @@ def _picture(row: Float[np.ndarray, "n"], low: float, high: float) -> Float[np.n
     else:
         xs = margin + inner * np.linspace(0, 1, len(row))
         points = [(float(x), level(float(value))) for x, value in zip(xs, row, strict=True)]
-        pen.line(points, fill=colour, width=FINER if len(row) < 200 else FINER // 2)
+        pen.line(points, fill=colour, width=FINER if len(row) < 200 else 3 * FINER // 4)
     small = image.resize((SIZE[1], SIZE[0]), Image.Resampling.BOX)
     return np.asarray(small, np.float32) / 255

@@ -112,3 +112,15 @@ def test_wrong_inputs_are_refused():
         vp_score(key, before, after, labels, steps=0)
     with pytest.raises(ValueError, match="give classes="):
         jax.jit(vp_score)(key, before, after, labels)
+
+
+@pytest.mark.parametrize("shape", [(6,), (), (3, 2)], ids=str)
+def test_traversals_of_vectors_are_told_apart_whatever_their_unit(shape):
+    key = jax.random.key(0)
+    labels = jnp.arange(200) % 2
+    before = 1000 * jax.random.normal(key, (200, *shape))
+    step = jnp.where(labels == 0, 500.0, -500.0).reshape(-1, *(1 for _ in shape))
+    score = vp_score(key, before, before + step, labels, steps=40, train_fraction=0.5)
+    assert score.accuracy > 0.95
+    still = vp_score(key, before, before, labels, steps=40, train_fraction=0.5)
+    assert 0.3 < still.accuracy < 0.7

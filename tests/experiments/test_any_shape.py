@@ -52,7 +52,7 @@ def bands(z):
 
 
 def number(z):
-    return jnp.sin(z[0]) + z[1]
+    return jnp.sin(z[:1]) + z[1]
 
 
 def film(z):
