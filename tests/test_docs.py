@@ -37,10 +37,16 @@ def written(pages, pattern):
 
 
 def distinct(pages):
-    """The first page of those whose Python is the same."""
-    return {
-        tuple(BLOCK.findall(page.read_text(encoding="utf-8"))): page for page in reversed(pages)
-    }.values()
+    """Those whose blocks of Python are not the first of another page, nor all of one before."""
+    blocks = {page: BLOCK.findall(page.read_text(encoding="utf-8")) for page in pages}
+
+    def begins(page, other):
+        """Whether `other` runs all of `page`, in its order."""
+        mine, theirs = blocks[page], blocks[other]
+        earlier = pages.index(other) < pages.index(page)
+        return theirs[: len(mine)] == mine and (len(mine) < len(theirs) or earlier)
+
+    return [page for page in pages if not any(begins(page, other) for other in pages)]
 
 
 def commands(text):

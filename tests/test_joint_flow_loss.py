@@ -26,6 +26,12 @@ def encode(x):
     return x, 0.1 * jnp.ones_like(x)
 
 
+def transported(rates, codes, t, **options):
+    """In one program."""
+    run = jax.jit(lambda rates, codes, t: transport_codes(stretch, rates, codes, t, **options))
+    return run(rates, codes, t)
+
+
 def log_likelihood(x, z):
     return -jnp.sum((x - z) ** 2)
 
@@ -44,14 +50,14 @@ def test_the_flow_of_the_factor_takes_one_code_to_the_other_and_back(pairs):
     np.testing.assert_array_equal(codes.mean[1], after)
     assert codes.z[0].shape == before.shape
     exact = codes._replace(z=codes.mean)
-    moved = transport_codes(stretch, RATES, exact, t, steps=20)
+    moved = transported(RATES, exact, t, steps=20)
     np.testing.assert_allclose(moved.end, after, rtol=1e-3)
     np.testing.assert_allclose(moved.start, before, rtol=1e-3)
     # The prior of a later code is the stretched one.
     std = jnp.exp(RATES * t[..., None])
     expected = jax.scipy.stats.norm.logpdf(after, 0, std).sum(-1)
     np.testing.assert_allclose(moved.log_prior, expected, atol=5e-3)
-    plain = transport_codes(stretch, RATES, exact, t, flowed=False, steps=20)
+    plain = transported(RATES, exact, t, flowed=False, steps=20)
     assert plain.log_prior is None
     np.testing.assert_allclose(plain.start, moved.start, rtol=1e-5)
     terms = joint_terms(log_likelihood, before, after, exact, moved)
@@ -63,10 +69,10 @@ def test_the_residual_is_that_of_the_equation_at_the_end_of_each_path(pairs):
     before, after, t = pairs
     codes = encode_pairs((jax.random.key(1), jax.random.key(2)), encode, before, after)
     equation = lambda own, u: pde.heat(u, 1.0)  # noqa: E731
-    moved = transport_codes(stretch, RATES, codes, t, equation=equation)
+    moved = transported(RATES, codes, t, equation=equation)
     # u has no time, so its Laplacian is all that the equation has: the residual is the term.
     np.testing.assert_allclose(moved.residual, 1.0, rtol=1e-5)
-    assert transport_codes(stretch, RATES, codes, t).residual == 0
+    assert transported(RATES, codes, t).residual == 0
 
 
 def test_a_flow_that_stands_still_leaves_the_bound_of_each_sample_alone(pairs):
@@ -78,7 +84,7 @@ def test_a_flow_that_stands_still_leaves_the_bound_of_each_sample_alone(pairs):
             before,
             before,
             codes,
-            transport_codes(stretch, 0 * RATES, codes, t, flowed=flowed),
+            transported(0 * RATES, codes, t, flowed=flowed),
         )
         for flowed in (False, True)
     )

@@ -33,14 +33,13 @@ def small_vae(run, dataset="digits", *, latent_dim=3, size=None, stds=(), seed=0
     shape = data.load_part(dataset, "train", size=size).image_shape
     settings = {"encoder": "mlp", "decoder": "mlp", "width": 2, "depth": 1, **config}
     vae = VAE(VAEConfig(latent_dim=latent_dim, **settings), shape)
-    first, second, third = jax.random.split(jax.random.key(seed), 3)
-    params = vae.init(first, jnp.zeros(shape))
+    first, second, third = _keys(seed)
+    params = jax.jit(vae.init)(first, jnp.zeros(shape))
     codes = jax.random.normal(second, (40, latent_dim))
+    net = StdNetwork(shape, width=4, depth=1)
     made = {
         "rbf": lambda: StoredStd(rbf.init_rbf(codes, shape, centres=4)),
-        "network": lambda: StoredStd(
-            StdNetwork(shape, width=4, depth=1).init(third, jnp.zeros(latent_dim)), 4, 1
-        ),
+        "network": lambda: StoredStd(jax.jit(net.init)(third, jnp.zeros(latent_dim)), 4, 1),
     }
     kept = StoredGenerator(
         vae, params, f"the VAE of {dataset}", dataset, noise_std={k: made[k]() for k in stds}
@@ -63,10 +62,15 @@ def small_gan(run, dataset=None, *, latent_dim=4, features=(4, 4), channels=1, s
         The folder.
     """
     net = SNGAN(features, channels, latent_dim)
-    variables = net.init(jax.random.key(seed), jnp.zeros(latent_dim))
+    variables = jax.jit(net.init)(jax.random.key(seed), jnp.zeros(latent_dim))
     return _write(
         run, "experiments.train_gan", StoredGenerator(net, variables, "an SNGAN", dataset)
     )
+
+
+@jax.jit
+def _keys(seed):
+    return tuple(jax.random.split(jax.random.key(seed), 3))
 
 
 def _write(run, experiment, kept):

@@ -160,8 +160,15 @@ def held(monkeypatch, shape, **lengths):
     monkeypatch.setattr(data, "load_part", lambda name, part, *, size: sets[part])
 
 
+COVERING = ((9, 5, 4), 1)
+"""Odd sides, alpha and few held out, all at once."""
+APART = [((12, 8, 4), 5), ((8, 20, 3), 1), ((9, 5, 1), 17)]
+
+
 @pytest.mark.parametrize(
-    ("shape", "held_out"), [((12, 8, 4), 5), ((8, 20, 3), 1), ((9, 5, 1), 17)], ids=str
+    ("shape", "held_out"),
+    [COVERING, *(pytest.param(*case, marks=pytest.mark.slow) for case in APART)],
+    ids=str,
 )
 def test_a_run_on_images_of_any_sides_alpha_or_few_held_out_ends_with_its_pictures(
     tmp_path, monkeypatch, call, compile_quickly, shape, held_out

@@ -1,7 +1,7 @@
 """Distances that are known otherwise: closed forms, other libraries, and shooting with SciPy."""
 
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -28,21 +28,29 @@ from latent_flows.geometry import (
 )
 
 HALF_PLANE = conformal(lambda z: 1 / z[1] ** 2)
-TORUS = pullback(
-    lambda z: jnp.stack(
+SURFACES = {
+    "torus": lambda z: jnp.stack(
         [(2 + jnp.cos(z[1])) * jnp.cos(z[0]), (2 + jnp.cos(z[1])) * jnp.sin(z[0]), jnp.sin(z[1])]
-    )
-)
-ELLIPSOID = pullback(
-    lambda z: jnp.stack(
+    ),
+    "ellipsoid": lambda z: jnp.stack(
         [
             3 * jnp.sin(z[0]) * jnp.cos(z[1]),
             2 * jnp.sin(z[0]) * jnp.sin(z[1]),
             jnp.cos(z[0]),
         ]
-    )
-)
-POLAR = pullback(lambda z: z[0] * jnp.stack([jnp.cos(z[1]), jnp.sin(z[1])]))
+    ),
+    "polar": lambda z: jnp.stack([z[0] * jnp.cos(z[1]), z[0] * jnp.sin(z[1]), 0 * z[0]]),
+    "sphere": lambda z: jnp.stack(
+        [jnp.cos(z[0]) * jnp.cos(z[1]), jnp.cos(z[0]) * jnp.sin(z[1]), jnp.sin(z[0])]
+    ),
+}
+KINDS = dict(zip(SURFACES, np.eye(len(SURFACES)), strict=True))
+TORUS, ELLIPSOID = pullback(SURFACES["torus"]), pullback(SURFACES["ellipsoid"])
+
+
+def surface(kind):
+    """One family of metrics, so that one program serves them all."""
+    return pullback(lambda z: kind @ jnp.stack([place(z) for place in SURFACES.values()]))
 
 
 def positive(z):
@@ -59,13 +67,17 @@ def affine_invariant(z):
 
 
 RECORDED = json.loads(Path(__file__).with_name("known_distances.json").read_text())
-SURFACES = {"torus": TORUS, "ellipsoid": ELLIPSOID}
+
+
+@jax.jit
+def on_surface(kind, z0, z1):
+    return geodesic(surface(kind), z0, z1)
 
 
 @cache
-def solver(metric):
+def batch_solver(metric):
     """One program for all pairs of ends."""
-    return jax.jit(lambda z0, z1: geodesic(metric, z0, z1))
+    return jax.jit(jax.vmap(lambda z0, z1: geodesic(metric, z0, z1)))
 
 
 # Ends, and what geomstats 2.8 says of them: matrices with the affine-invariant metric.
@@ -86,27 +98,33 @@ PLANE = [
 @pytest.mark.parametrize("row", RECORDED, ids=lambda row: f"{row['surface']} {row['z1']}")
 def test_on_surfaces_they_are_those_of_shooting(x64, row):
     ends = jnp.array([row["z0"], row["z1"]], float)
-    found = solver(SURFACES[row["surface"]])(*ends)
+    found = on_surface(KINDS[row["surface"]], *ends)
     assert found.converged
     np.testing.assert_allclose(found.length, row["distance"], rtol=1e-4)
     assert found.length >= row["distance"] * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(
-    ("metric", "rows", "error"), [(HALF_PLANE, PLANE, 2e-5), (affine_invariant, MATRICES, 1e-3)]
+    ("metric", "rows", "error"),
+    [
+        # As many as elsewhere, so that one program serves both.
+        (HALF_PLANE, 4 * PLANE, 2e-5),
+        (affine_invariant, MATRICES, 1e-3),
+    ],
 )
 def test_distances_of_known_spaces(x64, metric, rows, error):
     z0, z1, known = (jnp.array(column) for column in zip(*rows, strict=True))
-    found = jax.jit(jax.vmap(lambda a, b: geodesic(metric, a, b)))(z0, z1)
+    found = batch_solver(metric)(z0, z1)
     assert found.converged.all()
     np.testing.assert_allclose(found.length, known, rtol=error)
     assert (found.length >= known * (1 - 1e-6)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_right_answers_far_apart_are_called_right(key, dtype):
     z = jax.random.normal(key, (2, 16, 2), dtype)
     z = z.at[..., 1].set(jnp.exp((3 if dtype == "float64" else 2) * z[..., 1]))
-    found = jax.jit(jax.vmap(lambda a, b: geodesic(HALF_PLANE, a, b)))(*z)
+    found = batch_solver(HALF_PLANE)(*z)
     squares = ((z[0] - z[1]) ** 2).sum(-1) / (2 * z[0, :, 1] * z[1, :, 1])
     assert found.converged.all()
     np.testing.assert_allclose(found.length, jnp.arccosh(1 + squares), rtol=3e-5)
@@ -115,13 +133,19 @@ def test_right_answers_far_apart_are_called_right(key, dtype):
 def test_where_no_curve_is_shortest_none_is_claimed(x64):
     """Around the origin by more than half a turn: any curve can be made shorter, down to 2."""
     z0, z1 = jnp.array([1.0, 0.0]), jnp.array([1.0, 4.0])
-    found = solver(POLAR)(z0, z1)
+    found = on_surface(KINDS["polar"], z0, z1)
     assert 2 <= found.length <= 4
     assert not found.converged
-    assert jnp.isnan(jax.jit(lambda: distance(POLAR, z0, z1, unknown="nan"))())
-    near = solver(POLAR)(z0, jnp.array([1.0, 2.0]))
+    polar = pullback(SURFACES["polar"])
+    assert jnp.isnan(jax.jit(lambda: distance(polar, z0, z1, segments=14, unknown="nan"))())
+    near = on_surface(KINDS["polar"], z0, jnp.array([1.0, 2.0]))
     assert near.converged
     np.testing.assert_allclose(near.length, 2 * np.sin(1), rtol=1e-4)
+
+
+@jax.jit
+def by_matrices(z0, z1):
+    return geodesic(TORUS.__call__, z0, z1)
 
 
 @pytest.mark.parametrize("z1", [[2.5, 0.0], [-2.5, 0.0]])
@@ -129,29 +153,24 @@ def test_a_saddle_is_no_minimum(x64, z1):
     """The torus' outer equator is no shortest path once it has passed a conjugate point."""
     z0, z1 = jnp.zeros(2), jnp.array(z1)
     wanted = next(row["distance"] for row in RECORDED if row["z1"] == [2.5, 0])
-    found = solver(TORUS)(z0, z1)
+    found = on_surface(KINDS["torus"], z0, z1)
     assert found.converged
     np.testing.assert_allclose(found.length, wanted, rtol=1e-4)
-    matrices = solver(TORUS.__call__)(z0, z1)
+    matrices = by_matrices(z0, z1)
     assert matrices.converged
     np.testing.assert_allclose(matrices.length, wanted, rtol=1e-3)
 
 
 def test_the_long_way_round_a_sphere_is_left(x64):
-    sphere = pullback(
-        lambda z: jnp.stack(
-            [jnp.cos(z[0]) * jnp.cos(z[1]), jnp.cos(z[0]) * jnp.sin(z[1]), jnp.sin(z[0])]
-        )
-    )
     z0, z1 = jnp.zeros(2), jnp.array([0.0, 4.0])
-    found = jax.jit(lambda: geodesic(sphere, z0, z1))()
+    found = on_surface(KINDS["sphere"], z0, z1)
     # Over a pole, where the chart ends; never as long as along the equator with a claim.
     assert not (found.converged & (found.length > 3.99))
 
 
 def test_a_logarithm_past_a_conjugate_point_claims_no_detour(x64):
     z0, z1 = jnp.zeros(2), jnp.array([2.5, 0.0])
-    there = jax.jit(lambda: logarithm(TORUS, z0, z1))()
+    there = jax.jit(lambda: logarithm(TORUS, z0, z1, segments=14))()
     speed = jnp.sqrt(there.vector @ TORUS(z0) @ there.vector)
     wanted = next(row["distance"] for row in RECORDED if row["z1"] == [2.5, 0])
     assert ~there.converged | (jnp.abs(speed / wanted - 1) < 1e-4)
@@ -168,21 +187,33 @@ def test_a_distance_is_the_length_or_says_that_it_is_not_known():
         distance(EUCLIDEAN, jnp.zeros(2), jnp.ones(2), unknown="Nan")
 
 
+# Each a family of metrics with a number, so that one program serves them all.
+FAMILIES = {
+    "conformal": lambda a: conformal(lambda z: a),
+    "diagonal": lambda a: lambda z: jnp.diag(jnp.stack([0.1 * a**2, a])),
+    "immersed": lambda a: pullback(lambda z: jnp.where(a > 0, jnp.log(z), z / 0)),
+}
+
+
+@partial(jax.jit, static_argnames="family")
+def in_family(family, a, z0, z1):
+    return geodesic(FAMILIES[family](a), z0, z1, segments=4)
+
+
 @pytest.mark.parametrize(
-    ("metric", "z0"),
+    ("family", "a", "z0"),
     [
-        (EUCLIDEAN, [jnp.nan, 0]),
-        (EUCLIDEAN, [jnp.inf, 0]),
-        (conformal(lambda z: jnp.nan), [0, 0]),
-        (conformal(lambda z: -1.0), [0, 0]),
-        (lambda z: jnp.diag(jnp.array([0.1, -1.0])), [0, 0]),
-        (pullback(jnp.log), [-1, 1]),
-        (pullback(lambda z: z / 0), [0, 0]),
+        ("conformal", 1.0, [jnp.nan, 0]),
+        ("conformal", 1.0, [jnp.inf, 0]),
+        ("conformal", jnp.nan, [0, 0]),
+        ("conformal", -1.0, [0, 0]),
+        ("diagonal", -1.0, [0, 0]),
+        ("immersed", 1.0, [-1, 1]),
+        ("immersed", -1.0, [0, 0]),
     ],
 )
-def test_a_distance_of_what_is_not_finite_is_not_finite(metric, z0):
-    z0, z1 = jnp.array(z0, float), jnp.array([1.0, 1.5])
-    path = jax.jit(lambda z0: geodesic(metric, z0, z1, segments=4))(z0)
+def test_a_distance_of_what_is_not_finite_is_not_finite(family, a, z0):
+    path = in_family(family, a, jnp.array(z0, float), jnp.array([1.0, 1.5]))
     assert not jnp.isfinite(path.length)
     assert not path.converged
     assert not jnp.isfinite(path.residual)
@@ -196,9 +227,12 @@ def test_a_length_of_what_is_not_finite_is_not_finite(broken):
 
 def test_ends_that_are_close_have_no_residual():
     z0 = jnp.array([1.0, 0.3])
-    ends = jax.jit(jax.vmap(lambda step: geodesic(ELLIPSOID, z0, z0 + jnp.stack([0.0, step]))))
     steps = jnp.array([0, 1e-7, 1e-6, 1e-5, 1e-4])
-    found = ends(steps)
+
+    def along(step):
+        return geodesic(ELLIPSOID, z0, z0 + jnp.stack([0.0, step]), segments=14)
+
+    found = jax.jit(jax.vmap(along))(steps)
     assert found.converged.all()
     assert (found.residual < 1e-3).all()
     speed = jnp.sqrt(ELLIPSOID(z0)[1, 1])
@@ -208,7 +242,8 @@ def test_ends_that_are_close_have_no_residual():
 def test_an_unfinished_search_is_no_longer_than_its_start(key):
     z = jax.random.normal(key, (2, 8, 2))
     z = z.at[..., 1].set(jnp.exp(z[..., 1]))
-    found = jax.jit(jax.vmap(lambda a, b: geodesic(HALF_PLANE, a, b, max_iterations=1)))(*z)
+    search = partial(geodesic, HALF_PLANE, segments=14, max_iterations=1)
+    found = jax.jit(jax.vmap(search))(*z)
     lines = jax.vmap(lambda a, b: length(HALF_PLANE, lambda s: a + s * (b - a), segments=512))(*z)
     squares = ((z[0] - z[1]) ** 2).sum(-1) / (2 * z[0, :, 1] * z[1, :, 1])
     assert (found.length <= lines * 1.001).all()
@@ -259,7 +294,10 @@ SOLVERS = {
 }
 
 
-LONG = ("fit_land", "kmeans", "logarithm")
+LONG = (
+    *("fit_land", "kmeans", "logarithm"),
+    *("geodesic_batch", "exponential_map", "frechet_mean", "brownian_motion"),
+)
 
 
 def wide(z):
