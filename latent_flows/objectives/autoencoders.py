@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-def gaussian_kl(mean: Latent, std: Latent) -> Float[Array, "*n d"]:
+def gaussian_kl(mean: Float[Array, "*n d"], std: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     r"""KL divergence of `N(mean, std^2)` from `N(0, 1)`, per dimension, in nats.
 
     $$ \tfrac12 (\mu^2 + \sigma^2 - 1) - \log \sigma $$
