@@ -27,8 +27,9 @@ test: $(READY)  ## Every test that is not marked slow.
 	$(COMPILED) JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS $(KNOWN)" \
 	  $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Annotations are checked by the quick ones: here what users run is tested as it is.
 test-all: $(READY)  ## The slow tests too.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile -o addopts=--doctest-modules
 
 lint: $(READY)
 	$(BIN)/ruff check .
