@@ -33,9 +33,13 @@ def _double_precision():
     return double_precision
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def dtype(request):
-    """Each floating dtype, with the mode that it needs switched on."""
+    """Each floating dtype, with the mode that it needs switched on.
+
+    What holds in one seldom fails in the other, so quick tests do with single precision. A test
+    that is about precision asks for both by `parametrize("dtype", [...], indirect=True)`.
+    """
     with ExitStack() as stack:
         stack.enter_context(double_precision(request.param == "float64"))
         yield jnp.dtype(request.param)

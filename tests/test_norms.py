@@ -14,6 +14,7 @@ from latent_flows.geometry.interpolation import median_gap
 from latent_flows.guidance import guidance
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_a_square_root_has_no_slope_at_zero_and_its_own_elsewhere(dtype):
     x = jnp.array([0.0, 4.0, -1e-9], dtype)
     np.testing.assert_allclose(safe_sqrt(x), [0, 2, 0])
@@ -21,6 +22,7 @@ def test_a_square_root_has_no_slope_at_zero_and_its_own_elsewhere(dtype):
     assert jnp.isnan(safe_sqrt(jnp.array(jnp.nan, dtype)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_lengths_along_axes_are_those_of_numpy(dtype):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), dtype)
     for axis in (0, 1, (1, 2), None):

@@ -71,6 +71,7 @@ EQUATIONS = {
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_the_residual_vanishes_on_a_solution(name, dtype):
     tolerance = 1e-12 if dtype == jnp.float64 else 1e-4
     np.testing.assert_allclose(residuals(EQUATIONS[name](), dtype), 0, atol=tolerance)

@@ -60,6 +60,7 @@ def test_static_potential_knows_no_time(dtype):
 
 
 @pytest.mark.parametrize("initial", ["exact", "free", "static"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_the_dtype_of_the_latent_is_kept(initial, dtype):
     u, z = potential(dtype, initial=initial)
     for t in (1, 1.0, jnp.float32(1.0)):

@@ -139,6 +139,7 @@ def test_shapes_between_two_lie_between_them():
     assert areas[0] > areas[5] > areas[10] < areas[15] < areas[20]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_dtype_follows_the_precision(dtype):
     assert jax.eval_shape(render, Factors(0, 1, 0, 0, 0)).dtype == dtype
 

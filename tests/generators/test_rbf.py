@@ -45,6 +45,7 @@ def test_kernels_sit_on_clusters_and_reach_as_far_as_their_codes(dtype):
         np.testing.assert_allclose(params.bandwidths[k], 0.5 / (2 * distance) ** 2, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_deviation_grows_from_the_data_to_its_limit(dtype):
     params = rbf.init_rbf(jnp.asarray(clusters(dtype)), (1,), centres=2, std=0.3, zeta=1e-4)
     along = jnp.stack([jnp.linspace(5.0, 30.0, 40), jnp.zeros(40)], 1).astype(dtype)

@@ -21,6 +21,7 @@ from latent_flows.geometry.metrics import conformal, pullback
 HALF_PLANE = conformal(lambda z: 1 / z[1] ** 2)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_length_and_energy_of_a_vertical_line_in_the_half_plane(dtype):
     def climb(s):
         return jnp.stack([jnp.zeros_like(s), jnp.exp(2 * s)])
