@@ -241,7 +241,7 @@ class VAE(nn.Module):
         elif self.config.likelihood == "discretised_logistic":
             self.log_scale = self.param("log_scale", nn.initializers.constant(-2.0), ())
 
-    def example_inputs(self) -> tuple[Image]:
+    def example_inputs(self) -> tuple[Float[Array, "*event"]]:
         """Inputs of the right shapes, for `init`."""
         return (jnp.zeros(self.image_shape),)
 
@@ -280,7 +280,7 @@ class VAE(nn.Module):
             return likelihoods.gaussian(x, mean, jnp.exp(self.log_std))
         return likelihoods.discretised_logistic(x, mean, jnp.exp(self.log_scale))
 
-    def __call__(self, x: Image) -> Scalar:
+    def __call__(self, x: Float[Array, "*event"]) -> Scalar:
         """`log p(x | z)` at the posterior mean: touches every parameter, so `init` makes all."""
         return self.log_likelihood(x, self.encode(x)[0])
 
