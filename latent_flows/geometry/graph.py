@@ -174,7 +174,7 @@ def graph_path(
 
 def graph_paths(
     graph: Graph, pairs: Float[Array, "m 2 d"], *, segments: int = 32
-) -> Float[Array, "m n+1 d"]:
+) -> Float[Array, "m points d"]:
     """Paths between pairs of latents; a straight line where the graph does not connect a pair.
 
     Args:
