@@ -50,7 +50,7 @@ def rows_of_samples(
     caption: str,
 ) -> "Figure":
     """Samples along paths, one a row: images side by side, or lines and bars in one another."""
-    caption = f"{caption} {plots.how_drawn(event_shape)}"
+    caption = f"{caption} {plots.how_drawn(event_shape)}".strip()
     if plots.are_pictures(event_shape):
         pictures = plots.sample_pictures(samples, event_shape)
         return plots.strips(pictures, row_labels=row_labels, axis=axis, caption=caption)
