@@ -139,7 +139,11 @@ def strips(
     decode = in_chunks(generator.decode, 1)
     return rows_of_samples(
         np.stack(
-            [np.asarray(decode(even(found.points[i]))) for i in shown for found in paths.values()]
+            [
+                np.asarray(decode(even(jnp.asarray(found.points[i]))))
+                for i in shown
+                for found in paths.values()
+            ]
         ),
         generator.event_shape,
         row_labels=[name for _ in shown for name in paths],
