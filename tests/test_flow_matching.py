@@ -25,7 +25,7 @@ def test_a_path_starts_at_the_noise_and_ends_at_the_sample(bridge):
 
 
 def test_the_trigonometric_path_keeps_the_variance():
-    a, b = trigonometric_bridge(jnp.linspace(0, 1, 9))
+    a, b = jax.vmap(trigonometric_bridge)(jnp.linspace(0, 1, 9))
     np.testing.assert_allclose(a**2 + b**2, 1, atol=1e-6)
 
 

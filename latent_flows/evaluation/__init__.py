@@ -8,7 +8,7 @@ from latent_flows.evaluation._sampler import (
 )
 from latent_flows.evaluation.beta_vae_score import beta_vae_score
 from latent_flows.evaluation.comparison import Family, compare_at_length
-from latent_flows.evaluation.control import ControlScore, control_score, reach
+from latent_flows.evaluation.control import ControlScore, control_score, reach, sequence_control
 from latent_flows.evaluation.correlation import Correlation, correlation
 from latent_flows.evaluation.dci import DCI, dci
 from latent_flows.evaluation.equivariance import EquivarianceError, equivariance_error
@@ -72,6 +72,7 @@ __all__ = [
     "sampler_of_model",
     "sap",
     "sequence_bound",
+    "sequence_control",
     "volume_contrast",
     "vp_score",
     "walk_plausibility",

@@ -280,6 +280,7 @@ def test_a_flow_prior_is_that_of_the_generator_that_the_run_leaves(whole, with_f
     assert (with_flow / "samples.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_finished_run_gets_a_flow_prior_afterwards(whole, with_flow, tmp_path, call):
     path = tmp_path / "run"
     shutil.copytree(whole, path)
