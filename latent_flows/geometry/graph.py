@@ -5,7 +5,7 @@ can be the wrong way round; a path over a graph of neighbouring data starts on t
 graph is built and searched by scikit-learn and SciPy, outside of any `jax.jit`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -110,7 +110,11 @@ def knn_graph(metric: Metric, data: Float[ArrayLike, "n d"], *, neighbours: int 
 
 
 def graph_path(
-    graph: Graph, z0: Float[ArrayLike, "d"], z1: Float[ArrayLike, "d"], *, segments: int = 32
+    graph: Graph,
+    z0: Float[ArrayLike, "d"] | Sequence[float],
+    z1: Float[ArrayLike, "d"] | Sequence[float],
+    *,
+    segments: int = 32,
 ) -> Float[Array, "{segments}+1 d"]:
     """A path between two latents over a graph, as `initial` of `geodesic`.
 
