@@ -225,9 +225,28 @@ def measured_rows(
     def measured(z: Latent) -> Float[Array, "k"]:
         return attributes(generator(z))[jnp.array(chosen.numbers)]
 
-    values, back = jax.vjp(measured, z)
-    rows = jax.vmap(lambda e: back(e)[0])(jnp.eye(len(values), dtype=values.dtype))
-    return values, rows
+    return value_and_slopes(measured, z)
+
+
+def value_and_slopes(
+    function: Callable[[Latent], Float[Array, "k"]], z: Latent
+) -> tuple[Float[Array, "k"], Float[Array, "k d"]]:
+    """A function's value and its gradients, from one pass forward.
+
+    Args:
+        function: `z -> [k]`.
+        z: where.
+
+    Returns:
+        The value, and the gradient of each of its numbers.
+    """
+
+    def both(z: Latent) -> tuple[Array, Array]:
+        value = function(z)
+        return value, value
+
+    slopes, value = jax.jacrev(both, has_aux=True)(z)
+    return value, slopes
 
 
 def least_change(

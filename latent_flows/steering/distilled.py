@@ -12,16 +12,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from latent_flows import flows, potentials
+from latent_flows import flows, potentials, traversals
 from latent_flows._norms import safe_norm
 from latent_flows._validation import choose
 from latent_flows.calculus import Number
 from latent_flows.potentials import FieldNet, PotentialNet
+from latent_flows.steering._equations import value_and_slopes
 from latent_flows.steering.fields import dual_frame
 from latent_flows.steering.learnt import AttributeNet
-from latent_flows.typing import Latent, Scalar, VectorField
+from latent_flows.typing import Field, Latent, Scalar, VectorField
 
 __all__ = [
     "FORMS",
@@ -97,7 +99,7 @@ def lesson(
     [[6. 2.]] [9.] [[6. 0.]]
     """
     moved = jnp.stack([field(jnp.zeros((), z.dtype), z) for field in fields])
-    return Lesson(z, moved, measure(z), jax.jacrev(measure)(z))
+    return Lesson(z, moved, *value_and_slopes(measure, z))
 
 
 def scales(lessons: Lesson) -> Scales:
@@ -163,39 +165,30 @@ def _matched(of: Callable[[PyTree, Scales], Fields]) -> Callable[[PyTree, Scales
     return loss
 
 
-def _free(width: int, depth: int) -> Form:
-    net = FieldNet(width, depth, initial="static")
+def _stacked(net: nn.Module, field: Field) -> Form:
+    """A network for each of the fields, whose velocity is that of a family of traversals."""
 
     def init(key: PRNGKeyArray, like: Lesson) -> PyTree:
         return potentials.init_stack(net, key, len(like.fields), len(like.z))
 
     def fields(params: PyTree, scales: Scales) -> Fields:
         def at(t: Number, z: Latent) -> Float[Array, "k d"]:
-            found: Any = jax.vmap(lambda member: net.apply(member, t, z))(params)
-            return scales.fields[:, None] * found
+            time = jnp.asarray(t, z.dtype)
+            return scales.fields[:, None] * jax.vmap(lambda member: field(member, time, z))(params)
 
         return at
 
     return Form(init, fields, _matched(fields))
+
+
+def _free(width: int, depth: int) -> Form:
+    net = FieldNet(width, depth, initial="static")
+    return _stacked(net, traversals.following(net))
 
 
 def _gradient(width: int, depth: int) -> Form:
     net = PotentialNet(width, depth, initial="static")
-
-    def init(key: PRNGKeyArray, like: Lesson) -> PyTree:
-        return potentials.init_stack(net, key, len(like.fields), len(like.z))
-
-    def fields(params: PyTree, scales: Scales) -> Fields:
-        def at(t: Number, z: Latent) -> Float[Array, "k d"]:
-            def climb(member: PyTree) -> Latent:
-                apply: Any = net.apply
-                return flows.gradient(partial(apply, member))(jnp.asarray(t, z.dtype), z)
-
-            return scales.fields[:, None] * jax.vmap(climb)(params)
-
-        return at
-
-    return Form(init, fields, _matched(fields))
+    return _stacked(net, traversals.climbing(net))
 
 
 def _gradient_and_solenoidal(width: int, depth: int) -> Form:
@@ -243,11 +236,7 @@ def _dual_frame(width: int, depth: int) -> Form:
         return lambda t, z: frame(t, z)[: len(scales.fields)]
 
     def loss(params: PyTree, scales: Scales, truth: Lesson) -> Scalar:
-        def both(z: Latent) -> tuple[Array, Array]:
-            values = coordinates(params, scales, z)
-            return values, values
-
-        slopes, values = jax.jacrev(both, has_aux=True)(truth.z)
+        values, slopes = value_and_slopes(partial(coordinates, params, scales), truth.z)
         off = (truth.values - scales.middle)[:, None]
         missed = (values - scales.middle)[:, None]
         return _error(missed, off, scales.values) + _error(slopes, truth.slopes, scales.slopes)
