@@ -6,19 +6,42 @@ import jax
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-__all__ = ["descend"]
+__all__ = ["descend", "settling"]
+
+
+def settling(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam whose step falls to 0 along a cosine, for objectives of order one.
+
+    Args:
+        learning_rate: at the first step.
+        steps: after which it is 0.
+
+    Returns:
+        The optimiser.
+    """
+    # This eps keeps Adam from following gradients that are rounding.
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, steps), eps=1e-4)
 
 
 def descend(
+    optimizer: optax.GradientTransformation,
     objective: Callable,
     start: PyTree,
     steps: int,
-    learning_rate: float,
     key: PRNGKeyArray | None = None,
 ) -> PyTree:
-    """Parameters after so many steps of Adam; with a key, each step gets one of its own."""
-    # Objectives are of order one; this eps keeps Adam from following gradients that are rounding.
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps), eps=1e-4)
+    """Parameters after so many steps; with a key, each step gets one of its own.
+
+    Args:
+        optimizer: that makes the steps.
+        objective: of the parameters, or of these and a key.
+        start: the parameters before the first step.
+        steps: how many.
+        key: randomness of the objective.
+
+    Returns:
+        The parameters.
+    """
 
     def step(state, key):
         parameters, opt_state = state

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from latent_flows._descent import descend
+from latent_flows._descent import descend, settling
 from latent_flows._norms import safe_sqrt
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.potentials import PotentialNet
@@ -264,7 +264,7 @@ def fit_direction(
         return error + smoothness * bend + anchor * jnp.sum((u - u0) ** 2)
 
     start = {"direction": u0, "rises": jnp.full(knots - 1, jnp.log(jnp.expm1(1.0)), z0.dtype)}
-    parameters = descend(objective, start, steps, learning_rate)
+    parameters = descend(settling(learning_rate, steps), objective, start, steps)
     u, values = model(parameters)
     starts = jnp.concatenate([z0, test.z0])
     values = values - jnp.mean(_piecewise_linear(starts @ u, at, values))
@@ -395,7 +395,7 @@ def fit_potential(
         return error + flow_weight * flow + ridge * steepness
 
     gentle = jnp.sum(start["linear"] ** 2)
-    parameters = descend(objective, start, steps, learning_rate, batch_key)
+    parameters = descend(settling(learning_rate, steps), objective, start, steps, batch_key)
     raw = model(parameters)
     offset = -jnp.mean(jax.vmap(raw)(jnp.concatenate([train.z0, test.z0])))
     seen = jax.vmap(jax.vmap(raw))(jnp.concatenate([train.z0[:, None], train.zs], 1)) + offset

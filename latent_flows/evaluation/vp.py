@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from latent_flows._descent import descend
 from latent_flows._validation import floats
 from latent_flows.classifiers import (
     PairClassifier,
@@ -161,21 +162,14 @@ def _fit_and_score(
     order = jax.random.permutation(key_split, len(labels))
     kind = PairClassifier if before.ndim == 4 else VectorPairClassifier
     net = kind(width=width, classes=classes)
-    optimizer = optax.adam(learning_rate)
 
-    def loss(params, chosen):
+    def loss(params, key):
+        chosen = order[jax.random.randint(key, (batch_size,), 0, train_count)]
         logits = net.apply(params, inputs[chosen])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen]).mean()
 
-    def step(state, key):
-        params, opt_state = state
-        chosen = order[jax.random.randint(key, (batch_size,), 0, train_count)]
-        updates, opt_state = optimizer.update(jax.grad(loss)(params, chosen), opt_state)
-        return (optax.apply_updates(params, updates), opt_state), None
-
-    params = net.init(key_init, inputs[:1])
-    start = (params, optimizer.init(params))
-    (params, _), _ = jax.lax.scan(step, start, jax.random.split(key_batches, steps))
+    start = net.init(key_init, inputs[:1])
+    params = descend(optax.adam(learning_rate), loss, start, steps, key_batches)
 
     def guess(pair):
         logits: Any = net.apply(params, pair)  # flax types it as a pair as well

@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from latent_flows import flows
+from latent_flows._descent import descend
 from latent_flows.generators._flow_map import check_steps, stepping
 from latent_flows.generators.frozen import FrozenGenerator, freeze, replace_prior
 from latent_flows.objectives.flow_matching import flow_matching_loss
@@ -318,32 +319,27 @@ def fit_prior_flow(
     )
     rate = optax.cosine_decay_schedule(learning_rate, steps)
     method = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    keys = jax.random.split(train_key, steps)
-    return replace(flow, params=_trained(method, batch_size, flow, means, stds, keys))
+    params = _trained(method, batch_size, steps, flow, means, stds, train_key)
+    return replace(flow, params=params)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _trained(
     method: optax.GradientTransformation,
     batch_size: int,
+    steps: int,
     flow: PriorFlow,
     means: Array,
     stds: Array | None,
-    keys: Shaped[Array, "steps ..."],
+    key: PRNGKeyArray,
 ) -> PyTree:
-    def loss(params: PyTree, key: PRNGKeyArray, codes: Array) -> Scalar:
-        return prior_flow_loss(replace(flow, params=params), key, codes)
-
-    def step(state: tuple, key: PRNGKeyArray) -> tuple[tuple, None]:
-        params, memory = state
+    def loss(params: PyTree, key: PRNGKeyArray) -> Scalar:
         rows_key, code_key, loss_key = jax.random.split(key, 3)
         rows = jax.random.randint(rows_key, (batch_size,), 0, len(means))
         codes = draw_codes(code_key, means[rows], None if stds is None else stds[rows])
-        updates, memory = method.update(jax.grad(loss)(params, loss_key, codes), memory)
-        return (optax.apply_updates(params, updates), memory), None
+        return prior_flow_loss(replace(flow, params=params), loss_key, codes)
 
-    (params, _), _ = jax.lax.scan(step, (flow.params, method.init(flow.params)), keys)
-    return params
+    return descend(method, loss, flow.params, steps, key)
 
 
 def draw_codes(key: PRNGKeyArray, mean: Array, std: Array | None) -> Array:

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from latent_flows._descent import descend
+from latent_flows._descent import descend, settling
 from latent_flows.classifiers import shrink
 from latent_flows.typing import Scalar
 
@@ -106,7 +106,8 @@ def _fitted(
             return optax.sigmoid_binary_cross_entropy(found, values[chosen]).mean()
         return jnp.mean(((found - values[chosen]) / scale) ** 2)
 
-    return replace(model, params=descend(objective, params, steps, learning_rate, key_batch))
+    optimizer = settling(learning_rate, steps)
+    return replace(model, params=descend(optimizer, objective, params, steps, key_batch))
 
 
 def fit_attributes(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows._descent import descend
+from latent_flows._descent import descend, settling
 from latent_flows.steering import distilled
 
 
@@ -46,7 +46,8 @@ def taught(name, lessons, steps=300):
         def objective(params):
             return jnp.mean(jax.vmap(partial(form.loss, params, sizes))(lessons))
 
-        params = descend(objective, form.init(jax.random.key(1), like), steps, 0.02)
+        start = form.init(jax.random.key(1), like)
+        params = descend(settling(0.02, steps), objective, start, steps)
         found = jax.vmap(partial(form.fields(params, sizes), 0.0))(lessons.z)
         return jnp.mean((found - lessons.fields) ** 2, (0, 2)) / jnp.mean(lessons.fields**2, (0, 2))
 
