@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 from latent_flows import directions, steering
+from latent_flows._compiled import operations
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.typing import Generator
@@ -38,12 +39,6 @@ class Config:
     """Values of t on each side of 0."""
     repeats: int = 5
     """Timed calls, of which the median counts."""
-
-
-def operations(function: Any, *args: Any) -> float:
-    """Floating-point operations of a compiled function, by the compiler's account; NaN if none."""
-    found = jax.jit(function).lower(*args).compile().cost_analysis()
-    return float((found or {}).get("flops", float("nan")))
 
 
 def measured(config: Config, latent: int) -> dict[str, float]:

@@ -1,21 +1,17 @@
 """The prior of a trained VAE: a flow from noise to the codes of its training images."""
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from experiments.generators.training_data import encoded, shown
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
-from experiments.runtime.training import Batch, Params, Training, fit
+from experiments.runtime.training import Batch, Params, Training, drawn, fit
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.generators import FrozenGenerator
@@ -79,7 +75,7 @@ def train(
         PHASE,
         init=partial(initial, flow),
         loss=partial(loss, flow),
-        batches=partial(posteriors, means, stds, config.training.batch_size, seed),
+        batches=drawn({"mean": means, "std": stds}, config.training.batch_size, seed),
         config=config.training,
         seed=seed,
         describe=f"prior of {generator.name}",
@@ -98,22 +94,6 @@ def codes(
     ]
     means, stds = zip(*parts, strict=True)
     return np.concatenate(means), np.concatenate(stds)
-
-
-def posteriors(
-    means: Float[np.ndarray, "n d"],
-    stds: Float[np.ndarray, "n d"],
-    size: int,
-    seed: int,
-    start: int,
-    sharding: NamedSharding,
-) -> Iterator[dict[str, Any]]:
-    """Batches of posteriors, from the batch of step `start` on."""
-    del sharding
-    for step in itertools.count(start):
-        # A step takes milliseconds: threads that fetch ahead would cost more than they save.
-        rows = np.random.default_rng([seed, step]).integers(len(means), size=size)
-        yield {"mean": means[rows], "std": stds[rows]}
 
 
 def initial(flow: PriorFlow, key: Array) -> Params:

@@ -1,6 +1,7 @@
 """The one training loop: data-parallel, resumable to the bit, and stopped by the first NaN."""
 
 import contextlib
+import itertools
 import math
 import threading
 import time
@@ -126,6 +127,32 @@ def shuffled(dataset: Dataset, config: Training, seed: int) -> Batches:
         return data.batches(
             dataset, batch_size=config.batch_size, seed=seed, start=start, sharding=sharding
         )
+
+    return batches
+
+
+def drawn(rows: Mapping[str, np.ndarray], size: int, seed: int) -> Batches:
+    """Batches of rows that are drawn with replacement, as `fit` and `advance` ask for them.
+
+    Args:
+        rows: arrays in memory that share their first axis.
+        size: of a batch.
+        seed: of what is drawn, together with the step.
+
+    >>> rows = {"z": np.arange(4)}
+    >>> later, sooner = (iter(drawn(rows, 3, 0)(start, None)) for start in (1, 0))
+    >>> _ = next(sooner)
+    >>> bool((next(later)["z"] == next(sooner)["z"]).all())
+    True
+    """
+    count = len(next(iter(rows.values())))
+
+    def batches(start: int, sharding: NamedSharding) -> Iterator[dict[str, Any]]:
+        del sharding
+        for step in itertools.count(start):
+            # A step takes milliseconds: threads that fetch ahead would cost more than they save.
+            chosen = np.random.default_rng([seed, step]).integers(count, size=size)
+            yield {name: values[chosen] for name, values in rows.items()}
 
     return batches
 

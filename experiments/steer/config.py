@@ -10,12 +10,14 @@ from experiments.generators.spec import Flags, Usual
 from experiments.runtime import extension
 from experiments.runtime.defaults import Quick
 from experiments.runtime.training import Training
+from latent_flows import directions, steering
 from latent_flows._validation import at_least, choose
 from latent_flows.data.image_factors import shape
 from latent_flows.directions.transformations import ENTRIES
 from latent_flows.generators import GeneratorSpec
 from latent_flows.steering import Attributes
 from latent_flows.steering.distilled import FORMS
+from latent_flows.typing import Generator, VectorField
 
 PHASE = "distilled"
 
@@ -135,3 +137,10 @@ class Config:
             inversion=direction_config.Inversion(count=max(self.starts, 8), sigma=self.blur),
             control=direction_config.Control(starts=self.starts, candidates=self.candidates),
         )
+
+
+def exact_field(config: Config, generator: Generator, kind: str) -> VectorField:
+    """The field that performs a transformation, as the flags say."""
+    return steering.transformation_field(
+        generator, directions.transformation(kind), blur=config.blur, damping=config.damping
+    )

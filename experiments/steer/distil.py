@@ -1,14 +1,12 @@
 """The exact fields, taught to networks on latents that are led along the fields as they learn."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
@@ -17,9 +15,9 @@ from experiments.directions.config import reach
 from experiments.directions.learn import key_of, remembered
 from experiments.directions.subject import Data, Subject, codes
 from experiments.runtime.run_dir import Folder
-from experiments.runtime.training import Batch, Params, fit
-from experiments.steer.config import HOLDS, PHASE, Config
-from latent_flows import directions, flows, steering
+from experiments.runtime.training import Batch, Params, drawn, fit
+from experiments.steer.config import HOLDS, PHASE, Config, exact_field
+from latent_flows import flows
 from latent_flows.data.image_factors import measure
 from latent_flows.directions import to_ball
 from latent_flows.generators import FrozenGenerator, draw_latents
@@ -51,12 +49,7 @@ def lessons(config: Config, subject: Subject) -> Lessons:
             image = generator(z)
             return jnp.concatenate([measure(factors, image), *(hold(image) for hold in holds)])
 
-        exact = [
-            steering.transformation_field(
-                generator, directions.transformation(kind), blur=config.blur, damping=config.damping
-            )
-            for kind in config.transformations
-        ]
+        exact = [exact_field(config, generator, kind) for kind in config.transformations]
         return distilled.lesson(exact, attributes, z)
 
     def many(generator: Generator, zs: Float[Array, "n d"]) -> Lesson:
@@ -100,7 +93,7 @@ def learn(
         PHASE,
         init=init,
         loss=Partial(partial(_loss, forms, teach, largest), subject.generator, sizes),
-        batches=partial(_batches, np.asarray(begin), config.training.batch_size, config.seed),
+        batches=drawn({"z": np.asarray(begin)}, config.training.batch_size, config.seed),
         config=config.training,
         seed=config.seed,
         describe=f"teaching fields of {subject.name} to networks",
@@ -121,17 +114,14 @@ def _loss(
 ) -> tuple[Scalar, dict[str, Scalar]]:
     del step
     starts = teach(generator, batch["z"])
-    moved = teach(generator, jax.vmap(partial(_along, largest))(_keys(key, starts), starts))
+    keys = jax.random.split(key, len(batch["z"]))
+    moved = teach(generator, jax.vmap(partial(_along, largest))(keys, starts))
     truth = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), starts, moved)
     losses = {
         name: jnp.mean(jax.vmap(partial(form.loss, params[name], sizes))(truth))
         for name, form in forms.items()
     }
     return sum(losses.values(), jnp.zeros(())), losses
-
-
-def _keys(key: Array, lessons: Lesson) -> Array:
-    return jax.random.split(key, len(lessons.z))
 
 
 def _along(largest: Float[np.ndarray, "k"], key: Array, lesson: Lesson) -> Latent:
@@ -141,16 +131,6 @@ def _along(largest: Float[np.ndarray, "k"], key: Array, lesson: Lesson) -> Laten
     amount = jax.random.uniform(key_amount, minval=-1, maxval=1) * jnp.asarray(largest)[kind]
     # The field is followed by one step only, which must not lead far from what it knows.
     return lesson.z + to_ball(amount * lesson.fields[kind], 0.3 * jnp.sqrt(len(lesson.z)))
-
-
-def _batches(
-    bank: Float[np.ndarray, "n d"], size: int, seed: int, start: int, sharding: NamedSharding
-) -> Iterator[dict[str, Any]]:
-    step = start
-    while True:
-        chosen = np.random.default_rng([seed, step]).integers(0, len(bank), size)
-        yield {"z": jax.device_put(bank[chosen], sharding)}
-        step += 1
 
 
 def follow(

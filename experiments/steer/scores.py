@@ -5,7 +5,7 @@ All measurements are on decoded images: none is an opinion of what led them ther
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.steer import distil
-from experiments.steer.config import HOLDS, Config
+from experiments.steer.config import HOLDS, Config, exact_field
 from latent_flows import directions, steering
+from latent_flows._compiled import operations
 from latent_flows.data.image_factors import measure as measure_image
 from latent_flows.steering import distilled
 from latent_flows.steering.distilled import Fields
@@ -33,6 +34,10 @@ BATCH = 8
 TURNED = 16
 """Latents at which a field is compared with a gradient."""
 MEAN_FIELD = "line: mean of the field"
+
+
+Way: TypeAlias = Callable[[Generator, Array, Array], Array]
+"""`(generator, t, z) -> dz/dt`."""
 
 
 class Led(NamedTuple):
@@ -133,9 +138,7 @@ def _mean_field(config: Config, subject: Subject, kind: str) -> np.ndarray:
 
     @jax.jit
     def average(generator: Generator, starts: Float[Array, "n d"]) -> Array:
-        field = steering.transformation_field(
-            generator, directions.transformation(kind), blur=config.blur, damping=config.damping
-        )
+        field = exact_field(config, generator, kind)
         return jax.lax.map(lambda z: field(jnp.zeros(()), z), starts, batch_size=BATCH).mean(0)
 
     return np.asarray(average(subject.generator, subject.starts))
@@ -161,16 +164,15 @@ def measure(
 def _fields(config: Config, subject: Subject, learnt: Mapping[str, Fields]) -> list[dict[str, Any]]:
     """How far each field is from a gradient, and what it costs, in passes of the generator."""
     starts = subject.held_out[:TURNED]
+    t, z = jnp.zeros(()), starts[0]
+    image = operations(_image, subject.generator, z)
     rows = []
     for index, kind in enumerate(config.transformations):
 
         def exact(generator: Generator, t: Array, z: Array, kind: str = kind) -> Array:
-            field = steering.transformation_field(
-                generator, directions.transformation(kind), blur=config.blur, damping=config.damping
-            )
-            return field(t, z)
+            return exact_field(config, generator, kind)(t, z)
 
-        ways: dict[str, Callable[[Generator, Array, Array], Array]] = {"exact": exact}
+        ways: dict[str, Way] = {"exact": exact}
         ways |= {name: partial(_member, fields, index) for name, fields in learnt.items()}
         with announced(f"measuring the fields of {kind}"):
             for name, way in ways.items():
@@ -180,32 +182,24 @@ def _fields(config: Config, subject: Subject, learnt: Mapping[str, Fields]) -> l
                         "transformation": kind,
                         "field": name,
                         "asymmetry": float(np.mean(turned)),
-                        "passes": _passes(subject, way),
+                        "passes": operations(way, subject.generator, t, z) / image
+                        if image > 0
+                        else None,
                     }
                 )
     return rows
+
+
+def _image(generator: Generator, z: Array) -> Array:
+    return generator(z)
 
 
 def _member(fields: Fields, index: int, _: Generator, t: Array, z: Array) -> Array:
     return fields(t, z)[index]
 
 
-def _asymmetries(
-    way: Callable[[Generator, Array, Array], Array], generator: Generator, zs: Float[Array, "n d"]
-) -> Float[Array, "n"]:
+def _asymmetries(way: Way, generator: Generator, zs: Float[Array, "n d"]) -> Float[Array, "n"]:
     return jax.lax.map(partial(distilled.asymmetry, partial(way, generator)), zs)
-
-
-def _passes(subject: Subject, way: Callable[[Generator, Array, Array], Array]) -> float | None:
-    """Operations of one field over those of one image, by the compiler's account."""
-
-    def operations(function: Any, *args: Any) -> float:
-        account = jax.jit(function).lower(subject.generator, *args).compile().cost_analysis()
-        return float((account or {}).get("flops", 0))
-
-    z = subject.held_out[0]
-    image = operations(lambda generator, z: generator(z), z)
-    return operations(way, jnp.zeros(()), z) / image if image else None
 
 
 @partial(jax.jit, static_argnames=("kind", "factors", "is_valid"))
