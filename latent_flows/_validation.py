@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-__all__ = ["Choice", "at_least", "choose", "floats"]
+__all__ = ["Choice", "at_least", "choose", "floats", "what"]
 
 Choice = TypeVar("Choice")
 
@@ -92,3 +92,19 @@ def floats(name: str, /, **arrays: Any) -> None:
             raise ValueError(
                 f"{name} takes floating-point images, got {dtype} for {argument}: {remedy}"
             )
+
+
+def what(error: BaseException) -> str:
+    """An error's kind and first line, for a message.
+
+    Args:
+        error: any.
+
+    Returns:
+        One line.
+
+    >>> what(ValueError("a\\nb"))
+    'ValueError: a'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

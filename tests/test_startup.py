@@ -59,6 +59,10 @@ def test_the_library_computes_without_what_evaluates_and_draws():
     assert set(loaded(f"from latent_flows import {names}")) <= {"jax", "diffrax"}
 
 
+def test_loading_a_generator_needs_nothing_that_follows_flows():
+    assert loaded("from latent_flows.generators import load_generator") == ["jax"]
+
+
 @pytest.fixture(scope="module")
 def help_of_each():
     """The heavy modules that there are once each experiment was asked for help, one by one."""

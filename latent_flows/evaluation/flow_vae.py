@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from latent_flows import flows
+from latent_flows._normal import log_normal
 from latent_flows._transforms import vmap_chunked
 from latent_flows.data.sequences import Sequences
 from latent_flows.evaluation.equivariance import equivariance_error
 from latent_flows.evaluation.likelihood import iwae_bound
 from latent_flows.generators.vae import generator
 from latent_flows.objectives.flow_vae import WITH_FLOW, FlowVAE
-from latent_flows.objectives.joint_flows import log_normal
 from latent_flows.potentials import select
 from latent_flows.typing import Latent, Potential, Scalar
 

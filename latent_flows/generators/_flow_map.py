@@ -1,11 +1,13 @@
-"""Following a velocity field from one time to another, in steps that a setting names."""
+"""Following a velocity field from one time to another, in steps that a setting names.
+
+diffrax is imported by what is followed: most who load a generator follow nothing.
+"""
 
 from typing import Any
 
-import diffrax
 import jax.numpy as jnp
 
-from latent_flows import flows
+from latent_flows.typing import Latent, VectorField
 
 MOST = 256
 """Steps of a solver that chooses them."""
@@ -24,6 +26,10 @@ def check_steps(steps: int | None, solver: str) -> None:
     ...
     ValueError: euler cannot choose its steps: say how many, or take tsit5
     """
+    import diffrax
+
+    from latent_flows import flows
+
     method = flows.solver(solver)
     if steps is None and not isinstance(method, diffrax.AbstractAdaptiveSolver):
         raise ValueError(f"{solver} cannot choose its steps: say how many, or take tsit5")
@@ -36,6 +42,10 @@ def stepping(t0: float, t1: float, steps: int | None, solver: str) -> dict[str, 
 
     Derivatives go through the steps in both modes: geometry pushes tangents through a generator.
     """
+    import diffrax
+
+    from latent_flows import flows
+
     controller: diffrax.AbstractStepSizeController = (
         diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
         if steps is None
@@ -47,3 +57,13 @@ def stepping(t0: float, t1: float, steps: int | None, solver: str) -> dict[str, 
         "adjoint": diffrax.DirectAdjoint(),
         "max_steps": MOST if steps is None else steps,
     }
+
+
+def followed(
+    field: VectorField, z: Latent, t0: float, t1: float, steps: int | None, solver: str
+) -> Latent:
+    """Where a velocity field leads a point from one time to another."""
+    from latent_flows import flows
+
+    along = stepping(t0, t1, steps, solver)
+    return flows.integrate(field, z, jnp.array([t0, t1]), **along).zs[-1]

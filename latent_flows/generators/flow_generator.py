@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from latent_flows import flows
 from latent_flows.calculus import Number
-from latent_flows.generators._flow_map import check_steps, stepping
+from latent_flows.generators._flow_map import check_steps, followed
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.typing import Latent, Scalar
 
@@ -73,8 +72,7 @@ def flow_generator(
         return moved.reshape(dim)
 
     def decode(z: Latent) -> Array:
-        along = stepping(0.0, 1.0, steps, solver)
-        return flows.integrate(field, z, jnp.array([0.0, 1.0]), **along).zs[-1].reshape(shape)
+        return followed(field, z, 0.0, 1.0, steps, solver).reshape(shape)
 
     return freeze(decode, dim, name=name, dataset=dataset)
 

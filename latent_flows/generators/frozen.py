@@ -10,8 +10,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows import _memory
+from latent_flows._normal import log_normal
 from latent_flows._transforms import closure_convert, closure_convert_at
-from latent_flows.objectives.joint_flows import log_normal
 from latent_flows.typing import Generator, Latent, Scalar
 
 __all__ = [

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from latent_flows import _memory
+from latent_flows._validation import what
 from latent_flows.generators import stored
 from latent_flows.generators.frozen import FrozenGenerator, draw_latents
 from latent_flows.generators.spec import GeneratorSpec
-from latent_flows.generators.user_function import user_function, what
+from latent_flows.generators.user_function import user_function
 from latent_flows.typing import Generator
 
 __all__ = ["GENERATOR", "REFERENCE", "check_changes", "is_function", "load_generator", "reference"]

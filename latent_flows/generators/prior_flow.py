@@ -13,12 +13,10 @@ from flax import linen as nn
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from latent_flows import flows
 from latent_flows._descent import descend
-from latent_flows.generators._flow_map import check_steps, stepping
+from latent_flows._normal import log_normal
+from latent_flows.generators._flow_map import check_steps, followed, stepping
 from latent_flows.generators.frozen import FrozenGenerator, freeze, replace_prior
-from latent_flows.objectives.flow_matching import flow_matching_loss
-from latent_flows.objectives.joint_flows import log_normal
 from latent_flows.typing import Latent, Scalar
 
 __all__ = [
@@ -152,14 +150,15 @@ class PriorFlow:
         Returns:
             The log-density, in nats.
         """
+        from latent_flows import flows
+
         y = self.standardised(z)
         along = stepping(1.0, 0.0, self.steps, self.solver)
         volume = jnp.sum(jnp.log(jnp.diagonal(self.scale)))
         return flows.log_density(self.velocity, log_normal, y, 0.0, 1.0, **along) - volume
 
     def _followed(self, y: Latent, t0: float, t1: float) -> Latent:
-        along = stepping(t0, t1, self.steps, self.solver)
-        return flows.integrate(self.velocity, y, jnp.array([t0, t1]), **along).zs[-1]
+        return followed(self.velocity, y, t0, t1, self.steps, self.solver)
 
 
 def init_prior_flow(
@@ -247,6 +246,8 @@ def prior_flow_loss(flow: PriorFlow, key: PRNGKeyArray, codes: Float[Array, "n d
     Returns:
         The loss, see `objectives.flow_matching.flow_matching_loss`.
     """
+    from latent_flows.objectives.flow_matching import flow_matching_loss
+
     return flow_matching_loss(flow.velocity, key, jax.vmap(flow.standardised)(codes))
 
 

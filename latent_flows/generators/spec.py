@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from latent_flows._normal import log_normal
 from latent_flows._validation import at_least
 from latent_flows.generators.frozen import LogPrior, Prior, standard_normal
-from latent_flows.objectives.joint_flows import log_normal
 from latent_flows.typing import Latent
 
 __all__ = ["GeneratorSpec", "log_prior", "prior"]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from latent_flows import _safetensors
-from latent_flows._validation import choose
+from latent_flows._validation import choose, what
 from latent_flows.generators import rbf
 from latent_flows.generators import vae as vaes
 from latent_flows.generators._flow_map import check_steps
@@ -25,7 +25,6 @@ from latent_flows.generators.pretrained import PRESETS, published
 from latent_flows.generators.prior_flow import PriorFlow, VelocityNet, with_prior
 from latent_flows.generators.rbf import RBF, StdNetwork
 from latent_flows.generators.spec import GeneratorSpec
-from latent_flows.generators.user_function import what
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.generators.weights import variable_shapes
 

@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Array
 from safetensors.numpy import load_file
 
+from latent_flows._validation import what
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat
 from latent_flows.generators.spec import GeneratorSpec, log_prior, prior
 
-__all__ = ["import_function", "read_checkpoint", "user_function", "what"]
+__all__ = ["import_function", "read_checkpoint", "user_function"]
 
 
 def user_function(spec: GeneratorSpec) -> FrozenGenerator:
@@ -356,19 +357,3 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is an array, and others lie in it")
         place[last] = value
     return tree
-
-
-def what(error: BaseException) -> str:
-    """An error's kind and first line, for a message.
-
-    Args:
-        error: any.
-
-    Returns:
-        One line.
-
-    >>> what(ValueError("a\\nb"))
-    'ValueError: a'
-    """
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -4,6 +4,7 @@ Terms of variational autoencoders, of latent sequences, of potential flows, and 
 together. Each is normalised, or bounded, so that no weighted sum of them is unbounded below.
 """
 
+from latent_flows._normal import log_normal
 from latent_flows.objectives.autoencoders import (
     density_ratio_loss,
     gaussian_kl,
@@ -29,7 +30,6 @@ from latent_flows.objectives.joint_flows import (
     encode_pairs,
     joint_sum,
     joint_terms,
-    log_normal,
     origins,
     transport_codes,
 )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from latent_flows import flows, pde
+from latent_flows._normal import log_normal
 from latent_flows.objectives.autoencoders import gaussian_kl
 from latent_flows.objectives.sequences import latent_matching
 from latent_flows.typing import Latent, Potential, Scalar
@@ -25,7 +26,6 @@ __all__ = [
     "encode_pairs",
     "joint_sum",
     "joint_terms",
-    "log_normal",
     "origins",
     "transport_codes",
 ]
@@ -185,21 +185,6 @@ def origins(
         return {"start": back(z, t)}
     found = jax.vmap(lambda z, t: flows.origin(u, log_normal, z, t, steps=steps))(z, t)
     return {"start": found.z, "log_prior": found.log_density}
-
-
-def log_normal(z: Latent) -> Scalar:
-    """The log-density of N(0, I).
-
-    Args:
-        z: a latent.
-
-    Returns:
-        The log-density.
-
-    >>> round(float(log_normal(jnp.zeros(2))), 4)
-    -1.8379
-    """
-    return jnp.sum(jax.scipy.stats.norm.logpdf(z))
 
 
 def joint_terms(

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from latent_flows._validation import what
 from latent_flows.generators._torch.aten import RANDOM, RULES
-from latent_flows.generators.user_function import what
 
 __all__ = ["Program", "Step", "Tensors", "folded", "from_export", "run"]
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latent_flows._validation import what
 from latent_flows.generators._torch import aten, graph
-from latent_flows.generators.user_function import what
 
 __all__ = ["Layout", "Source", "at_rest", "chosen", "differ", "export", "layout", "source", "takes"]
 

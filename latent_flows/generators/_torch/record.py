@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latent_flows._validation import what
 from latent_flows.generators._torch import module
 from latent_flows.generators._torch.graph import Program
 from latent_flows.generators._torch.module import Layout, Source
@@ -153,7 +154,7 @@ def record_encoder(given: Source, decoder: Decoder, latent_dim: int) -> Encoder:
         except Exception as error:
             raise ValueError(
                 f"takes no sample of shape {list(xs[0].shape)}, which is what the generator gives "
-                f"({module.what(error)})"
+                f"({what(error)})"
             ) from None
         program, tensors = module.export(call, given.modules, xs[0])
         for x, code in zip(xs, codes, strict=True):
