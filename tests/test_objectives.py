@@ -105,6 +105,19 @@ def test_a_flow_at_rest_contributes_nothing_and_its_gradient_is_finite():
     assert jnp.isfinite(jax.jacobian(objectives.unit_contributions)(rest, metric)).all()
 
 
+def test_the_share_along_what_is_known_is_finite_with_its_gradient_for_a_flow_at_rest(key):
+    share = lambda v, known: objectives.share_along(v, known, jnp.eye(3))  # noqa: E731
+    rest, axes = jnp.zeros(3), jnp.eye(3)[:2]
+    for v, known in [(rest, axes), (rest, 0 * axes), (jnp.ones(3), 0 * axes)]:
+        assert share(v, known) == 0
+        for slope in jax.grad(share, argnums=(0, 1))(v, known):
+            assert jnp.isfinite(slope).all()
+    drawn = jax.random.normal(key, (3,))
+    assert float(share(drawn, axes)) == pytest.approx(
+        float(drawn[:2] @ drawn[:2] / (drawn @ drawn)), rel=1e-4
+    )
+
+
 ONE_AXIS = jnp.broadcast_to(jnp.eye(4)[0], (2, 5, 4))
 ALL_AXES = jnp.full((2, 5, 4), 0.5)
 OWN_AXIS = jnp.broadcast_to(jnp.eye(4)[:2, None], (2, 5, 4))

@@ -73,6 +73,27 @@ def test_flows_along_axes_of_their_own_lose_nothing_by_the_terms_that_ask_for_th
         np.testing.assert_allclose(getattr(terms, name), value, atol=1e-4, err_msg=name)
 
 
+def test_a_flow_pays_for_the_share_of_its_change_along_what_it_shall_avoid():
+    stretch = jnp.diag(jnp.array([1.0, 4.0, 1.0]))
+    metric = jnp.tile(stretch, (4, 1, 1))
+    first = jnp.tile(jnp.array([[5.0, 0.0, 0.0]]), (4, 1, 1))
+    velocity = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    samples = along(velocity, metric=metric, avoid=first)
+    expected = [1.0, 0.0, 0.5]  # of the last one 2^2 of 2^2 + 4
+    np.testing.assert_allclose(samples.avoided, np.tile(expected, (4, 1)).T, atol=1e-5)
+    terms = terms_of(samples, lambda z: z, lambda a, b: 1e3 * jnp.abs(b - a))
+    np.testing.assert_allclose(terms.avoided, 0.5, atol=1e-5)
+    # What is named twice, in any length, is avoided once; what moves nothing is no direction.
+    twice = jnp.concatenate([first, 1e-3 * first, 0 * first], axis=1)
+    again = along(velocity, metric=metric, avoid=twice)
+    np.testing.assert_allclose(again.avoided, samples.avoided, atol=1e-4)
+
+
+def test_what_shall_be_avoided_has_to_be_measured_in_a_metric():
+    with pytest.raises(ValueError, match="avoid needs the generator's metric"):
+        along(AXES, avoid=jnp.zeros((4, 1, 3)))
+
+
 def test_without_a_metric_speeds_are_pushed_through_the_generator():
     terms = terms_of(along(AXES), lambda z: 2 * z, told_apart, pace=0.3)
     expected = np.mean([0.3**2 / (0.3**2 + (2 * v) ** 2) for v in (0.1, 0.2)])
@@ -140,11 +161,11 @@ def test_every_weight_is_of_a_term_and_every_term_but_the_accuracy_has_one():
 
 
 def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_known():
-    terms = PotentialFlowTerms(*jnp.arange(1.0, 10.0), jnp.array(0.5))
+    terms = PotentialFlowTerms(*jnp.arange(1.0, 11.0), jnp.array(0.5))
     nothing = PotentialFlowWeights(**dict.fromkeys(vars(PotentialFlowWeights()), 0.0))
     for k, field in enumerate(fields(nothing)):
         assert weighted_sum(replace(nothing, **{field.name: 2.0}), terms) == 2.0 * (k + 1)
-    unknown = terms._replace(sparsity=None, overlap=None, consistency=None)
+    unknown = terms._replace(sparsity=None, overlap=None, consistency=None, avoided=None)
     everything = PotentialFlowWeights(**dict.fromkeys(vars(nothing), 1.0))
     assert weighted_sum(everything, unknown) == sum(range(1, 7))
 

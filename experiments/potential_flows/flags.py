@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from latent_flows._validation import at_least, choose
+from latent_flows.directions.transformations import ENTRIES
 from latent_flows.objectives import PotentialFlowWeights
 from latent_flows.pde import EQUATIONS, described
 
@@ -61,12 +62,28 @@ class Flows:
     classifier: Literal["small", "lenet", "resnet18"] = "small"
     """Network that names the potential from an image pair; lenet and resnet18 as published. Of
     samples that are no images, dense layers."""
+    avoid: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="Transformations of the image that flows shall leave alone, so that they find "
+            f"what else there is, one after the other: {', '.join(ENTRIES)}. Their steered fields "
+            "are computed once at the bank's latents; see weights.avoided."
+        ),
+    ] = ()
+    """Transformations of the image that flows shall leave alone."""
     at_once: int = 0
     """Image pairs that the generator makes at once in a training step, to save memory; 0: all."""
 
     def __post_init__(self) -> None:
         at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0, at_once=0)
         at_least(self, "flows.", supports=1)
+        for name in self.avoid:
+            choose("flows.avoid", name, ENTRIES)
+        if self.avoid and not self.bank:
+            raise ValueError(
+                "flows.avoid needs the generator's metric at latents where its fields are known: "
+                "raise flows.bank"
+            )
         if self.bank > self.codes:
             raise ValueError(f"flows.bank ({self.bank}) is more than flows.codes ({self.codes})")
         if not self.pace > 0:
@@ -98,6 +115,9 @@ class Weights(PotentialFlowWeights):
     """Squared log-ratio of each flow's speed in data space to flows.pace."""
     consistency: Annotated[float, tyro.conf.arg(aliases=("--weights.inconsistency",))] = 0.0
     """Lack of a common direction of a flow over starting points and times."""
+    avoided: float = 8.0
+    """Share of what flows change that lies along the fields of flows.avoid, in the generator's
+    metric; of no account without any."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from experiments.runtime.checks import check_devices
 from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.run_dir import read_config
 from experiments.runtime.training import Params, restore
-from latent_flows import _memory, coordinates, data, flows, plots, potentials
+from latent_flows import _memory, coordinates, data, directions, flows, plots, potentials
 from latent_flows._transforms import in_chunks
 from latent_flows.classifiers import (
     CLASSIFIERS,
@@ -94,7 +94,8 @@ def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | 
     """Rejects a generator, or data, that the flows asked for cannot be learnt of.
 
     Raises:
-        UsageError: its samples are no images, and a classifier of images is asked for.
+        UsageError: its samples are no images, and a classifier of images, or a transformation of
+            images to avoid, is asked for.
         ValueError: they are too small for the classifier, too few or too long.
     """
     if is_image(frozen):
@@ -110,9 +111,23 @@ def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | 
             f"flows.classifier {config.flows.classifier} sees images [h, w, c], and {frozen.name} "
             f"makes samples of shape {frozen.event_shape}: leave it out, and dense layers see them"
         )
+    if config.flows.avoid:
+        _check_transformable(config.flows, frozen)
     if dataset is not None and is_encoded(config.flows, frozen):
         _check_codes(config, frozen, dataset)
     _check_memory(config.flows, frozen.latent_dim)
+
+
+def _check_transformable(settings: Flows, frozen: FrozenGenerator) -> None:
+    if not is_image(frozen):
+        raise UsageError(
+            f"flows.avoid names transformations of images [h, w, c], and {frozen.name} makes "
+            f"samples of shape {frozen.event_shape}: leave it out"
+        )
+    image = jax.ShapeDtypeStruct(frozen.event_shape, jnp.float32)
+    for name in settings.avoid:
+        apply = directions.transformation(name)
+        jax.eval_shape(lambda image, apply=apply: apply(image, 0.0), image)
 
 
 def _check_codes(config: Config, frozen: FrozenGenerator, dataset: Dataset) -> None:

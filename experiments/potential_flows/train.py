@@ -10,15 +10,17 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from experiments.generators import spec
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import scores as flow_scores
 from experiments.potential_flows import traverse
 from experiments.potential_flows.config import PHASE, PRESETS, Config
+from experiments.potential_flows.flags import Flows
 from experiments.potential_flows.subject import (
     Subject,
     check,
@@ -35,11 +37,11 @@ from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, fit, shuffled
-from latent_flows import data, flows, objectives
+from latent_flows import data, directions, flows, objectives, steering
 from latent_flows._transforms import closure_convert
 from latent_flows.geometry.metrics import pullback_metrics
 from latent_flows.geometry.operators import frame_and_bend
-from latent_flows.typing import Generator, Scalar
+from latent_flows.typing import Generator, Latent, Scalar
 
 __all__ = ["PRESETS", "latents", "loss", "run", "train"]
 
@@ -65,6 +67,7 @@ def loss(
             equation=flow_families.equation(settings, member, raw),
             manifold=subject.manifold,
             metric=known.get("metric"),
+            avoid=known.get("avoid"),
             axes=(known["root"], known["bend"]) if "root" in known else None,
             solver=flows.solver(settings.solver),
             reverse=settings.reverse,
@@ -99,7 +102,8 @@ def loss_of(config: Config, subject: Subject, generator: Generator, *step: Any) 
 
 def train(folder: Folder, config: Config, subject: Subject) -> Params:
     """Train, or go on training, the potentials of a run folder."""
-    with announced(f"computing the generator's metric at the bank's {config.flows.bank} latents"):
+    what = f"metric{' and steered fields' if config.flows.avoid else ''}"
+    with announced(f"computing the generator's {what} at the bank's {config.flows.bank} latents"):
         dataset = latents(config, subject)
     generator = closure_convert(subject.generator, subject.starts.shape[1])
     return fit(
@@ -118,7 +122,7 @@ def latents(config: Config, subject: Subject) -> data.Dataset:
     """Starting points, with the generator's metric at each if a bank of them is asked for.
 
     And with an orthonormal basis and the Laplacian of the coordinates, if equations hold on the
-    generator's manifold.
+    generator's manifold; and with the velocities of the fields that flows shall avoid.
     """
     if not config.flows.bank:
         return data.from_arrays("latents", start=np.asarray(subject.starts))
@@ -127,8 +131,26 @@ def latents(config: Config, subject: Subject) -> data.Dataset:
     if subject.manifold is not None:
         frame = frame_and_bend(subject.manifold)
         known["root"], known["bend"] = jax.jit(partial(jax.lax.map, frame, batch_size=64))(bank)
+    if config.flows.avoid:
+        known["avoid"] = avoided(config.flows, subject.generator, bank)
     arrays: dict[str, Any] = {name: np.asarray(array) for name, array in known.items()}
     return data.from_arrays("latents", **arrays)
+
+
+def avoided(
+    settings: Flows, generator: Generator, points: Float[Array, "n m"]
+) -> Float[Array, "n a m"]:
+    """What performs each transformation that flows shall avoid, at some points."""
+    fields = [
+        steering.transformation_field(generator, directions.transformation(name))
+        for name in settings.avoid
+    ]
+
+    def velocities(z: Latent) -> Float[Array, "a m"]:
+        return jnp.stack([field(jnp.zeros(()), z) for field in fields])
+
+    found: Array = jax.jit(partial(jax.lax.map, velocities, batch_size=16))(points)
+    return found
 
 
 def run(config: Config) -> int | None:

@@ -25,6 +25,7 @@ from latent_flows.objectives.traversals import (
     outside,
     overlap,
     relative_start,
+    share_along,
     sparsity,
     speed_loss,
     unit_contributions,
@@ -67,6 +68,8 @@ class PotentialFlowTerms(NamedTuple):
     """Share of axes that two flows have in common; in [0, 1]. None without a metric."""
     consistency: Scalar | None
     """`direction_consistency`; in [0, 1]. None without a metric."""
+    avoided: Scalar | None
+    """`share_along` what flows shall not do; in [0, 1]. None where nothing is to be avoided."""
     accuracy: Scalar
     """Share of pairs whose flow is named rightly: to be looked at, and of no weight."""
 
@@ -93,6 +96,8 @@ class PotentialFlowWeights:
     """Share of axes that two flows have in common, in the generator's metric."""
     consistency: float = 0.0
     """Lack of a common direction of a flow over starting points and times."""
+    avoided: float = 0.0
+    """Share of what flows change that lies along known fields, in the generator's metric."""
 
     def __post_init__(self) -> None:
         at_least(self, "weights.", **dict.fromkeys(vars(self), 0))
@@ -117,6 +122,8 @@ class FlowSample(NamedTuple):
     """Of the velocity in data space, where the metric is known."""
     contributions: Float[Array, "n d"] | None
     """Of the axes to the velocity, where the metric is known."""
+    avoided: Float[Array, "n"] | None = None
+    """`share_along` the directions to avoid, where there are some."""
 
 
 def sample_flow(
@@ -130,6 +137,7 @@ def sample_flow(
     equation: Callable[..., pde.Residual] | None = None,
     manifold: Metric | None = None,
     metric: Float[Array, "n d d"] | None = None,
+    avoid: Float[Array, "n m d"] | None = None,
     axes: Axes | None = None,
     solver: diffrax.AbstractSolver | None = None,
     reverse: bool = True,
@@ -150,6 +158,8 @@ def sample_flow(
             default in the equation's own, at all points.
         metric: the generator's metric at each start, computed before: velocities are then looked at
             there, since paths stay among such points.
+        avoid: directions at each start that the flow shall not go along, as a steered field gives
+            them; the metric has to be known.
         axes: `frame_and_bend(manifold)` at each start, computed before.
         solver: of the paths; Euler's unit steps by default, as published.
         reverse: whether half of the paths are followed backwards.
@@ -159,6 +169,9 @@ def sample_flow(
     Returns:
         What the flow does.
 
+    Raises:
+        ValueError: directions to avoid without a metric to measure them in.
+
     References:
         Song et al., *Latent Traversals in Generative Models as Potential Flows*, 2023, section 3.
 
@@ -167,6 +180,8 @@ def sample_flow(
     >>> bool(jnp.allclose(found.after - found.before, found.velocity * jnp.sign(found.after)))
     True
     """
+    if avoid is not None and metric is None:
+        raise ValueError("avoid needs the generator's metric at each start: give metric= as well")
     sign_key, step_key, time_key = jax.random.split(key, 3)
     count = len(starts)
     signs = jax.random.rademacher(sign_key, (count,), starts.dtype)
@@ -187,10 +202,12 @@ def sample_flow(
         # Where the metric is known, at any time: paths stay among these points.
         times, points = jax.random.uniform(time_key, (count,), maxval=horizon), starts
     velocity = jax.vmap(field)(times, points)
-    squared_speed = contributions = None
+    squared_speed = contributions = avoided = None
     if metric is not None:
         squared_speed = jnp.einsum("ni,nij,nj->n", velocity, metric, velocity)
         contributions = jax.vmap(unit_contributions)(velocity, metric)
+    if metric is not None and avoid is not None:
+        avoided = jax.vmap(share_along)(velocity, avoid, metric)
     initial = residual = jnp.zeros(())
     if not at_rest:
         initial = relative_start(jax.vmap(partial(field, jnp.zeros(())))(starts), velocity)
@@ -202,7 +219,7 @@ def sample_flow(
         residual = _on_manifold(equation, times, points, axes)
     distances = jax.vmap(jax.vmap(beyond))(paths)
     return FlowSample(
-        before, after, velocity, distances, initial, residual, squared_speed, contributions
+        before, after, velocity, distances, initial, residual, squared_speed, contributions, avoided
     )
 
 
@@ -270,6 +287,7 @@ def potential_flow_terms(
         sparsity=None if contributions is None else sparsity(contributions),
         overlap=None if contributions is None else overlap(contributions),
         consistency=None if contributions is None else direction_consistency(contributions),
+        avoided=None if samples.avoided is None else jnp.mean(samples.avoided),
         accuracy=jnp.mean(jnp.argmax(logits, -1) == labels),
     )
 
@@ -310,7 +328,7 @@ def weighted_sum(weights: PotentialFlowWeights, terms: PotentialFlowTerms) -> Sc
     Returns:
         The sum.
 
-    >>> ones = PotentialFlowTerms(*jnp.ones(6), None, None, None, jnp.zeros(()))
+    >>> ones = PotentialFlowTerms(*jnp.ones(6), None, None, None, None, jnp.zeros(()))
     >>> print(weighted_sum(PotentialFlowWeights(speed=0.5), ones))
     4.5
     """

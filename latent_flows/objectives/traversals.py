@@ -12,6 +12,7 @@ __all__ = [
     "outside",
     "overlap",
     "relative_start",
+    "share_along",
     "sparsity",
     "speed_loss",
     "unit_contributions",
@@ -43,6 +44,41 @@ def unit_contributions(velocity: Latent, metric: Float[Array, "d d"]) -> Latent:
     steps = velocity * safe_sqrt(jnp.diagonal(metric))
     square = jnp.sum(steps**2)
     return steps * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
+
+
+def share_along(
+    velocity: Latent, known: Float[Array, "m d"], metric: Float[Array, "d d"]
+) -> Scalar:
+    r"""The share of a flow's squared speed that lies along known directions, in [0, 1].
+
+    $$ \frac{|P v|_G^2}{|v|_G^2}, \qquad P = V^\top (V G V^\top)^{-1} V G $$
+
+    with the known directions as the rows of $V$: the projection is orthogonal as the generator's
+    metric measures. A direction along which nothing changes counts for nothing.
+
+    Args:
+        velocity: of a flow at one point.
+        known: directions there, one a row.
+        metric: `G`, the generator's metric there.
+
+    Returns:
+        The share; 0 where the flow stands still.
+
+    >>> import jax.numpy as jnp
+    >>> axis, metric = jnp.array([[1.0, 0.0]]), jnp.diag(jnp.array([1.0, 3.0]))
+    >>> print(share_along(jnp.array([1.0, 1.0]), axis, metric).round(3))
+    0.25
+    """
+    lowered = metric @ velocity
+    square = velocity @ lowered
+    gram = known @ metric @ known.T
+    # Directions are brought to one length, so that the damping means the same for each of them.
+    length = safe_sqrt(jnp.diagonal(gram))
+    unit = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    alike = gram * unit * unit[:, None] + 1e-6 * jnp.eye(len(known))
+    along = (known @ lowered) * unit
+    solution = jax.scipy.linalg.solve(alike, along, assume_a="pos")
+    return (along @ solution) / jnp.where(square > 0, square, 1)
 
 
 def sparsity(contributions: Float[Array, "count n d"]) -> Scalar:

@@ -60,6 +60,7 @@ def test_a_natural_gradient_climbs_less_where_the_generator_is_steep():
 
 QUICK = [{"family": "linear"}]
 SLOW = [
+    {"avoid": ("brightness",)},
     {"family": "field", "initial": "free"},
     {"laplacian": "beltrami"},
     {"family": "linear", "orthogonal": True},
@@ -88,6 +89,30 @@ def test_every_family_has_a_loss_that_teaches_it(flags, compile_quickly):
         assert jnp.isfinite(leaf).all(), path
     moved = [bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(slopes["potentials"])]
     assert any(moved)
+
+
+def test_flows_are_told_to_leave_a_transformation_alone(compile_quickly):
+    """Of a bump that its first latent moves to the right, the share that moves with it counts."""
+    column, row = jnp.arange(12.0), jnp.arange(10.0)
+
+    def bump(z):
+        across = jnp.exp(-((column - 6 - z[0]) ** 2) / 8)
+        down = jnp.exp(-((row - 5 - z[1]) ** 2) / 8)
+        return (jnp.outer(down, across) * (1 + 0.1 * z[2]))[..., None]
+
+    points = jnp.array([[0.0, 0.0, 0.0], [0.5, -0.5, 0.2]])
+    settings = replace(SMALL.flows, avoid=("translate_x", "translate_y"))
+    found = potential_flows.avoided(settings, bump, points)
+    assert found.shape == (2, 2, 3)
+    # Each moves its own latent, by about the image's side a unit.
+    np.testing.assert_allclose(found[:, 0, 0], 12, rtol=0.1)
+    np.testing.assert_allclose(found[:, 1, 1], 10, rtol=0.1)
+    np.testing.assert_allclose(found[:, [0, 1], [1, 0]], 0, atol=0.5)
+    _, subject = setting()
+    subject = subject._replace(frozen=freeze(bump, 3), generator=bump)
+    config = replace(SMALL, flows=settings)
+    batch = potential_flows.latents(config, subject).examples(np.arange(4))
+    assert batch["avoid"].shape == (4, 2, 3)
 
 
 @pytest.mark.slow
@@ -137,6 +162,8 @@ def test_row_sums_are_the_hessian_times_ones(key):
         ({"family": "linear", "gradient": "natural"}, "are about potentials"),
         ({"family": "field", "laplacian": "beltrami"}, "are about potentials"),
         ({"laplacian": "beltrami", "pde": "hamilton_jacobi"}, "for flows.pde wave or heat"),
+        ({"avoid": ("translate",)}, "unknown flows.avoid 'translate'"),
+        ({"avoid": ("zoom",), "bank": 0}, "flows.avoid needs the generator's metric"),
         ({"orthogonal": True}, "flows.orthogonal is for flows.family linear, not potential"),
         ({"supports": 0}, "flows.supports must be at least 1"),
     ],
