@@ -5,6 +5,7 @@ noise, or any other. Everything else takes a metric and points.
 """
 
 from latent_flows._results import Result
+from latent_flows.geometry import families
 from latent_flows.geometry.curvature import (
     acceleration,
     christoffel,
@@ -23,6 +24,7 @@ from latent_flows.geometry.exponential import (
     logarithm,
     logarithm_map,
 )
+from latent_flows.geometry.fisher_rao import fisher_rao
 from latent_flows.geometry.frechet_mean import FrechetMean, frechet_mean
 from latent_flows.geometry.geodesics import distance, geodesic, geodesic_batch
 from latent_flows.geometry.kmeans import KMeans, kmeans
@@ -61,6 +63,8 @@ __all__ = [
     "distance",
     "energy",
     "exponential_map",
+    "families",
+    "fisher_rao",
     "fit_land",
     "frechet_mean",
     "geodesic",

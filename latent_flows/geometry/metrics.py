@@ -45,7 +45,8 @@ __all__ = [
 ]
 
 Ambient = Callable[[Float[Array, "n"]], Array]
-"""`x -> A(x)`, a metric of data space at a flattened sample: `[n, n]`, or `[n]` if diagonal."""
+"""`x -> A(x)`, a metric of data space at a flattened sample: `[n, n]`; `[n]` if diagonal; or
+`[m, b, b]` if made of blocks of `b` neighbours, `n = m b`."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,12 @@ class Pullback:
         ambient = jnp.asarray(self.ambient(x))
         if ambient.shape == x.shape:
             return (ambient * tangents.T).T
+        if ambient.ndim == 3 and ambient.shape[0] * ambient.shape[1] == len(x):
+            return (ambient @ tangents.reshape(*ambient.shape[:2], -1)).reshape(tangents.shape)
         if ambient.shape != 2 * x.shape:
             raise ValueError(
-                f"the ambient metric must have shape {2 * x.shape}, or {x.shape} if it is "
-                f"diagonal, got {ambient.shape}"
+                f"the ambient metric must have shape {2 * x.shape}, {x.shape} if it is "
+                f"diagonal, or [m, b, b] with m b = {len(x)}, got {ambient.shape}"
             )
         return ambient @ tangents
 
@@ -157,8 +160,8 @@ def pullback(immersion: Generator, ambient: Ambient | None = None) -> Pullback:
 
     Args:
         immersion: `z -> x`, of any event shape, smooth, with a Jacobian of full rank.
-        ambient: `x -> A(x)`, the metric of data space at the flattened sample: `[n, n]`, or `[n]`
-            where it is diagonal. Euclidean by default.
+        ambient: `x -> A(x)`, the metric of data space at the flattened sample: `[n, n]`; `[n]`
+            where it is diagonal; `[m, b, b]` where it is made of blocks. Euclidean by default.
 
     Returns:
         The metric, a callable that keeps `immersion` and `ambient`.
