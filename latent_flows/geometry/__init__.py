@@ -43,6 +43,12 @@ from latent_flows.geometry.metrics import (
     volume,
 )
 from latent_flows.geometry.operators import laplace_beltrami
+from latent_flows.geometry.principal_directions import (
+    LocalTraversals,
+    PrincipalDirections,
+    local_traversals,
+    principal_directions,
+)
 from latent_flows.geometry.splines import spline_geodesic
 from latent_flows.geometry.transport import parallel_transport
 
@@ -52,7 +58,9 @@ __all__ = [
     "GeodesicFlow",
     "KMeans",
     "Land",
+    "LocalTraversals",
     "Logarithm",
+    "PrincipalDirections",
     "Pullback",
     "Result",
     "Walk",
@@ -76,11 +84,13 @@ __all__ = [
     "laplace_beltrami",
     "length",
     "local_pca",
+    "local_traversals",
     "log_volume",
     "logarithm",
     "logarithm_map",
     "normalise_land",
     "parallel_transport",
+    "principal_directions",
     "pullback",
     "pullback_metrics",
     "resample_by_length",
