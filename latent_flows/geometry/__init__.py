@@ -15,6 +15,7 @@ from latent_flows.geometry.curvature import (
     sectional_curvature,
 )
 from latent_flows.geometry.curves import Geodesic, energy, length, resample_by_length
+from latent_flows.geometry.density_metric import density_metric
 from latent_flows.geometry.diffusion import Walk, brownian_motion
 from latent_flows.geometry.exponential import (
     GeodesicFlow,
@@ -68,6 +69,7 @@ __all__ = [
     "brownian_motion",
     "christoffel",
     "conformal",
+    "density_metric",
     "distance",
     "energy",
     "exponential_map",
