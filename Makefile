@@ -19,9 +19,9 @@ OLDER := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 KNOWN = $(shell XLA_FLAGS='$(OLDER)' $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null \
   && echo '$(OLDER)')
 
-# A program that takes long to compile is compiled once for all processes, and for the next time.
+# A program is compiled once for all processes, and for the next time.
 COMPILED := JAX_COMPILATION_CACHE_DIR='$(CURDIR)/build/compiled' \
-  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 test: $(READY)  ## Every test that is not marked slow.
 	$(COMPILED) JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$$XLA_FLAGS $(KNOWN)" \

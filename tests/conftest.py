@@ -14,6 +14,16 @@ from latent_flows import _captured
 collect_ignore_glob = ["generators/record_*.py", "geometry/record_*.py"]
 """Scripts that recorded arrays with PyTorch are no tests."""
 
+
+def pytest_collection_finish():
+    """What has been imported stays: nobody looks through it for garbage again.
+
+    A collection takes a tenth of a second otherwise, and every call of an experiment makes one.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 # Nobody changes what the functions of the library are wrapped in here.
 _captured._TRUSTED.add("checked_annotations")
 
