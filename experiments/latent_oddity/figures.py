@@ -122,7 +122,7 @@ def of_draws(
         curves=[{name: found.points[shown] for name, found in paths.items()}],
         caption=(
             "The log volume of the pull-back metric over the latent space, with draws from the "
-            "prior: geodesics and straight lines between some pairs of them."
+            "prior: geodesics, straight lines and great circles between some pairs of them."
         ),
     )
 

@@ -1,7 +1,8 @@
 """Shortest paths of a generator without an encoder, between draws from its prior.
 
 There are no codes of data and no deviation that grows away from them: the metric is the generator's
-own, pulled back from its samples, and paths are compared with straight lines.
+own, pulled back from its samples, and paths are compared with straight lines and with arcs about
+the origin, along which the norm stays that of draws.
 """
 
 import math
@@ -16,9 +17,11 @@ from jaxtyping import Array, Float
 from experiments.latent_oddity import figures
 from experiments.latent_oddity.paths import (
     BATCH,
+    GREAT_CIRCLE,
     STRAIGHT,
     Geodesics,
     Paths,
+    great_circles,
     joined,
     length_of,
     recalled,
@@ -56,12 +59,13 @@ def at_once(generator: FrozenGenerator, settings: Geodesics) -> int:
 def find(
     folder: Folder, generator: FrozenGenerator, settings: Geodesics, seed: int
 ) -> dict[str, Paths]:
-    """Geodesics and straight lines between the same pairs."""
+    """Geodesics, straight lines and great circles between the same pairs."""
     pairs, batch_size = ends(generator, settings, seed), at_once(generator, settings)
     solve = partial(joined, pullback(generator.decode), pairs, settings, batch_size=batch_size)
     return {
         GEODESIC: recalled(folder, "paths", solve),
         STRAIGHT: straight(pairs, settings.segments),
+        GREAT_CIRCLE: great_circles(pairs, settings.segments),
     }
 
 
@@ -108,7 +112,7 @@ def draw(
     lines = everywhere(length, paths[STRAIGHT].points, at_once(generator, settings))
     longest = np.argsort(-lines)
     caption = (
-        f"{generator.name}: samples along paths, two a pair, between those pairs of draws whose "
+        f"{generator.name}: samples along paths, three a pair, between those pairs of draws whose "
         "straight line is longest in the space of samples."
     )
     shown = longest[: settings.strips]
