@@ -34,11 +34,25 @@ class _Block(nn.Module):
         return h + (x if x.shape[-1] == self.features else nn.Dense(self.features)(x))
 
 
+class _Attention(nn.Module):
+    """Every place with a mean of all, by how alike they are, added to it."""
+
+    @nn.compact
+    def __call__(self, x: Image) -> Image:
+        *_, features = x.shape
+        places = _normalised(x).reshape(-1, features)
+        heads = 4 if features % 4 == 0 else 1
+        mixed = nn.MultiHeadDotProductAttention(
+            heads, out_kernel_init=nn.initializers.zeros, deterministic=True
+        )(places)
+        return x + mixed.reshape(x.shape)
+
+
 class UNet(nn.Module):
     """A U-Net `(t, x) -> dx/dt` of one image `[h, w, c]` of any size, zero before it is trained.
 
     Blocks of `patch x patch` pixels are the features that it starts from; each further width halves
-    the resolution.
+    the resolution, and at the last one all places see each other.
 
     References:
         Ronneberger, Fischer and Brox, *U-Net: Convolutional Networks for Biomedical Image
@@ -78,6 +92,7 @@ class UNet(nn.Module):
                 h = nn.Conv(features, (3, 3), strides=2)(h)
             for _ in range(self.blocks):
                 h = _Block(features)(h, time)
+        h = _Block(self.widths[-1])(_Attention()(h), time)
         for features in reversed(self.widths[:-1]):
             other = kept.pop()
             h = repeat(nn.Dense(features)(h), "h w c -> (h a) (w b) c", a=2, b=2)
