@@ -76,7 +76,7 @@ class Network:
     """Residual blocks of the U-Net at each resolution, down and up."""
     patch: int = 2
     """Pixels along a side of the blocks that the U-Net starts from."""
-    width: int = 128
+    width: int = 64
     """Units of a layer of the MLP, of vectors and codes."""
     depth: int = 3
     """Residual blocks of the MLP."""
@@ -98,7 +98,7 @@ class Config:
     MADE: ClassVar = (GENERATOR,)
     QUICK: ClassVar[Quick] = {
         "network.widths": (16, 32),
-        "network.width": 64,
+        "network.width": 32,
         "training.steps": 200,
         "training.batch_size": 32,
         "classifier.steps": 50,

@@ -42,7 +42,7 @@ class DataFlow(nn.Module):
     """Its residual blocks at each resolution, down and up."""
     patch: int = 2
     """Pixels along a side of the blocks that it starts from."""
-    width: int = 128
+    width: int = 64
     """Units of a layer of the MLP."""
     depth: int = 3
     """Its residual blocks."""
