@@ -24,6 +24,7 @@ EXPERIMENTS = (
     "steer",
     "summary",
     "table",
+    "train_flow",
     "train_gan",
     "train_vae",
     "traverse",

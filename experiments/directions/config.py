@@ -116,8 +116,8 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = Usual("runs/vae-sprites", "train_vae sprites")
-    """Run folder of train_vae, train_gan or import_weights, or of any experiment on one;
-    package.module:function or file.py:function."""
+    """Run folder of train_vae, train_gan, train_flow or import_weights, or of any experiment on
+    one; package.module:function or file.py:function."""
     source: Flags = field(default_factory=GeneratorSpec)
     """How to use it."""
     transformations: Annotated[tuple[str, ...], tyro.conf.arg(help=_one_of(ENTRIES))] = (

@@ -50,6 +50,8 @@ class HeldOut(NamedTuple):
     """The true factors of examples; None where they are not known."""
     names: tuple[str, ...]
     """Of these factors."""
+    labels: Callable[[Int[np.ndarray, "n"]], Int[np.ndarray, "n"]] | None = None
+    """The classes of examples; None where they are not known."""
 
 
 class Paths(NamedTuple):
@@ -69,6 +71,8 @@ class Evaluated(NamedTuple):
     experiment: str
     metrics: Mapping[str, Any] = {}
     """What the run has measured itself, in `metrics.json`; empty if it is not there."""
+    generator: FrozenGenerator | None = None
+    """Of the run, if it has an encoder and knows its data."""
     held_out: HeldOut | None = None
     encode: Encoder | None = None
     log_likelihood: LogLikelihood | None = None
@@ -100,6 +104,7 @@ def _generator(found: Evaluated) -> Evaluated:
     if generator.encode is None or generator.dataset is None:
         return found
     return found._replace(
+        generator=generator,
         held_out=_examples(load_data(generator, "test")),
         encode=generator.encode,
         log_likelihood=generator.log_likelihood,
@@ -153,12 +158,17 @@ def _examples(dataset: Dataset) -> HeldOut:
     def rendered(rows: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n f"]:
         return np.stack([np.asarray(v) for v in dataset.examples(rows)["factors"]], -1)
 
+    def labels(rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        return np.asarray(dataset.examples(rows)["label"])
+
     if true := data.measures(dataset.name).true_factors:
         return HeldOut(dataset.name, dataset.length, images, rendered, true)
     if (grid := grid_of(dataset)) is not None:
         truth = partial(stacked, grid.labels)
         return HeldOut(dataset.name, dataset.length, images, truth, grid.factors)
-    return HeldOut(dataset.name, dataset.length, images, None, ())
+    is_image = len(dataset.image_shape) == 3
+    known = labels if is_image and "label" in dataset.examples(np.arange(1)) else None
+    return HeldOut(dataset.name, dataset.length, images, None, (), known)
 
 
 def _starts(sequences: Sequences) -> HeldOut:

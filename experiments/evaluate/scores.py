@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.evaluate.confidence import confidence
 from experiments.evaluate.readers import Evaluated, HeldOut
 from experiments.runtime.cli import UsageError
 from latent_flows import evaluation
@@ -39,10 +40,12 @@ class Sizes:
     """Points (votes) of the beta-VAE and FactorVAE scores, one third of them to be judged on."""
     batch: int = 64
     """Pairs (examples) of each of these points."""
+    classifier_steps: int = 1000
+    """Steps of the classifier of labelled images, which says of which draws it is sure."""
 
     def __post_init__(self) -> None:
         at_least(self, "sizes.", images=0, iwae_samples=1, codes=0, tree_codes=3, trees=1)
-        at_least(self, "sizes.", points=3, batch=2)
+        at_least(self, "sizes.", points=3, batch=2, classifier_steps=1)
 
 
 class Labelled(NamedTuple):
@@ -147,6 +150,10 @@ NEEDS: dict[str, Need] = {
         _has_factors,
         "{run.held_out.name} has no ground-truth factors of variation (labels of classes are none)",
     ),
+    "labels": Need(
+        lambda run: run.held_out is not None and run.held_out.labels is not None,
+        "the data are no images with labels of classes",
+    ),
     "flows": Need(lambda run: run.paths is not None, "a run of {run.experiment} has no traversals"),
     "comparison": Need(
         lambda run: run.paths is None or bool(run.metrics),
@@ -191,6 +198,21 @@ def _iwae(material: Material) -> dict[str, float | None]:
         lambda key, x: evaluation.iwae_bound(
             key, encode, likelihood, x, samples=samples, log_prior=prior
         )
+    )
+
+
+# --- draws ---
+
+
+def _confident(material: Material) -> dict[str, float]:
+    assert material.found.generator is not None
+    return confidence(
+        material.found.generator,
+        material.held_out,
+        material.rows(material.sizes.images, 1000),
+        is_normal=material.found.log_prior is None,
+        steps=material.sizes.classifier_steps,
+        seed=material.seed,
     )
 
 
@@ -307,6 +329,7 @@ _OWN = ("flows", "comparison")
 SCORES: dict[str, Score] = {
     "elbo": Score("evidence lower bound, nats an image", ("encoder", "likelihood"), _elbo),
     "iwae": Score("importance-weighted bound, nats an image", ("encoder", "likelihood"), _iwae),
+    "confident": Score("share of draws a classifier is sure of", ("encoder", "labels"), _confident),
     "mig": Score("mutual information gap", _CODES, _mig),
     "dci": Score("disentanglement, completeness, informativeness", _CODES, _dci),
     "sap": Score("separated attribute predictability", _CODES, _sap),

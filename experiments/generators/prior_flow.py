@@ -55,6 +55,30 @@ class PriorSettings:
         check_steps(self.steps or None, self.solver)
 
 
+def check(
+    config: PriorSettings, latent_dim: int, dataset: Dataset, *, flags: str = "--prior-flow."
+) -> None:
+    """Reject too few codes for a flow.
+
+    Args:
+        config: of the flow.
+        latent_dim: numbers of a code.
+        dataset: whose examples are encoded.
+        flags: how the flags of `config` begin.
+
+    Raises:
+        ValueError: fewer than a batch has, or than a covariance needs.
+    """
+    there = min(config.codes, dataset.length)
+    needed = max(config.training.batch_size, latent_dim + 1)
+    if there < needed:
+        raise ValueError(
+            f"the flow prior learns from {there} codes, and needs {needed} for its batches and for "
+            f"the covariance of all latents; raise {flags}codes, or lower "
+            f"{flags}training.batch-size"
+        )
+
+
 def train(
     folder: Folder, config: PriorSettings, generator: FrozenGenerator, dataset: Dataset, seed: int
 ) -> PriorFlow:

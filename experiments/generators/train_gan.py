@@ -35,7 +35,6 @@ from latent_flows import plots
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
-from latent_flows.evaluation.frechet import realism
 from latent_flows.generators import adversarial
 from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.sngan import SNGAN, Discriminator
@@ -291,8 +290,7 @@ def _method(config: Config) -> optax.GradientTransformation:
 
 def to_canvas(images: Float[Array, "n h w c"], size: int) -> Float[Array, "n size size c"]:
     """Images in [0, 1] as the generator makes them: in [-1, 1], black around what is smaller."""
-    margins = [((size - side) // 2, (size - side + 1) // 2) for side in images.shape[1:3]]
-    return 2 * jnp.pad(images, [(0, 0), *margins, (0, 0)]) - 1
+    return 2 * frechet.on_canvas(images, size) - 1
 
 
 def check(config: Config, net: SNGAN, dataset: Dataset, test: Dataset) -> None:
@@ -353,35 +351,15 @@ def measure(
     folder: Folder, config: Config, net: SNGAN, variables: Params, sets: dict[str, Dataset]
 ) -> dict[str, float]:
     """How real the samples are to a classifier, which is trained first. Nothing without labels."""
-    picked: dict[str, Any] = {}
-    for name, dataset in sets.items():
-        chosen = np.random.default_rng(config.seed).permutation(dataset.length)[: config.samples]
-        examples = dataset.examples(chosen)
-        picked[name] = (_padded(examples["image"], net.resolution), classifier.labels(examples))
-    (known, labels), (held_out, truth) = picked["train"], picked["test"]
-    result = {"samples": float(len(held_out))}
-    if labels is None:
-        return result
-    judge = frechet.train_judge(
-        folder, _on_canvas(sets["train"], net.resolution), config.classifier, config.seed
+    return frechet.measure(
+        folder,
+        partial(sample, net, variables, jax.random.key(config.seed + 1)),
+        sets,
+        config.classifier,
+        count=config.samples,
+        side=net.resolution,
+        seed=config.seed,
     )
-    made = sample(net, variables, jax.random.key(config.seed + 1), len(held_out))
-    return result | realism(judge, made, known, held_out, truth)
-
-
-def _padded(images: Any, size: int) -> Float[Array, "n size size c"]:
-    return (to_canvas(jnp.asarray(images), size) + 1) / 2
-
-
-def _on_canvas(dataset: Dataset, size: int) -> Dataset:
-    """The data set with black around its images."""
-
-    def examples(rows: np.ndarray) -> dict[str, Any]:
-        found = dict(dataset.examples(rows))
-        return found | {"image": np.asarray(_padded(found["image"], size))}
-
-    shape = (size, size, dataset.image_shape[2])
-    return replace(dataset, image_shape=shape, examples=examples)
 
 
 def draw(folder: Folder, net: SNGAN, variables: Params, dataset: Dataset) -> list[str]:

@@ -325,7 +325,7 @@ def check(config: Config, dataset: Dataset) -> None:
         raise ValueError(f"objective.augment transforms images, and {dataset.name} holds vectors")
     stages = [config.training] + ([config.deviation.training] if KINDS[config.variance] else [])
     if config.prior == "flow":
-        check_prior(config, dataset)
+        prior_flow.check(config.prior_flow, config.vae.latent_dim, dataset)
     if (largest := max(stage.batch_size for stage in stages)) > dataset.length:
         raise ValueError(
             f"a batch of {largest} is more than the {dataset.length} examples "
@@ -334,22 +334,6 @@ def check(config: Config, dataset: Dataset) -> None:
     check_vae(config.vae, dataset.image_shape, largest)
     image = jax.ShapeDtypeStruct(dataset.image_shape, jnp.float32)
     jax.eval_shape(partial(augmented, config.objective.augmented), jax.random.key(0), image)
-
-
-def check_prior(config: Config, dataset: Dataset) -> None:
-    """Reject too few codes for a flow.
-
-    Raises:
-        ValueError: fewer than a batch has, or than a covariance needs.
-    """
-    there = min(config.prior_flow.codes, dataset.length)
-    needed = max(config.prior_flow.training.batch_size, config.vae.latent_dim + 1)
-    if there < needed:
-        raise ValueError(
-            f"the flow prior learns from {there} codes, and needs {needed} for its batches and for "
-            "the covariance of all latents; raise --prior-flow.codes, or lower "
-            "--prior-flow.training.batch-size"
-        )
 
 
 def model(config: Config, dataset: Dataset) -> VAE:

@@ -126,7 +126,7 @@ def of_draws(
         curves=[{name: found.points[shown] for name, found in paths.items()}],
         caption=(
             f"The log volume of the pull-back metric over the latent space, with {between}: "
-            "geodesics and straight lines between some pairs of them."
+            "geodesics, straight lines and great circles between some pairs of them."
         ),
     )
 

@@ -1,7 +1,8 @@
 """Shortest paths of a generator without an encoder, between draws from its prior.
 
 There are no codes of data and no deviation that grows away from them: the metric is the generator's
-own, pulled back from its samples, and paths are compared with straight lines.
+own, pulled back from its samples, and paths are compared with straight lines and with arcs about
+the origin, along which the norm stays that of draws.
 """
 
 import math
@@ -16,9 +17,11 @@ from jaxtyping import Array, Float
 from experiments.latent_oddity import figures
 from experiments.latent_oddity.paths import (
     BATCH,
+    GREAT_CIRCLE,
     STRAIGHT,
     Geodesics,
     Paths,
+    great_circles,
     joined,
     length_of,
     recalled,
@@ -60,13 +63,14 @@ def find(
     seed: int,
     given: Float[Array, "m 2 d"] | None = None,
 ) -> dict[str, Paths]:
-    """Geodesics and straight lines between the same pairs: those given, or of draws."""
+    """Geodesics, straight lines and great circles between pairs: those given, or of draws."""
     pairs = ends(generator, settings, seed) if given is None else given
     batch_size = at_once(generator, settings)
     solve = partial(joined, pullback(generator.decode), pairs, settings, batch_size=batch_size)
     return {
         GEODESIC: recalled(folder, "paths", solve),
         STRAIGHT: straight(pairs, settings.segments),
+        GREAT_CIRCLE: great_circles(pairs, settings.segments),
     }
 
 
@@ -117,7 +121,7 @@ def draw(
     lines = everywhere(length, paths[STRAIGHT].points, at_once(generator, settings))
     longest = np.argsort(-lines)
     caption = (
-        f"{generator.name}: samples along paths, two a pair, between those pairs of {between} "
+        f"{generator.name}: samples along paths, three a pair, between those pairs of {between} "
         "whose straight line is longest in the space of samples."
     )
     shown = longest[: settings.strips]

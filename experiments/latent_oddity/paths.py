@@ -28,6 +28,7 @@ BATCH = 20
 TIMES = ("seconds", "compiling", "searching")
 """What is timed of a method: no property of its paths, and so no part of the metrics."""
 STRAIGHT = "straight line"
+GREAT_CIRCLE = "great circle"
 SHORT = 16
 """Numbers of a latent up to which Jacobians along a path cost little."""
 SPLINE_TOLERANCE = 3e-3
@@ -103,8 +104,19 @@ def recalled(folder: Folder, name: str, compute: Callable[[], Paths]) -> Paths:
 
 def straight(pairs: Float[Array, "m 2 d"], segments: int) -> Paths:
     """The straight lines between pairs."""
-    lines = jax.vmap(partial(curves.straight, segments=segments))(pairs[:, 0], pairs[:, 1])
-    return Paths(np.asarray(lines), np.ones(len(lines), bool), dict.fromkeys(TIMES, 0.0))
+    return _by_formula(curves.straight, pairs, segments)
+
+
+def great_circles(pairs: Float[Array, "m 2 d"], segments: int) -> Paths:
+    """The arcs about the origin between pairs."""
+    return _by_formula(curves.great_circle, pairs, segments)
+
+
+def _by_formula(
+    curve: Callable[[Array, Array, int], Array], pairs: Float[Array, "m 2 d"], segments: int
+) -> Paths:
+    points = jax.vmap(partial(curve, segments=segments))(pairs[:, 0], pairs[:, 1])
+    return Paths(np.asarray(points), np.ones(len(points), bool), dict.fromkeys(TIMES, 0.0))
 
 
 def joined(

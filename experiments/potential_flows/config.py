@@ -39,8 +39,8 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = ""
-    """Run folder of train_vae, train_gan or import_weights, or of any experiment on one;
-    package.module:function or file.py:function."""
+    """Run folder of train_vae, train_gan, train_flow or import_weights, or of any experiment on
+    one; package.module:function or file.py:function."""
     source: Flags = field(default_factory=GeneratorSpec)
     """How a generator that is no VAE is used."""
     flows: Flows = field(default_factory=Flows)

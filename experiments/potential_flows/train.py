@@ -2,8 +2,8 @@
 
 Song, Keller, Sebe and Welling, "Latent Traversals in Generative Models as Potential Flows",
 ICML 2023: each potential obeys a PDE, and a classifier must name it from the sample before and
-after a step. --generator names the generator: a run folder of train_vae, train_gan or
-import_weights, or a function of your own.
+after a step. --generator names the generator: a run folder of train_vae, train_gan,
+train_flow or import_weights, or a function of your own.
 """
 
 import shlex

@@ -17,7 +17,7 @@ from latent_flows import _memory
 from latent_flows._validation import what
 from latent_flows.generators import stored
 from latent_flows.generators.frozen import FrozenGenerator, draw_latents
-from latent_flows.generators.spec import GeneratorSpec
+from latent_flows.generators.spec import GeneratorSpec, check_no_flow
 from latent_flows.generators.user_function import user_function
 from latent_flows.typing import Generator
 
@@ -67,6 +67,7 @@ def load_generator(spec: str | Path | GeneratorSpec, *, seed: int = 0) -> Frozen
         file = place / GENERATOR if place.is_dir() else place
         found = stored.restore_generator(stored.read(file), spec, seed=seed)
         return _checked(_with_data(found, spec), spec)
+    check_no_flow(spec, spec.path)
     return _checked(_with_data(user_function(spec), spec), spec)
 
 

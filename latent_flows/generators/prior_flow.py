@@ -411,6 +411,7 @@ def through_noise(generator: FrozenGenerator, flow: PriorFlow) -> FrozenGenerato
         dataset=generator.dataset,
         labels=generator.labels,
         augment=generator.augment,
+        reading=generator.reading,
     )
 
 

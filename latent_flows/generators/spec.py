@@ -10,10 +10,11 @@ from jaxtyping import PRNGKeyArray
 
 from latent_flows._normal import log_normal
 from latent_flows._validation import at_least
+from latent_flows.generators._flow_map import check_steps
 from latent_flows.generators.frozen import LogPrior, Prior, standard_normal
 from latent_flows.typing import Latent
 
-__all__ = ["GeneratorSpec", "log_prior", "prior"]
+__all__ = ["GeneratorSpec", "check_no_flow", "log_prior", "prior"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class GeneratorSpec:
     recompute: bool = False
     """Compute its features again on the way back instead of keeping them: less memory, more
     time."""
+    steps: int | None = None
+    """Steps of the solver of a generator with a flow, all equal; 0: it chooses them; none: as many
+    as it was made with."""
+    solver: str = ""
+    """That solver: euler, heun, midpoint, ralston, bosh3, tsit5, dopri5 or dopri8; by default the
+    one that it was made with."""
 
     def __post_init__(self) -> None:
         if self.latent_dim is not None:
@@ -60,6 +67,33 @@ class GeneratorSpec:
             raise ValueError(f"generator.truncation must be positive, got {self.truncation}")
         if self.label is not None and self.label < 0:
             raise ValueError(f"generator.label must not be negative, got {self.label}")
+        if self.steps is not None:
+            at_least(self, "generator.", steps=0)
+        if self.solver:
+            check_steps(1, self.solver)
+
+
+def check_no_flow(spec: GeneratorSpec, name: str) -> None:
+    """Rejects settings of a flow, where there is none to follow.
+
+    Args:
+        spec: of a generator without one.
+        name: what it is.
+
+    Raises:
+        ValueError: a number of steps, or a solver.
+
+    >>> check_no_flow(GeneratorSpec(steps=4), "a GAN")
+    Traceback (most recent call last):
+    ...
+    ValueError: generator.steps is of a generator with a flow, and a GAN has none: leave it out
+    """
+    for setting in ("steps", "solver"):
+        if getattr(spec, setting) != getattr(GeneratorSpec(), setting):
+            raise ValueError(
+                f"generator.{setting} is of a generator with a flow, and {name} has none: leave it "
+                "out"
+            )
 
 
 def prior(spec: GeneratorSpec, dim: int) -> Prior:

@@ -20,11 +20,12 @@ from latent_flows._validation import choose, what
 from latent_flows.generators import rbf
 from latent_flows.generators import vae as vaes
 from latent_flows.generators._flow_map import check_steps
-from latent_flows.generators.frozen import FrozenGenerator, freeze
+from latent_flows.generators.data_flow import DataFlow, restore_data_flow
+from latent_flows.generators.frozen import FrozenGenerator, freeze, replace_prior
 from latent_flows.generators.pretrained import PRESETS, published
-from latent_flows.generators.prior_flow import PriorFlow, VelocityNet, with_prior
+from latent_flows.generators.prior_flow import PriorFlow, VelocityNet, through_noise, with_prior
 from latent_flows.generators.rbf import RBF, StdNetwork
-from latent_flows.generators.spec import GeneratorSpec
+from latent_flows.generators.spec import GeneratorSpec, check_no_flow, log_prior, prior
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.generators.weights import variable_shapes
 
@@ -39,9 +40,12 @@ __all__ = [
 
 FORMAT = "latent_flows generator"
 """What the header's `format` says."""
-VERSION = 1
-"""Of the layout; a file with a greater one is refused."""
-_NETS: dict[str, Any] = {type(net).__name__: type(net) for net in PRESETS.values()}
+VERSION = 2
+"""Of the layout; a file with a greater one is refused. Version 2 has flow-matching generators, and
+files of all others are still of version 1."""
+_NETS: dict[str, Any] = {type(net).__name__: type(net) for net in PRESETS.values()} | {
+    DataFlow.__name__: DataFlow
+}
 _FLAX = ("parent", "name")
 
 
@@ -60,7 +64,7 @@ class StoredGenerator(NamedTuple):
     """What a file holds of a generator."""
 
     net: Any
-    """A `VAE`, or the flax module of a GAN of this library."""
+    """A `VAE`, a `DataFlow`, or the flax module of a GAN of this library."""
     variables: PyTree
     """Its parameters, and whatever else it keeps."""
     name: str
@@ -77,6 +81,8 @@ class StoredGenerator(NamedTuple):
     """How data with a path are read: settings of `latent_flows.data.load`, and their values."""
     prior_flow: PriorFlow | None = None
     """The prior of a VAE, where it is not the standard normal."""
+    from_noise: bool = False
+    """Whether the latent is the noise of that prior, and no code."""
 
 
 def to_bytes(stored: StoredGenerator) -> bytes:
@@ -107,7 +113,7 @@ def to_bytes(stored: StoredGenerator) -> bytes:
     else:
         own = [f.name for f in dataclasses.fields(stored.net) if f.init and f.name not in _FLAX]
         settings = {name: getattr(stored.net, name) for name in own}
-    model = {
+    model: dict[str, Any] = {
         "architecture": type(stored.net).__name__,
         "settings": settings,
         "image_shape": list(stored.net.image_shape) if is_vae else None,
@@ -121,7 +127,11 @@ def to_bytes(stored: StoredGenerator) -> bytes:
     }
     if stored.prior_flow is not None:
         model["prior_flow"] = _flow_settings(stored.prior_flow)
-    header = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(model)}
+    if stored.from_noise:
+        model["from_noise"] = True
+    # Earlier versions would take the code for the latent.
+    version = VERSION if stored.from_noise or isinstance(stored.net, DataFlow) else 1
+    header = {"format": FORMAT, "version": str(version), "model": json.dumps(model)}
     return _safetensors.save({k: np.asarray(v) for k, v in arrays.items()}, header)
 
 
@@ -184,12 +194,49 @@ def restore_generator(
     Raises:
         ValueError: a setting that this generator does not have.
     """
-    net, params = stored.net, stored.variables
+    spec, net = spec or GeneratorSpec(), stored.net
+    if isinstance(net, DataFlow):
+        return _restored_data_flow(stored, spec)
+    if stored.from_noise:
+        return _restored_from_noise(stored, spec)
+    if stored.prior_flow is None:
+        check_no_flow(spec, stored.name)
+    if isinstance(net, VAE):
+        return _restored_vae(stored, spec)
     known: Any = {"dataset": stored.dataset, "labels": stored.labels}
-    if not isinstance(net, VAE):
-        gan = published(stored.name, net, params, spec or GeneratorSpec(), seed, **known)
-        return dataclasses.replace(gan, reading=stored.reading)
-    plain = dataclasses.replace(spec or GeneratorSpec(), path="", data="")
+    gan = published(stored.name, net, stored.variables, spec, seed, **known)
+    return dataclasses.replace(gan, reading=stored.reading)
+
+
+def _restored_data_flow(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+    _check_no_gan(spec, stored.name)
+    return restore_data_flow(
+        stored.name,
+        _solved_as(stored.net, spec),
+        stored.variables,
+        spec,
+        dataset=stored.dataset,
+        labels=stored.labels,
+        reading=stored.reading,
+    )
+
+
+def _restored_from_noise(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+    _check_no_gan(spec, stored.name)
+    for name in ("dtype", "recompute"):
+        if getattr(spec, name) != getattr(GeneratorSpec(), name):
+            raise ValueError(f"generator.{name} is of no account for {stored.name}: leave it out")
+    assert stored.prior_flow is not None
+    plain = stored._replace(prior_flow=None, from_noise=False)
+    vae = _restored_vae(plain, GeneratorSpec())
+    found = through_noise(vae, _solved_as(stored.prior_flow, spec))
+    found = dataclasses.replace(found, name=stored.name)
+    return replace_prior(found, prior(spec, found.latent_dim), log_prior(spec))
+
+
+def _restored_vae(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+    net, params = stored.net, stored.variables
+    plain = dataclasses.replace(spec, path="", data="", steps=None, solver="")
     if plain != GeneratorSpec():
         raise ValueError(
             "settings such as generator.prior and generator.space are for a generator without an "
@@ -206,9 +253,36 @@ def restore_generator(
         first_layer=vaes.first_weights(net, params),
         augment=stored.augment,
         reading=stored.reading,
-        **known,
+        dataset=stored.dataset,
+        labels=stored.labels,
     )
-    return found if stored.prior_flow is None else with_prior(found, stored.prior_flow)
+    if stored.prior_flow is None:
+        return found
+    return with_prior(found, _solved_as(stored.prior_flow, spec))
+
+
+def _check_no_gan(spec: GeneratorSpec, name: str) -> None:
+    """Rejects what only GANs have.
+
+    Raises:
+        ValueError: a space, or a class.
+    """
+    if spec.space != "z":
+        raise ValueError(f"generator.space {spec.space} is StyleGAN2's; {name} has z alone")
+    if spec.label is not None:
+        raise ValueError(f"generator.label is BigGAN's; {name} has no classes")
+
+
+def _solved_as(flow: Any, spec: GeneratorSpec) -> Any:
+    """A `DataFlow` or `PriorFlow` with the solver, and the number of its steps, that are asked for.
+
+    Raises:
+        ValueError: no such solver, or one that cannot choose its steps.
+    """
+    steps = flow.steps if spec.steps is None else spec.steps or None
+    solver = spec.solver or flow.solver
+    check_steps(steps, solver)
+    return dataclasses.replace(flow, steps=steps, solver=solver)
 
 
 def _std(stored: StoredStd, vae: VAE) -> Any:
@@ -248,7 +322,10 @@ def _understood(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> 
             stds,
             tuple((str(k), str(v)) for k, v in model.get("reading", {}).items()),
             _flow(model.get("prior_flow"), arrays),
+            bool(model.get("from_noise", False)),
         )
+        if found.from_noise and found.prior_flow is None:
+            raise ValueError("noise without a flow")
         wanted = _shapes(found)
     except MemoryError:
         raise
@@ -311,7 +388,10 @@ def _net(model: Mapping[str, Any]) -> Any:
     }
     if model["architecture"] == VAE.__name__:
         return VAE(VAEConfig(**settings), tuple(int(side) for side in model["image_shape"]))
-    return choose("architecture", model["architecture"], _NETS)(**settings)
+    net = choose("architecture", model["architecture"], _NETS)(**settings)
+    if isinstance(net, DataFlow):
+        check_steps(net.steps, net.solver)
+    return net
 
 
 def _std_params(kind: str, arrays: Mapping[str, np.ndarray]) -> PyTree:

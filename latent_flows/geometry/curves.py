@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from latent_flows._norms import safe_sqrt
+from latent_flows._norms import safe_norm, safe_sqrt
 from latent_flows._results import Result, message_of
 from latent_flows.calculus import Number
 from latent_flows.geometry.metrics import squared_norm
@@ -28,6 +28,7 @@ __all__ = [
     "energy",
     "evaluate",
     "gauss_places",
+    "great_circle",
     "length",
     "measure",
     "resample",
@@ -213,6 +214,47 @@ def straight(z0: Latent, z1: Latent, segments: int) -> Float[Array, "{segments}+
     s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
     # Points between ends that are one are that one, exactly.
     return (z0 + s * (z1 - z0)).at[-1].set(z1)
+
+
+def great_circle(z0: Latent, z1: Latent, segments: int) -> Float[Array, "{segments}+1 d"]:
+    r"""The arc about the origin; its first and last points are the given ones, exactly.
+
+    $$c(s) = r(s)\, \frac{\sin((1 - s)\omega)\, u_0 + \sin(s \omega)\, u_1}{\sin \omega}$$
+
+    with the directions `u` of the ends, the angle between them, and a norm `r` that goes evenly
+    from one's to the other's. Draws of `N(0, I)` in many dimensions have all about one norm, and so
+    have the points of the arc, where those of a straight line are nearer to the origin.
+
+    Args:
+        z0: where it starts.
+        z1: where it ends.
+        segments: how many parts it has.
+
+    Returns:
+        The points, `[segments + 1, d]`; of the straight line where the ends lie on one through the
+        origin, since no arc, or no single one, joins them.
+
+    References:
+        Shoemake, *Animating Rotation with Quaternion Curves*, 1985; for latents: White, *Sampling
+        Generative Networks*, 2016.
+
+    >>> print(great_circle(jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0]), 2).round(3))
+    [[1.    0.   ]
+     [1.414 1.414]
+     [0.    3.   ]]
+    """
+    line = straight(z0, z1, segments)
+    s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
+    ends = jnp.stack([z0, z1])
+    norms = safe_norm(ends, axis=1, keepdims=True)
+    first, last = ends / jnp.where(norms == 0, 1, norms)
+    # More exact than the arc cosine where the ends are near each other.
+    angle = 2 * jnp.arctan2(safe_norm(last - first), safe_norm(last + first))
+    sine = jnp.sin(angle)
+    is_line = (sine < 1e-4) | (norms == 0).any()
+    turned = jnp.sin((1 - s) * angle) * first + jnp.sin(s * angle) * last
+    arc = ((1 - s) * norms[0] + s * norms[1]) * turned / jnp.where(is_line, 1, sine)
+    return jnp.where(is_line, line, arc).at[0].set(z0).at[-1].set(z1)
 
 
 def gauss_places(segments: int) -> Float[np.ndarray, "q"]:

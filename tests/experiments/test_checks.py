@@ -45,7 +45,8 @@ def _nothing_is_computed(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("it trains")
 
-    for name in ("runtime.training", "generators.train_vae", "generators.train_gan"):
+    rooms = ("averaged", "train_vae", "train_gan")
+    for name in ("runtime.training", *(f"generators.{room}" for room in rooms)):
         module = importlib.import_module(f"experiments.{name}")
         for function in ("fit", "advance"):
             monkeypatch.setattr(module, function, refuse, raising=False)
@@ -58,6 +59,7 @@ def _nothing_is_computed(monkeypatch):
         ("potential_flows", ["demo", "--seed", "-1"], "seed must not be negative, got -1"),
         ("train_vae", ["digits", "--image-size", "3"], "image_size must be at least 4 pixels"),
         ("train_gan", ["sprites", "--image-size", "1"], "image_size must be at least 4 pixels"),
+        ("train_flow", ["sprites", "--image-size", "1"], "image_size must be at least 4 pixels"),
         ("flow_vae", ["digits", "--image-size", "1"], "image_size must be at least 4 pixels"),
         (
             "potential_flows",
@@ -133,6 +135,7 @@ def test_it_is_one_line_before_anything_is_made(name, argv, message, generators,
          "--training.batch-size"),
         ("geodesics", ["surface", "--generator", "{surface}"], "--classifier.batch-size"),
         ("train_gan", ["sprites", "--training.batch-size", "63"], "--classifier.batch-size"),
+        ("train_flow", ["sprites", "--training.batch-size", "63"], "--classifier.batch-size"),
         ("train_vae", ["digits"], "--training.batch-size"),
     ],
 )  # fmt: skip

@@ -9,8 +9,8 @@ from experiments.runtime import cli, defaults
 from tests.experiments.front_doors import front
 
 EXPERIMENTS = (
-    "train_vae", "train_gan", "potential_flows", "directions", "guided", "flow_vae", "geodesics",
-    "clustering", "land", "random_walk",
+    "train_vae", "train_gan", "train_flow", "potential_flows", "directions", "guided", "flow_vae",
+    "geodesics", "clustering", "land", "random_walk",
 )  # fmt: skip
 EACH = pytest.mark.parametrize("name", EXPERIMENTS)
 

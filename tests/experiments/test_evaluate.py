@@ -23,7 +23,9 @@ from experiments.runtime.run_dir import open_folder
 from experiments.runtime.training import Training
 from latent_flows.data import sprites
 from latent_flows.generators import GeneratorSpec, freeze
+from latent_flows.generators import stored as stored_generators
 from latent_flows.generators.load import GENERATOR, REFERENCE, reference
+from latent_flows.generators.prior_flow import init_prior_flow
 from latent_flows.generators.vae import VAEConfig
 from tests.experiments.small_generators import small_gan, small_vae
 
@@ -33,6 +35,7 @@ TINY = VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=1, depth=1)
 SMALL = [
     *("--sizes.codes", 400, "--sizes.images", 8, "--sizes.iwae-samples", 2, "--sizes.trees", 1),
     *("--sizes.tree-codes", 400, "--sizes.points", 60, "--sizes.batch", 4),
+    *("--sizes.classifier-steps", 20),
 ]
 ENCODED = ["mig", "dci", "sap", "modularity", "beta_vae", "factor_vae"]
 
@@ -138,7 +141,7 @@ def test_labels_are_no_factors(digits_run, call):
     code, out, _ = call(digits_run, *SMALL[2:])
     assert code == 0
     found = stored(digits_run)
-    assert list(found["scores"]) == ["elbo", "iwae"]
+    assert list(found["scores"]) == ["elbo", "iwae", "confident"]
     assert all("digits has no ground-truth factors" in found["not_applicable"][s] for s in ENCODED)
     assert "labels of classes are none" in " ".join(out.split())
     refused(call(digits_run, "--scores", "elbo", "mig"), "mig cannot be computed", "digits has no")
@@ -186,6 +189,35 @@ def test_folders_that_cannot_be_evaluated_are_refused(sprites_run, call, tmp_pat
     before = contents(run)
     refused(call(run), f"damaged/{GENERATOR} is truncated, corrupt or no safetensors file")
     assert contents(run) == before
+
+
+def test_of_labelled_images_a_classifier_is_sure_of_a_share_of_the_draws(call, tmp_path):
+    flow = init_prior_flow(
+        jax.random.key(0), np.random.default_rng(0).normal(size=(50, 3)), width=2, depth=1, steps=1
+    )
+    runs = {"normal": small_vae(tmp_path / "normal"), "flow": small_vae(tmp_path / "flow")}
+    kept = stored_generators.read(runs["flow"] / GENERATOR)
+    content = stored_generators.to_bytes(kept._replace(prior_flow=flow))
+    (runs["flow"] / GENERATOR).write_bytes(content)
+    flags = ("--scores", "confident", "--sizes.images", 200, "--sizes.classifier-steps", 100)
+    found = {}
+    for name, run in runs.items():
+        before = {*contents(run)}
+        code, _, err = call(run, *flags)
+        assert code == 0, err
+        assert {*contents(run)} - before == {run / evaluate.RESULT}
+        found[name] = stored(run)["scores"]["confident"]
+    assert {*found["flow"]} - {*found["normal"]} == {"normal"}
+    # What has learnt nothing makes no digit; the classifier knows some of the real ones.
+    for shares in found.values():
+        assert max(shares["prior"], shares["posterior"]) < 0.05
+        assert 0.0 < shares["held_out_images"] < shares["accuracy"] <= 1.0
+        assert shares["images"] == 200
+    refused(call(runs["flow"], "--sizes.classifier-steps", 0), "classifier_steps must be at least")
+
+
+def test_data_without_labels_have_no_classifier(sprites_run, call):
+    refused(call(sprites_run, "--scores", "confident"), "no images with labels of classes")
 
 
 def test_any_run_about_a_generator_is_evaluated_as_that_generator(sprites_run, call, tmp_path):

@@ -181,8 +181,8 @@ def test_a_later_phase_that_is_trained_anew_may_have_any_length_and_schedule(tmp
 @pytest.mark.parametrize(
     "name",
     [
-        "train_vae", "train_gan", "potential_flows", "directions", "guided", "flow_vae",
-        "geodesics", "clustering", "land", "random_walk",
+        "train_vae", "train_gan", "train_flow", "potential_flows", "directions", "guided",
+        "flow_vae", "geodesics", "clustering", "land", "random_walk",
     ],
 )  # fmt: skip
 def test_every_training_of_an_experiment_belongs_to_phases(name):

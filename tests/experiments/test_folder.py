@@ -291,8 +291,11 @@ def test_a_setting_that_has_another_type_is_named(tmp_path, settings, message):
 
 @pytest.mark.parametrize(
     "name",
-    ["potential_flows", "directions", "geodesics", "land", "train_vae", "train_gan", "flow_vae"],
-)
+    [
+        "potential_flows", "directions", "geodesics", "land", "train_vae", "train_gan",
+        "train_flow", "flow_vae",
+    ],
+)  # fmt: skip
 def test_the_configuration_of_every_preset_comes_back_as_it_was(tmp_path, name):
     for preset, (_, config) in front(name).PRESETS.items():
         open_folder(tmp_path / preset, config)

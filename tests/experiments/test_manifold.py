@@ -282,6 +282,10 @@ def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
     paths = gan_geodesics.find(Folder(tmp_path), generator, settings, 0)
     rows = gan_geodesics.measure(generator, settings, paths)["paths"]
     np.testing.assert_allclose(paths["geodesic"].points, paths["straight line"].points, atol=1e-4)
+    assert [row["path"] for row in rows] == ["geodesic", "straight line", "great circle"]
+    assert rows[2]["of_straight"] > 1
+    norms = np.linalg.norm(paths["great circle"].points, axis=-1)
+    np.testing.assert_allclose(norms.min(1), norms[:, [0, -1]].min(1), rtol=1e-5)
     ends = paths["geodesic"].points[:, [0, -1]]
     wanted = np.sqrt(5) * np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
     assert rows[0]["length"] == pytest.approx(wanted.mean(), rel=1e-4)

@@ -109,7 +109,7 @@ def each(change):
 KERNEL = "variables/params/dense/kernel"
 DAMAGED = {
     "another format": ({"header": {"format": "latent_flows"}}, "none of a latent_flows generator"),
-    "newer": ({"header": {"version": "2"}}, "version 2 of the layout, and this"),
+    "newer": ({"header": {"version": "3"}}, "version 3 of the layout, and this"),
     "no version": ({"header": {"version": None}}, "version nothing of the layout"),
     "a version in other digits": ({"header": {"version": "¹"}}, "version ¹ of the layout"),
     "no model": ({"header": {"model": None}}, "its header makes no sense (KeyError: 'model')"),

@@ -10,6 +10,7 @@ from latent_flows.geometry.curves import (
     differentiate,
     energy,
     evaluate,
+    great_circle,
     length,
     measure,
     resample,
@@ -90,3 +91,23 @@ def test_shares_of_its_length_are_places_of_a_polygon(dtype):
     assert found.dtype == dtype
     expected = [[0, 0], [0.5, 0], [1, 0], [1, 1], [1, 3]]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_great_circle_turns_evenly_and_its_norm_goes_evenly_from_end_to_end(key):
+    z0, z1 = jax.random.normal(key, (2, 5)) * jnp.array([[1.0], [3.0]])
+    points = np.asarray(great_circle(z0, z1, 6))
+    np.testing.assert_array_equal(points[[0, -1]], np.stack([z0, z1]))
+    norms = np.linalg.norm(points, axis=1)
+    np.testing.assert_allclose(norms, np.linspace(norms[0], norms[-1], 7), rtol=1e-5)
+    turns = np.arccos((points[:-1] * points[1:]).sum(1) / norms[:-1] / norms[1:])
+    np.testing.assert_allclose(turns, turns.mean(), rtol=1e-3)
+    whole = np.arccos(points[0] @ points[-1] / norms[0] / norms[-1])
+    np.testing.assert_allclose(turns.sum(), whole, rtol=1e-3)
+
+
+@pytest.mark.parametrize("end", [[2.0, 0.0], [-2.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+def test_where_no_single_arc_joins_the_ends_it_is_the_straight_line(end):
+    z0, z1 = jnp.array([1.0, 0.0]), jnp.array(end)
+    found, slope = jax.jvp(lambda z: great_circle(z0, z, 4), (z1,), (jnp.ones(2),))
+    np.testing.assert_allclose(found, straight(z0, z1, 4), atol=1e-6)
+    assert np.isfinite(slope).all()
