@@ -74,30 +74,32 @@ def published(
     """
     if spec.space != "z" and not isinstance(net, StyleGAN2):
         raise ValueError(f"generator.space {spec.space} is StyleGAN2's; {name} has z alone")
-    if spec.label is not None and not isinstance(net, BigGAN):
-        raise ValueError(f"generator.label is BigGAN's; {name} has no classes")
+    classes = getattr(net, "classes", 0)
+    if spec.label is not None and not classes:
+        raise ValueError(
+            f"generator.label is for a BigGAN or StyleGAN2 of classes; {name} has no classes"
+        )
+    label = _label(spec, seed, classes)
     draw = prior(spec, net.latent_dim)
     if spec.recompute:
         net = remat_layers(net)
     apply: Any = net.apply  # flax types its result as a pair as well
     images: Callable[[PyTree, Latent], Array] = apply
     if isinstance(net, BigGAN):
-        label = spec.label
-        if label is None:
-            label = int(np.random.default_rng(seed).integers(net.classes))
-        if label >= net.classes:
-            raise ValueError(f"generator.label must lie in [0, {net.classes}), got {label}")
         name = f"{name}, class {label}"
         images = lambda variables, z: apply(variables, z, label)  # noqa: E731
     elif isinstance(net, StyleGAN2):
-        within = partial(stylegan2.generator, net, space=spec.space, truncation=spec.truncation)
+        within = partial(
+            stylegan2.generator, net, space=spec.space, label=label, truncation=spec.truncation
+        )
         images = lambda variables, z: within(variables)(z)  # noqa: E731
-        draw = _style_prior(net, variables, spec, draw)
+        draw = _style_prior(net, variables, spec, draw, label)
+        name = f"{name}, class {label}" if net.classes else name
         name = f"{name}, {spec.space.upper()} space"
     make = cast_and_remat(images, variables, dtype=spec.dtype, recompute=spec.recompute)
     return freeze(
         lambda z: (make(z) + 1) / 2,
-        net.latent_dim * (net.style_count if spec.space == "w+" else 1),
+        _latent_dim(net, spec.space),
         name=name,
         prior=draw,
         log_prior=log_prior(spec) if spec.space == "z" else None,
@@ -107,14 +109,36 @@ def published(
     )
 
 
+def _label(spec: GeneratorSpec, seed: int, classes: int) -> int | None:
+    """The class, a random one where it is left open."""
+    if not classes:
+        return None
+    label = spec.label
+    if label is None:
+        label = int(np.random.default_rng(seed).integers(classes))
+    if label >= classes:
+        raise ValueError(f"generator.label must lie in [0, {classes}), got {label}")
+    return label
+
+
+def _latent_dim(net: Any, space: str) -> int:
+    dims = {"z": lambda: net.latent_dim, "w": lambda: net.style_width}
+    dims["w+"] = lambda: net.style_count * net.style_width
+    return dims[space]()
+
+
 def _style_prior(
-    net: StyleGAN2, variables: PyTree, spec: GeneratorSpec, draw: Callable[[PRNGKeyArray], Latent]
+    net: StyleGAN2,
+    variables: PyTree,
+    spec: GeneratorSpec,
+    draw: Callable[[PRNGKeyArray], Latent],
+    label: int | None,
 ) -> Callable[[PRNGKeyArray], Latent]:
     """Draws of W are what the mapping network makes of draws of Z."""
     if spec.space == "z":
         return draw
     apply: Any = net.apply
-    to_w = lambda key: apply(variables, draw(key), method=net.to_w)  # noqa: E731
+    to_w = lambda key: apply(variables, draw(key), label, method=net.to_w)  # noqa: E731
     if spec.space == "w":
         return to_w
     return lambda key: jnp.tile(to_w(key), net.style_count)

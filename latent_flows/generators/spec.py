@@ -27,7 +27,7 @@ class GeneratorSpec:
     way."""
     checkpoint: str = ""
     """Parameters of a function of your own: an orbax folder, .npz or .safetensors; names with / are
-    nested dictionaries. Of a PyTorch module its state: .pt, .pth or .safetensors."""
+    nested dictionaries. Of a PyTorch module its state: .pt, .pth, .pkl or .safetensors."""
     data: str = ""
     """Data that it was trained on, where it does not know or they were moved: a name, or the path
     of a folder of images, or of an .npz or .npy."""
@@ -44,7 +44,7 @@ class GeneratorSpec:
     space: Literal["z", "w", "w+"] = "z"
     """StyleGAN2's latent space."""
     label: int | None = None
-    """BigGAN's class; none: a random one."""
+    """Class of BigGAN, or of a StyleGAN2 that has some; none: a random one."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What it computes in; latents, samples and everything around it keep their precision."""
     recompute: bool = False

@@ -56,7 +56,9 @@ def test_images_of_a_biggan_are_of_its_class(key):
 def test_settings_of_another_architecture_are_refused():
     with pytest.raises(ValueError, match=r"generator.space w is StyleGAN2's; net has z alone"):
         frozen(SMALL_SNGAN, space="w")
-    with pytest.raises(ValueError, match=r"generator.label is BigGAN's; net has no classes"):
+    with pytest.raises(
+        ValueError, match=r"generator.label is for a BigGAN or StyleGAN2 of classes; net has no"
+    ):
         frozen(SMALL_SNGAN, label=1)
 
 
