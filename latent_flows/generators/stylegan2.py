@@ -7,7 +7,7 @@ learning rate are applied when they are used.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -397,6 +397,8 @@ def generator(
     *,
     space: Space = "z",
     label: int | None = None,
+    layers: Sequence[int] | None = None,
+    base: Latent | Styles | None = None,
     truncation: float | Array = 1.0,
     noise: Noise = "stored",
 ) -> Generator:
@@ -408,6 +410,10 @@ def generator(
         space: `"z"`; `"w"`, the mapping network's output; or `"w+"`, one such for each layer,
             flattened to `style_count * style_width` numbers.
         label: the class of `"z"`, where there are some; the other spaces have it in `w`.
+        layers: the layers of W+ that the latent is given to, of which `"w+"` then has one `w` each;
+            all by default.
+        base: what the other layers have: a latent of W, or of W+ with shape
+            `[style_count, style_width]`.
         truncation: what the distance from the mean of W is multiplied with.
         noise: `"stored"`, `"none"` or a random key.
 
@@ -415,7 +421,7 @@ def generator(
         `z -> image`, or `w -> image`.
 
     Raises:
-        ValueError: an unknown space.
+        ValueError: an unknown space, layers that there are not, or layers without a base.
 
     >>> import jax, jax.numpy as jnp
     >>> from latent_flows.generators import stylegan2
@@ -429,12 +435,28 @@ def generator(
     synthesis = partial(
         _apply(net), variables, truncation=truncation, noise=noise, method=net.from_w
     )
+    to_w = partial(_apply(net), variables, method=net.to_w)
+    placed = _placed(net, layers, base)
     spaces: dict[str, Generator] = {
-        "z": lambda z: _apply(net)(variables, z, label, truncation=truncation, noise=noise),
-        "w": synthesis,
-        "w+": lambda w: synthesis(w.reshape(-1, net.style_width)),
+        "z": lambda z: synthesis(placed(to_w(z, label))),
+        "w": lambda w: synthesis(placed(w)),
+        "w+": lambda w: synthesis(placed(w.reshape(-1, net.style_width))),
     }
     return choose("space", space, spaces)
+
+
+def _placed(
+    net: StyleGAN2, layers: Sequence[int] | None, base: Latent | Styles | None
+) -> Callable[[Array], Array]:
+    """Styles of all layers out of those of some."""
+    if layers is None:
+        return lambda w: w
+    if base is None:
+        raise ValueError("layers need a base, which the others keep")
+    if not layers or not all(0 <= i < net.style_count for i in layers):
+        raise ValueError(f"layers must be in [0, {net.style_count}), got {list(layers)}")
+    kept = jnp.broadcast_to(jnp.asarray(base), (net.style_count, net.style_width))
+    return lambda w: kept.astype(w.dtype).at[jnp.array(layers)].set(w)
 
 
 def mean_w(net: StyleGAN2, variables: Any, key: PRNGKeyArray, *, samples: int = 4096) -> Latent:
@@ -510,22 +532,32 @@ def key_names(net: StyleGAN2) -> dict[str, Target]:
     return names
 
 
-def first_weights(net: StyleGAN2, variables: PyTree) -> Float[Array, "m d"]:
+def first_weights(
+    net: StyleGAN2, variables: PyTree, layers: Sequence[int] | None = None
+) -> Float[Array, "m d"]:
     """The weights of every layer's modulation, each of which takes a latent of W, for SeFa.
 
     Args:
         net: the network.
         variables: its variables.
+        layers: of W+, whose modulations are taken; all by default.
 
     Returns:
         One row a feature, one column a dimension of W.
     """
-    layers = [
-        layer["conv"]["modulation"]["kernel"].T
-        for name, layer in variables["params"].items()
-        if name.startswith(("up_", "conv_", "to_rgb_"))
-    ]
-    return jnp.concatenate(layers)
+    chosen = range(net.style_count) if layers is None else layers
+    # A latent of W+ is that of a resolution's last convolution, or of its colours and the next
+    # resolution's first convolution.
+    takers: dict[int, tuple[str, ...]] = {2 * i: (f"conv_{i}",) for i in range(len(net.sizes))}
+    takers |= {2 * i + 1: (f"to_rgb_{i}", f"up_{i}") for i in range(len(net.sizes))}
+    wanted = {name for i in chosen for name in takers[i]}
+    return jnp.concatenate(
+        [
+            layer["conv"]["modulation"]["kernel"].T
+            for name, layer in variables["params"].items()
+            if name in wanted
+        ]
+    )
 
 
 def _dense(key: str, *path: str) -> dict[str, Target]:
