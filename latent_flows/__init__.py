@@ -25,6 +25,7 @@ __all__ = [
     "geometry",
     "guidance",
     "objectives",
+    "onnx_program",
     "pde",
     "plots",
     "potentials",
