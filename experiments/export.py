@@ -2,18 +2,23 @@
 
 RUN is the folder of a finished run of potential_flows or directions; or one that holds, or was
 about, a generator whose noise has a deviation of its own, the metric of which is then written; or a
-file that was written here before, of which then to make a function. docs/export.md shows how to
-read what comes out.
+run of steer, whose exact fields are then written as a program; or a file that was written here
+before, of which then to make a function. docs/export.md and docs/onnx.md show how to read what
+comes out.
 """
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
+from jaxtyping import Array, ArrayLike
 
 from experiments.directions import config as direction_config
 from experiments.directions.learn import check_finished, learnt_directions
@@ -23,17 +28,20 @@ from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import subject as flow_subject
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
-from experiments.runtime.cli import UsageError, main, module_name
-from experiments.runtime.run_dir import Folder, made_by, read_header, writable
-from latent_flows import export
+from experiments.runtime.cli import Failure, UsageError, main, module_name
+from experiments.runtime.run_dir import Folder, made_by, read_config, read_header, writable
+from experiments.steer import config as steer_config
+from latent_flows import export, onnx_program, steering
 from latent_flows._validation import at_least, choose
-from latent_flows.export import Learnt, Potentials
+from latent_flows.directions import transformation
+from latent_flows.export import Directions, Learnt, Motion, Potentials
 from latent_flows.generators import GeneratorSpec, stored
 from latent_flows.generators.load import GENERATOR, reference
 from latent_flows.generators.rbf import RBF
 from latent_flows.geometry.metrics import stochastic_pullback
+from latent_flows.onnx_program import check_program, metric_to_onnx, motion_to_onnx
 from latent_flows.pde import coefficient
-from latent_flows.typing import Metric
+from latent_flows.typing import Latent, Metric, Scalar
 
 RESULT = "metrics.json"
 """The file that a run writes when everything is learnt."""
@@ -63,6 +71,9 @@ class Config:
     latent: str = ""
     """Of the page: start from these latents instead, an .npy file such as experiments.invert
     writes."""
+    onnx: str = ""
+    """File for it as an ONNX program: (k, t, z) -> z of potentials and directions, on latents
+    [n, d]; of steering on one latent [d]; z -> M(z) of a metric. Needs the extra `onnx`."""
     platforms: tuple[str, ...] = export.PLATFORMS
     """What the function shall run on: cpu, cuda, rocm, tpu."""
 
@@ -75,9 +86,15 @@ class Config:
 class Found(NamedTuple):
     """What a run holds."""
 
-    learnt: Learnt
+    learnt: Learnt | None
     metric: Metric | None = None
     """With the generator, which the file of a metric does not hold."""
+    steering: Motion | None = None
+    """The fields of a generator, `(k, t, z) -> z`; nothing was learnt."""
+    names: tuple[str, ...] = ()
+    """What the numbers `k` of steering stand for."""
+    dim: int = 0
+    """The length of a latent of steering."""
 
 
 def read(run: str) -> Found:
@@ -92,6 +109,7 @@ def read(run: str) -> Found:
     readers: dict[str, Callable[[str], Found]] = {
         module_name(flow_config.Config): _potentials,
         module_name(direction_config.Config): _directions,
+        module_name(steer_config.Config): _steering,
     }
     return readers.get(made_by(run), _metric)(run)
 
@@ -136,6 +154,32 @@ def _metric(run: str) -> Found:
     return Found(params, stochastic_pullback(frozen.decode, std))
 
 
+def _steering(run: str) -> Found:
+    """The exact fields of the run's transformations, which hold nothing."""
+    config = read_config(run, steer_config.Config)
+    frozen = of_run(run)
+
+    def led(kind: str, z: Latent, t: Scalar) -> Latent:
+        found = steering.steer(
+            frozen.decode,
+            transformation(kind),
+            z,
+            t[None],
+            blur=config.blur,
+            damping=config.damping,
+            corrections=config.corrections,
+            tolerance=config.tolerance,
+        )
+        return found.zs[0]
+
+    ways = [partial(led, kind) for kind in config.transformations]
+
+    def move(k: ArrayLike, t: ArrayLike, z: Latent) -> Latent:
+        return jax.lax.switch(k, ways, z, jnp.asarray(t, z.dtype))
+
+    return Found(None, steering=move, names=config.transformations, dim=frozen.latent_dim)
+
+
 def serialized(found: Found, platforms: tuple[str, ...]) -> bytes:
     """What was found as a program.
 
@@ -143,6 +187,8 @@ def serialized(found: Found, platforms: tuple[str, ...]) -> bytes:
         UsageError: of a metric only the RBF network is at hand.
         ValueError: an unknown platform.
     """
+    if found.learnt is None:
+        raise UsageError("--function is for what was learnt; of steering there is --onnx")
     dim = export.dim(found.learnt)
     if not isinstance(found.learnt, RBF):
         return export.serialize_motion(export.motion(found.learnt), dim, platforms=platforms)
@@ -151,13 +197,73 @@ def serialized(found: Found, platforms: tuple[str, ...]) -> bytes:
     return export.serialize_metric(found.metric, dim, platforms=platforms)
 
 
-def straight(learnt: Learnt) -> bytes:
+def program(found: Found) -> bytes:
+    """What was found as an ONNX program that onnxruntime runs as JAX does.
+
+    Raises:
+        UsageError: of a metric only the RBF network is at hand.
+        Failure: there is no such program.
+    """
+    latents = np.random.default_rng(0).normal(size=(3, _dim(found))).astype(np.float32)
+    make: Callable[[], bytes]
+    function: Callable[..., Array]
+    if isinstance(found.learnt, RBF):
+        metric = found.metric
+        if metric is None:
+            raise UsageError(
+                "the file of a metric holds no generator; give its run to get a program"
+            )
+        make, function = partial(metric_to_onnx, metric, _dim(found)), jax.vmap(metric)
+        examples: list[dict[str, np.ndarray]] = [{"z": latents}]
+    else:
+        move = export.motion(found.learnt) if found.learnt is not None else found.steering
+        assert move is not None
+        batched = found.steering is None
+        make = partial(motion_to_onnx, move, _dim(found), batched=batched)
+
+        @jax.jit
+        def function(k: Array, t: Array, z: Array) -> Array:
+            return jax.vmap(partial(move, k, t))(z) if batched else move(k, t, z)
+
+        examples = [
+            {
+                "k": np.asarray(k, np.int32),
+                "t": np.asarray(t, np.float32),
+                "z": latents if batched else latents[0],
+            }
+            for k, t in enumerate(_amounts(found))
+        ]
+    try:
+        with announced("making an ONNX program"):
+            content = make()
+        with announced("comparing it with JAX"):
+            check_program(content, function, examples)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    return content
+
+
+def _dim(found: Found) -> int:
+    return found.dim if found.learnt is None else export.dim(found.learnt)
+
+
+def _amounts(found: Found) -> list[float]:
+    """For each way an amount that it is made for."""
+    if isinstance(found.learnt, Potentials):
+        horizon = float(found.learnt.net.horizon)
+        return [horizon, *[-horizon] * (len(found.learnt.coefficients) - 1)]
+    if isinstance(found.learnt, Directions):
+        return [float(np.ptp(np.asarray(model.limits))) / 4 for model in found.learnt.models]
+    return [0.05] * len(found.names)
+
+
+def straight(learnt: Learnt | None) -> bytes:
     """The unit vectors of straight directions, as the content of a .npy file.
 
     Raises:
         UsageError: there are none.
     """
-    if not len(vectors := export.straight(learnt)):
+    if learnt is None or not len(vectors := export.straight(learnt)):
         raise UsageError("--npy is for straight directions, and there are none")
     content = io.BytesIO()
     np.save(content, vectors)
@@ -173,18 +279,27 @@ def run(config: Config) -> None:
         write_page(config, places.pop("page"))
         if not places:
             return
+    if config.onnx:
+        onnx_program.require()
     with announced(f"reading {config.run}"):
         found = read(config.run)
     make: dict[str, Callable[[], bytes]] = {
-        "to": lambda: export.to_bytes(found.learnt, about=about(config.run)),
+        "to": lambda: file_of(found, config.run),
         "function": lambda: serialized(found, config.platforms),
         "npy": lambda: straight(found.learnt),
+        "onnx": lambda: program(found),
     }
     # All or nothing is written, as far as what was asked for makes sense.
     files = {flag: make[flag]() for flag in places}
     for flag, content in files.items():
         Folder(places[flag].parent).write_bytes(places[flag].name, content)
-    tables.show(f"Learnt by {config.run}", export.rows(found.learnt))
+    if found.learnt is None:
+        rows = [
+            {"k": k, "steered": name, "latent": found.dim} for k, name in enumerate(found.names)
+        ]
+        tables.show(f"Steered by {config.run}", rows)
+    else:
+        tables.show(f"Learnt by {config.run}", export.rows(found.learnt))
     for flag, content in files.items():
         print(f"{getattr(config, flag)}: {len(content)} bytes")
 
@@ -217,6 +332,17 @@ def write_page(config: Config, place: Path) -> None:
     )
 
 
+def file_of(found: Found, run: str) -> bytes:
+    """What was learnt, with where it comes from.
+
+    Raises:
+        UsageError: nothing was.
+    """
+    if found.learnt is None:
+        raise UsageError("--to is for what was learnt; of steering there is --onnx")
+    return export.to_bytes(found.learnt, about=about(run))
+
+
 def targets(config: Config) -> dict[str, Path]:
     """Where what is asked for shall be written, by flag.
 
@@ -225,7 +351,7 @@ def targets(config: Config) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     source = Path(config.run).expanduser().resolve()
-    for flag in ("to", "function", "npy", "page"):
+    for flag in ("to", "function", "npy", "page", "onnx"):
         if not (name := getattr(config, flag)):
             continue
         path = writable(name, f"--{flag}")

@@ -26,6 +26,7 @@ __all__ = [
     "guidance",
     "inversion",
     "objectives",
+    "onnx_program",
     "pde",
     "plots",
     "potentials",

@@ -16,6 +16,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows._operations import INLINED, bind, body_of
 from latent_flows._validation import choose
 from latent_flows.typing import Latent, Potential, Scalar
 
@@ -266,21 +267,21 @@ def _apply(equation: jex.JaxprEqn, args: list) -> Sequence[Any]:
     """One operation on arguments of which some may be jets."""
     name = equation.primitive.name
     where = [i for i, arg in enumerate(args) if isinstance(arg, _Jet)]
-    if where and name in _INLINED:
-        return _propagate(*_body(equation), args)
+    if where and name in INLINED:
+        return _propagate(*body_of(equation), args)
     if any(isinstance(arg, _Narrow) for arg in args):
         return [_narrowed(equation, args, where[0])]
     complex_signs = name == "sign" and _is_complex(equation.invars[0])
     flat = name in _FLAT and not complex_signs
     if not where or flat or not any(map(_is_inexact, equation.outvars)):
-        return _bind(equation, [arg.value if isinstance(arg, _Jet) else arg for arg in args])
+        return bind(equation, [arg.value if isinstance(arg, _Jet) else arg for arg in args])
 
     def f(*xs):
         """The operation as a function of the arguments that depend on `z`."""
         full = list(args)
         for i, x in zip(where, xs, strict=True):
             full[i] = x
-        return [_phase(*full)] if complex_signs else _bind(equation, full)
+        return [_phase(*full)] if complex_signs else bind(equation, full)
 
     return _rule(equation, where)(f, *(args[i] for i in where))
 
@@ -391,8 +392,8 @@ def _only_factor(jaxpr: jex.Jaxpr, z: Any) -> Any:
     if not uses or any(atom is z for atom in jaxpr.outvars):
         return None
     equation, i = uses[0]
-    if len(uses) == 1 and equation.primitive.name in _INLINED:
-        body, _ = _body(equation)
+    if len(uses) == 1 and equation.primitive.name in INLINED:
+        body, _ = body_of(equation)
         return _only_factor(body, body.invars[i])
     # The factor is known before its first product, hence it does not depend on z...
     if any(e.primitive.name != "dot_general" or _contracted(e)[i] != (0,) for e, i in uses):
@@ -413,7 +414,7 @@ def _narrowed(equation: jex.JaxprEqn, args: list, where: int) -> _Jet:
     (axis,) = _contracted(equation)[1 - where]
     w = jnp.moveaxis(args[1 - where], axis, 0)
     args = [arg.value if isinstance(arg, _Jet) else arg for arg in args]
-    (value,) = _bind(equation, args)
+    (value,) = bind(equation, args)
     root = _root(w.reshape(w.shape[0], -1))
     return _Jet(value, root.reshape(-1, *value.shape).astype(value.dtype), None)
 
@@ -455,20 +456,6 @@ def _(primals, tangents):
 
 # --- what is known of the operations ---
 
-_INLINED = frozenset(
-    {
-        "jit",
-        "pjit",
-        "closed_call",
-        "core_call",
-        "core_closed_call",
-        "checkpoint",
-        "remat",
-        "remat2",
-        "custom_vjp_call",
-        "custom_vjp_call_jaxpr",
-    }
-)
 # Without a derivative: what comes out does not depend on z as far as calculus goes.
 _FLAT = frozenset({"stop_gradient", "sign", "floor", "ceil", "round"})
 # Linear in all the arguments that depend on z together.
@@ -589,34 +576,17 @@ def _is_elementwise(equation: jex.JaxprEqn) -> bool:
 
 
 def _body_is_elementwise(equation: jex.JaxprEqn) -> bool:
-    body, _ = _body(equation)
+    body, _ = body_of(equation)
     shapes = ((), _shape(equation.outvars[0]))
     return all(
         all(_shape(var) in shapes for var in inner.outvars)
         and (
             _body_is_elementwise(inner)
-            if inner.primitive.name in (*_INLINED, "custom_jvp_call")
+            if inner.primitive.name in (*INLINED, "custom_jvp_call")
             else inner.primitive.name in _ELEMENTWISE
         )
         for inner in body.eqns
     )
-
-
-def _body(equation: jex.JaxprEqn) -> tuple[jex.Jaxpr, Sequence[Any]]:
-    """The jaxpr inside a call, with its constants."""
-    names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-    inner = next(equation.params[name] for name in names if name in equation.params)
-    return (inner.jaxpr, inner.consts) if isinstance(inner, jex.ClosedJaxpr) else (inner, ())
-
-
-def _bind(equation: jex.JaxprEqn, args: Sequence[Any]) -> Sequence[Any]:
-    """The operation itself, on plain arrays."""
-    bound = equation.primitive.get_bind_params(equation.params)
-    # Older JAX keeps the functions among the parameters apart, newer does not.
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)
-    with equation.ctx.manager:
-        out = equation.primitive.bind(*functions, *args, **params)
-    return out if equation.primitive.multiple_results else [out]
 
 
 def _is_inexact(var: Any) -> bool:

@@ -123,6 +123,8 @@ def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     if "import torch\n" in text:
         pytest.importorskip("torch", reason="PyTorch is not installed: the extra `torch`")
+    if "import onnxruntime\n" in text:
+        pytest.importorskip("jax2onnx", reason="the extra `onnx` is not installed")
     names = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):
         # Blank lines in front, so that an error names the line of the page.

@@ -1,4 +1,4 @@
-"""Import published weights of a generator: a PyTorch state dict into a run folder.
+"""Import published weights of a generator: a file of PyTorch into a run folder.
 
 The file is read without running code that a pickle may hold. The run folder holds the generator
 (generator.safetensors), config.json, metrics.json (what of the file was used) and a picture of
@@ -24,12 +24,13 @@ from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Params
 from latent_flows import plots
 from latent_flows._validation import at_least, choose
-from latent_flows.generators import stylegan2
+from latent_flows.generators import stylegan2, stylegan2_checkpoint
 from latent_flows.generators.load import GENERATOR, check_changes
 from latent_flows.generators.pretrained import PRESETS as NETS
 from latent_flows.generators.pretrained import architecture
 from latent_flows.generators.stored import StoredGenerator, to_bytes
-from latent_flows.generators.weights import Target, from_state_dict, read_state_dict
+from latent_flows.generators.stylegan2_checkpoint import Fitted
+from latent_flows.generators.weights import Checkpoint, Target, from_state_dict, read_checkpoint
 
 PHASE = "import"
 
@@ -73,17 +74,17 @@ class Config:
     run: str = "runs/generator"
     """Run folder; new, or of the same import."""
     weights: str = ""
-    """File of the weights: .pt, .pth or .safetensors."""
+    """File of the weights: .pt, .pth, .pkl of stylegan2-ada-pytorch, or .safetensors."""
     key: str | None = None
     """Which of several networks in the file, such as g_ema; found by its keys if left out."""
     architecture: tyro.conf.Suppress[str] = "sngan-mnist"
     """Name of the preset."""
     network: Settings = field(default_factory=Settings)
-    """Changes to the published configuration."""
+    """Changes to the published configuration; of StyleGAN2 the weights say most of it."""
     samples: int = 9
     """Samples in the picture."""
     mean_samples: int = 4096
-    """Samples of the mean of W, for a StyleGAN2 without `latent_avg` in the file."""
+    """Samples of the mean of W, for a StyleGAN2 without one in the file."""
     seed: int = 0
     """Source of the samples."""
 
@@ -105,6 +106,59 @@ def network(config: Config) -> Any:
     """The flax module that a configuration names, with its changes."""
     settings = {f.name: getattr(config.network, f.name) for f in fields(config.network)}
     return type(choose("architecture", config.architecture, NETS))(**settings)
+
+
+def sought(net: Any) -> list[dict[str, Target]]:
+    """The keys that are looked for in a file, of every naming that an architecture has."""
+    if isinstance(net, stylegan2.StyleGAN2):
+        return stylegan2_checkpoint.sought()
+    return [architecture(net).key_names(net)]
+
+
+def fitted(config: Config, net: Any, found: Checkpoint) -> Fitted:
+    """The network that the weights are of, and where their keys belong.
+
+    Raises:
+        UsageError: a flag says something else, or it is put together in another way.
+    """
+    if not isinstance(net, stylegan2.StyleGAN2):
+        return Fitted(net, architecture(net).key_names(net))
+    try:
+        fit = stylegan2_checkpoint.fitted(net, found)
+    except ValueError as error:
+        raise UsageError(f"{config.weights}: {error}") from None
+    preset = NETS[config.architecture]
+    for name, flag in _flags(net).items():
+        given, has = getattr(net, name), getattr(fit.net, name)
+        if given not in (has, getattr(preset, name)):
+            raise UsageError(
+                f"{flag} says {given}, and the weights in {config.weights} are of {has}; leave the "
+                "flag out"
+            )
+    return fit
+
+
+def _flags(net: Any) -> dict[str, str]:
+    """The flags of a network's settings, by their names."""
+    own = [f.name for f in fields(net) if f.init and f.name not in ("parent", "name")]
+    return {name: f"--network.{name.replace('_', '-')}" for name in own}
+
+
+def announce(config: Config, net: Any, fit: Fitted) -> None:
+    """Says what the weights have told of the network, and what they have not."""
+    read = [
+        f"{name} {getattr(fit.net, name)} (the preset has {getattr(net, name)})"
+        for name in _flags(net)
+        if getattr(fit.net, name) != getattr(net, name)
+    ]
+    if read:
+        print(f"read off {config.weights}: {', '.join(read)}", flush=True)
+    for name in fit.unknown:
+        print(
+            f"{config.weights} does not say {name}: it is taken for {getattr(fit.net, name)}, and "
+            f"{_flags(net)[name]} says otherwise",
+            flush=True,
+        )
 
 
 def used(table: Mapping[str, Target], state: Mapping[str, Any]) -> list[dict]:
@@ -134,7 +188,8 @@ def draw(net: Any, variables: Params, config: Config, advance: Any) -> np.ndarra
     keys = jax.random.split(jax.random.key(config.seed), config.samples)
     images = []
     for i, key in enumerate(keys):
-        label = [jax.random.randint(key, (), 0, net.classes)] if hasattr(net, "classes") else []
+        classes = getattr(net, "classes", 0)
+        label = [jax.random.randint(key, (), 0, classes)] if classes else []
         z = jax.random.normal(key, (net.latent_dim,))
         images.append(np.asarray(sample(variables, z, *label)))
         advance(f"sample {i + 1} of {len(keys)}")
@@ -181,14 +236,22 @@ def save(folder: Folder, config: Config, net: Any, variables: Params) -> None:
     folder.write_bytes(GENERATOR, content)
 
 
+def check_picture(config: Config, net: Any) -> None:
+    """Reject more samples than there is memory for.
+
+    Raises:
+        UsageError: that.
+    """
+    shape = (net.resolution, net.resolution, getattr(net, "image_channels", 3))
+    limits.check_images(config.samples, shape, "the picture", "lower --samples")
+
+
 def run(config: Config) -> int | None:
     """Read, compare, save, draw."""
     if not config.weights:
-        raise UsageError("--weights must name a .pt, .pth or .safetensors file")
+        raise UsageError("--weights must name a .pt, .pth, .pkl or .safetensors file")
     net = network(config)
-    shape = (net.resolution, net.resolution, getattr(net, "image_channels", 3))
-    limits.check_images(config.samples, shape, "the picture", "lower --samples")
-    table = architecture(net).key_names(net)
+    check_picture(config, net)
     with progress(PHASE, 0, 3 + config.samples) as show:
         done = 0
 
@@ -198,16 +261,25 @@ def run(config: Config) -> int | None:
             show(done, text)
 
         show(0, f"reading {config.weights}")
-        state = read_state_dict(config.weights, key=config.key, names=table)
+        found = read_checkpoint(config.weights, key=config.key, names=sought(net))
+        state = found.state
         advance(f"{len(state)} tensors")
+        fit = fitted(config, net, found)
+        announce(config, net, fit)
+        net, table = fit.net, fit.table
+        check_picture(config, net)
         check_weights(config.weights, table, state)
         try:
             variables = from_state_dict(net, table, state)
         except ValueError as error:
             # Several lines, one for each of the first keys that do not fit.
-            print(f"error: {config.weights}: {error}", file=sys.stderr, flush=True)
+            head, *lines = str(error).split("\n")
+            sizes = ", ".join(_flags(net).values())
+            print(f"error: {config.weights}: {head}; its sizes are {sizes}", file=sys.stderr)
+            print("\n".join(lines), file=sys.stderr, flush=True)
             return 2
-        if isinstance(net, stylegan2.StyleGAN2) and "latent_avg" not in state:
+        means = {key for key, target in table.items() if target.path[0] == "statistics"}
+        if isinstance(net, stylegan2.StyleGAN2) and not means & set(state):
             key = jax.random.key(config.seed)
             mean = stylegan2.mean_w(net, variables, key, samples=config.mean_samples)
             variables = stylegan2.with_mean_w(variables, mean)

@@ -1,10 +1,10 @@
 """The architectures of this library, and each as a generator of images in [0, 1]."""
 
 from collections.abc import Callable
-from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -14,6 +14,7 @@ from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat, remat_layers
 from latent_flows.generators.spec import GeneratorSpec, log_prior, prior
+from latent_flows.generators.style_layers import layer_numbers
 from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.typing import Latent
 
@@ -72,56 +73,113 @@ def published(
     Raises:
         ValueError: a setting that this architecture does not have.
     """
-    if spec.space != "z" and not isinstance(net, StyleGAN2):
-        raise ValueError(f"generator.space {spec.space} is StyleGAN2's; {name} has z alone")
-    if spec.label is not None and not isinstance(net, BigGAN):
-        raise ValueError(f"generator.label is BigGAN's; {name} has no classes")
+    _check(name, net, spec)
+    label = _label(spec, seed, getattr(net, "classes", 0))
     draw = prior(spec, net.latent_dim)
     if spec.recompute:
         net = remat_layers(net)
-    apply: Any = net.apply  # flax types its result as a pair as well
-    images: Callable[[PyTree, Latent], Array] = apply
-    if isinstance(net, BigGAN):
-        label = spec.label
-        if label is None:
-            label = int(np.random.default_rng(seed).integers(net.classes))
-        if label >= net.classes:
-            raise ValueError(f"generator.label must lie in [0, {net.classes}), got {label}")
-        name = f"{name}, class {label}"
-        images = lambda variables, z: apply(variables, z, label)  # noqa: E731
-    elif isinstance(net, StyleGAN2):
-        within = partial(stylegan2.generator, net, space=spec.space, truncation=spec.truncation)
-        images = lambda variables, z: within(variables)(z)  # noqa: E731
-        draw = _style_prior(net, variables, spec, draw)
-        name = f"{name}, {spec.space.upper()} space"
-    make = cast_and_remat(images, variables, dtype=spec.dtype, recompute=spec.recompute)
+    if isinstance(net, StyleGAN2):
+        given = _of_styles(net, variables, spec, draw, label)
+    else:
+        apply: Any = net.apply  # flax types its result as a pair as well
+        classed = isinstance(net, BigGAN)
+        given = _Given(
+            lambda tree, z: apply(tree, z, label) if classed else apply(tree, z),
+            variables,
+            net.latent_dim,
+            draw,
+            architecture(net).first_weights(net, variables),
+        )
+    make = cast_and_remat(given.images, given.tree, dtype=spec.dtype, recompute=spec.recompute)
+    words = [name]
+    words += [] if label is None else [f"class {label}"]
+    words += [f"{spec.space.upper()} space"] if isinstance(net, StyleGAN2) else []
+    words += [f"layers {spec.layers}"] if spec.layers else []
     return freeze(
         lambda z: (make(z) + 1) / 2,
-        net.latent_dim * (net.style_count if spec.space == "w+" else 1),
-        name=name,
-        prior=draw,
+        given.latent_dim,
+        name=", ".join(words),
+        prior=given.draw,
         log_prior=log_prior(spec) if spec.space == "z" else None,
-        first_layer=_first_layer(net, variables, spec.space),
+        first_layer=given.first_layer,
         dataset=dataset,
         labels=labels,
     )
 
 
-def _style_prior(
-    net: StyleGAN2, variables: PyTree, spec: GeneratorSpec, draw: Callable[[PRNGKeyArray], Latent]
-) -> Callable[[PRNGKeyArray], Latent]:
-    """Draws of W are what the mapping network makes of draws of Z."""
-    if spec.space == "z":
-        return draw
-    apply: Any = net.apply
-    to_w = lambda key: apply(variables, draw(key), method=net.to_w)  # noqa: E731
-    if spec.space == "w":
-        return to_w
-    return lambda key: jnp.tile(to_w(key), net.style_count)
+class _Given(NamedTuple):
+    """What an architecture makes of a specification."""
+
+    images: Callable[[PyTree, Latent], Array]
+    """In [-1, 1]."""
+    tree: PyTree
+    latent_dim: int
+    draw: Callable[[PRNGKeyArray], Latent]
+    first_layer: Array | None
 
 
-def _first_layer(net: Any, variables: PyTree, space: str) -> Array | None:
-    """In Z a mapping network comes before StyleGAN2's layers, in W+ each has a part of its own."""
-    if isinstance(net, StyleGAN2) and space != "w":
+def _check(name: str, net: Any, spec: GeneratorSpec) -> None:
+    """Reject settings that an architecture does not have."""
+    if spec.label is not None and not getattr(net, "classes", 0):
+        raise ValueError(
+            f"generator.label is for a BigGAN or StyleGAN2 of classes; {name} has no classes"
+        )
+    if spec.base and not spec.layers:
+        raise ValueError("generator.base is what the layers keep that generator.layers leaves out")
+    if isinstance(net, StyleGAN2):
+        return
+    if spec.space != "z":
+        raise ValueError(f"generator.space {spec.space} is StyleGAN2's; {name} has z alone")
+    if spec.layers:
+        raise ValueError(
+            f"generator.layers {spec.layers} is StyleGAN2's; {name} has no layers that take a style"
+        )
+
+
+def _label(spec: GeneratorSpec, seed: int, classes: int) -> int | None:
+    """The class, a random one where it is left open."""
+    if not classes:
         return None
-    return architecture(net).first_weights(net, variables)
+    label = spec.label
+    if label is None:
+        label = int(np.random.default_rng(seed).integers(classes))
+    if label >= classes:
+        raise ValueError(f"generator.label must lie in [0, {classes}), got {label}")
+    return label
+
+
+def _of_styles(
+    net: StyleGAN2,
+    variables: PyTree,
+    spec: GeneratorSpec,
+    draw: Callable[[PRNGKeyArray], Latent],
+    label: int | None,
+) -> _Given:
+    """A StyleGAN2 of one of its spaces, and of some of its layers."""
+    apply: Any = net.apply
+    layers = layer_numbers(spec.layers, net.style_count) if spec.layers else None
+    count = net.style_count if layers is None else len(layers)
+
+    def to_w(key: PRNGKeyArray) -> Latent:
+        return apply(variables, draw(key), label, method=net.to_w)
+
+    def images(tree: PyTree, z: Latent) -> Array:
+        weights, base = tree
+        return stylegan2.generator(
+            net,
+            weights,
+            space=spec.space,
+            label=label,
+            layers=layers,
+            base=base,
+            truncation=spec.truncation,
+        )(z)
+
+    # In Z a mapping network comes before the layers, in W+ each has a part of its own.
+    first_layer = stylegan2.first_weights(net, variables, layers) if spec.space == "w" else None
+    dims = {"z": net.latent_dim, "w": net.style_width, "w+": count * net.style_width}
+    # Draws of W are what the mapping network makes of draws of Z.
+    draws = {"z": draw, "w": to_w, "w+": lambda key: jnp.tile(to_w(key), count)}
+    # The same draw for every run: a base that is seen in one is the base in another.
+    base = None if layers is None else jax.jit(to_w)(jax.random.key(spec.base))
+    return _Given(images, (variables, base), dims[spec.space], draws[spec.space], first_layer)

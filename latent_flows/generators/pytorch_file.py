@@ -1,24 +1,27 @@
 """PyTorch's files, read without PyTorch and without running the code that a pickle may hold.
 
 `torch.save` writes a pickle that names its tensors, and beside it their numbers: since version 1.6
-as members of a zip archive, before as one stream. The pickle is read with an unpickler that knows
-only the few names that a state dict needs, and that stands in for all of them with inert values.
+as members of a zip archive, before as one stream. A plain pickle, such as a network of
+stylegan2-ada-pytorch, holds such a stream for each tensor. The pickle is read with an unpickler
+that knows only the few names that weights need, and that stands in for all of them with inert
+values.
 """
 
-import argparse
+import io
 import math
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Bytes", "Refused", "Storage", "Tensor", "open_tensors", "tensors"]
+from latent_flows.generators._inert import Module, Numbers, Refused, stand_in
+
+__all__ = ["Bytes", "Leaf", "Refused", "Storage", "Tensor", "open_tensors", "settings", "tensors"]
 
 _STORAGES = {
     "FloatStorage": np.float32,
@@ -45,6 +48,8 @@ class Storage(NamedTuple):
     """Its name in the file."""
     length: int
     """How many numbers it has."""
+    content: bytes | None = None
+    """They themselves, where the pickle holds them."""
 
 
 class Tensor(NamedTuple):
@@ -60,25 +65,24 @@ class Tensor(NamedTuple):
     """How far the next entry along each axis is, in numbers."""
 
 
-class Refused(ValueError):
-    """The pickle asks for something that no state dict needs."""
-
-
 Bytes = Callable[[Storage], bytes]
+Leaf: TypeAlias = Tensor | Numbers
+"""What has numbers: a tensor, or an array of NumPy."""
 
 
 @contextmanager
-def open_tensors(path: Path) -> Iterator[tuple[Any, Callable[[Tensor], np.ndarray]]]:
-    """The object that `torch.save` wrote, with `Tensor`s in it, and what reads one of them.
+def open_tensors(path: Path) -> Iterator[tuple[Any, Callable[[Leaf], np.ndarray]]]:
+    """The object that `torch.save` or `pickle.dump` wrote, and what reads a tensor in it.
 
     Args:
-        path: a file of `torch.save`, in today's format or in that of before 1.6.
+        path: a file of `torch.save`, in today's format or in that of before 1.6, or a pickle of
+            tensors, arrays, or modules that carry their source text.
 
     Returns:
-        A context with the object, and a function that reads a tensor of it.
+        A context with the object, and a function that reads a leaf of it.
 
     Raises:
-        ValueError: the pickle names anything but tensors, dicts, lists and numbers (nothing of it
+        ValueError: the pickle names anything but tensors, containers and numbers (nothing of it
             has been run), or the file is truncated, corrupt or something else.
     """
     try:
@@ -88,10 +92,10 @@ def open_tensors(path: Path) -> Iterator[tuple[Any, Callable[[Tensor], np.ndarra
             if archive:
                 with zipfile.ZipFile(file) as members:
                     tree, read = _zipped(members)
-                    yield tree, lambda tensor: _array(tensor, read)
+                    yield tree, lambda leaf: _array(leaf, read)
             else:
                 tree, read = _streamed(file)
-                yield tree, lambda tensor: _array(tensor, read)
+                yield tree, lambda leaf: _array(leaf, read)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
     except (IsADirectoryError, NotADirectoryError):
@@ -125,8 +129,11 @@ def _zipped(members: zipfile.ZipFile) -> tuple[Any, Bytes]:
     return tree, read
 
 
-def _streamed(file: BinaryIO) -> tuple[Any, Bytes]:
-    if _Unpickler(file).load() != _LEGACY_MAGIC:
+def _streamed(file: io.BufferedIOBase) -> tuple[Any, Bytes]:
+    first = _Unpickler(file).load()
+    if isinstance(first, Mapping | Module):
+        return first, _beside_nothing
+    if first != _LEGACY_MAGIC:
         raise ValueError("it does not begin as torch.save begins")
     _version, _system = _Unpickler(file).load(), _Unpickler(file).load()
     reader = _Unpickler(file)
@@ -147,29 +154,43 @@ def _streamed(file: BinaryIO) -> tuple[Any, Bytes]:
     return tree, read
 
 
+def _beside_nothing(storage: Storage) -> bytes:
+    raise ValueError("a tensor without numbers")
+
+
+def _stored(content: Any) -> Storage:
+    """The storage of a stream of its own, with its numbers."""
+    if not isinstance(content, bytes | bytearray):
+        raise ValueError("a storage without numbers")
+    storage, read = _streamed(io.BytesIO(content))
+    if not isinstance(storage, Storage):
+        raise ValueError("a storage that is none")
+    return storage._replace(content=read(storage))
+
+
 class _Unpickler(pickle.Unpickler):
-    """Rebuilds tensors, dicts, lists and numbers; raises `Refused` for every other name."""
+    """Rebuilds tensors, containers and numbers; raises `Refused` for every other name."""
 
     def __init__(self, file: Any) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
         if module == "torch" and name in _STORAGES:
             return name
-        if f"{module}.{name}" == f"{argparse.__name__}.Namespace":
-            return _forgotten()  # the flags of the training run, which many checkpoints carry
         # Made anew each time, so that a pickle that sets attributes on them changes nothing.
         known: dict[str, Callable[..., Any]] = {
             "torch._utils._rebuild_tensor": lambda *args: _tensor(*args[:4]),
             "torch._utils._rebuild_tensor_v2": lambda *args: _tensor(*args[:4]),
             "torch._utils._rebuild_parameter": lambda data, *_: data,
-            "torch.Size": tuple,
+            "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+            "torch.storage._load_from_bytes": lambda *args: _stored(args[0]),
+            "torch.Size": lambda sizes=(): tuple(sizes),
         }
         if f"{module}.{name}" in known:
             return known[f"{module}.{name}"]
+        if (found := stand_in(module, name)) is not None:
+            return found
         raise Refused(
             f"its pickle asks for {module}.{name}, which could run code; only tensors, dicts, "
             "lists and numbers are read (save the state dict alone, or as safetensors)"
@@ -180,10 +201,6 @@ class _Unpickler(pickle.Unpickler):
         if what != "storage" or kind not in _STORAGES or (view and view[0] is not None):
             raise ValueError("it names a storage of an unknown kind")
         return self.storages.setdefault(key, Storage(kind, key, count))
-
-
-def _forgotten() -> type:
-    return type("Forgotten", (), {"__setstate__": lambda self, state: None})
 
 
 def _dtype(storage: Storage) -> np.dtype:
@@ -201,14 +218,16 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _array(tensor: Tensor, read: Bytes) -> np.ndarray:
-    storage, offset, shape, strides = tensor
+def _array(leaf: Leaf, read: Bytes) -> np.ndarray:
+    if isinstance(leaf, Numbers):
+        return leaf.array
+    storage, offset, shape, strides = leaf
     dtype = _dtype(storage)
     size = math.prod(shape)
     if size == 0:
         return np.zeros(shape, dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    content = read(storage)
+    content = read(storage) if storage.content is None else storage.content
     if last >= storage.length or len(content) != storage.length * dtype.itemsize:
         raise ValueError(f"a tensor of shape {list(shape)} does not fit into its storage")
     # An expanded tensor shows the same numbers many times, and a few bytes could mean terabytes.
@@ -221,19 +240,43 @@ def _array(tensor: Tensor, read: Bytes) -> np.ndarray:
     return window if repeats else np.array(window)
 
 
-def tensors(tree: Any) -> dict[str, Tensor]:
-    """The tensors of nested dicts, by their names joined with dots; everything else is left out.
+def tensors(tree: Any) -> dict[str, Leaf]:
+    """The tensors of nested dicts and modules, by their names joined with dots.
 
     Args:
         tree: what was read.
 
     Returns:
-        The tensors by name.
+        The tensors and arrays by name; everything else is left out.
     """
-    found: dict[str, Tensor] = {}
-    for name, value in tree.items() if isinstance(tree, Mapping) else ():
+    found: dict[str, Leaf] = {}
+    for name, value in _entries(tree).items():
         if isinstance(value, Tensor):
             found[str(name)] = value
+        elif isinstance(value, Numbers):
+            if value.array.dtype.kind in "biufc":
+                found[str(name)] = value
         else:
-            found |= {f"{name}.{below}": tensor for below, tensor in tensors(value).items()}
+            found |= {f"{name}.{below}": leaf for below, leaf in tensors(value).items()}
     return found
+
+
+def settings(tree: Any) -> dict[str, Any]:
+    """The numbers and texts that modules were made with, by their names joined with dots.
+
+    Args:
+        tree: what was read.
+
+    Returns:
+        The settings by name; none where there are no modules.
+    """
+    found = dict(tree.settings) if isinstance(tree, Module) else {}
+    for name, value in _entries(tree).items():
+        found |= {f"{name}.{below}": setting for below, setting in settings(value).items()}
+    return found
+
+
+def _entries(tree: Any) -> Mapping[Any, Any]:
+    if isinstance(tree, Module):
+        return tree.children
+    return tree if isinstance(tree, Mapping) else {}

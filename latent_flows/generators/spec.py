@@ -12,6 +12,7 @@ from latent_flows._normal import log_normal
 from latent_flows._validation import at_least
 from latent_flows.generators._flow_map import check_steps
 from latent_flows.generators.frozen import LogPrior, Prior, standard_normal
+from latent_flows.generators.style_layers import check_layers
 from latent_flows.typing import Latent
 
 __all__ = ["GeneratorSpec", "check_no_flow", "log_prior", "prior"]
@@ -28,7 +29,7 @@ class GeneratorSpec:
     way."""
     checkpoint: str = ""
     """Parameters of a function of your own: an orbax folder, .npz or .safetensors; names with / are
-    nested dictionaries. Of a PyTorch module its state: .pt, .pth or .safetensors."""
+    nested dictionaries. Of a PyTorch module its state: .pt, .pth, .pkl or .safetensors."""
     data: str = ""
     """Data that it was trained on, where it does not know or they were moved: a name, or the path
     of a folder of images, or of an .npz or .npy."""
@@ -44,8 +45,13 @@ class GeneratorSpec:
     """Of the truncated prior; also what StyleGAN2 multiplies the distance from the mean of W by."""
     space: Literal["z", "w", "w+"] = "z"
     """StyleGAN2's latent space."""
+    layers: str = ""
+    """Of StyleGAN2: layers that the latent is given to, from 0, such as 4-7 or 0,2,5-6; the others
+    keep the styles of one draw, so that only what these layers make moves. Empty: all of them."""
+    base: int = 0
+    """Seed of that draw."""
     label: int | None = None
-    """BigGAN's class; none: a random one."""
+    """Class of BigGAN, or of a StyleGAN2 that has some; none: a random one."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What it computes in; latents, samples and everything around it keep their precision."""
     recompute: bool = False
@@ -65,6 +71,9 @@ class GeneratorSpec:
             raise ValueError(f"generator.range must be black and white, got {self.range}")
         if not self.truncation > 0:
             raise ValueError(f"generator.truncation must be positive, got {self.truncation}")
+        at_least(self, "generator.", base=0)
+        if self.layers:
+            check_layers(self.layers)
         if self.label is not None and self.label < 0:
             raise ValueError(f"generator.label must not be negative, got {self.label}")
         if self.steps is not None:

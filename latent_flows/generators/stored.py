@@ -47,6 +47,11 @@ _NETS: dict[str, Any] = {type(net).__name__: type(net) for net in PRESETS.values
     DataFlow.__name__: DataFlow
 }
 _FLAX = ("parent", "name")
+_LATER = {
+    "StyleGAN2": ("image_channels", "classes", "style_dim", "clamp", "mean_per_layer"),
+}
+"""Settings that came later. They are left out where they have their default, so that a file is to
+the byte what earlier versions write and read."""
 
 
 class StoredStd(NamedTuple):
@@ -108,11 +113,7 @@ def to_bytes(stored: StoredGenerator) -> bytes:
     if stored.prior_flow is not None:
         arrays |= _flat("prior_flow", _flow_arrays(stored.prior_flow))
     is_vae = isinstance(stored.net, VAE)
-    if is_vae:
-        settings = dataclasses.asdict(stored.net.config)
-    else:
-        own = [f.name for f in dataclasses.fields(stored.net) if f.init and f.name not in _FLAX]
-        settings = {name: getattr(stored.net, name) for name in own}
+    settings = dataclasses.asdict(stored.net.config) if is_vae else _settings(stored.net)
     model: dict[str, Any] = {
         "architecture": type(stored.net).__name__,
         "settings": settings,
@@ -133,6 +134,17 @@ def to_bytes(stored: StoredGenerator) -> bytes:
     version = VERSION if stored.from_noise or isinstance(stored.net, DataFlow) else 1
     header = {"format": FORMAT, "version": str(version), "model": json.dumps(model)}
     return _safetensors.save({k: np.asarray(v) for k, v in arrays.items()}, header)
+
+
+def _settings(net: Any) -> dict[str, Any]:
+    later = _LATER.get(type(net).__name__, ())
+    return {
+        f.name: getattr(net, f.name)
+        for f in dataclasses.fields(net)
+        if f.init
+        and f.name not in _FLAX
+        and not (f.name in later and getattr(net, f.name) == f.default)
+    }
 
 
 def load_bytes(content: bytes) -> StoredGenerator:

@@ -7,14 +7,14 @@ learning rate are applied when they are used.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from latent_flows._validation import at_least, choose
 from latent_flows.generators.pixel_norm import pixel_norm
@@ -57,6 +57,10 @@ MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the rest
 def _activate(x: Array, bias: Array) -> Array:
     """Leaky ReLU that keeps the variance."""
     return math.sqrt(2) * jax.nn.leaky_relu(x + bias.astype(x.dtype), 0.2)
+
+
+def _clamped(x: Array, limit: float | None) -> Array:
+    return x if limit is None else jnp.clip(x, -limit, limit)
 
 
 class EqualDense(nn.Module):
@@ -136,6 +140,8 @@ class StyledConv(nn.Module):
     """Channels of the result."""
     up: bool = False
     """Whether height and width are doubled."""
+    clamp: float | None = None
+    """The largest absolute value of the result."""
 
     @nn.compact
     def __call__(
@@ -146,18 +152,24 @@ class StyledConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if noise is not None:
             x = x + (strength * noise[..., None]).astype(x.dtype)
-        return _activate(x, bias)
+        return _clamped(_activate(x, bias), self.clamp)
 
 
 class ToRGB(nn.Module):
     """Colours out of features, added to the picture of the resolution below."""
 
+    channels: int = 3
+    """Of an image: three colours, or one grey."""
+    clamp: float | None = None
+    """The largest absolute value of the colours that are added."""
+
     @nn.compact
     def __call__(
-        self, x: Image, w: Latent, skip: Float[Array, "height//2 width//2 3"] | None
-    ) -> Float[Array, "height width 3"]:
-        rgb = ModulatedConv(3, size=1, demodulate=False, name="conv")(x, w)
-        rgb = rgb + self.param("bias", nn.initializers.zeros, (3,)).astype(rgb.dtype)
+        self, x: Image, w: Latent, skip: Float[Array, "height//2 width//2 colours"] | None
+    ) -> Float[Array, "height width colours"]:
+        rgb = ModulatedConv(self.channels, size=1, demodulate=False, name="conv")(x, w)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        rgb = _clamped(rgb + bias.astype(rgb.dtype), self.clamp)
         if skip is None:
             return rgb
         kernel = self.variable("constants", "upsample", fir_kernel, TAPS, 4.0).value
@@ -187,7 +199,7 @@ class StyleGAN2(nn.Module):
     resolution: int = 256
     """Pixels along each side, a power of two from 8 to 1024."""
     latent_dim: int = 512
-    """Dimensions of `z` and of `w`."""
+    """Dimensions of `z`, and of `w` unless `style_dim` says otherwise."""
     mapping_layers: int = 8
     """Layers of the mapping network."""
     channel_multiplier: int = 2
@@ -196,9 +208,26 @@ class StyleGAN2(nn.Module):
     """Features at 4, 8, ... pixels, instead of those."""
     checkpoint: bool = False
     """Recompute each resolution's features on the way back instead of storing them."""
+    image_channels: int = 3
+    """Channels of an image: 3 colours, or 1 of grey."""
+    classes: int = 0
+    """Classes that the mapping network takes beside `z`; 0: none."""
+    style_dim: int | None = None
+    """Dimensions of `w`, where they are not those of `z`."""
+    clamp: float | None = None
+    """Largest absolute value of features, 256 where it was trained in half precision; none: any."""
+    mean_per_layer: bool = False
+    """Whether each layer has a mean of W of its own, as encoders keep it."""
 
     def __post_init__(self) -> None:
         at_least(self, "StyleGAN2 ", latent_dim=1, mapping_layers=0, channel_multiplier=1)
+        at_least(self, "StyleGAN2 ", image_channels=1, classes=0)
+        if self.style_dim is not None:
+            at_least(self, "StyleGAN2 ", style_dim=1)
+        if self.clamp is not None and not self.clamp > 0:
+            raise ValueError(f"StyleGAN2 clamp must be positive, got {self.clamp}")
+        if not self.mapping_layers and (self.classes or self.style_width != self.latent_dim):
+            raise ValueError("StyleGAN2 of classes, or of another w than z, needs mapping_layers")
         if self.resolution not in [2**n for n in range(3, 11)]:
             raise ValueError(
                 f"resolution must be a power of two from 8 to 1024, got {self.resolution}"
@@ -225,22 +254,30 @@ class StyleGAN2(nn.Module):
         )
 
     @property
+    def style_width(self) -> int:
+        """The dimensions of `w`."""
+        return self.latent_dim if self.style_dim is None else self.style_dim
+
+    @property
     def style_count(self) -> int:
         """The latents of W+: one a layer, each resolution sharing its last with the next."""
         return 2 * len(self.sizes)
 
     def setup(self) -> None:
         self.mapping = [
-            EqualDense(self.latent_dim, rate=MAPPING_RATE, activate=True)
+            EqualDense(self.style_width, rate=MAPPING_RATE, activate=True)
             for _ in range(self.mapping_layers)
         ]
-        self.mean_w = self.variable("statistics", "mean_w", jnp.zeros, (self.latent_dim,))
+        if self.classes:
+            self.embed = EqualDense(self.style_width)
+        means = (self.style_count,) if self.mean_per_layer else ()
+        self.mean_w = self.variable("statistics", "mean_w", jnp.zeros, (*means, self.style_width))
         self.constant = self.param("constant", nn.initializers.normal(1.0), (4, 4, self.widths[0]))
         styled: Any = nn.remat(StyledConv) if self.checkpoint else StyledConv
         rgb: Any = nn.remat(ToRGB) if self.checkpoint else ToRGB
-        self.up = [styled(width, up=True) for width in self.widths[1:]]
-        self.conv = [styled(width) for width in self.widths]
-        self.to_rgb = [rgb() for _ in self.widths]
+        self.up = [styled(width, up=True, clamp=self.clamp) for width in self.widths[1:]]
+        self.conv = [styled(width, clamp=self.clamp) for width in self.widths]
+        self.to_rgb = [rgb(self.image_channels, self.clamp) for _ in self.widths]
         # One for the first resolution, two for each of the others.
         sides = [4, *(size for size in self.sizes[1:] for _ in range(2))]
         self.noises = [self._noise(i, side) for i, side in enumerate(sides)]
@@ -251,13 +288,44 @@ class StyleGAN2(nn.Module):
             "noise", f"noise_{index}", lambda: jax.random.normal(self.make_rng(), (side, side))
         )
 
-    def to_w(self, z: Latent) -> Latent:
-        """The mapping network, `z -> w`."""
+    def example_inputs(self) -> tuple[Any, ...]:
+        """What `init` takes: a latent, and a class if there are any."""
+        return (jnp.zeros(self.latent_dim), 0) if self.classes else (jnp.zeros(self.latent_dim),)
+
+    def to_w(self, z: Latent, label: ArrayLike | None = None) -> Float[Array, "style_width"]:
+        """The mapping network, `z -> w`; with classes `(z, label) -> w`.
+
+        Args:
+            z: the latent.
+            label: the class, an integer in `[0, classes)`, or a condition `[classes]`.
+
+        Raises:
+            ValueError: a latent of another size, or a label that is no class.
+        """
         _check_latent(z, self.latent_dim)
         w = pixel_norm(z)
+        if self.classes or label is not None:
+            condition = self._condition(label, z.dtype)
+            w = jnp.concatenate([w, pixel_norm(self.embed(condition))])
         for layer in self.mapping:
             w = layer(w)
         return w
+
+    def _condition(self, label: ArrayLike | None, dtype: Any) -> Array:
+        if label is None or not self.classes:
+            what = "needs a label" if self.classes else "has no classes, and got a label"
+            raise ValueError(f"this StyleGAN2 of {self.classes} classes {what}")
+        found = jnp.asarray(label)
+        if found.shape == (self.classes,) and jnp.issubdtype(found.dtype, jnp.floating):
+            return found.astype(dtype)
+        if found.shape or not jnp.issubdtype(found.dtype, jnp.integer):
+            raise ValueError(
+                f"label must be an integer or have shape [{self.classes}], got {found.dtype} "
+                f"{list(found.shape)}"
+            )
+        if not isinstance(found, jax.core.Tracer) and not 0 <= found < self.classes:
+            raise ValueError(f"label must lie in [0, {self.classes}), got {found}")
+        return jax.nn.one_hot(found, self.classes, dtype=dtype)
 
     def from_w(
         self, w: Latent | Styles, *, truncation: float | Array = 1.0, noise: Noise = "stored"
@@ -265,21 +333,21 @@ class StyleGAN2(nn.Module):
         """The synthesis network, `w -> image`.
 
         Args:
-            w: a latent of W, or of W+ with shape `[style_count, latent_dim]`.
+            w: a latent of W, or of W+ with shape `[style_count, style_width]`.
             truncation: what the distance from the mean of W is multiplied with; 1: nothing.
             noise: `"stored"` with the weights, `"none"`, or a random key for fresh noise.
 
         Raises:
             ValueError: `w` of another shape, or an unknown kind of noise.
         """
-        if w.shape not in ((self.latent_dim,), (self.style_count, self.latent_dim)):
+        if w.shape not in ((self.style_width,), (self.style_count, self.style_width)):
             raise ValueError(
-                f"w must have shape ({self.latent_dim},) or ({self.style_count}, "
-                f"{self.latent_dim}), got {w.shape}"
+                f"w must have shape ({self.style_width},) or ({self.style_count}, "
+                f"{self.style_width}), got {w.shape}"
             )
         mean = self.mean_w.value.astype(w.dtype)
         w = mean + truncation * (w - mean) if _truncates(truncation) else w
-        styles = jnp.broadcast_to(w, (self.style_count, self.latent_dim))
+        styles = jnp.broadcast_to(w, (self.style_count, self.style_width))
         drawn = self._drawn(noise, w.dtype)
         x = self.conv[0](self.constant.astype(w.dtype), styles[0], next(drawn))
         image = self.to_rgb[0](x, styles[1], None)
@@ -292,10 +360,15 @@ class StyleGAN2(nn.Module):
         return image
 
     def __call__(
-        self, z: Latent, *, truncation: float | Array = 1.0, noise: Noise = "stored"
+        self,
+        z: Latent,
+        label: ArrayLike | None = None,
+        *,
+        truncation: float | Array = 1.0,
+        noise: Noise = "stored",
     ) -> Image:
-        """`z -> w -> image`; see `from_w`."""
-        return self.from_w(self.to_w(z), truncation=truncation, noise=noise)
+        """`z -> w -> image`; see `to_w` and `from_w`."""
+        return self.from_w(self.to_w(z, label), truncation=truncation, noise=noise)
 
     def _drawn(self, noise: Any, dtype: Any) -> Iterator[Array | None]:
         kind = noise if isinstance(noise, str) else "key"
@@ -323,6 +396,9 @@ def generator(
     variables: Any,
     *,
     space: Space = "z",
+    label: int | None = None,
+    layers: Sequence[int] | None = None,
+    base: Latent | Styles | None = None,
     truncation: float | Array = 1.0,
     noise: Noise = "stored",
 ) -> Generator:
@@ -332,7 +408,12 @@ def generator(
         net: the network.
         variables: what `init` or the import of weights made.
         space: `"z"`; `"w"`, the mapping network's output; or `"w+"`, one such for each layer,
-            flattened to `style_count * latent_dim` numbers.
+            flattened to `style_count * style_width` numbers.
+        label: the class of `"z"`, where there are some; the other spaces have it in `w`.
+        layers: the layers of W+ that the latent is given to, of which `"w+"` then has one `w` each;
+            all by default.
+        base: what the other layers have: a latent of W, or of W+ with shape
+            `[style_count, style_width]`.
         truncation: what the distance from the mean of W is multiplied with.
         noise: `"stored"`, `"none"` or a random key.
 
@@ -340,7 +421,7 @@ def generator(
         `z -> image`, or `w -> image`.
 
     Raises:
-        ValueError: an unknown space.
+        ValueError: an unknown space, layers that there are not, or layers without a base.
 
     >>> import jax, jax.numpy as jnp
     >>> from latent_flows.generators import stylegan2
@@ -354,16 +435,32 @@ def generator(
     synthesis = partial(
         _apply(net), variables, truncation=truncation, noise=noise, method=net.from_w
     )
+    to_w = partial(_apply(net), variables, method=net.to_w)
+    placed = _placed(net, layers, base)
     spaces: dict[str, Generator] = {
-        "z": partial(_apply(net), variables, truncation=truncation, noise=noise),
-        "w": synthesis,
-        "w+": lambda w: synthesis(w.reshape(-1, net.latent_dim)),
+        "z": lambda z: synthesis(placed(to_w(z, label))),
+        "w": lambda w: synthesis(placed(w)),
+        "w+": lambda w: synthesis(placed(w.reshape(-1, net.style_width))),
     }
     return choose("space", space, spaces)
 
 
+def _placed(
+    net: StyleGAN2, layers: Sequence[int] | None, base: Latent | Styles | None
+) -> Callable[[Array], Array]:
+    """Styles of all layers out of those of some."""
+    if layers is None:
+        return lambda w: w
+    if base is None:
+        raise ValueError("layers need a base, which the others keep")
+    if not layers or not all(0 <= i < net.style_count for i in layers):
+        raise ValueError(f"layers must be in [0, {net.style_count}), got {list(layers)}")
+    kept = jnp.broadcast_to(jnp.asarray(base), (net.style_count, net.style_width))
+    return lambda w: kept.astype(w.dtype).at[jnp.array(layers)].set(w)
+
+
 def mean_w(net: StyleGAN2, variables: Any, key: PRNGKeyArray, *, samples: int = 4096) -> Latent:
-    """The mean of W over standard normal `z`, estimated from samples.
+    """The mean of W over standard normal `z`, and over classes, estimated from samples.
 
     Args:
         net: the network.
@@ -375,7 +472,11 @@ def mean_w(net: StyleGAN2, variables: Any, key: PRNGKeyArray, *, samples: int = 
         The mean.
     """
     z = jax.random.normal(key, (samples, net.latent_dim))
-    return jax.vmap(partial(_apply(net), variables, method=net.to_w))(z).mean(0)
+    to_w = partial(_apply(net), variables, method=net.to_w)
+    if not net.classes:
+        return jax.vmap(to_w)(z).mean(0)
+    labels = jax.random.randint(jax.random.fold_in(key, 1), (samples,), 0, net.classes)
+    return jax.vmap(to_w)(z, labels).mean(0)
 
 
 def with_mean_w(variables: Any, mean: Latent) -> Any:
@@ -425,25 +526,38 @@ def key_names(net: StyleGAN2) -> dict[str, Target]:
     for i in range(2 * len(net.sizes) - 1):
         names[f"noises.noise_{i}"] = Target(("noise", f"noise_{i}"), "plane", optional=True)
     names["latent_avg"] = Target(("statistics", "mean_w"), "flat", optional=True)
+    if net.classes:
+        # No port with these names has classes; theirs are under the names of `stylegan2_ada`.
+        names |= _dense("embed", "embed")
     return names
 
 
-def first_weights(net: StyleGAN2, variables: PyTree) -> Float[Array, "m d"]:
+def first_weights(
+    net: StyleGAN2, variables: PyTree, layers: Sequence[int] | None = None
+) -> Float[Array, "m d"]:
     """The weights of every layer's modulation, each of which takes a latent of W, for SeFa.
 
     Args:
         net: the network.
         variables: its variables.
+        layers: of W+, whose modulations are taken; all by default.
 
     Returns:
         One row a feature, one column a dimension of W.
     """
-    layers = [
-        layer["conv"]["modulation"]["kernel"].T
-        for name, layer in variables["params"].items()
-        if name.startswith(("up_", "conv_", "to_rgb_"))
-    ]
-    return jnp.concatenate(layers)
+    chosen = range(net.style_count) if layers is None else layers
+    # A latent of W+ is that of a resolution's last convolution, or of its colours and the next
+    # resolution's first convolution.
+    takers: dict[int, tuple[str, ...]] = {2 * i: (f"conv_{i}",) for i in range(len(net.sizes))}
+    takers |= {2 * i + 1: (f"to_rgb_{i}", f"up_{i}") for i in range(len(net.sizes))}
+    wanted = {name for i in chosen for name in takers[i]}
+    return jnp.concatenate(
+        [
+            layer["conv"]["modulation"]["kernel"].T
+            for name, layer in variables["params"].items()
+            if name in wanted
+        ]
+    )
 
 
 def _dense(key: str, *path: str) -> dict[str, Target]:

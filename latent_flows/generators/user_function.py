@@ -72,6 +72,11 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
         )
     if spec.space != "z" or spec.label is not None:
         raise ValueError("generator.space and generator.label are for published generators")
+    if spec.layers or spec.base:
+        raise ValueError(
+            f"generator.layers and generator.base are StyleGAN2's; {spec.path} has no layers that "
+            "take a style"
+        )
     if module is not None:
         return _from_torch(spec, module, dim)
     _check_arguments(spec, function)

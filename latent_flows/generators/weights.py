@@ -6,6 +6,7 @@ Only NumPy and safetensors read the files; nothing that a file holds is run.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +22,12 @@ from latent_flows.generators import pytorch_file
 __all__ = [
     "HARMLESS",
     "LINES",
+    "Checkpoint",
     "Path_",
     "State",
     "Target",
     "from_state_dict",
+    "read_checkpoint",
     "read_state_dict",
     "variable_shapes",
 ]
@@ -44,6 +47,7 @@ _LAYOUTS = {
     "modulated_conv": ("1 o i h w", "h w i o"),
     "transposed_conv": ("i o h w", "h w i o"),
     "dense": ("o i", "i o"),
+    "map": ("c h w", "h w c"),
     "image": ("1 c h w", "h w c"),
     "plane": ("1 1 h w", "h w"),
 }
@@ -58,8 +62,8 @@ class Target(NamedTuple):
     layout: str = "same"
     """How its axes are laid out: `"conv"` (OIHW to HWIO), `"modulated_conv"` (1OIHW to HWIO),
     `"transposed_conv"` (IOHW to HWIO, mirrored in H and W, as `flax.linen.ConvTranspose` and
-    `jax.lax.conv_transpose` take it), `"dense"` (OI to IO), `"image"` (1CHW to HWC), `"plane"`
-    (11HW to HW), `"same"`, or `"flat"` (any shape with as many numbers)."""
+    `jax.lax.conv_transpose` take it), `"dense"` (OI to IO), `"map"` (CHW to HWC), `"image"` (1CHW
+    to HWC), `"plane"` (11HW to HW), `"same"`, or `"flat"` (any shape with as many numbers)."""
     scale: float = 1.0
     """What it is multiplied with."""
     normalise: str | tuple[str, str] | None = None
@@ -71,13 +75,22 @@ class Target(NamedTuple):
     """The value of `init` is kept where the key is missing."""
 
 
+class Checkpoint(NamedTuple):
+    """What a file holds of one network."""
+
+    state: dict[str, np.ndarray]
+    """The tensors by name."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """Numbers and texts that its modules were made with, by name, where they were pickled whole."""
+
+
 def read_state_dict(
     path: str | Path, *, key: str | None = None, names: Iterable[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Reads the weights in a `.pt`, `.pth` or `.safetensors` file, without running its code.
+    """Reads the weights in a file, without running its code; see `read_checkpoint`.
 
     Args:
-        path: the file.
+        path: the file: .pt, .pth, .pkl or .safetensors.
         key: which of several mappings of tensors in the file, such as `"g_ema"`; nested ones are
             joined by dots. By default the one whose names agree best with `names`, and of equally
             good ones that of averaged weights (`ema` in its name); without `names`, all of them.
@@ -91,25 +104,51 @@ def read_state_dict(
         ValueError: no such file, truncated or corrupt, of another kind, a pickle that asks for
             anything but tensors and containers (which is not run), or no single mapping of tensors.
     """
+    return read_checkpoint(path, key=key, names=[names]).state
+
+
+def read_checkpoint(
+    path: str | Path, *, key: str | None = None, names: Iterable[Iterable[str]] = ((),)
+) -> Checkpoint:
+    """Reads what a file holds of one network, without running its code.
+
+    Args:
+        path: the file: .pt, .pth or .pkl, of tensors or of modules that were pickled with their
+            source text (which is not looked at); or .safetensors.
+        key: as of `read_state_dict`.
+        names: the keys that are looked for; where a network has several sets of names, each of
+            them. The one that agrees best with the file is taken.
+
+    Returns:
+        The tensors, and the settings of modules.
+
+    Raises:
+        ValueError: as `read_state_dict`.
+    """
     path = Path(path).expanduser()
+    sets = [set(several) for several in names]
     if path.suffix == ".safetensors":
-        return _read_safetensors(path, key, set(names))
+        return Checkpoint(_read_safetensors(path, key, sets))
     with pytorch_file.open_tensors(path) as (tree, read):
         found = pytorch_file.tensors(tree)
-        chosen, trouble = _select(list(found), key, set(names))
+        chosen, prefix, trouble = _select(list(found), key, sets)
         state = {name: _single(read(found[full])) for name, full in chosen.items()}
+        settings = pytorch_file.settings(tree)
     if trouble:
         raise ValueError(f"{path} {trouble}")
-    return state
+    own = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+    return Checkpoint(state, own)
 
 
-def _read_safetensors(path: Path, key: str | None, names: set[str]) -> dict[str, np.ndarray]:
+def _read_safetensors(
+    path: Path, key: str | None, sets: Sequence[set[str]]
+) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         # As flax's arrays, since NumPy itself has no bfloat16.
         with safe_open(path, framework="flax") as file:
-            chosen, trouble = _select(list(file.keys()), key, names)
+            chosen, _, trouble = _select(list(file.keys()), key, sets)
             state = {name: _single(file.get_tensor(full)) for name, full in chosen.items()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is truncated, corrupt or no safetensors file ({error})") from None
@@ -124,19 +163,17 @@ def _single(array: Any) -> np.ndarray:
 
 
 def _select(
-    full: Sequence[str], key: str | None, names: set[str]
-) -> tuple[dict[str, str], str | None]:
-    """Short name -> full name in one mapping of the file, or what the trouble is."""
+    full: Sequence[str], key: str | None, sets: Sequence[set[str]]
+) -> tuple[dict[str, str], str, str | None]:
+    """Short name -> full name in one mapping of the file, its prefix, or what the trouble is."""
     root = f"{key}." if key else ""
     below = [name for name in full if name.startswith(root)]
     if not below:
         listed = ", ".join(repr(part) for part in dict.fromkeys(n.partition(".")[0] for n in full))
-        return {}, f"holds no tensors under {key!r}, only {listed}" if full else "holds no tensors"
-    counts: dict[str, int] = {}
-    for name in below:
-        for prefix in _prefixes(name, names):
-            if prefix.startswith(root):
-                counts[prefix] = counts.get(prefix, 0) + 1
+        trouble = f"holds no tensors under {key!r}, only {listed}" if full else "holds no tensors"
+        return {}, root, trouble
+    counted = [(_counts(below, root, names), names) for names in sets]
+    counts, names = max(counted, key=lambda pair: max(pair[0].values(), default=0))
     best = max(counts.values(), default=0)
     ties = [prefix for prefix, count in counts.items() if count == best]
     averaged = [prefix for prefix in ties if "ema" in prefix]
@@ -145,14 +182,25 @@ def _select(
         ties = [root]
     elif len(ties) > 1 and len(averaged) != 1:
         listed = ", ".join(repr(prefix.rstrip(".")) for prefix in ties)
-        return {}, f"holds several mappings that fit ({listed}); choose one of them by its key"
+        trouble = f"holds several mappings that fit ({listed}); choose one of them by its key"
+        return {}, root, trouble
     prefix = (averaged if len(ties) > 1 else ties)[0]
     chosen = {name.removeprefix(prefix): name for name in below if name.startswith(prefix)}
     parts = prefix.split(".")[:-1]
     for above in ("".join(f"{part}." for part in parts[:i]) for i in range(len(parts))):
         beside = {name.removeprefix(above): name for name in full if name.startswith(above)}
         chosen = {short: name for short, name in beside.items() if short in names} | chosen
-    return chosen, None
+    return chosen, prefix, None
+
+
+def _counts(below: Sequence[str], root: str, names: set[str]) -> dict[str, int]:
+    """How many of the names there are under each prefix."""
+    counts: dict[str, int] = {}
+    for name in below:
+        for prefix in _prefixes(name, names):
+            if prefix.startswith(root):
+                counts[prefix] = counts.get(prefix, 0) + 1
+    return counts
 
 
 def _prefixes(name: str, names: set[str]) -> list[str]:

@@ -18,11 +18,12 @@ from experiments.potential_flows import subject as flow_subject
 from experiments.potential_flows.config import Flows
 from experiments.potential_flows.families import potential_network
 from experiments.runtime.run_dir import Folder, open_folder
-from latent_flows import coordinates, potentials
+from experiments.steer import config as steer_config
+from latent_flows import coordinates, directions, onnx_program, potentials
 from latent_flows import export as files
 from latent_flows.directions.model import fit_potential
 from latent_flows.directions.trajectories import Trajectories
-from latent_flows.generators import GeneratorSpec, load_generator, rbf
+from latent_flows.generators import GeneratorSpec, freeze, load_generator, rbf
 from latent_flows.generators.load import REFERENCE, reference
 from latent_flows.geometry.metrics import stochastic_pullback
 from tests.experiments.small_generators import small_gan, small_vae
@@ -139,7 +140,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(run, call, tmp_path, str
     refused(call(file, "--npy", tmp_path / "npy"), "straight directions")
 
 
-@pytest.mark.parametrize("flag", ["--to", "--function", "--npy"])
+@pytest.mark.parametrize("flag", ["--to", "--function", "--npy", "--onnx"])
 @pytest.mark.parametrize("name", ["config.json", "metrics.json", "models", "models/new", ".lock"])
 def test_no_file_of_a_run_is_overwritten(run, call, tmp_path, flag, name):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -183,6 +184,50 @@ def test_a_run_that_was_not_finished_is_refused_and_left_alone(run, call, tmp_pa
     refused(call(run, "--to", tmp_path / "file"), missing, "not finished")
     assert sorted(run.rglob("*")) == before
     assert not (tmp_path / "file").exists()
+
+
+def test_an_onnx_program_without_its_extra_is_refused_before_anything_is_read(
+    call, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(onnx_program.importlib.util, "find_spec", lambda name: None)
+    result = call(tmp_path / "no run", "--onnx", tmp_path / "file.onnx")
+    refused(result, "this needs jax2onnx: pip install 'latent-flows[onnx]'")
+
+
+def test_a_run_is_an_onnx_program_that_moves_latents_as_its_function_does(run, call, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    file, learnt = tmp_path / "ways.onnx", tmp_path / "ways.safetensors"
+    code, out, err = call(run, "--onnx", file, "--to", learnt)
+    assert code == 0, err
+    assert f"{file}: {file.stat().st_size} bytes" in out
+    session = onnxruntime.InferenceSession(file)
+    z = np.float32([[0.1, 0.2, -0.3], [0.5, 0.0, 0.1]])
+    for k, t in ((0, 0.5), (3, -0.25)):
+        (moved,) = session.run(
+            None, {"k": np.asarray(k, np.int32), "t": np.asarray(t, np.float32), "z": z}
+        )
+        expected = jax.vmap(partial(files.motion(files.load(learnt)), k, t))(z)
+        np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_steering_leaves_as_a_program_alone(call, tmp_path, monkeypatch):
+    config = steer_config.Config(transformations=("brightness",), ts=(0.2,))
+    frozen = freeze(lambda z: jnp.tile(z[:1], (3, 3, 1)), 2)
+    monkeypatch.setattr(export, "of_run", lambda run: frozen)
+    run = open_folder(tmp_path / "run", config).path
+    made = []
+    monkeypatch.setattr(export, "program", lambda found: made.append(found) or b"program")
+    monkeypatch.setattr(onnx_program, "require", lambda: None)
+    refused(call(run, "--to", tmp_path / "file"), "--to is for what was learnt", "--onnx")
+    refused(call(run, "--function", tmp_path / "file"), "--function is for what was learnt")
+    refused(call(run, "--npy", tmp_path / "file"), "straight directions")
+    code, out, _ = call(run, "--onnx", tmp_path / "file")
+    assert (code, (tmp_path / "file").read_bytes()) == (0, b"program")
+    assert "brightness" in out
+    z = jnp.array([0.4, 0.1])
+    moved = jax.jit(made[0].steering)(0, 0.2, z)
+    expected = directions.transformation("brightness")(frozen(z), 0.2)[0]
+    np.testing.assert_allclose(frozen(moved), expected, atol=0.01)
 
 
 def test_a_run_of_another_kind_is_refused(run, call, tmp_path):

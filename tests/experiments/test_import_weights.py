@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 from typing import get_type_hints
 
 import jax
@@ -13,10 +14,10 @@ import safetensors.numpy
 
 from experiments.generators import import_weights
 from experiments.runtime import cli
-from latent_flows.generators import load_generator, stored
+from latent_flows.generators import GeneratorSpec, load_generator, stored
 from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.stylegan2 import generator, key_names, mean_w
-from latent_flows.generators.weights import from_state_dict
+from latent_flows.generators.weights import from_state_dict, read_state_dict
 from tests.generators.recorded_arrays import PROGGAN, STYLEGAN2, Recorded
 
 PROGGAN_FLAGS = ("proggan-128", "--network.channels", 6, 5, 4, "--network.latent-dim", 7)
@@ -95,6 +96,44 @@ def test_the_mean_in_the_file_is_kept(call, tmp_path):
     assert importing(call, STYLEGAN2_FLAGS, path, tmp_path / "run")[0] == 0
     _, variables = imported(tmp_path / "run")
     np.testing.assert_array_equal(variables["statistics"]["mean_w"], recorded["mean"])
+
+
+ADA = Path(__file__).parents[1] / "generators" / "recorded" / "ada_grey_of_classes.pkl"
+
+
+def test_a_pickle_of_stylegan2_ada_says_itself_what_it_is(call, tmp_path):
+    run = tmp_path / "run"
+    code, out, err = importing(call, ("stylegan2-256",), ADA, run)
+    assert (code, err) == (0, "")
+    read = out.partition(f"read off {ADA}: ")[2].partition("\n")[0]
+    for setting in (
+        *("resolution 8 (the preset has 256)", "mapping_layers 3 (the preset has 8)"),
+        *("image_channels 1 (the preset has 3)", "classes 3 (the preset has 0)", "clamp 1.5"),
+    ):
+        assert setting in read
+    recorded = np.load(ADA.with_suffix(".npz"))
+    frozen = load_generator(GeneratorSpec(str(run), label=int(recorded["labels"][1])))
+    image = jax.jit(frozen.decode)(recorded["z"][1])
+    np.testing.assert_allclose(image, (recorded["image"][1] + 1) / 2, atol=1e-4)
+
+
+def test_a_flag_that_contradicts_the_weights_is_refused_by_its_name(call, tmp_path):
+    flags = ("stylegan2-256", "--network.mapping-layers", 4)
+    code, _, err = importing(call, flags, ADA, tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--network.mapping-layers says 4, and the weights in" in err
+    assert "are of 3; leave the flag out" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_weights_do_not_say_is_said_with_the_flag(call, tmp_path):
+    state = read_state_dict(ADA, key="G_ema")
+    state |= {k: v + np.nan for k, v in state.items() if k == "synthesis.b4.const"}
+    path = save(tmp_path / "weights.safetensors", state)
+    code, out, err = importing(call, ("stylegan2-256",), path, tmp_path / "run")
+    assert code == 2
+    assert "does not say clamp: it is taken for None, and --network.clamp says otherwise" in out
+    assert "not finite in synthesis.b4.const" in err
 
 
 # What is refused

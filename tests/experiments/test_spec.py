@@ -113,6 +113,9 @@ def test_a_generator_of_ones_own_takes_the_place_of_a_presets(study):
         ((*OWN, "--generator.truncation", 0), "generator.truncation must be positive, got 0.0"),
         ((*OWN, "--generator.checkpoint", "."), "generator.checkpoint: "),
         ((*OWN, "--generator.space", "w"), "generator.space and generator.label are for publish"),
+        ((*OWN, "--generator.layers", "0-1"), "own.py:plane has no layers that take a style"),
+        ((*OWN, "--generator.layers", "7-4"), "generator.layers must be numbers and ranges from 0"),
+        ((*OWN, "--generator.base", -1), "generator.base must be at least 0, got -1"),
         ((*OWN, "--generator.pth", "x"), "did you mean --generator.path?"),
     ],
 )

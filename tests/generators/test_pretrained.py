@@ -7,6 +7,7 @@ import pytest
 
 from latent_flows.generators import GeneratorSpec
 from latent_flows.generators.pretrained import ARCHITECTURES, PRESETS, architecture, published
+from latent_flows.generators.style_layers import layer_numbers
 from tests.generators.small_nets import (
     SMALL_BIGGAN,
     SMALL_PROGGAN,
@@ -56,8 +57,59 @@ def test_images_of_a_biggan_are_of_its_class(key):
 def test_settings_of_another_architecture_are_refused():
     with pytest.raises(ValueError, match=r"generator.space w is StyleGAN2's; net has z alone"):
         frozen(SMALL_SNGAN, space="w")
-    with pytest.raises(ValueError, match=r"generator.label is BigGAN's; net has no classes"):
+    with pytest.raises(
+        ValueError, match=r"generator.label is for a BigGAN or StyleGAN2 of classes; net has no"
+    ):
         frozen(SMALL_SNGAN, label=1)
+
+
+# Styles of chosen layers
+
+
+@pytest.mark.parametrize("space", ["z", "w", "w+"])
+def test_a_latent_moves_the_chosen_layers_alone_and_the_others_keep_the_base(key, space):
+    net, variables = SMALL_STYLEGAN2, filled(SMALL_STYLEGAN2)
+    whole, part = frozen(net, space="w+"), frozen(net, space=space, layers="1-2", base=5)
+    base = frozen(net, space="w").prior(jax.random.key(5))
+    z = part.prior(key)
+    assert part.latent_dim == z.size == {"z": 3, "w": 3, "w+": 6}[space]
+    assert part.name == f"net, {space.upper()} space, layers 1-2"
+    own = net.apply(variables, z, method=net.to_w) if space == "z" else z
+    styles = jnp.tile(base, (net.style_count, 1)).at[1:3].set(own.reshape(-1, 3))
+
+    @jax.jit
+    def images(z, styles):
+        return part.decode(z), whole.decode(styles.ravel())
+
+    np.testing.assert_allclose(*images(z, styles), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_named_by_numbers_and_ranges():
+    assert layer_numbers("3, 0-1,1", 4) == (0, 1, 3)
+    for text, message in {
+        "2-4": r"generator.layers 2-4 names layer 4, and there are 4: 0 to 3",
+        "9999999": "names layer 9999999, and there are 4",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            frozen(SMALL_STYLEGAN2, layers=text)
+    for text in ("7-4", "-1", "a", "1;2", "1,,2", " ", "1.5", "1-", "99999999999"):
+        with pytest.raises(ValueError, match=f"numbers and ranges from 0 .*, got {text}"):
+            GeneratorSpec(layers=text)
+
+
+def test_layers_of_a_generator_without_any_are_refused():
+    with pytest.raises(ValueError, match=r"generator.layers 0-1 is StyleGAN2's; net has no layers"):
+        frozen(SMALL_SNGAN, layers="0-1")
+    with pytest.raises(ValueError, match=r"base is what the layers keep that generator.layers lea"):
+        frozen(SMALL_STYLEGAN2, base=1)
+
+
+def test_first_weights_of_some_layers_are_those_of_their_modulations():
+    whole = frozen(SMALL_STYLEGAN2, space="w").first_layer
+    parts = [frozen(SMALL_STYLEGAN2, space="w", layers=str(i)).first_layer for i in range(4)]
+    # Convolution of 4 pixels; its colours and the way up; convolution of 8 pixels; its colours.
+    assert [len(part) for part in parts] == [2, 2 + 2, 4, 4]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts), axis=0), np.sort(whole, axis=0))
 
 
 @pytest.mark.parametrize(

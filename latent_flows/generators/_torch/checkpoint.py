@@ -18,7 +18,7 @@ def load_state(module: Any, path: str | Path) -> None:
 
     Args:
         module: of PyTorch.
-        path: a `.pt`, `.pth` or `.safetensors` file.
+        path: a `.pt`, `.pth`, `.pkl` or `.safetensors` file.
 
     Raises:
         ValueError: it cannot be read without running code, or its names or shapes are not those of

@@ -1,0 +1,317 @@
+r"""Functions of arrays as ONNX programs, for whatever is no Python.
+
+A function is traced, rewritten into the operations that exporters know, and exported by jax2onnx.
+`docs/export.md` shows how to run what comes out.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jaxtyping import Array
+
+from latent_flows._extras import extra
+from latent_flows._operations import INLINED, bind, body_of
+from latent_flows.traversals import Motion
+from latent_flows.typing import Metric
+
+__all__ = [
+    "TOLERANCE",
+    "check_program",
+    "metric_to_onnx",
+    "motion_to_onnx",
+    "require",
+    "to_onnx",
+]
+
+TOLERANCE = 1e-5
+"""Largest difference of a program from its function, in units of the largest number."""
+UNROLLED = 16
+"""Steps of a loop up to which it is written out: runtimes stumble over loops within loops."""
+
+
+def require() -> None:
+    """Whether what makes and runs ONNX programs is installed, before anything is computed.
+
+    Raises:
+        MissingExtra: it is not.
+    """
+    for name in ("jax2onnx", "onnxruntime"):
+        if importlib.util.find_spec(name) is None:
+            with extra("onnx"):
+                raise ModuleNotFoundError(name=name)
+
+
+def motion_to_onnx(motion: Motion, dim: int, *, batched: bool = True) -> bytes:
+    """A motion as an ONNX program of `k` (int32), `t` (float32) and latents `z` (float32 [n, d]).
+
+    Args:
+        motion: `(k, t, z) -> z`, of what was learnt or of steering.
+        dim: the length `d` of a latent.
+        batched: whether `z` are several latents. The least-squares problems of steering are known
+            to exporters one at a time, so there it has to be one, [d].
+
+    Returns:
+        The content of an .onnx file. Its output `moved` has the shape of `z`.
+
+    Raises:
+        ValueError: an operation that ONNX, or its exporter, does not have.
+        MissingExtra: the extra `onnx` is not installed.
+    """
+
+    def many(k: Array, t: Array, z: Array) -> Array:
+        move = partial(motion, k, t)
+        return jax.vmap(move)(z) if batched else move(z)
+
+    shape: tuple[Any, ...] = (*export.symbolic_shape("n"), dim) if batched else (dim,)
+    inputs = {
+        "k": jax.ShapeDtypeStruct((), jnp.int32),
+        "t": jax.ShapeDtypeStruct((), jnp.float32),
+        "z": jax.ShapeDtypeStruct(shape, jnp.float32),
+    }
+    return to_onnx(many, inputs, "moved")
+
+
+def metric_to_onnx(metric: Metric, dim: int) -> bytes:
+    """A metric as an ONNX program of latents `z` (float32 [n, d]).
+
+    Args:
+        metric: `z -> M(z)`.
+        dim: the length `d` of a latent.
+
+    Returns:
+        The content of an .onnx file. Its output `metric` has shape [n, d, d].
+
+    Raises:
+        ValueError: an operation that ONNX, or its exporter, does not have.
+        MissingExtra: the extra `onnx` is not installed.
+    """
+    several = jax.ShapeDtypeStruct((*export.symbolic_shape("n"), dim), jnp.float32)
+    return to_onnx(jax.vmap(metric), {"z": several}, "metric")
+
+
+def to_onnx(
+    function: Callable[..., Array], inputs: Mapping[str, jax.ShapeDtypeStruct], output: str
+) -> bytes:
+    """Any traceable function of arrays as an ONNX program.
+
+    Args:
+        function: of as many arrays as there are inputs, in their order.
+        inputs: shapes and dtypes by name; a dimension of `jax.export.symbolic_shape` is left open.
+        output: name of the result.
+
+    Returns:
+        The content of an .onnx file.
+
+    Raises:
+        ValueError: an operation that ONNX, or its exporter, does not have.
+        MissingExtra: the extra `onnx` is not installed.
+    """
+    with extra("onnx"):
+        import jax2onnx
+
+    shapes = list(inputs.values())
+    # The exporter patches JAX's functions while it traces; of operations there is nothing to patch.
+    call = jaxpr_as_fun(_rewritten(function, shapes))
+    try:
+        model: Any = jax2onnx.to_onnx(
+            lambda *args: call(*args)[0],
+            shapes,
+            model_name=output,
+            input_names=list(inputs),
+            output_names=[output],
+        )
+    except (NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"this function has no ONNX program: {reason}") from None
+    return model.SerializeToString()
+
+
+def check_program(
+    content: bytes, function: Callable[..., Array], examples: Sequence[Mapping[str, np.ndarray]]
+) -> float:
+    """How far a program is from its function, run by onnxruntime.
+
+    Args:
+        content: of an .onnx file.
+        function: that it was made of.
+        examples: inputs by name.
+
+    Returns:
+        The largest difference, in units of the largest number of the function's.
+
+    Raises:
+        ValueError: it cannot be run, or the difference is more than `TOLERANCE`.
+        MissingExtra: the extra `onnx` is not installed.
+    """
+    with extra("onnx"):
+        import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of every constant that nothing uses
+    worst, largest = 0.0, 0.0
+    try:
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        for example in examples:
+            (found,) = session.run(None, dict(example))
+            expected = np.asarray(function(*map(jnp.asarray, example.values())))
+            worst = max(worst, float(np.abs(found - expected).max()))
+            largest = max(largest, float(np.abs(expected).max()))
+    except Exception as error:  # its own kinds are not public
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"onnxruntime cannot run the program: {reason}") from None
+    share = worst / largest if largest else worst
+    if not share <= TOLERANCE:
+        raise ValueError(
+            f"the ONNX program differs from its function by {share:.1e} of the largest number, and "
+            f"{TOLERANCE:g} is allowed"
+        )
+    return share
+
+
+# --- rewriting ---
+
+
+def _rewritten(function: Callable[..., Any], shapes: Sequence[Any]) -> ClosedJaxpr:
+    """The operations of a function, without those that exporters or runtimes stumble over."""
+    traced = jax.make_jaxpr(function)(*shapes)
+    # The second time leaves out what the first no longer needs.
+    for _ in range(2):
+        traced = jax.make_jaxpr(partial(_evaluated, traced))(*shapes)
+    return traced
+
+
+def _evaluated(closed: ClosedJaxpr, *args: Any) -> list[Any]:
+    return _evaluate(closed.jaxpr, closed.consts, args)
+
+
+def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """The values of a program's results, its operations replaced where there is a rule."""
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else known[atom]
+
+    for equation in _needed(jaxpr):
+        values = [read(atom) for atom in equation.invars]
+        name = equation.primitive.name
+        shapes: list[Any] = [atom.aval for atom in equation.outvars]
+        found: Sequence[Any]
+        if all(map(_is_empty, shapes)):
+            found = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+        elif name in _RULES:
+            found = _RULES[name](equation.params, *values)
+        elif name in INLINED or name == "custom_jvp_call":
+            found = _evaluate(*body_of(equation), values)
+        else:
+            found = bind(equation, values)
+        known.update(zip(equation.outvars, found, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
+    """The operations that a result depends on, in their order."""
+    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    found = []
+    for equation in reversed(jaxpr.eqns):
+        if wanted.intersection(equation.outvars):
+            found.append(equation)
+            wanted.update(atom for atom in equation.invars if not isinstance(atom, Literal))
+    return found[::-1]
+
+
+def _is_empty(x: Any) -> bool:
+    """Whether there is nothing in an array, which runtimes have no operations for."""
+    return any(isinstance(n, int) and n == 0 for n in np.shape(x))
+
+
+def _concatenate(params: Mapping[str, Any], *values: Any) -> list[Any]:
+    filled = [value for value in values if not _is_empty(value)]
+    return [jax.lax.concatenate(filled, params["dimension"])]
+
+
+def _split(params: Mapping[str, Any], value: Any) -> list[Any]:
+    ends = np.cumsum(params["sizes"]).tolist()
+    cut = partial(jax.lax.slice_in_dim, value, axis=params["axis"])
+    return [cut(first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _scan(params: Mapping[str, Any], *values: Any) -> list[Any]:
+    body, length, consts = params["jaxpr"], params["length"], params["num_consts"]
+    fixed, rest = values[:consts], values[consts:]
+    carry, xs = list(rest[: params["num_carry"]]), rest[params["num_carry"] :]
+    count = len(carry)
+
+    def step(carry: list[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        found = _evaluated(body, *fixed, *carry, *x)
+        return found[:count], found[count:]
+
+    if not isinstance(length, int) or length > UNROLLED:
+        carry, ys = jax.lax.scan(step, carry, list(xs), length, params["reverse"])
+        return [*carry, *ys]
+    rows = []
+    for i in reversed(range(length)) if params["reverse"] else range(length):
+        carry, row = step(carry, [x[i] for x in xs])
+        rows.append(row)
+    rows = rows[::-1] if params["reverse"] else rows
+    if not rows:
+        shapes: list[Any] = [atom.aval for atom in body.jaxpr.outvars[count:]]
+        return [*carry, *(jnp.zeros((0, *shape.shape), shape.dtype) for shape in shapes)]
+    return [*carry, *(jnp.stack(column) for column in zip(*rows, strict=True))]
+
+
+def _while(params: Mapping[str, Any], *values: Any) -> list[Any]:
+    first, second = params["cond_nconsts"], params["body_nconsts"]
+    of_test, of_body = values[:first], values[first : first + second]
+    return list(
+        jax.lax.while_loop(
+            lambda state: _evaluated(params["cond_jaxpr"], *of_test, *state)[0],
+            lambda state: tuple(_evaluated(params["body_jaxpr"], *of_body, *state)),
+            tuple(values[first + second :]),
+        )
+    )
+
+
+def _cond(params: Mapping[str, Any], index: Any, *values: Any) -> list[Any]:
+    *others, last = (partial(_evaluated, branch) for branch in params["branches"])
+    choose = last
+    # Exporters know choices between two.
+    for i, branch in reversed(list(enumerate(others))):
+        choose = partial(jax.lax.cond, jnp.asarray(index, jnp.int32) <= i, branch, choose)
+    return list(choose(*values))
+
+
+def _pad(params: Mapping[str, Any], value: Any, filling: Any) -> list[Any]:
+    """Zeros between numbers are columns that follow them."""
+    edges = [(low, high, 0) for low, high, _ in params["padding_config"]]
+    for axis, (_, _, between) in enumerate(params["padding_config"]):
+        if not between or value.shape[axis] == 0:
+            continue
+        length = value.shape[axis]
+        wide = jnp.expand_dims(value, axis + 1)
+        widths = [(0, between if i == axis + 1 else 0, 0) for i in range(wide.ndim)]
+        wide = jax.lax.pad(wide, filling, widths)
+        shape = (*value.shape[:axis], length * (between + 1), *value.shape[axis + 1 :])
+        value = jax.lax.slice_in_dim(
+            wide.reshape(shape), 0, length * (between + 1) - between, axis=axis
+        )
+    return [jax.lax.pad(value, filling, edges)]
+
+
+_RULES: dict[str, Callable[..., Sequence[Array]]] = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "concatenate": _concatenate,
+    "split": _split,
+    "pad": _pad,
+    # Of numbers that are ordered the total order is the order.
+    "lt_to": lambda params, a, b: [a < b],
+    "le_to": lambda params, a, b: [a <= b],
+}
