@@ -1,0 +1,67 @@
+"""The way from one latent to another: straight, and along the shortest path in data space."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments.explore.subject import Subject, metric_of
+from latent_flows.generators import FrozenGenerator
+from latent_flows.geometry import curves
+from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.splines import spline_geodesic
+from latent_flows.typing import Latent
+
+SEGMENTS = 16
+"""Parts of a shortest path."""
+SHORT = 16
+"""Numbers of a latent up to which Jacobians along a path cost little."""
+KNOTS = 6
+"""Parts of a spline between longer latents."""
+MEASURED = 16
+"""Parts that the length of a line is measured over."""
+
+
+class Ways(NamedTuple):
+    """The two ways between two latents."""
+
+    line: Float[np.ndarray, "n d"]
+    """Points of the straight one."""
+    geodesic: Float[np.ndarray, "n d"]
+    """Of the shortest that was found."""
+    line_length: float
+    """In data space: the root of the sum of squares over the numbers of a sample."""
+    geodesic_length: float
+    converged: bool
+    """Whether the shortest path is one, and not only the best that was found."""
+
+
+def ways(subject: Subject, start: Float[np.ndarray, "d"], end: Float[np.ndarray, "d"]) -> Ways:
+    """Both ways from one latent to another."""
+    found = _ways(subject.generator, jnp.asarray(start), jnp.asarray(end))
+    line, path, line_length, length, converged = map(np.asarray, found)
+    shorter = min(float(length), float(line_length))
+    return Ways(line, path, float(line_length), shorter, bool(converged))
+
+
+@jax.jit
+def _ways(generator: FrozenGenerator, start: Latent, end: Latent) -> tuple[Array, ...]:
+    metric = metric_of(generator)
+    line = curves.straight(start, end, SEGMENTS)
+    length = curves.length(metric, lambda s: start + s * (end - start), segments=MEASURED)
+    settings: dict[str, Any] = {"segments": SEGMENTS}
+    if len(start) <= SHORT:
+        found = geodesic(metric, start, end, max_iterations=30, **settings)
+    else:
+        found = spline_geodesic(metric, start, end, knots=KNOTS, tolerance=1e-2, **settings)
+    return line, found.points, length, found.length, found.converged
+
+
+def between(points: Float[np.ndarray, "n d"], count: int) -> Float[np.ndarray, "m d"]:
+    """So many points along a path, at equal distances of its parameter."""
+    places = np.linspace(0, len(points) - 1, count)
+    lower = np.minimum(places.astype(int), len(points) - 2)
+    share = (places - lower)[:, None].astype(points.dtype)
+    return (1 - share) * points[lower] + share * points[lower + 1]
