@@ -24,6 +24,7 @@ __all__ = [
     "generators",
     "geometry",
     "guidance",
+    "inversion",
     "objectives",
     "pde",
     "plots",

@@ -59,6 +59,11 @@ class Result(eqx.Enumeration):
         "None of the geodesics between the points was found: the metric may not be finite or "
         "positive there, or segments too few."
     )
+    unfinished = "It was stopped before its last step: what was found so far may come nearer."
+    unlike = (
+        "The nearest sample that was found is another one: the generator makes nothing like this, "
+        "or more starts are needed."
+    )
 
 
 # Type checkers take the members of an enumeration of equinox for the strings that they are made of.

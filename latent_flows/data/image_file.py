@@ -1,5 +1,6 @@
 """One file with an image: what it holds, and its pixels in the size and the colours asked for."""
 
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,11 +50,11 @@ class Header(NamedTuple):
     """Pictures in the file, of which the first is taken."""
 
 
-def read_header(path: Path) -> Header:
+def read_header(source: Path | bytes) -> Header:
     """What is known of an image before it is decoded.
 
     Args:
-        path: of the file.
+        source: path of the file, or its content.
 
     Returns:
         The header.
@@ -61,7 +62,7 @@ def read_header(path: Path) -> Header:
     Raises:
         Unreadable: it is no image, damaged at its beginning, or of a kind with an unknown white.
     """
-    with _opened(path) as image:
+    with _opened(source) as image:
         found = Header(
             (image.height, image.width),
             _is_coloured(image),
@@ -77,12 +78,12 @@ def read_header(path: Path) -> Header:
 
 
 def decode(
-    path: Path, shape: tuple[int, int, int], crop: Crop = "centre"
+    source: Path | bytes, shape: tuple[int, int, int], crop: Crop = "centre"
 ) -> UInt8[np.ndarray, "h w c"]:
     """The pixels of an image: upright, of 8 bits, what is transparent over black.
 
     Args:
-        path: of the file.
+        source: path of the file, or its content.
         shape: height, width, and one channel (grey) or three.
         crop: how an image of other proportions is brought to this size.
 
@@ -95,7 +96,7 @@ def decode(
     with extra("data"):
         from PIL import Image, ImageOps
 
-    with _opened(path) as opened:
+    with _opened(source) as opened:
         is_small = opened.mode in ("L", "RGB", "CMYK") and crop != "pad"
         if is_small and getattr(opened, "draft", None):
             # A JPEG is decoded at a fraction of its size where that is still twice what is needed.
@@ -138,23 +139,31 @@ def fit(
 
 
 @contextmanager
-def _opened(path: Path) -> "Iterator[Image.Image]":
+def _opened(source: Path | bytes) -> "Iterator[Image.Image]":
     """An image, closed at the end of the block; all that goes wrong with it says one thing."""
     with extra("data"):
         from PIL import Image
 
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(file, formats=_formats()) as image:
             _check_kind(image)
             yield image
     except (Unreadable, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        is_empty = path.is_file() and not path.stat().st_size
-        raise Unreadable("it is empty" if is_empty else "it is no image") from None
+        raise Unreadable("it is empty" if _is_empty(source) else "it is no image") from None
+    except Image.DecompressionBombError:
+        raise Unreadable("it has far too many pixels; make it smaller") from None
     except Exception as error:  # whatever readers of damaged files may raise
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unreadable(" ".join(words.split()) or type(error).__name__) from None
+
+
+def _is_empty(source: Path | bytes) -> bool:
+    if isinstance(source, Path):
+        return source.is_file() and not source.stat().st_size
+    return not source
 
 
 def _check_kind(image: Any) -> None:
