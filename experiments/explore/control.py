@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -43,5 +44,5 @@ def bounds(control: Control, base: Float[np.ndarray, "d"]) -> tuple[float, float
     low, high = control.good
     if control.value is None:
         return low, high
-    now = float(control.value(base))
+    now = float(control.value(jnp.asarray(base)))
     return low - now, high - now

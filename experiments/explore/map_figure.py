@@ -1,5 +1,6 @@
 """The map as a Bokeh figure: shade, codes, ways, and where one is."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,18 @@ INK, PAPER = "#1d2733", "#ffffff"
 MARKERS = ("circle", "triangle", "square", "diamond")
 """Of classes beyond those that colours tell apart."""
 MOST_CLASSES = 32
+PALE = 0.45
+"""Of the shade's colours: points in strong ones are seen on them."""
+
+
+def pale(palette: Sequence[str]) -> list[str]:
+    """Colours mixed with white."""
+    found = []
+    for colour in palette:
+        parts = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        mixed = (round(255 - (255 - part) * (1 - PALE)) for part in parts)
+        found.append("#" + "".join(f"{part:02x}" for part in mixed))
+    return found
 
 
 class MapFigure:
@@ -38,7 +51,7 @@ class MapFigure:
             active_drag=None,
             active_scroll=None,
             toolbar_location="above",
-            background_fill_color="#eef1f4",
+            background_fill_color="#f3f5f7",
             border_fill_color=PAPER,
             outline_line_color="#c8d0d8",
             x_range=Range1d(-1, 1),
@@ -57,11 +70,11 @@ class MapFigure:
         f.axis.axis_label_text_font_style = "normal"
         f.axis.axis_label_text_color = "#3c4854"
         f.min_border = 0
-        self.mapper = LinearColorMapper(palette=Cividis256, nan_color="rgba(0,0,0,0)")
+        self.mapper = LinearColorMapper(palette=pale(Cividis256), nan_color="rgba(0,0,0,0)")
         self.shade = _source(image=[], x=[], y=[], dw=[], dh=[])
         f.image(
             image="image", x="x", y="y", dw="dw", dh="dh", color_mapper=self.mapper,
-            source=self.shade, alpha=0.92,
+            source=self.shade,
         )  # fmt: skip
         self.bar = ColorBar(
             color_mapper=self.mapper, width=8, height="auto", location=(0, 0), padding=4,

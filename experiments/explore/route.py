@@ -1,16 +1,17 @@
 """The way from one latent to another: straight, and along the shortest path in data space."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.explore.subject import Subject, metric_of
+from experiments.explore.subject import Subject, immersed, metric_of
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry import curves
 from latent_flows.geometry.geodesics import geodesic
+from latent_flows.geometry.metrics import pullback
 from latent_flows.geometry.splines import spline_geodesic
 from latent_flows.typing import Latent
 
@@ -20,6 +21,10 @@ SHORT = 16
 """Numbers of a latent up to which Jacobians along a path cost little."""
 KNOTS = 6
 """Parts of a spline between longer latents."""
+SPLINE_TOLERANCE = 1e-2
+TIED = 0.1
+"""How much a change of the latent counts beside one of the sample, on average along the line:
+where a sample hardly shows some numbers of a latent, shortest paths would wander off in them."""
 MEASURED = 16
 """Parts that the length of a line is measured over."""
 
@@ -51,12 +56,19 @@ def _ways(generator: FrozenGenerator, start: Latent, end: Latent) -> tuple[Array
     metric = metric_of(generator)
     line = curves.straight(start, end, SEGMENTS)
     length = curves.length(metric, lambda s: start + s * (end - start), segments=MEASURED)
-    settings: dict[str, Any] = {"segments": SEGMENTS}
+    # In data units a latent length: what the image does not show shall not lead far away.
+    rate = TIED * length / jnp.maximum(jnp.linalg.norm(end - start), 1e-12)
+    tied = pullback(lambda z: jnp.concatenate([immersed(generator, z), rate * z]))
     if len(start) <= SHORT:
-        found = geodesic(metric, start, end, max_iterations=30, **settings)
+        found = geodesic(tied, start, end, segments=SEGMENTS, max_iterations=30)
     else:
-        found = spline_geodesic(metric, start, end, knots=KNOTS, tolerance=1e-2, **settings)
-    return line, found.points, length, found.length, found.converged
+        found = spline_geodesic(
+            tied, start, end, knots=KNOTS, segments=SEGMENTS, tolerance=SPLINE_TOLERANCE
+        )
+    shortest = curves.length(
+        metric, lambda s: curves.evaluate(found.points, s), segments=2 * MEASURED
+    )
+    return line, found.points, length, shortest, found.converged
 
 
 def between(points: Float[np.ndarray, "n d"], count: int) -> Float[np.ndarray, "m d"]:

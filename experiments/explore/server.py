@@ -11,6 +11,7 @@ from tornado.web import RequestHandler
 
 from experiments.explore.config import Config
 from experiments.explore.page import LARGEST, page
+from experiments.explore.route import ways
 from experiments.explore.subject import Subject
 from experiments.explore.tab import SLOW
 from experiments.runtime import interrupts
@@ -85,6 +86,14 @@ def _addresses(name: str) -> list[str]:
         return []
 
 
+def _warm(subject: Subject) -> None:
+    """Compiles what a page will need, while nobody has asked for it."""
+    latents = subject.codes.latents
+    ways(subject, latents[0], latents[1])
+    for _ in subject.warm_sliders():
+        pass
+
+
 def serve(config: Config, subject: Subject, port: int) -> None:
     """Serves the page until somebody interrupts it."""
     pn.extension(notifications=False)
@@ -112,7 +121,7 @@ def serve(config: Config, subject: Subject, port: int) -> None:
         liveness=False,
     )
     server.start()
-    SLOW.submit(lambda: [*subject.warm_sliders()])
+    SLOW.submit(_warm, subject)
     interrupts.rearm()
     shown = "localhost" if config.host == EVERYWHERE else config.host
     print(f"{subject.name}: explore it at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from experiments.explore import drawn, plane, route, shading
+from experiments.explore import drawn, own_picture, plane, route, shading
 from experiments.explore.control import bounds
 from experiments.explore.link import BadLink, from_link, to_link
 from experiments.explore.plane import Plane
@@ -51,7 +51,9 @@ class Session:
         self.subject = subject
         start = Place(subject.codes.latents[0], (0.0,) * len(subject.controls), "")
         self.history = History(start._replace(origin=self._first_origin()))
-        self.looks = Looks(axes=self._usual_axes(), track=self._usual_track())
+        self.looks = Looks(
+            axes=self._usual_axes(), track=self._usual_track(), shade=shading.DENSITY
+        )
         if subject.codes.colours:
             self.looks = self.looks._replace(colour=next(iter(subject.codes.colours)))
         self.pins: list[np.ndarray] = []
@@ -59,6 +61,7 @@ class Session:
         self.strip: Strip | None = None
         self.cursor = (0.0, 0.0)
         self.tap_measures = False
+        self.is_stopped = False
         self.seen = self._look()
         self.box = (0.0, 1.0, 0.0, 1.0)
         self.plane: Plane | None = None
@@ -68,7 +71,7 @@ class Session:
 
     QUICK = (
         *("slide", "release", "random", "code", "reset", "undo", "redo", "use", "cursor"),
-        *("pin", "unpin", "truncation", "layers", "take"),
+        *("pin", "unpin", "truncation", "layers", "take", "stop"),
     )
     """What is answered at once."""
 
@@ -179,7 +182,35 @@ class Session:
             return [_file(f"{name}.gif", "image/gif", self.gif())]
         raise ValueError(f"there is no file of the kind {what!r}; expected png, gif or npy")
 
+    def _on_stop(self, _: Message) -> list[Answer]:
+        """Takes what was found of a picture so far."""
+        self.is_stopped = True
+        return []
+
     # --- what takes longer ---
+
+    def inverted(self, message: Message) -> Iterator[Answer]:
+        """Looks for the latent of a picture, and tells how far it is; at last it is kept.
+
+        Raises:
+            ValueError: the file is no picture that can be taken.
+        """
+        self.is_stopped = False
+        name = str(message.get("name", ""))[:60] or "your picture"
+        picture = own_picture.opened(self.subject, str(message["content"]))
+        yield own_picture.shown(picture, None, name)
+        found = None
+        for found in own_picture.inverted(self.subject, picture, lambda: self.is_stopped):
+            yield own_picture.shown(picture, found, name)
+        if found is None:
+            yield note("stopped before anything was found") | {"done": True}
+            return
+        yield own_picture.shown(picture, found, name) | {"done": True, "share": 1.0}
+        yield {"kind": "found", "latent": found.latent, "origin": name}
+
+    def keep_picture(self, latent: Float[np.ndarray, "d"], name: str) -> list[Answer]:
+        """Goes to the latent of a picture."""
+        return self._go(latent, f"your picture, {name}")
 
     def tapped(self, x: float, y: float) -> list[Answer] | None:
         """Goes to a place of the map, or says that the way there is to be measured.
@@ -332,6 +363,7 @@ class Session:
             "factors": [factor.name for factor in subject.factors],
             "truncates": generator.encode is None,
             "layers": subject.layers,
+            "takes_pictures": own_picture.takes_pictures(subject),
         }
 
     def image(self) -> Answer:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,7 @@ from latent_flows import data, plots
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset, ImageFactor
 from latent_flows.generators import FrozenGenerator, draw_latents
-from latent_flows.geometry.metrics import pullback, stochastic_pullback
+from latent_flows.geometry.metrics import pullback
 from latent_flows.typing import Generator, Latent, Metric, Scalar
 
 SAMPLES = 64
@@ -142,7 +142,8 @@ class Subject:
         moved, missing = self._move(decode, np.asarray(amounts), base)
         mask = np.ones_like(base) if mask is None else mask
         found = self._shown(decode, base, moved, mask, self.middle, np.float32(truncation))
-        return Seen(*map(np.asarray, found), missing)
+        latent, sample, factors = map(np.asarray, found)
+        return Seen(latent, sample, factors, missing)
 
     def warm(self) -> None:
         """Compiles what every page needs first."""
@@ -226,9 +227,15 @@ class Subject:
 
 def metric_of(generator: FrozenGenerator) -> Metric:
     """The metric of a generator, with the deviation of its noise where that grows off the data."""
-    if (std := generator.noise_std.get("rbf")) is not None:
-        return stochastic_pullback(generator.decode, std)
-    return pullback(generator.decode)
+    return pullback(partial(immersed, generator))
+
+
+def immersed(generator: FrozenGenerator, z: Latent) -> Float[Array, "n"]:
+    """A latent as a point of the space that the metric of a generator is measured in."""
+    sample = generator.decode(z).ravel()
+    if (std := generator.noise_std.get("rbf")) is None:
+        return sample
+    return jnp.concatenate([sample, std(z).ravel()])
 
 
 @jax.jit

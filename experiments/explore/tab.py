@@ -1,11 +1,14 @@
 """What a tab is told, and when: quick answers at once, slow ones in steps, newest wish first."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from experiments.explore.session import Answer, Message, Session, note
+from experiments.runtime.errors import is_refusal, machine_trouble
+from latent_flows._validation import what
 
 Result = TypeVar("Result")
 
@@ -32,10 +35,9 @@ class Tab:
         """Answers a message of the page; whatever is wrong with it is said there."""
         try:
             await self._hear(message)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except Exception as error:  # one tab's trouble must not end the server
             seq = message.get("seq") if isinstance(message, Mapping) else None
-            words = str(error) if isinstance(error, ValueError) else "the page asked for nonsense"
-            self.deliver([note(words, wrong=True) | {"seq": seq}])
+            self.deliver([_trouble(error) | {"seq": seq}])
 
     def close(self) -> None:
         """Nobody looks any more."""
@@ -63,6 +65,8 @@ class Tab:
             await self._tap(*self.session.cursor)
         elif verb == "looks":
             await self._look(message)
+        elif verb == "picture":
+            self._invert(message)
         else:
             raise ValueError(f"the page asked for {str(verb)[:40]!r}, which nobody knows")
 
@@ -133,29 +137,52 @@ class Tab:
 
         self._start("strip", steps)
 
-    def _start(self, what: str, steps: Callable[[], Iterator[list[Answer]]]) -> None:
-        token = self._newest[what] = self._newest.get(what, 0) + 1
-        task = asyncio.ensure_future(self._work(what, token, steps))
+    def _invert(self, message: Message) -> None:
+        def steps() -> Iterator[list[Answer]]:
+            for answer in self.session.inverted(message):
+                if answer["kind"] != "found":
+                    yield [answer]
+                    continue
+                yield self.session.keep_picture(answer["latent"], answer["origin"])
+                compute = self.session.follow()
+                yield self.session.keep_strip(compute())
+                yield from ([shade] for shade in self.session.shades())
+
+        self._start("picture", steps)
+
+    def _start(self, wish: str, steps: Callable[[], Iterator[list[Answer]]]) -> None:
+        token = self._newest[wish] = self._newest.get(wish, 0) + 1
+        task = asyncio.ensure_future(self._work(wish, token, steps))
         self._doing.add(task)
         task.add_done_callback(self._doing.discard)
 
     async def _work(
-        self, what: str, token: int, steps: Callable[[], Iterator[list[Answer]]]
+        self, wish: str, token: int, steps: Callable[[], Iterator[list[Answer]]]
     ) -> None:
         """Delivers step after step, unless a newer wish of the same kind has come."""
         await asyncio.sleep(0.02)  # of wishes that come at once only the last is met
         try:
             iterator: Iterator[list[Answer]] | None = None
-            while not self.closed and self._newest[what] == token:
+            while not self.closed and self._newest[wish] == token:
                 if iterator is None:
                     iterator = await _in(SLOW, steps)
                 answers = await _in(SLOW, next, iterator, None)
                 if answers is None:
                     return
-                if not self.closed and self._newest[what] == token:
+                if not self.closed and self._newest[wish] == token:
                     self.deliver(answers)
-        except ValueError as error:
-            self.deliver([note(str(error), wrong=True)])
+        except Exception as error:  # one tab's trouble must not end the server
+            self.deliver([_trouble(error) | {"of": wish}])
+
+
+def _trouble(error: Exception) -> Answer:
+    """What a tab is told of an error: in words where it was foreseen."""
+    if isinstance(error, ValueError) and is_refusal(error, __name__):
+        return note(str(error), wrong=True)
+    if trouble := machine_trouble(error):
+        return note(trouble, wrong=True)
+    print(f"warning: a tab's wish failed ({what(error)})", file=sys.stderr, flush=True)
+    return note(f"that failed ({what(error)})", wrong=True)
 
 
 async def _in(pool: ThreadPoolExecutor, function: Callable[..., Result], *args: Any) -> Result:

@@ -8,7 +8,7 @@ function controlsCard(page) {
   const random = h("button", { type: "button", class: "main", onclick: () => { draws.value = Math.floor(Math.random() * 100000); goTo("random", draws)(); } }, "Random");
   const undo = h("button", { type: "button", onclick: () => page.send({ do: "undo" }) }, "Undo");
   const redo = h("button", { type: "button", onclick: () => page.send({ do: "redo" }) }, "Redo");
-  const reset = h("button", { type: "button", onclick: () => page.send({ do: "reset" }) }, "Sliders to 0");
+  const reset = h("button", { type: "button", title: "All sliders to 0", onclick: () => page.send({ do: "reset" }) }, "Reset");
   const onEnter = (call) => (event) => event.key === "Enter" && call();
   draws.addEventListener("change", goTo("random", draws));
   codes.addEventListener("change", goTo("code", codes));
@@ -61,7 +61,7 @@ function controlsCard(page) {
     });
     const element = h(
       "div", { class: "slider" },
-      h("div", { class: "line" }, h("label", { for: input.id }, control.name), value, zero),
+      h("div", { class: "line" }, h("label", { for: input.id }, control.name), zero, value),
       input, warning,
     );
     const row = { control, input, value, warning, element, good: [-control.reach, control.reach], missing: 0 };
@@ -70,7 +70,7 @@ function controlsCard(page) {
 
   function say(row, amount) {
     const { control, good } = row;
-    row.value.textContent = `${amount === 0 ? "0" : signed(amount)} ${control.unit}`;
+    row.value.textContent = amount === 0 ? "0" : `${signed(amount)} ${control.unit}`.trim();
     row.input.setAttribute("aria-valuetext", row.value.textContent);
     const slack = 1e-6 * control.reach;
     let words = "";
@@ -97,8 +97,11 @@ function controlsCard(page) {
       if (!groups.has(row.control.group)) groups.set(row.control.group, []);
       groups.get(row.control.group).push(row);
     });
-    sliders.replaceChildren(...[...groups].map(([name, own], k) =>
-      h("details", { open: k === 0 || rows.length <= 10 }, h("summary", {}, name), ...own.map((row) => row.element))));
+    let open = 0; // as many as fit beside the image
+    sliders.replaceChildren(...[...groups].map(([name, own], k) => {
+      open += own.length;
+      return h("details", { open: k === 0 || open <= 10 }, h("summary", {}, name), ...own.map((row) => row.element));
+    }));
     extras.replaceChildren();
     if (told.truncates) {
       truncation = h("input", { type: "range", min: 0, max: 1.5, step: 0.01, value: 1 });

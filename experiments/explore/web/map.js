@@ -73,7 +73,8 @@ function mapCard(page, figure) {
 
   page.on("shade", (told) => {
     bar.hidden = true;
-    const range = told.name === "nothing" ? "" : `Shade: ${told.name}, ${short(told.low)} to ${short(told.high)}. `;
+    const low = Math.abs(told.low) < 1e-3 * Math.abs(told.high) ? 0 : told.low;
+    const range = told.name === "nothing" ? "" : `Shade: ${told.name}, ${short(low)} to ${short(told.high)}. `;
     const coloured = colour.value === "nothing" || legend.children.length ? "" : `Points: ${colour.value}, dark is low. `;
     scale.textContent = `${range}${coloured}Points are ${points}.`;
   });

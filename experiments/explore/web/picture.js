@@ -5,7 +5,7 @@ function pictureCard(page) {
   const bar = h("div", { class: "bar", hidden: true });
   const told = h("p", { class: "quiet", role: "status" });
   const pair = h("div", { class: "pair" });
-  const zone = h("label", { class: "drop", for: "own-picture" }, h("b", {}, "Your picture"), " Drop one here, or choose a file.");
+  const zone = h("label", { class: "drop", for: "own-picture" }, h("b", {}, "Your picture"), " Drop one anywhere, or ", h("u", {}, "choose a file"), ".");
   const card = h("section", { class: "card picture", "aria-label": "Your picture" }, zone, field, pair, bar, told, h("div", { class: "row" }, stop));
 
   async function take(file) {
@@ -33,11 +33,16 @@ function pictureCard(page) {
   everywhere.addEventListener("drop", (event) => { over(false)(event); take(event.dataTransfer?.files[0]); });
 
   page.on("hello", ({ takes_pictures }) => (card.hidden = !takes_pictures));
-  page.on("note", ({ wrong }) => wrong && (told.textContent = ""));
+  page.on("note", ({ wrong, of, done, text }) => {
+    if (of === "picture" || done) {
+      bar.hidden = stop.hidden = true;
+      told.textContent = wrong ? text : "";
+    }
+  });
   page.on("picture", (found) => {
     const image = (address, words) => h("figure", {}, h("img", { src: address, alt: words }), h("figcaption", {}, words));
     pair.replaceChildren(
-      image(found.target, found.cropped ? "your picture, cropped" : "your picture"),
+      image(found.target, found.changed ? "your picture, brought to size" : "your picture"),
       ...(found.image ? [image(found.image, "found")] : []),
     );
     bar.hidden = stop.hidden = found.done;
