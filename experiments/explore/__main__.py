@@ -32,7 +32,7 @@ def run(config: Config) -> int | None:
     with announced(f"loading the generator of {path}"):
         generator = load_generator(spec, seed=config.seed)
     run = config.run or (path if (Path(path).expanduser() / "config.json").is_file() else "")
-    name = Path(path).expanduser().absolute().name if run else generator.name
+    name = Path(path).expanduser().absolute().name.rpartition(":")[2]
     subject = load_subject(name, run, generator, codes=config.codes, seed=config.seed)
     with announced("compiling what the page needs first"):
         subject.warm()

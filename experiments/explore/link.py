@@ -70,7 +70,7 @@ def from_link(link: str, identity: str, latent_dim: int, sliders: int) -> View:
         )
     try:
         return _view(content, latent_dim, sliders)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, binascii.Error):
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
         raise BadLink("the link is damaged; copy it once more, whole") from None
 
 

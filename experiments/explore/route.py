@@ -47,8 +47,9 @@ def ways(subject: Subject, start: Float[np.ndarray, "d"], end: Float[np.ndarray,
     """Both ways from one latent to another."""
     found = _ways(subject.generator, jnp.asarray(start), jnp.asarray(end))
     line, path, line_length, length, converged = map(np.asarray, found)
-    shorter = min(float(length), float(line_length))
-    return Ways(line, path, float(line_length), shorter, bool(converged))
+    if not length < line_length:
+        return Ways(line, line, float(line_length), float(line_length), bool(converged))
+    return Ways(line, path, float(line_length), float(length), bool(converged))
 
 
 @jax.jit

@@ -6,7 +6,7 @@ are answered at once, slow ones in steps, from a copy of what the tab saw when i
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ Message = Mapping[str, Any]
 
 LINE, GEODESIC = "straight line", "geodesic"
 """Ways that the strip can show, besides what sliders do."""
+MOST_TRUNCATION = 2.0
 PINS = 3
 """Latents that a plane goes through."""
 
@@ -62,6 +63,7 @@ class Session:
         self.cursor = (0.0, 0.0)
         self.tap_measures = False
         self.is_stopped = False
+        self.arrivals = 0
         self.seen = self._look()
         self.box = (0.0, 1.0, 0.0, 1.0)
         self.plane: Plane | None = None
@@ -85,7 +87,11 @@ class Session:
 
     def _on_slide(self, message: Message) -> list[Answer]:
         index = int(message["index"])
+        if int(message.get("arrivals", self.arrivals)) != self.arrivals:
+            # It was moved before the page knew that one has gone elsewhere.
+            return [self.place() | {"seq": message.get("seq", 0)}]
         place = slid(self.history.now, index, float(message["amount"]))
+        self._check_amounts(place.amounts)
         control = self.subject.controls[index]
         self.history = self.history.moved(place, control.name)
         self.found = None if place.target is None else self.found
@@ -152,8 +158,8 @@ class Session:
 
     def _on_truncation(self, message: Message) -> list[Answer]:
         value = float(message["value"])
-        if not 0 <= value <= 2:
-            raise ValueError(f"truncation must lie in [0, 2], got {value}")
+        if not 0 <= value <= MOST_TRUNCATION:
+            raise ValueError(f"truncation must lie in [0, {MOST_TRUNCATION}], got {value}")
         self.looks = self.looks._replace(truncation=value)
         self.seen = self._look()
         return [self.image() | {"seq": message.get("seq", 0)}]
@@ -393,6 +399,7 @@ class Session:
         good = [bounds(control, now.base) for control in controls]
         return self.image() | {
             "kind": "place",
+            "arrivals": self.arrivals,
             "origin": now.origin,
             "good": [[round(low, 5), round(high, 5)] for low, high in good],
             "layers": now.layers or [0, max(self.subject.layers - 1, 0)],
@@ -467,6 +474,7 @@ class Session:
             view = from_link(
                 link, subject.identity, subject.generator.latent_dim, len(subject.controls)
             )
+            self._check(view)
             before = self.history, self.pins
             self.history, self.pins = History(view.place), list(view.pins)
             try:
@@ -475,9 +483,11 @@ class Session:
             except ValueError as error:
                 self.history, self.pins = before
                 self.seen = self._look()
-                raise BadLink(f"the link asks for what is not here: {error}") from None
+                raise ValueError(str(error)) from None
         except BadLink as error:
             return [note(str(error), wrong=True)]
+        except ValueError as error:
+            return [note(f"the link asks for what is not here: {error}", wrong=True)]
         return []
 
     @property
@@ -497,6 +507,7 @@ class Session:
 
     def _there(self, lay: bool = True) -> list[Answer]:
         """After one has gone somewhere else: the plane goes along."""
+        self.arrivals += 1
         if self.history.now.target is None:
             self.found = None
         if self.looks.track in (LINE, GEODESIC) and self.found is None:
@@ -535,6 +546,24 @@ class Session:
             shown = [found.seen(pins), found.seen(self.history.now.base)[None]]
         self.plane, self.box = found, plane.extent(np.concatenate(shown))
         self.cursor = self._seen(self.history.now.base)
+
+    def _check(self, view: View) -> None:
+        """Whether a view is one of this run.
+
+        Raises:
+            ValueError: it is none.
+        """
+        self._check_amounts(view.place.amounts)
+        if not 0 <= view.looks.truncation <= MOST_TRUNCATION:
+            raise ValueError(f"truncation must lie in [0, {MOST_TRUNCATION}]")
+        first, last = view.place.layers or (0, 0)
+        if not 0 <= first <= last < max(self.subject.layers, 1):
+            raise ValueError(f"there are {self.subject.layers} layers, not {first} to {last}")
+
+    def _check_amounts(self, amounts: Sequence[float]) -> None:
+        for control, amount in zip(self.subject.controls, amounts, strict=True):
+            if not abs(amount) <= 1.001 * control.reach:
+                raise ValueError(f"{control.name} goes up to {control.reach:g}, not to {amount:g}")
 
     def _seen(self, latent: np.ndarray) -> tuple[float, float]:
         assert self.plane is not None

@@ -22,7 +22,7 @@ function controlsCard(page) {
     h("div", { class: "row numbers" }, labelled("Draw of the prior", draws), codeField),
     extras, sliders,
   );
-  let rows = [], waiting = false, sent = 0, next = null, hello, truncation, layers;
+  let arrivals = 0, rows = [], waiting = false, sent = 0, next = null, hello, truncation, layers;
 
   // One message is on its way at a time; of what is moved meanwhile only the last counts.
   function move(message) {
@@ -32,7 +32,7 @@ function controlsCard(page) {
   function flush() {
     if (!next) return;
     waiting = true;
-    page.send({ ...next, seq: ++sent });
+    page.send({ ...next, seq: ++sent, arrivals });
     next = null;
   }
   function arrived(told) {
@@ -41,6 +41,11 @@ function controlsCard(page) {
     flush();
   }
   page.on("image", arrived);
+  page.on("place", (told) => {
+    if (told.arrivals !== arrivals) next = null;
+    arrivals = told.arrivals;
+    arrived(told);
+  });
   page.on("note", arrived);
 
   function slider(control, index) {

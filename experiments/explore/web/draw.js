@@ -31,7 +31,7 @@ function drawRow(canvas, row, [low, high], { axes = true, start = null } = {}) {
   pen.clearRect(0, 0, width, height);
   const bars = row.length <= BARS;
   if (bars) [low, high] = [Math.min(low, 0), Math.max(high, 0)];
-  const left = axes ? 44 : 3, right = 6, top = axes ? 10 : 3, bottom = axes ? 24 : 3;
+  const left = axes ? 44 : 3, right = axes ? 16 : 3, top = axes ? 10 : 3, bottom = axes ? 24 : 3;
   const x = (i) => left + ((width - left - right) * (i + (bars ? 0.5 : 0))) / Math.max(row.length - (bars ? 0 : 1), 1);
   const y = (v) => height - bottom - ((height - top - bottom) * (v - low)) / (high - low);
   if (axes) {

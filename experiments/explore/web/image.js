@@ -80,7 +80,7 @@ function imageCard(page) {
     const count = Math.min(9, frames.count);
     strip.replaceChildren(...Array.from({ length: count }, (_, k) => {
       const at = Math.round((k * (frames.count - 1)) / Math.max(count - 1, 1));
-      const small = h("canvas", {});
+      const small = h("canvas", { class: hello.is_picture ? "" : "numbers" });
       const button = h("button", { type: "button", tabindex: -1, "data-at": at, class: at === frames.start && !frames.is_way ? "start" : "",
         onclick: () => { pause(); scrubber.value = at; show(at); } }, small, h("span", {}, frames.is_way ? `${Math.round(100 * frames.places[at])}%` : short(frames.places[at], 2)));
       return button;

@@ -1,16 +1,25 @@
+// What is asked for without an answer.
+const SILENT = new Set(["release", "stop"]);
+
 export function render({ model }) {
   const hearers = {};
   const heading = h("h1", {}, "…"), about = h("p", { class: "about" });
   const banner = h("div", { class: "banner", role: "alert", hidden: true });
   const notes = h("div", { class: "note", role: "status", hidden: true });
   const root = h("div", { class: "explorer" });
-  let begun = null, hide;
+  const busy = h("p", { class: "busy", role: "status", hidden: true }, "working … (what is done for the first time is compiled first)");
+  let begun = null, hide, slow;
 
   const page = {
     root,
     largest: model.largest,
     on: (kind, hear) => (hearers[kind] ??= []).push(hear),
-    send: (message) => model.send_msg(message),
+    send(message) {
+      model.send_msg(message);
+      if (SILENT.has(message.do)) return;
+      clearTimeout(slow);
+      slow = setTimeout(() => (busy.hidden = false), 700);
+    },
     tell(text, wrong = false) {
       notes.textContent = text;
       notes.classList.toggle("wrong", wrong);
@@ -48,7 +57,7 @@ export function render({ model }) {
 
   root.append(
     banner,
-    h("header", {}, heading, about),
+    h("header", {}, heading, about, busy),
     h("div", { class: "columns" },
       h("div", { class: "column" }, imageCard(page), pictureCard(page)),
       h("div", { class: "column" }, controlsCard(page)),
@@ -58,6 +67,8 @@ export function render({ model }) {
 
   model.on("msg:custom", (event) => {
     const told = event.data ?? event;
+    clearTimeout(slow);
+    busy.hidden = true;
     if (told.link) { link = told.link; page.remember(); }
     for (const hear of hearers[told.kind] ?? []) hear(told);
   });

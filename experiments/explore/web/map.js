@@ -103,10 +103,12 @@ function mapCard(page, figure) {
     ways.hidden = told.line_length == null;
     if (ways.hidden) return;
     const less = 100 * (1 - told.geodesic_length / told.line_length);
+    const settled = told.converged ? "" : " The search had not settled.";
+    const words = less >= 0.5 ? `: ${Math.round(less)}% shorter.` : ": hardly any shorter way was found.";
     ways.replaceChildren(
       h("b", { class: "geodesic" }, `geodesic ${short(told.geodesic_length)}`), ", ",
       h("b", { class: "straight" }, `straight line ${short(told.line_length)}`),
-      ` in data space${less >= 0.5 ? `: ${Math.round(less)}% shorter` : ""}${told.converged ? "" : "; the search had not settled, so it may be shorter still"}.`,
+      ` in data space${words}${settled}`,
     );
   });
   return card;

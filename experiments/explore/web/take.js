@@ -1,10 +1,9 @@
 // What is taken along.
 function takeCard(page) {
   const button = (what, text) => h("button", { type: "button", onclick: () => page.send({ do: "take", what }) }, text);
-  const gif = button("gif", "GIF of the strip"), png = button("png", "PNG");
-  const link = h("button", { type: "button", onclick: copy }, "Copy link to this view");
+    const link = h("button", { type: "button", onclick: copy }, "Copy link to this view");
   const card = h("section", { class: "card take", "aria-label": "Take it along" },
-    h("h2", {}, "Take it along"), h("div", { class: "row" }, png, gif, button("npy", "Latent (.npy)"), link));
+    h("h2", {}, "Take it along"), h("div", { class: "row" }, button("png", "PNG"), button("gif", "GIF of the strip"), button("npy", "Latent (.npy)"), link));
 
   async function copy() {
     page.remember.now();
@@ -15,7 +14,6 @@ function takeCard(page) {
       page.tell("the link to this view is the address of this page: copy it from there");
     }
   }
-  page.on("hello", (told) => (png.hidden = !told.is_picture));
   page.on("file", (file) => {
     const bytes = Uint8Array.from(atob(file.content), (c) => c.charCodeAt(0));
     const address = URL.createObjectURL(new Blob([bytes], { type: file.mime }));
