@@ -1,4 +1,4 @@
-"""Write what a run has learnt as one file, as a function that needs nothing but JAX, or both.
+"""Write what a run has learnt: a file, a function that needs nothing but JAX, or a page to look at.
 
 RUN is the folder of a finished run of potential_flows or directions; or one that holds, or was
 about, a generator whose noise has a deviation of its own, the metric of which is then written; or a
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 from experiments.directions import config as direction_config
-from experiments.directions.learn import LINEAR, NONLINEAR, fit
+from experiments.directions.learn import check_finished, learnt_directions
 from experiments.generators.spec import of_run
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
@@ -25,11 +24,10 @@ from experiments.potential_flows import subject as flow_subject
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError, main, module_name
-from experiments.runtime.run_dir import Folder, made_by, read_config, read_header, writable
+from experiments.runtime.run_dir import Folder, made_by, read_header, writable
 from latent_flows import export
-from latent_flows._validation import choose
-from latent_flows.directions.trajectories import Trajectories
-from latent_flows.export import Directions, Learnt, Potentials
+from latent_flows._validation import at_least, choose
+from latent_flows.export import Learnt, Potentials
 from latent_flows.generators import GeneratorSpec, stored
 from latent_flows.generators.load import GENERATOR, reference
 from latent_flows.generators.rbf import RBF
@@ -54,8 +52,24 @@ class Config:
     of a metric."""
     npy: str = ""
     """File for straight directions as an array [n, d] of NumPy."""
+    page: str = ""
+    """File for a page that opens in any browser, without a server or a network: every flow,
+    direction or steered factor with a slider, from a few starts, and the measured tables. Of
+    potential_flows, directions and steer."""
+    starts: int = 4
+    """Of the page: samples that are moved."""
+    frames: int = 12
+    """Of the page: frames on each side of a start."""
+    latent: str = ""
+    """Of the page: start from these latents instead, an .npy file such as experiments.invert
+    writes."""
     platforms: tuple[str, ...] = export.PLATFORMS
     """What the function shall run on: cpu, cuda, rocm, tpu."""
+
+    def __post_init__(self) -> None:
+        at_least(self, starts=1, frames=1)
+        if self.latent and not self.page:
+            raise ValueError("--latent is of the page: name its file by --page")
 
 
 class Found(NamedTuple):
@@ -100,23 +114,9 @@ def _potentials(run: str) -> Found:
 
 
 def _directions(run: str) -> Found:
-    """All directions of the first loss: straight ones first, then curved ones."""
-    config = read_config(run, direction_config.Config)
-    folder = Folder(Path(run).expanduser().absolute())
-    first, kinds = config.losses[0], config.transformations
-    files = [f"models/{method}_{kind}.json" for method in (LINEAR, NONLINEAR) for kind in kinds]
-    _finished(folder, RESULT, *files)
-    kept = f"trajectories/{first}.json"
-    with folder.understood(kept):
-        arrays = [np.asarray(value, float) for value in folder.read_json(kept)]
-        found = {
-            kind: Trajectories(*(jnp.asarray(value[k], float) for value in arrays))
-            for k, kind in enumerate(kinds)
-        }
-    straight = fit(folder, config, LINEAR, found)
-    curved = fit(folder, config, NONLINEAR, found, curved=True)
-    models = tuple(of[kind] for of in (straight, curved) for kind in kinds)
-    return Found(Directions((*kinds, *kinds), models))
+    """All directions of the first loss, of a run whose scores were measured as well."""
+    check_finished(Path(run).expanduser().absolute(), RESULT)
+    return Found(learnt_directions(run))
 
 
 def _metric(run: str) -> Found:
@@ -134,14 +134,6 @@ def _metric(run: str) -> Found:
     home = reference(GeneratorSpec(str(run)), 0, Path(run))["spec"]["path"]
     params = stored.read(Path(home) / GENERATOR).noise_std["rbf"].params
     return Found(params, stochastic_pullback(frozen.decode, std))
-
-
-def _finished(folder: Folder, *files: str) -> None:
-    for name in files:
-        if not (folder.path / name).exists():
-            raise UsageError(
-                f"{folder.path} has no {name}: the run is not finished; run it to its end first"
-            )
 
 
 def serialized(found: Found, platforms: tuple[str, ...]) -> bytes:
@@ -177,6 +169,10 @@ def run(config: Config) -> None:
     for name in config.platforms:
         choose("platform", name, dict.fromkeys(export.PLATFORMS))
     places = targets(config)
+    if config.page:
+        write_page(config, places.pop("page"))
+        if not places:
+            return
     with announced(f"reading {config.run}"):
         found = read(config.run)
     make: dict[str, Callable[[], bytes]] = {
@@ -193,6 +189,34 @@ def run(config: Config) -> None:
         print(f"{getattr(config, flag)}: {len(content)} bytes")
 
 
+def write_page(config: Config, place: Path) -> None:
+    """Write the page of a run, and say how large it is.
+
+    Raises:
+        UsageError: there is nothing to move in it.
+    """
+    from experiments.page.contents import Wish, contents
+    from experiments.page.document import document
+
+    if Path(config.run).expanduser().is_file():
+        raise UsageError("--page is of a run folder: a file holds no generator to draw with")
+    shown = contents(config.run, Wish(config.starts, config.frames, config.latent))
+    header = read_header(config.run)
+    name = header["experiment"].rpartition(".")[2]
+    command = f"python -m experiments.export RUN --page {place.name}"
+    footer = (
+        f"A run of latent_flows' {name}, seed {header['config'].get('seed', 0)}. Made by: {command}"
+    )
+    with announced("writing the page"):
+        content, sheets = document(shown, footer)
+    Folder(place.parent).write_bytes(place.name, content)
+    width, height = sheets.size
+    print(
+        f"{config.page}: {len(content) / 2**20:.1f} MiB, {len(shown.starts)} starts, "
+        f"{len(shown.moves)} sliders of {2 * config.frames + 1} frames of {width} x {height} pixels"
+    )
+
+
 def targets(config: Config) -> dict[str, Path]:
     """Where what is asked for shall be written, by flag.
 
@@ -201,7 +225,7 @@ def targets(config: Config) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     source = Path(config.run).expanduser().resolve()
-    for flag in ("to", "function", "npy"):
+    for flag in ("to", "function", "npy", "page"):
         if not (name := getattr(config, flag)):
             continue
         path = writable(name, f"--{flag}")

@@ -146,6 +146,10 @@ class Config:
     """Measure scores, which may take longer than all else; without them pictures come first, and
     the same command with scores adds these to the run."""
 
+    latent: str = ""
+    """Draw the directions from these latents as well: an .npy file, such as experiments.invert
+    writes. A finished run is not learnt anew for it."""
+
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -87,12 +88,35 @@ def is_drawn(folder: Folder, config: Config) -> bool:
     return all((folder.path / name).exists() for name in names)
 
 
+def draw_from(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    models: Mapping[str, Mapping[str, FittedDirection]],
+    zs: Float[Array, "n d"],
+) -> list[str]:
+    """Save the pictures that begin at latents of one's own, called after their file."""
+    stem = Path(config.latent).stem
+    figures = {
+        f"traversals_{kind}_{stem}": partial(
+            traversals, config, subject, kind, models, zs, f"the latents of {stem}"
+        )
+        for kind in config.transformations
+    }
+    return tables.save_figures(folder, figures)
+
+
 def traversals(
-    config: Config, subject: Subject, kind: str, models: Mapping[str, Mapping[str, FittedDirection]]
+    config: Config,
+    subject: Subject,
+    kind: str,
+    models: Mapping[str, Mapping[str, FittedDirection]],
+    zs: Float[Array, "n d"] | None = None,
+    whose: str = "held-out latents",
 ) -> "Figure":
     """The transformed image itself, and what the directions make of its latent."""
     amounts = jnp.linspace(-1.0, 1.0, COLUMNS) * reach(config)[kind]
-    zs = subject.held_out[central(subject)[:EXAMPLES]]
+    zs = subject.held_out[central(subject)[:EXAMPLES]] if zs is None else zs
     rows, labels = [], []
     for z in zs:
         image = subject.generator(z)
@@ -107,7 +131,7 @@ def traversals(
         row_labels=labels,
         axis=f"t ({kind})",
         caption=(
-            f"{subject.name}, {kind}: images of held-out latents, transformed (what is unknown is "
+            f"{subject.name}, {kind}: images of {whose}, transformed (what is unknown is "
             "grey), and with their latents moved along the directions. The start is marked."
         ),
     )

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -12,11 +13,13 @@ from jaxtyping import Array, PRNGKeyArray
 
 from experiments.directions.config import Config, loss, reach
 from experiments.directions.subject import Subject
+from experiments.runtime.errors import UsageError
 from experiments.runtime.progress import in_parts
-from experiments.runtime.run_dir import Folder
+from experiments.runtime.run_dir import Folder, read_config
 from latent_flows import directions
 from latent_flows.directions.model import FittedDirection
 from latent_flows.directions.trajectories import Trajectories
+from latent_flows.export import Directions
 from latent_flows.typing import Generator
 
 LINEAR, NONLINEAR, ONE_SHOT = "linear", "nonlinear", "one shot"
@@ -136,3 +139,40 @@ def file_name(words: str) -> str:
     'linear_one_shot'
     """
     return words.replace(",", "").replace(" ", "_")
+
+
+def check_finished(path: Path, *files: str) -> None:
+    """Whether a run has written files that it writes on its way to the end.
+
+    Raises:
+        UsageError: the first is not there.
+    """
+    for name in files:
+        if not (path / name).exists():
+            raise UsageError(
+                f"{path} has no {name}: the run is not finished; run it to its end first"
+            )
+
+
+def learnt_directions(run: str | Path) -> Directions:
+    """All directions of the first loss of a run: straight ones first, then curved ones.
+
+    Raises:
+        UsageError: there is no such run, or it has not come so far.
+    """
+    config = read_config(run, Config)
+    folder = Folder(Path(run).expanduser().absolute())
+    first, kinds = config.losses[0], config.transformations
+    kept = f"trajectories/{first}.json"
+    files = [f"models/{method}_{kind}.json" for method in (LINEAR, NONLINEAR) for kind in kinds]
+    check_finished(folder.path, *files, kept)
+    with folder.understood(kept):
+        arrays = [np.asarray(value, float) for value in folder.read_json(kept)]
+        found = {
+            kind: Trajectories(*(jnp.asarray(value[k], float) for value in arrays))
+            for k, kind in enumerate(kinds)
+        }
+    straight = fit(folder, config, LINEAR, found)
+    curved = fit(folder, config, NONLINEAR, found, curved=True)
+    models = tuple(of[kind] for of in (straight, curved) for kind in kinds)
+    return Directions((*kinds, *kinds), models)

@@ -193,8 +193,8 @@ def measure(
     return metrics, asked
 
 
-def show(config: Config, metrics: Mapping[str, Any]) -> None:
-    """Print the numbers of a run."""
+def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The numbers of a run as rows of tables, by their titles."""
     held_out = {
         (row["transformation"], row["method"]): row["held_out_r2"] for row in metrics["fitted"]
     }
@@ -211,17 +211,18 @@ def show(config: Config, metrics: Mapping[str, Any]) -> None:
         }
         for row in metrics["control"]
     ]
-    if rows:
-        tables.show(
-            "Control of held-out latents: changes asked for and measured on the images "
-            "(fit R2: on held-out trajectories)",
-            rows,
-        )
-    else:
-        tables.show("Directions, on held-out trajectories", metrics["fitted"])
-    if metrics["together"]:
-        tables.show("Two factors at once", metrics["together"])
-    tables.show(
-        f"Trajectories at the largest |t|; R2 at all t ({ONE_SHOT}: {config.losses[0]} loss)",
-        metrics["inversion"],
+    control = (
+        "Control of held-out latents: changes asked for and measured on the images "
+        "(fit R2: on held-out trajectories)"
     )
+    found = {control: rows} if rows else {"Directions, on held-out trajectories": metrics["fitted"]}
+    if metrics["together"]:
+        found["Two factors at once"] = metrics["together"]
+    title = f"Trajectories at the largest |t|; R2 at all t ({ONE_SHOT}: {config.losses[0]} loss)"
+    return {**found, title: metrics["inversion"]}
+
+
+def show(config: Config, metrics: Mapping[str, Any]) -> None:
+    """Print the numbers of a run."""
+    for title, rows in tabulated(config, metrics).items():
+        tables.show(title, rows)

@@ -14,6 +14,7 @@ from experiments.directions.config import Config, Inversion
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT, file_name, fit, follow
 from experiments.directions.subject import Subject, check, load_images, subject_of
 from experiments.generators.spec import Usual, load, open_study
+from experiments.inversion.latent_file import read_latents
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from latent_flows.directions.model import FittedDirection
@@ -77,21 +78,27 @@ def run(config: Config) -> int | None:
     """Find the directions of a generator, measure, draw."""
     generator = load(config)
     check(config, generator)
+    given = read_latents(config.latent, generator.latent_dim, "--latent") if config.latent else None
     images = load_images(config, generator)
     folder = open_study(config)
     measured = (folder.path / scores.METRICS).exists()
-    if figures.is_drawn(folder, config) and (measured or not config.measure):
+    finished = figures.is_drawn(folder, config) and (measured or not config.measure)
+    if finished and given is None:
         if measured:
             with folder.understood(scores.METRICS):
                 scores.show(config, folder.read_object(scores.METRICS))
         return tables.where(folder)
     subject = subject_of(config, generator, images)
     found, models = learn(folder, config, subject)
+    if finished and given is not None:
+        return tables.where(folder, figures.draw_from(folder, config, subject, models, given))
     metrics: dict[str, Any] = {}
     asked: dict[str, dict[str, Any]] = {}
     if config.measure:
         metrics, asked = scores.measure(folder, config, subject, found, models)
     failed = figures.draw(folder, config, subject, found, models, asked)
+    if given is not None:
+        failed += figures.draw_from(folder, config, subject, models, given)
     if metrics:
         scores.show(config, metrics)
     return tables.where(folder, failed)

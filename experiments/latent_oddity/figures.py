@@ -83,6 +83,7 @@ def geodesics(
     paths: Mapping[str, Paths],
     shown: Int[np.ndarray, "k"],
     titles: Mapping[str, str],
+    between: str = "them",
 ) -> "Figure":
     """The volume measure of both metrics with data and the paths between some pairs."""
     codes = np.asarray(subject.test.codes)
@@ -99,16 +100,19 @@ def geodesics(
         curves=[{"geodesic": paths[kind].points[shown], STRAIGHT: lines} for kind in titles],
         caption=(
             "The log volume of the expected metric over the latent space, with held-out codes "
-            "(one colour a label): geodesics and straight lines between pairs of them, from "
+            f"(one colour a label): geodesics and straight lines between pairs of {between}, from "
             "the one whose straight line is longest in the RBF metric to the one whose is shortest."
         ),
     )
 
 
 def of_draws(
-    generator: FrozenGenerator, paths: Mapping[str, Paths], shown: Int[np.ndarray, "k"]
+    generator: FrozenGenerator,
+    paths: Mapping[str, Paths],
+    shown: Int[np.ndarray, "k"],
+    between: str,
 ) -> "Figure":
-    """The volume measure with draws and the paths between some pairs of them."""
+    """The volume measure with the ends of the paths and the paths between some pairs of them."""
     points = paths[STRAIGHT].points
     flat = points.reshape(-1, generator.latent_dim)
     reach = REACH * flat.std(0)
@@ -121,8 +125,8 @@ def of_draws(
         data=points[:, [0, -1]].reshape(-1, generator.latent_dim),
         curves=[{name: found.points[shown] for name, found in paths.items()}],
         caption=(
-            "The log volume of the pull-back metric over the latent space, with draws from the "
-            "prior: geodesics and straight lines between some pairs of them."
+            f"The log volume of the pull-back metric over the latent space, with {between}: "
+            "geodesics and straight lines between some pairs of them."
         ),
     )
 
@@ -152,14 +156,16 @@ def strips(
     )
 
 
-def space(subject: Subject, paths: Mapping[str, Paths], shown: Int[np.ndarray, "k"]) -> "Figure":
+def space(
+    subject: Subject, paths: Mapping[str, Paths], shown: Int[np.ndarray, "k"], between: str
+) -> "Figure":
     """Decoded paths between some pairs, among data in space."""
     decode = jax.vmap(jax.vmap(lambda z: subject.generator.decode(z).ravel()))
     return plots.space_curves(
         np.asarray(subject.train.images).reshape(-1, 3),
         {name: np.asarray(decode(jnp.asarray(p.points[shown]))) for name, p in paths.items()},
         caption=(
-            "Training data in space, and decoded paths between those pairs of held-out codes whose "
+            f"Training data in space, and decoded paths between those pairs of {between} whose "
             "straight line is longest in the RBF metric."
         ),
     )

@@ -54,10 +54,15 @@ def at_once(generator: FrozenGenerator, settings: Geodesics) -> int:
 
 
 def find(
-    folder: Folder, generator: FrozenGenerator, settings: Geodesics, seed: int
+    folder: Folder,
+    generator: FrozenGenerator,
+    settings: Geodesics,
+    seed: int,
+    given: Float[Array, "m 2 d"] | None = None,
 ) -> dict[str, Paths]:
-    """Geodesics and straight lines between the same pairs."""
-    pairs, batch_size = ends(generator, settings, seed), at_once(generator, settings)
+    """Geodesics and straight lines between the same pairs: those given, or of draws."""
+    pairs = ends(generator, settings, seed) if given is None else given
+    batch_size = at_once(generator, settings)
     solve = partial(joined, pullback(generator.decode), pairs, settings, batch_size=batch_size)
     return {
         GEODESIC: recalled(folder, "paths", solve),
@@ -94,22 +99,26 @@ def measure(
     return {"pairs": settings.pairs, "paths": rows}
 
 
-def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
+def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths], between: str) -> None:
     """Print the numbers of a run."""
     rows = tables.with_times(metrics["paths"], [found.times for found in paths.values()])
-    tables.show("Paths between draws from the prior, means over pairs", rows)
+    tables.show(f"Paths between {between}, means over pairs", rows)
 
 
 def draw(
-    folder: Folder, generator: FrozenGenerator, settings: Geodesics, paths: Mapping[str, Paths]
+    folder: Folder,
+    generator: FrozenGenerator,
+    settings: Geodesics,
+    paths: Mapping[str, Paths],
+    between: str,
 ) -> list[str]:
     """Save the pictures of a run; gives the files of those that could not be drawn."""
     length = length_of(pullback(generator.decode))
     lines = everywhere(length, paths[STRAIGHT].points, at_once(generator, settings))
     longest = np.argsort(-lines)
     caption = (
-        f"{generator.name}: samples along paths, two a pair, between those pairs of draws whose "
-        "straight line is longest in the space of samples."
+        f"{generator.name}: samples along paths, two a pair, between those pairs of {between} "
+        "whose straight line is longest in the space of samples."
     )
     shown = longest[: settings.strips]
     drawn: figures.Drawn = {
@@ -117,15 +126,22 @@ def draw(
     }
     if generator.latent_dim <= 2:
         some = longest[figures.spread(len(longest), settings.shown)]
-        drawn["latent"] = partial(figures.of_draws, generator, paths, some)
+        drawn["latent"] = partial(figures.of_draws, generator, paths, some, between)
     return tables.save_figures(folder, drawn)
 
 
-def run(folder: Folder, generator: FrozenGenerator, settings: Geodesics, seed: int) -> int | None:
+def run(
+    folder: Folder,
+    generator: FrozenGenerator,
+    settings: Geodesics,
+    seed: int,
+    given: Float[Array, "m 2 d"] | None = None,
+) -> int | None:
     """Join pairs, measure, draw."""
-    paths = find(folder, generator, settings, seed)
+    between = "draws from the prior" if given is None else "the latents that were given"
+    paths = find(folder, generator, settings, seed, given)
     metrics = folder.remember("metrics", partial(measure, generator, settings, paths))
-    failed = draw(folder, generator, settings, paths)
+    failed = draw(folder, generator, settings, paths, between)
     with folder.understood("metrics"):
-        show(metrics, paths)
+        show(metrics, paths, between)
     return tables.where(folder, failed)

@@ -4,26 +4,30 @@ Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018, claims (i) an
 deviation that grows away from data the volume measure is large off the data, and paths that are
 shortest in that metric decode to images that a classifier is sure of, where straight lines cross
 regions without data. Of a generator without an encoder (of train_gan or import_weights, or a
-function of your own) pairs of draws from its prior are joined instead, by its pull-back metric.
+function of your own) pairs of draws from its prior are joined instead, by its pull-back metric; of
+any generator, latents of your own by --from and --to.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, Float
 
 from experiments.generators import spec
 from experiments.generators.noise_std import KINDS
 from experiments.generators.spec import Usual
+from experiments.inversion.latent_file import read_latents
 from experiments.latent_oddity import figures, gan_geodesics, scores, setup
 from experiments.latent_oddity.paths import STRAIGHT, Geodesics, Paths, joined, recalled, straight
 from experiments.latent_oddity.scores import Judges
 from experiments.latent_oddity.setup import Subject
 from experiments.runtime import tables
+from experiments.runtime.cli import UsageError
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
 from latent_flows.evaluation.plausibility import off_data, volume_contrast
@@ -51,6 +55,16 @@ class Config(scores.Config):
 
     geodesics: Geodesics = field(default_factory=Geodesics)
     """Paths, measurements and pictures."""
+    first: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """Join these latents instead of held-out codes or draws: an .npy file of one or several, such
+    as experiments.invert writes; with --to."""
+    last: Annotated[str, tyro.conf.arg(name="to")] = ""
+    """Their other ends: an .npy file of one or as many."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.first) != bool(self.last):
+            raise ValueError("--from and --to belong together: name the latents of both ends")
 
     @staticmethod
     def follow(settings: Settings) -> None:
@@ -98,9 +112,57 @@ def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
     return jnp.asarray(codes[np.array(rows)])
 
 
-def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
+def given_ends(config: Config, dim: int) -> Float[Array, "m 2 d"] | None:
+    """The pairs that the flags name, if they do.
+
+    Raises:
+        UsageError: there are no such latents, or not as many of both ends.
+    """
+    if not config.first:
+        return None
+    ways = {"--from": config.first, "--to": config.last}
+    both = [read_latents(name, dim, flag) for flag, name in ways.items()]
+    counts = {len(latents) for latents in both}
+    if len(counts - {1}) > 1:
+        raise UsageError(
+            f"--from {config.first} holds {len(both[0])} latents and --to {config.last} "
+            f"{len(both[1])}; one of them must hold as many, or one alone"
+        )
+    pairs = jnp.stack(jnp.broadcast_arrays(*both), axis=1)
+    if bool((pairs[:, 0] == pairs[:, 1]).all(1).any()):
+        raise UsageError(
+            f"--from {config.first} and --to {config.last} name the same latent twice; there is no "
+            "way between"
+        )
+    return pairs
+
+
+def keep_ends(folder: Folder, pairs: Float[Array, "m 2 d"] | None) -> None:
+    """Notes which latents of one's own a run joins.
+
+    Raises:
+        UsageError: it has joined others, that were in the same files.
+    """
+    if pairs is None:
+        return
+    kept = folder.remember("ends", lambda: np.asarray(pairs, float))
+    with folder.understood("ends"):
+        is_same = np.array_equal(np.asarray(kept, np.float32), np.asarray(pairs, np.float32))
+    if not is_same:
+        raise UsageError(
+            f"{folder.path} is about other latents than those that the files of --from and --to "
+            "hold by now; choose another --run"
+        )
+
+
+def find(
+    folder: Folder,
+    config: Config,
+    subject: Subject,
+    given: Float[Array, "m 2 d"] | None = None,
+) -> dict[str, Paths]:
     """The paths of every method, by its metric's name; straight lines are those of "euclidean"."""
-    pairs, settings = ends(config, subject), config.geodesics
+    pairs, settings = ends(config, subject) if given is None else given, config.geodesics
 
     def compute(name: str, metric: Metric) -> Paths:
         # Only the RBF metric has holes, which a path can pass on either side.
@@ -132,15 +194,17 @@ def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str,
     }
 
 
-def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths]) -> None:
+def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths], between: str) -> None:
     """Print the numbers of a run."""
     shown = [{k: v for k, v in row.items() if k not in UNSHOWN} for row in metrics["paths"]]
     rows = tables.with_times(shown, [found.times for found in paths.values()])
-    tables.show("Paths between held-out codes, means over pairs", rows)
+    tables.show(f"Paths between {between}, means over pairs", rows)
     tables.show("Log volume of the metric, medians", metrics["volume"])
 
 
-def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths]) -> list[str]:
+def draw(
+    folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths], between: str
+) -> list[str]:
     """Save the pictures of a run; gives the files of those that could not be drawn."""
     settings = config.geodesics
     worst = figures.hardest(subject, paths[setup.EUCLIDEAN])
@@ -148,16 +212,16 @@ def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, P
     drawn = figures.losses(folder)
     if subject.generator.latent_dim <= 2:
         some = worst[figures.spread(len(worst), settings.shown)]
-        drawn["latent"] = partial(figures.geodesics, subject, paths, some, TITLES)
+        drawn["latent"] = partial(figures.geodesics, subject, paths, some, TITLES, between)
     named = {NAMES[name]: found for name, found in paths.items()}
     if subject.generator.event_shape in ((1, 1, 3), (3,)):
         # The first is drawn in front, what it is compared with next to it.
         front = {name: named[name] for name in ("RBF geodesic", STRAIGHT, "ordinary geodesic")}
-        drawn["space"] = partial(figures.space, subject, front, strips)
+        drawn["space"] = partial(figures.space, subject, front, strips, between)
     else:
         caption = (
-            "Decoded paths, three a pair, between those pairs of held-out codes whose straight "
-            "line is longest in the RBF metric."
+            f"Decoded paths, three a pair, between those pairs of {between} whose straight line is "
+            "longest in the RBF metric."
         )
         drawn["strips"] = partial(figures.strips, subject.generator, named, strips, caption)
     return tables.save_figures(folder, drawn)
@@ -166,17 +230,25 @@ def draw(folder: Folder, config: Config, subject: Subject, paths: Mapping[str, P
 def run(config: Config) -> int | None:
     """Join pairs, measure, draw."""
     generator = spec.load(config)
+    given = given_ends(config, generator.latent_dim)
+    if given is not None:
+        config = replace(config, geodesics=replace(config.geodesics, pairs=len(given)))
+    between = "held-out codes" if given is None else "the latents that were given"
     config.geodesics.check_memory(generator.latent_dim)
-    if generator.encode is None:
+    # Between latents of one's own the generator's own metric will do, where no other is at hand.
+    is_plain = given is not None and not {*KINDS["both"]} <= {*generator.noise_std}
+    if generator.encode is None or is_plain:
         folder = spec.open_study(config)
-        return gan_geodesics.run(folder, generator, config.geodesics, config.seed)
+        keep_ends(folder, given)
+        return gan_geodesics.run(folder, generator, config.geodesics, config.seed, given)
     subject = setup.subject(config, generator)
     check(config, subject)
     folder = spec.open_study(config)
+    keep_ends(folder, given)
     judge = scores.appoint(folder, config, subject)
-    paths = find(folder, config, subject)
+    paths = find(folder, config, subject, given)
     metrics = folder.remember("metrics", lambda: measure(config, subject, judge, paths))
-    failed = draw(folder, config, subject, paths)
+    failed = draw(folder, config, subject, paths, between)
     with folder.understood("metrics"):
-        show(metrics, paths)
+        show(metrics, paths, between)
     return tables.where(folder, failed)

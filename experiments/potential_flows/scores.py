@@ -264,10 +264,11 @@ def bounds(config: Config, frozen: FrozenGenerator) -> dict[str, float]:
     )
 
 
-def show(summary: dict[str, Any]) -> None:
-    """Print the summary as tables."""
+def tabulated(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The summary as rows of tables, by their titles."""
+    found: dict[str, list[dict[str, Any]]] = {}
     if "generator" in summary:
-        tables.show("Generator, held out", [summary["generator"]])
+        found["Generator, held out"] = [summary["generator"]]
     alone = summary["potentials"]
     lists = {name: values for name, values in alone.items() if isinstance(values, list)}
     count = len(alone["length"])
@@ -283,12 +284,19 @@ def show(summary: dict[str, Any]) -> None:
             row |= {"changes": own["winners"][k], "share": own["shares"][k]}
             row |= {"sign": own["signs"][k], "valid": own["valid_each"][k]}
         table.append({**row, **{name: values[k] for name, values in lists.items()}})
-    tables.show(own["method"].capitalize() if own["method"].islower() else own["method"], table)
+    name = own["method"].capitalize() if own["method"].islower() else own["method"]
+    found[name] = table
     hidden = ("shares", "signs", "changes", "valid_each")
     for displacement in ("long", "short"):
-        rows = [
+        found[f"At equal data-space length, {displacement} displacement"] = [
             {name: value for name, value in row.items() if name not in (*hidden, "displacement")}
             for row in summary["comparison"]
             if row["displacement"] == displacement
         ]
-        tables.show(f"At equal data-space length, {displacement} displacement", rows)
+    return found
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Print the summary as tables."""
+    for title, rows in tabulated(summary).items():
+        tables.show(title, rows)

@@ -6,6 +6,8 @@ after a step. --generator names the generator: a run folder of train_vae, train_
 import_weights, or a function of your own.
 """
 
+import shlex
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -143,7 +145,7 @@ def run(config: Config) -> int | None:
         if measured:
             with folder.understood(traverse.METRICS):
                 flow_scores.show(folder.read_object(traverse.METRICS))
-        return tables.where(folder)
+        return ended(config, folder)
     subject = load_subject(config.flows, config.seed, frozen, dataset)
     params = train(folder, config, subject)
     summary: dict[str, Any] = {}
@@ -152,4 +154,14 @@ def run(config: Config) -> int | None:
     failed = traverse.draw(folder, config, subject, params)
     if summary:
         flow_scores.show(summary)
-    return tables.where(folder, failed)
+    return ended(config, folder, failed)
+
+
+def ended(config: Config, folder: Folder, failed: Sequence[str] = ()) -> int | None:
+    """Print the pictures of a run, and how to go on with it."""
+    code = tables.where(folder, failed)
+    run = shlex.quote(config.run)
+    page = shlex.quote(f"{folder.path.name}.html")
+    print(f"explore it in a browser: python -m experiments.explore {run}")
+    print(f"send it to someone:      python -m experiments.export {run} --page {page}")
+    return code

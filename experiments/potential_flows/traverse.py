@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,6 +15,7 @@ import numpy as np
 import tyro
 from jaxtyping import Array
 
+from experiments.inversion.latent_file import one_latent
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.config import PHASE, Config
 from experiments.potential_flows.subject import (
@@ -27,7 +29,7 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import CONFIG, Folder, open_folder, run_around
 from experiments.runtime.training import Params
-from latent_flows import flows, plots, potentials
+from latent_flows import coordinates, flows, plots, potentials
 from latent_flows.evaluation.traversals import both_ways
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ METRICS = "metrics.json"
 GRID, LANDSCAPES = "traversals", "landscapes"
 LAST = "traversals.gif"
 """The file that is written last."""
+LOST = 0.01
+"""Of a sample's variance: what may be lost where flows live in some of the coordinates alone."""
 FRAMES = 6
 """Images each way of a row, the start left out."""
 
@@ -48,7 +52,10 @@ class Drawing:
     folder: Annotated[str, tyro.conf.Positional]
     """Run folder of experiments.potential_flows."""
     start: int = 0
-    """Which starting point the grid shows, counted from 0."""
+    """Which starting point the grid shows, counted from 0; of --latent, which of its latents."""
+    latent: str = ""
+    """Start from this latent instead: an .npy file, such as experiments.invert writes. Its pictures
+    are called after the file, beside those of the run."""
     stretch: float = 1.0
     """Time of the traversals, in units of the trained horizon."""
     to: str = ""
@@ -70,10 +77,17 @@ def draw(
     start: int = 0,
     stretch: float = 1.0,
     source: Folder | None = None,
+    latent: tuple[str, Array] | None = None,
 ) -> list[str]:
-    """Save every picture of a run; gives the files of those that could not be drawn."""
-    with announced("choosing where traversals start"):
-        z0 = representative(subject, start)
+    """Save every picture of a run; gives the files of those that could not be drawn.
+
+    From a latent of one's own, with its name, those that begin there, under names of their own.
+    """
+    if latent is None:
+        with announced("choosing where traversals start"):
+            z0 = representative(subject, start)
+    else:
+        z0 = coordinates.from_latent(subject.frame, latent[1])
     labels = row_labels(source or folder, config)
 
     @cache
@@ -109,6 +123,10 @@ def draw(
         return plots.traversal_gif(pictures, row_labels=labels, fps=8)
 
     figures: dict[str, Callable[[], Figure]] = {GRID: grid}
+    if latent is not None:
+        own = f"{GRID}_{latent[0]}"
+        failed = tables.save_figures(folder, {own: grid})
+        return failed + tables.save_pictures(folder, {f"{own}.gif": animation})
     if config.flows.family == "potential":
         figures[LANDSCAPES] = partial(landscapes, config, subject, params, labels)
     if rows := (source or folder).rows(PHASE):
@@ -221,6 +239,28 @@ def target(drawing: Drawing) -> Path | None:
     return path
 
 
+def given(drawing: Drawing, subject: Subject) -> tuple[str, Array] | None:
+    """The latent of one's own that is named, with the name of its file.
+
+    Raises:
+        UsageError: there is none, or it is of another generator.
+    """
+    if not drawing.latent:
+        return None
+    dim, name = subject.frozen.latent_dim, Path(drawing.latent).stem
+    z = one_latent(drawing.latent, dim, "--latent", drawing.start, "--start")
+    within = subject.generator(coordinates.from_latent(subject.frame, z))
+    image = subject.frozen.decode(z)
+    if float(jnp.mean((within - image) ** 2)) > LOST * float(jnp.var(image)):
+        print(
+            f"warning: the flows of {drawing.folder} live in {subject.frame.basis.shape[1]} of "
+            f"{dim} coordinates, in which the sample of {drawing.latent} is another one",
+            file=sys.stderr,
+            flush=True,
+        )
+    return (f"{name}_{drawing.start}" if drawing.start else name), z
+
+
 def run(drawing: Drawing) -> int | None:
     """Draw into the run's own folder, or elsewhere."""
     place = target(drawing)
@@ -230,6 +270,14 @@ def run(drawing: Drawing) -> int | None:
         folder, source = open_folder(drawing.folder, config), None
     else:
         folder, source = Folder(place), Folder(Path(drawing.folder).expanduser().absolute())
-    start, stretch = drawing.start, drawing.stretch
-    failed = draw(folder, config, subject, params, start=start, stretch=stretch, source=source)
+    failed = draw(
+        folder,
+        config,
+        subject,
+        params,
+        start=drawing.start,
+        stretch=drawing.stretch,
+        source=source,
+        latent=given(drawing, subject),
+    )
     return tables.where(folder, failed)

@@ -31,8 +31,9 @@ FOLDERS = ("checkpoints", "tensorboard")
 """What a run keeps in folders of these names."""
 WRITTEN = (".json", ".jsonl", ".png", ".gif")
 """Suffixes of the files that runs write."""
-PASSING = ("run", "measure")
-"""Fields of a configuration that do not say what a run is: where it is, and how far it goes now."""
+PASSING = ("run", "measure", "latent")
+"""Fields of a configuration that do not say what a run is: where it is, how far it goes now, and
+from where it is drawn as well."""
 EARLIER = re.compile(r"experiments\.\w+_config")
 """What version 0.1.0 called experiments whose runs trained a generator of their own."""
 EARLIER_SETTING = "vae_training"

@@ -95,7 +95,7 @@ def _along(subject: Subject, step: np.ndarray, ts: np.ndarray) -> Led:
 def _steered(
     config: Config, subject: Subject, kind: str, hold: str, ts: np.ndarray
 ) -> dict[str, np.ndarray]:
-    found = _lead(
+    found = lead(
         kind,
         hold,
         (config.blur, config.damping, config.corrections, config.tolerance),
@@ -107,7 +107,7 @@ def _steered(
 
 
 @partial(jax.jit, static_argnames=("kind", "hold", "settings", "ts"))
-def _lead(
+def lead(
     kind: str,
     hold: str,
     settings: tuple[float, float, int, float],
@@ -115,6 +115,16 @@ def _lead(
     generator: Generator,
     starts: Float[Array, "n d"],
 ) -> steering.Steered:
+    """Where latents are led at each amount of a transformation.
+
+    Args:
+        kind: the transformation.
+        hold: what stays as it is, by its name.
+        settings: blur, damping, corrections and tolerance.
+        ts: the amounts, without 0.
+        generator: of the images.
+        starts: the latents.
+    """
     blur, damping, corrections, tolerance = settings
 
     def one(z: Array) -> steering.Steered:
@@ -277,15 +287,20 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
+def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The numbers of a run as rows of tables, by their titles."""
+    led = (
+        f"{config.run}: asked against measured on held-out latents (leakage, valid, overlap with "
+        "the transformed image: shares; far: at the largest |t|; norm in units of the prior's)"
+    )
+    fields = (
+        f"{config.run}: fields (asymmetry: antisymmetric share of the Jacobian, 0 for a gradient, "
+        "0.71 without any structure; passes: operations in units of one image's)"
+    )
+    return {led: metrics["methods"], fields: metrics.get("fields", [])}
+
+
 def show(config: Config, metrics: Mapping[str, Any]) -> None:
     """Print the table of a run."""
-    tables.show(
-        f"{config.run}: asked against measured on held-out latents (leakage, valid, overlap with "
-        "the transformed image: shares; far: at the largest |t|; norm in units of the prior's)",
-        metrics["methods"],
-    )
-    tables.show(
-        f"{config.run}: fields (asymmetry: antisymmetric share of the Jacobian, 0 for a gradient, "
-        "0.71 without any structure; passes: operations in units of one image's)",
-        metrics.get("fields", []),
-    )
+    for title, rows in tabulated(config, metrics).items():
+        tables.show(title, rows)

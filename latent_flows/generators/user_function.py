@@ -221,11 +221,12 @@ def _check_dtype(spec: GeneratorSpec, function: Callable[[Array], Any], dim: int
         )
 
 
-def import_function(path: str) -> Callable[..., Any]:
+def import_function(path: str, who: str = "generator") -> Callable[..., Any]:
     """The function that `package.module:function` or `file.py:function` names.
 
     Args:
         path: written like that.
+        who: what it is to be, for messages.
 
     Returns:
         The function, or whatever can be called.
@@ -235,37 +236,35 @@ def import_function(path: str) -> Callable[..., Any]:
     """
     where, _, name = path.rpartition(":")
     if not where or not name:
-        raise ValueError(
-            f"generator must be package.module:function or file.py:function, got {path!r}"
-        )
-    module = _import_file(where) if where.endswith(".py") else _import_module(where)
+        raise ValueError(f"{who} must be package.module:function or file.py:function, got {path!r}")
+    module = _import_file(where, who) if where.endswith(".py") else _import_module(where, who)
     try:
         function = getattr(module, name)
     except AttributeError:
         near = get_close_matches(name, [n for n in vars(module) if not n.startswith("_")], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"generator: {where} has no {name!r}{hint}") from None
+        raise ValueError(f"{who}: {where} has no {name!r}{hint}") from None
     if not callable(function):
-        raise ValueError(f"generator: {path} is a {type(function).__name__}, no function")
+        raise ValueError(f"{who}: {path} is a {type(function).__name__}, no function")
     return function
 
 
-def _import_module(name: str) -> Any:
+def _import_module(name: str, who: str) -> Any:
     # As `python -m` does, also where the program was started in another way.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"generator: {name} cannot be imported ({_why(error)})") from None
+        raise ValueError(f"{who}: {name} cannot be imported ({_why(error)})") from None
 
 
-def _import_file(name: str) -> Any:
+def _import_file(name: str, who: str) -> Any:
     file = Path(name).expanduser()
     if file.is_dir():
-        raise ValueError(f"generator: {file} is a folder, not a file with a function")
+        raise ValueError(f"{who}: {file} is a folder, not a file with a function")
     if not file.is_file():
-        raise ValueError(f"generator: {file} does not exist")
+        raise ValueError(f"{who}: {file} does not exist")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -273,7 +272,7 @@ def _import_file(name: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"generator: {file} cannot be imported ({_why(error)})") from None
+        raise ValueError(f"{who}: {file} cannot be imported ({_why(error)})") from None
     return module
 
 

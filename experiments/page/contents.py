@@ -1,0 +1,295 @@
+"""What a page shows of a run: the samples of every way to move, ahead of time, and its tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments.directions import config as direction_config
+from experiments.directions import scores as direction_scores
+from experiments.directions.config import reach
+from experiments.directions.figures import central
+from experiments.directions.learn import learnt_directions
+from experiments.directions.subject import load_images, subject_of
+from experiments.generators.spec import of_run
+from experiments.inversion.latent_file import read_latents
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import scores as flow_scores
+from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows import traverse
+from experiments.runtime.announcements import announced
+from experiments.runtime.cli import UsageError, module_name
+from experiments.runtime.progress import progress
+from experiments.runtime.run_dir import Folder, made_by, read_config
+from experiments.steer import config as steer_config
+from experiments.steer import scores as steer_scores
+from experiments.steer.scores import lead
+from latent_flows import coordinates
+from latent_flows.directions.model import DirectionModel
+from latent_flows.evaluation.traversals import both_ways
+from latent_flows.export import motion
+from latent_flows.generators import FrozenGenerator
+from latent_flows.typing import Generator
+
+METRICS = "metrics.json"
+Tables = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Rows by the titles of their tables."""
+
+
+class Move(NamedTuple):
+    """One way to move, for a slider."""
+
+    name: str
+    unit: str
+    """Of its places."""
+    places: Float[np.ndarray, "frames"]
+    """Increasing, with 0 in the middle."""
+    group: str = ""
+    """What it is one of."""
+
+
+class Contents(NamedTuple):
+    """All that is on a page."""
+
+    title: str
+    about: str
+    """One sentence: what moves what."""
+    frozen: FrozenGenerator
+    moves: Sequence[Move]
+    starts: Sequence[str]
+    """Names of the samples that are moved."""
+    samples: Float[np.ndarray, "starts moves frames *event"]
+    missing: Float[np.ndarray, "starts moves frames"] | None
+    """The share of a change that is missing there, where that is known."""
+    tables: Tables
+
+
+class Wish(NamedTuple):
+    """How much of a run shall be on the page."""
+
+    starts: int
+    """Samples that are moved."""
+    side: int
+    """Frames on each side of a start."""
+    latent: str
+    """File of latents to start from instead."""
+
+
+class Way(NamedTuple):
+    """What a run learnt, as far as a page draws it."""
+
+    about: str
+    moves: Sequence[Move]
+    starts: Sequence[str]
+    frozen: FrozenGenerator
+    follow: Callable[[int], tuple[np.ndarray, np.ndarray | None]]
+    """From the number of a start to its samples `[moves, frames, *event]`, and what is missing."""
+    tables: Tables
+
+
+def contents(run: str, wish: Wish) -> Contents:
+    """All that a page of a run shows.
+
+    Raises:
+        UsageError: there is no such run, it is unfinished, or there is nothing to move in it.
+    """
+    experiment = made_by(run)
+    readers: dict[str, Callable[[str, Wish], Way]] = {
+        module_name(flow_config.Config): _potentials,
+        module_name(direction_config.Config): _directions,
+        module_name(steer_config.Config): _steered,
+    }
+    if experiment not in readers:
+        names = ", ".join(name.rpartition(".")[2] for name in readers)
+        raise UsageError(
+            f"{run} holds a run of {experiment}, in which nothing moves: --page is for a run of "
+            f"{names}"
+        )
+    way = readers[experiment](run, wish)
+    count = len(way.starts)
+    found, missing = [], []
+    with progress("frames of the page", 0, count) as report:
+        report(0, f"{len(way.moves)} ways to move")
+        for place in range(count):
+            samples, lost = way.follow(place)
+            found.append(samples)
+            missing.append(lost)
+            report(place + 1, way.starts[place])
+    known = [lost for lost in missing if lost is not None]
+    return Contents(
+        title=f"{Path(run).expanduser().absolute().name}: {way.frozen.name}",
+        about=way.about,
+        frozen=way.frozen,
+        moves=way.moves,
+        starts=way.starts,
+        samples=np.stack(found),
+        missing=np.stack(known) if known else None,
+        tables={title: rows for title, rows in way.tables.items() if rows},
+    )
+
+
+def _own(wish: Wish, dim: int) -> tuple[Array, list[str]] | None:
+    """Latents of a file, if one is named, and what to call them."""
+    if not wish.latent:
+        return None
+    zs = read_latents(wish.latent, dim, "--latent")[: wish.starts]
+    name = Path(wish.latent).stem
+    return zs, [name if len(zs) == 1 else f"{name} {k + 1}" for k in range(len(zs))]
+
+
+def _numbered(count: int, what: str) -> list[str]:
+    return [f"{what} {k + 1}" for k in range(count)]
+
+
+def _potentials(run: str, wish: Wish) -> Way:
+    with announced(f"loading the run {run}"):
+        config, _, subject, params = flow_subject.load_run(run)
+    folder = Folder(Path(run).expanduser().absolute())
+    if own := _own(wish, subject.frozen.latent_dim):
+        starts = jax.vmap(partial(coordinates.from_latent, subject.frame))(own[0])
+        names = own[1]
+    else:
+        codes = flow_subject.starts_from_codes(config.flows, subject.frozen)
+        count = min(wish.starts, len(subject.starts))
+        with announced("choosing where traversals start"):
+            starts = jnp.stack([traverse.representative(subject, k) for k in range(count)])
+        names = _numbered(count, "code" if codes else "draw")
+    ts = jnp.linspace(0.0, config.flows.horizon, wish.side + 1)
+    members = flow_families.members(config.flows, params["potentials"])
+    field = flow_subject.vector_field(config.flows, subject)
+    places = np.concatenate([-np.asarray(ts)[:0:-1], np.asarray(ts)])
+    labels = traverse.row_labels(folder, config)
+
+    def follow(place: int) -> tuple[np.ndarray, None]:
+        both = both_ways(subject.generator, field, members, starts[place], ts)
+        return np.asarray(both.samples), None
+
+    metrics: Tables = {}
+    if (folder.path / METRICS).exists():
+        with folder.understood(METRICS):
+            metrics = flow_scores.tabulated(folder.read_object(METRICS))
+    what = flow_families.describe(config.flows)
+    return Way(
+        f"Each slider follows one of {config.flows.count} {what} from the sample in the middle: "
+        "forward to the right, reversed to the left.",
+        [Move(f"Flow {label}", "time", places, "flows") for label in labels],
+        names,
+        subject.frozen,
+        follow,
+        metrics,
+    )
+
+
+def _directions(run: str, wish: Wish) -> Way:
+    config = read_config(run, direction_config.Config)
+    learnt = learnt_directions(run)
+    frozen = of_run(run)
+    folder = Folder(Path(run).expanduser().absolute())
+    starts, names = _held_out(config, frozen, wish)
+    limits = reach(config)
+    amounts = np.linspace(-1, 1, 2 * wish.side + 1)
+    moves = [
+        Move(
+            f"{name}, {'straight' if isinstance(model, DirectionModel) else 'curved'}",
+            "t",
+            amounts * limits[name],
+            "directions",
+        )
+        for name, model in zip(learnt.names, learnt.models, strict=True)
+    ]
+    move = motion(learnt)
+
+    @jax.jit
+    def along(generator: Generator, k: Array, ts: Array, z: Array) -> Array:
+        return jax.lax.map(lambda t: generator(move(k, t, z)), ts, batch_size=8)
+
+    def follow(place: int) -> tuple[np.ndarray, None]:
+        rows = [
+            along(frozen.decode, jnp.int32(k), jnp.asarray(one.places, jnp.float32), starts[place])
+            for k, one in enumerate(moves)
+        ]
+        return np.stack([np.asarray(row) for row in rows]), None
+
+    metrics: Tables = {}
+    if (folder.path / METRICS).exists():
+        with folder.understood(METRICS):
+            metrics = direction_scores.tabulated(config, folder.read_object(METRICS))
+    return Way(
+        "Each slider changes one thing by the amount t of its transformation, from the sample in "
+        "the middle, along a direction that was found without labels.",
+        moves,
+        names,
+        frozen,
+        follow,
+        metrics,
+    )
+
+
+def _steered(run: str, wish: Wish) -> Way:
+    config = read_config(run, steer_config.Config)
+    folder = Folder(Path(run).expanduser().absolute())
+    if not (folder.path / METRICS).exists():
+        raise UsageError(
+            f"{folder.path} has no {METRICS}: the run is not finished; run it to its end first"
+        )
+    frozen = of_run(run)
+    starts, names = _held_out(config.asked, frozen, wish)
+    side = np.linspace(0, 1, wish.side + 1)[1:]
+    amounts = np.concatenate([-side[::-1], side])
+    limits = reach(config.asked)
+    asked = [(kind, hold) for kind in config.transformations for hold in config.hold]
+    moves = [
+        Move(
+            kind if hold == "nothing" else f"{kind}, {hold} held",
+            "t",
+            np.insert(amounts, wish.side, 0.0) * limits[kind],
+            "steered factors",
+        )
+        for kind, hold in asked
+    ]
+    settings = (config.blur, config.damping, config.corrections, config.tolerance)
+
+    @jax.jit
+    def decode(generator: Generator, zs: Array) -> Array:
+        return jax.lax.map(generator, zs, batch_size=8)
+
+    def follow(place: int) -> tuple[np.ndarray, np.ndarray]:
+        samples, missing = [], []
+        for kind, hold in asked:
+            ts = tuple(float(t) for t in amounts * limits[kind])
+            z = starts[place]
+            led = lead(kind, hold, settings, ts, frozen.decode, z[None])
+            path = jnp.insert(led.zs[0], wish.side, z, axis=0)
+            samples.append(np.asarray(decode(frozen.decode, path)))
+            missing.append(np.insert(np.asarray(led.residual)[0], wish.side, 0.0))
+        return np.stack(samples), np.stack(missing)
+
+    with folder.understood(METRICS):
+        metrics = steer_scores.tabulated(config, folder.read_object(METRICS))
+    return Way(
+        "Each slider steers the sample in the middle to the amount t of a transformation, by the "
+        "generator's own geometry; what it cannot make is said.",
+        moves,
+        names,
+        frozen,
+        follow,
+        metrics,
+    )
+
+
+def _held_out(
+    config: direction_config.Config, frozen: FrozenGenerator, wish: Wish
+) -> tuple[Float[Array, "n d"], list[str]]:
+    """Latents of held-out images in the middle of the factors' ranges, or those of a file."""
+    if own := _own(wish, frozen.latent_dim):
+        return own
+    subject = subject_of(config, frozen, load_images(config, frozen))
+    chosen = central(subject)[: wish.starts]
+    what = "draw" if frozen.encode is None else "held-out code"
+    return subject.held_out[chosen], _numbered(len(chosen), what)
