@@ -33,7 +33,7 @@ def run(config: Config) -> int | None:
         generator = load_generator(spec, seed=config.seed)
     run = config.run or (path if (Path(path).expanduser() / "config.json").is_file() else "")
     name = Path(path).expanduser().absolute().name.rpartition(":")[2]
-    subject = load_subject(name, run, generator, codes=config.codes, seed=config.seed)
+    subject = load_subject(name, run, generator, spec, codes=config.codes, seed=config.seed)
     with announced("compiling what the page needs first"):
         subject.warm()
     serve(config, subject, port)

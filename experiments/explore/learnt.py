@@ -1,5 +1,6 @@
 """What a run has learnt, as sliders: a reader an experiment, and what any generator has without."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from experiments.runtime.cli import module_name
 from experiments.runtime.run_dir import Folder, made_by, read_config
 from experiments.steer import config as steer_config
 from latent_flows import coordinates, potentials
+from latent_flows.directions import sefa
 from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.transformations import ENTRIES
 from latent_flows.export import Directions
@@ -34,6 +36,10 @@ MOST_AXES = 6
 """Straight axes that have a slider."""
 LONGEST = 96
 """Latents up to which the image is steered: a Jacobian is formed at every step."""
+LOOKED = 32
+"""Latents at which the axes along which samples change are looked for."""
+AFFORDED = 2e8
+"""Numbers of the Jacobians there, at most."""
 TYPICAL = ("translate_x", "translate_y", "zoom_object", "brightness", "saturation")
 """What images are steered by where the run does not say."""
 UNITS = {
@@ -191,9 +197,15 @@ def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
 
 
 def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
-    """The straight axes along which samples change most, from the middle of typical latents."""
-    frame = coordinates.visible_axes(generator.decode, jnp.asarray(latents[:32]))
-    vectors = frame.basis.T[:MOST_AXES]
+    """The straight axes along which samples change most, as far as that can be afforded."""
+    layer = generator.first_layer
+    if shows_axes(generator):
+        frame = coordinates.visible_axes(generator.decode, jnp.asarray(latents[:LOOKED]))
+        vectors, name = frame.basis.T[:MOST_AXES], "axis"
+    elif layer is not None and layer.shape[1] == generator.latent_dim:
+        vectors, name = sefa(layer, min(MOST_AXES, *layer.shape)), "SeFa"
+    else:
+        vectors, name = jnp.eye(MOST_AXES, generator.latent_dim), "coordinate"
     seen = np.asarray(latents @ np.asarray(vectors).T)
     controls = []
     for k, column in enumerate(seen.T):
@@ -201,7 +213,7 @@ def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
         direction = vectors[k]
         controls.append(
             Control(
-                f"axis {k + 1}",
+                f"{name} {k + 1}",
                 AXES,
                 "latent length",
                 max(high - low, 1e-3),
@@ -211,6 +223,12 @@ def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
             )
         )
     return axis_part(controls, vectors)
+
+
+def shows_axes(generator: FrozenGenerator) -> bool:
+    """Whether Jacobians at some latents, of which axes are made, take no more than moments."""
+    numbers = generator.latent_dim * (math.prod(generator.event_shape) + generator.latent_dim)
+    return LOOKED * numbers <= AFFORDED
 
 
 def _along(direction: Array, z: Latent) -> Scalar:

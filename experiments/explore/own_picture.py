@@ -14,6 +14,7 @@ from jaxtyping import Float
 from experiments.explore import drawn
 from experiments.explore.subject import Subject
 from latent_flows.data.picture import Picture, read_picture
+from latent_flows.generators import FrozenGenerator
 from latent_flows.inversion import (
     InversionSettings,
     init_inversion,
@@ -81,15 +82,21 @@ def settings_for(subject: Subject) -> InversionSettings:
     return InversionSettings(starts=MANY if size <= SMALL else FEW, steps=STEPS)
 
 
-def inverted(subject: Subject, picture: Picture, is_stopped: Callable[[], bool]) -> Iterator[Found]:
+def inverted(
+    subject: Subject,
+    generator: FrozenGenerator,
+    picture: Picture,
+    is_stopped: Callable[[], bool],
+) -> Iterator[Found]:
     """Looks for the latent of a picture, and tells every few steps how far it is.
 
     Args:
         subject: what is explored.
+        generator: its generator, of whatever class.
         picture: of `opened`.
         is_stopped: asked before every few steps: then the best so far is the last.
     """
-    settings, generator = settings_for(subject), subject.generator
+    settings = settings_for(subject)
     image = jnp.asarray(picture.pixels)
     state: Any = init_inversion(jax.random.key(subject.seed), generator, image, settings)
     done = 0

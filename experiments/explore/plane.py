@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from experiments.explore.learnt import LOOKED
 from latent_flows import coordinates
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.generators import FrozenGenerator
@@ -18,8 +19,6 @@ KINDS = {
     "pinned": "through three pins",
 }
 """What axes there may be, and what they are called."""
-LOOKED = 64
-"""Latents at which the most visible axes are looked for."""
 MARGIN = 0.15
 """Of the width of the codes that the map shows beyond them."""
 
@@ -74,6 +73,9 @@ def frame_of(
     """
     if kind == "pinned":
         return through(pins)
+    if kind == "coordinates" and generator.latent_dim == 1:
+        # A line, as a plane that is flat across.
+        return AffineCoordinates(jnp.zeros(1), jnp.eye(1, 2))
     if kind == "coordinates":
         return coordinates.identity(generator.latent_dim)
     if kind == "principal":

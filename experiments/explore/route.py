@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.explore.subject import Subject, immersed, metric_of
+from experiments.explore.subject import immersed, metric_of
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry import curves
 from latent_flows.geometry.geodesics import geodesic
@@ -43,9 +43,11 @@ class Ways(NamedTuple):
     """Whether the shortest path is one, and not only the best that was found."""
 
 
-def ways(subject: Subject, start: Float[np.ndarray, "d"], end: Float[np.ndarray, "d"]) -> Ways:
+def ways(
+    generator: FrozenGenerator, start: Float[np.ndarray, "d"], end: Float[np.ndarray, "d"]
+) -> Ways:
     """Both ways from one latent to another."""
-    found = _ways(subject.generator, jnp.asarray(start), jnp.asarray(end))
+    found = _ways(generator, jnp.asarray(start), jnp.asarray(end))
     line, path, line_length, length, converged = map(np.asarray, found)
     if not length < line_length:
         return Ways(line, line, float(line_length), float(line_length), bool(converged))

@@ -89,7 +89,7 @@ def _addresses(name: str) -> list[str]:
 def _warm(subject: Subject) -> None:
     """Compiles what a page will need, while nobody has asked for it."""
     latents = subject.codes.latents
-    ways(subject, latents[0], latents[1])
+    ways(subject.generator, latents[0], latents[1])
     for _ in subject.warm_sliders():
         pass
 

@@ -14,12 +14,14 @@ from jaxtyping import Float
 
 from experiments.explore import drawn, own_picture, plane, route, shading
 from experiments.explore.control import bounds
+from experiments.explore.learnt import shows_axes
 from experiments.explore.link import BadLink, from_link, to_link
 from experiments.explore.plane import Plane
 from experiments.explore.route import Ways
 from experiments.explore.subject import Seen, Subject
 from experiments.explore.view import History, Looks, Place, View, arrived, at_rest, slid
 from latent_flows import plots
+from latent_flows.generators import FrozenGenerator
 from latent_flows.plots.style import number
 
 Answer = dict[str, Any]
@@ -73,7 +75,7 @@ class Session:
 
     QUICK = (
         *("slide", "release", "random", "code", "reset", "undo", "redo", "use", "cursor"),
-        *("pin", "unpin", "truncation", "layers", "take", "stop"),
+        *("pin", "unpin", "truncation", "layers", "label", "take", "stop"),
     )
     """What is answered at once."""
 
@@ -164,6 +166,13 @@ class Session:
         self.seen = self._look()
         return [self.image() | {"seq": message.get("seq", 0)}]
 
+    def _on_label(self, message: Message) -> list[Answer]:
+        label = int(message["label"])
+        self.subject.of_class(label)
+        self.looks = self.looks._replace(label=label)
+        self.found = None
+        return self._there()
+
     def _on_layers(self, message: Message) -> list[Answer]:
         first, last = int(message["first"]), int(message["last"])
         count = self.subject.layers
@@ -206,7 +215,9 @@ class Session:
         picture = own_picture.opened(self.subject, str(message["content"]))
         yield own_picture.shown(picture, None, name)
         found = None
-        for found in own_picture.inverted(self.subject, picture, lambda: self.is_stopped):
+        for found in own_picture.inverted(
+            self.subject, self.generator, picture, lambda: self.is_stopped
+        ):
             yield own_picture.shown(picture, found, name)
         if found is None:
             yield note("stopped before anything was found") | {"done": True}
@@ -238,7 +249,7 @@ class Session:
 
     def measured(self, start: np.ndarray, end: np.ndarray) -> Ways:
         """Both ways between two latents."""
-        return route.ways(self.subject, start, end)
+        return route.ways(self.generator, start, end)
 
     def keep_ways(self, found: Ways) -> list[Answer]:
         """Shows both ways, and lets the strip go along the shortest."""
@@ -249,7 +260,7 @@ class Session:
     def follow(self) -> Callable[[], Strip]:
         """The strip of what is followed now, to be computed elsewhere."""
         now, looks, found = self.history.now, self.looks, self.found
-        subject, generator = self.subject, self.subject.generator
+        subject, generator = self.subject, self.generator
         count = self.frames
         if looks.track in (LINE, GEODESIC) and found is not None:
             points = found.line if looks.track == LINE else found.geodesic
@@ -311,6 +322,8 @@ class Session:
         """
         given = {k: v for k, v in message.items() if k in Looks._fields}
         looks = self.looks._replace(**given)
+        if not self._has(looks.axes):
+            raise ValueError(f"there are no axes of the kind {looks.axes!r} here")
         names = [control.name for control in self.subject.controls]
         if looks.shade not in shading.names(self.subject):
             raise ValueError(f"a map cannot be shaded by {looks.shade!r}")
@@ -326,7 +339,9 @@ class Session:
         """Shades the map, in steps."""
         assert self.plane is not None
         looks, box, laid = self.looks, self.box, self.plane
-        for step in shading.shaded(self.subject, looks.shade, laid, box, looks.time):
+        for step in shading.shaded(
+            self.subject, looks.shade, laid, box, looks.time, self.generator
+        ):
             if isinstance(step, float):
                 yield {"kind": "progress", "of": "shade", "share": step}
             else:
@@ -369,6 +384,7 @@ class Session:
             "factors": [factor.name for factor in subject.factors],
             "truncates": generator.encode is None,
             "layers": subject.layers,
+            "classes": subject.classes,
             "takes_pictures": own_picture.takes_pictures(subject),
         }
 
@@ -402,6 +418,7 @@ class Session:
             "arrivals": self.arrivals,
             "origin": now.origin,
             "good": [[round(low, 5), round(high, 5)] for low, high in good],
+            "label": self.looks.label,
             "layers": now.layers or [0, max(self.subject.layers - 1, 0)],
             "target": None if now.target is None or self.plane is None else self._seen(now.target),
             "measures": self.tap_measures,
@@ -498,6 +515,11 @@ class Session:
             return 33
         return 17 if size <= 256**2 else 9
 
+    @property
+    def generator(self) -> FrozenGenerator:
+        """Of the class that is looked at."""
+        return self.subject.of_class(self.looks.label)
+
     # --- within ---
 
     def _go(self, base: np.ndarray, origin: str, lay: bool = True) -> list[Answer]:
@@ -522,7 +544,11 @@ class Session:
         now = self.history.now if view is None else view.place
         looks = self.looks if view is None else view.looks
         return self.subject.at(
-            now.base, now.amounts, mask=self._mask(now), truncation=looks.truncation
+            now.base,
+            now.amounts,
+            mask=self._mask(now),
+            truncation=looks.truncation,
+            generator=self.subject.of_class(looks.label),
         )
 
     def _mask(self, now: Place) -> Float[np.ndarray, "d"]:
@@ -556,6 +582,7 @@ class Session:
         self._check_amounts(view.place.amounts)
         if not 0 <= view.looks.truncation <= MOST_TRUNCATION:
             raise ValueError(f"truncation must lie in [0, {MOST_TRUNCATION}]")
+        self.subject.of_class(view.looks.label)
         first, last = view.place.layers or (0, 0)
         if not 0 <= first <= last < max(self.subject.layers, 1):
             raise ValueError(f"there are {self.subject.layers} layers, not {first} to {last}")
@@ -576,12 +603,15 @@ class Session:
         return {"kind": "pins", "count": len(self.pins), "pins": seen}
 
     def _has(self, kind: str) -> bool:
+        if kind == "visible":
+            return shows_axes(self.subject.generator)
         return kind != "independent" or self.subject.codes.are_data
 
     def _usual_axes(self) -> str:
         if self.subject.generator.latent_dim <= 2:
             return "coordinates"
-        return "independent" if self.subject.codes.are_data else "visible"
+        usual = ("independent", "visible", "coordinates")
+        return next(kind for kind in usual if self._has(kind))
 
     def _usual_track(self) -> str:
         return self.subject.controls[0].name if self.subject.controls else ""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from experiments.explore.plane import Plane
 from experiments.explore.subject import Subject, metric_of
+from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry.metrics import log_volume, pullback
 from latent_flows.typing import Generator, Latent, Scalar
 
@@ -63,6 +64,7 @@ def shaded(
     plane: Plane,
     box: tuple[float, float, float, float],
     time: float = 0.0,
+    generator: FrozenGenerator | None = None,
 ) -> Iterator[float | Shade]:
     """Shades a map: gives how far it is, from 0 to 1, and at last the shade.
 
@@ -72,6 +74,7 @@ def shaded(
         plane: which plane.
         box: left, right, bottom and top of the map.
         time: of a potential.
+        generator: another of the same latents.
 
     Raises:
         ValueError: an unknown name.
@@ -90,7 +93,7 @@ def shaded(
     latents = plane.latents(points).astype(np.float32)
     axes = jnp.asarray(plane.frame.basis)[:, jnp.array([plane.first, plane.second])].T
     compute = _program(subject, name)
-    arguments = (subject.generator, axes, jnp.asarray(time, jnp.float32))
+    arguments = (generator or subject.generator, axes, jnp.asarray(time, jnp.float32))
     rows, found = side * ROWS, []
     for start in range(0, len(latents), rows):
         found.append(np.asarray(compute(*arguments, jnp.asarray(latents[start : start + rows]))))

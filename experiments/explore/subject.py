@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,16 @@ from experiments.runtime.cli import UsageError
 from latent_flows import data, plots
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset, ImageFactor
-from latent_flows.generators import FrozenGenerator, draw_latents
+from latent_flows.generators import (
+    FrozenGenerator,
+    GeneratorSpec,
+    draw_latents,
+    load_generator,
+    stored,
+)
+from latent_flows.generators.biggan import BigGAN
+from latent_flows.generators.load import GENERATOR, is_function, reference
+from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.geometry.metrics import pullback
 from latent_flows.typing import Generator, Latent, Metric, Scalar
 
@@ -71,6 +81,10 @@ class Subject:
     seed: int = 0
     layers: int = 0
     """Layers that have a part of a latent each, one after the other; 0: no such."""
+    classes: int = 0
+    """Classes that the generator can be told to make; 0: none."""
+    relabel: Callable[[int], FrozenGenerator] | None = None
+    """The generator of another class."""
     _frames: dict[str, AffineCoordinates] = field(default_factory=dict)
 
     @cached_property
@@ -144,6 +158,18 @@ class Subject:
         found = self._shown(decode, base, moved, mask, self.middle, np.float32(truncation))
         latent, sample, factors = map(np.asarray, found)
         return Seen(latent, sample, factors, missing)
+
+    def of_class(self, label: int | None) -> FrozenGenerator:
+        """The generator, told to make a class.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if label is None:
+            return self.generator
+        if self.relabel is None or not 0 <= label < self.classes:
+            raise ValueError(f"there are {self.classes} classes, none of them {label}")
+        return self.relabel(label)
 
     def warm(self) -> None:
         """Compiles what every page needs first."""
@@ -244,7 +270,13 @@ def _decoded(decode: Generator, latents: Float[Array, "n d"]) -> Array:
 
 
 def load_subject(
-    name: str, run: str, generator: FrozenGenerator, *, codes: int, seed: int
+    name: str,
+    run: str,
+    generator: FrozenGenerator,
+    spec: GeneratorSpec | None = None,
+    *,
+    codes: int,
+    seed: int,
 ) -> Subject:
     """Everything that the explorer shows of a run.
 
@@ -252,6 +284,7 @@ def load_subject(
         name: what it is called.
         run: its folder; empty for a generator alone.
         generator: that it is about.
+        spec: by which it was loaded.
         codes: examples of its data that the map shows.
         seed: which examples, and draws.
 
@@ -265,7 +298,27 @@ def load_subject(
     with announced("finding the axes that change samples most"):
         found = found._replace(parts=(*found.parts, learnt.axes(generator, points.latents)))
     identity = _identity(generator, found, run)
-    return Subject(name, identity, generator, found, points, dataset, seed)
+    subject = Subject(name, identity, generator, found, points, dataset, seed)
+    return subject if spec is None else _told(subject, spec)
+
+
+def _told(subject: Subject, spec: GeneratorSpec) -> Subject:
+    """With what a generator of layers, or of classes, can be told besides."""
+    if subject.generator.encode is not None or is_function(spec.path):
+        return subject
+    resolved = GeneratorSpec(**reference(spec, subject.seed, Path.cwd())["spec"])
+    if resolved.space == "w+":
+        count = StyleGAN2(resolution=subject.generator.event_shape[0]).style_count
+        return replace(subject, layers=count)
+    net = stored.read(Path(resolved.path) / GENERATOR).net
+    if not isinstance(net, BigGAN):
+        return subject
+
+    @lru_cache(maxsize=4)
+    def relabel(label: int) -> FrozenGenerator:
+        return load_generator(replace(resolved, label=label), seed=subject.seed)
+
+    return replace(subject, classes=net.classes, relabel=relabel)
 
 
 def _dataset(generator: FrozenGenerator) -> Dataset | None:

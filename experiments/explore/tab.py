@@ -16,7 +16,7 @@ QUICK = ThreadPoolExecutor(2, thread_name_prefix="quick")
 """What takes a moment does not wait for what takes longer."""
 SLOW = ThreadPoolExecutor(2, thread_name_prefix="slow")
 
-CHANGES = frozenset(("random", "code", "reset", "undo", "redo", "use", "layers"))
+CHANGES = frozenset(("random", "code", "reset", "undo", "redo", "use", "layers", "label"))
 """After which what is seen along the way is another."""
 
 

@@ -329,7 +329,7 @@ def test_other_origins_may_not_talk_to_the_server_and_no_path_is_opened(server):
 
     def answered(origin):
         try:
-            asyncio.run(knock(origin)).close()
+            asyncio.run(knock(origin))
             told.append("welcome")
         except HTTPClientError as error:
             told.append(error.code)

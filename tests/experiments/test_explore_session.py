@@ -15,9 +15,12 @@ from experiments.explore.control import Control
 from experiments.explore.learnt import Learnt
 from experiments.explore.moves import axis_part
 from experiments.explore.session import Session
-from experiments.explore.subject import Codes, Subject, metric_of
+from experiments.explore.subject import Codes, Subject, load_subject, metric_of
 from experiments.explore.tab import Tab
-from latent_flows.generators import freeze
+from latent_flows.generators import GeneratorSpec, freeze, load_generator
+from latent_flows.generators.biggan import BigGAN
+from latent_flows.generators.load import GENERATOR
+from latent_flows.generators.stored import StoredGenerator, to_bytes
 from latent_flows.geometry import curves
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -224,6 +227,37 @@ def test_numbers_are_sent_where_samples_are_no_pictures():
     assert low < np.min(told["row"])
     assert high > np.max(told["row"])
     assert own.quick({"do": "take", "what": "png"})[0]["name"].endswith(".png")
+
+
+def test_one_latent_has_sliders_and_no_map():
+    controls = [Control("right", "Straight axes", "", 3.0, (-2.0, 2.0), "")]
+    learnt = Learnt((axis_part(controls, jnp.eye(1)),))
+    draws = np.linspace(-1, 1, 20, dtype=np.float32)[:, None]
+    one = Subject("one", "abc", freeze(jnp.sin, 1), learnt, Codes(draws, {}))
+    own = Session(one)
+    own.quick({"do": "slide", "index": 0, "amount": 0.5})
+    assert own.seen.latent == pytest.approx(-0.5)
+    assert own.hello()["latent_dim"] == 1
+
+
+def test_a_generator_of_classes_makes_the_one_that_is_asked_for(tmp_path):
+    net = BigGAN(resolution=32, channels=2, classes=3, latent_dim=8, attention=())
+    variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros(8), 0)
+    (tmp_path / "config.json").write_text('{"experiment": "experiments.import_weights"}')
+    (tmp_path / GENERATOR).write_bytes(to_bytes(StoredGenerator(net, variables, "a BigGAN")))
+    spec = GeneratorSpec(str(tmp_path), label=1)
+    found = load_subject("b", "", load_generator(spec), spec, codes=16, seed=0)
+    own = Session(found)
+    assert own.hello()["classes"] == 3
+    seen = {}
+    for label in (0, 2, 1):
+        own.quick({"do": "label", "label": label})
+        seen[label] = own.seen.sample
+    own.quick({"do": "label", "label": 0})
+    np.testing.assert_array_equal(own.seen.sample, seen[0])
+    assert np.abs(seen[0] - seen[2]).max() > 1e-4
+    with pytest.raises(ValueError, match="there are 3 classes, none of them 3"):
+        own.quick({"do": "label", "label": 3})
 
 
 # --- a picture of one's own ---

@@ -22,7 +22,7 @@ function controlsCard(page) {
     h("div", { class: "row numbers" }, labelled("Draw of the prior", draws), codeField),
     extras, sliders,
   );
-  let arrivals = 0, rows = [], waiting = false, sent = 0, next = null, hello, truncation, layers;
+  let arrivals = 0, rows = [], waiting = false, sent = 0, next = null, hello, truncation, layers, label;
 
   // One message is on its way at a time; of what is moved meanwhile only the last counts.
   function move(message) {
@@ -119,6 +119,11 @@ function controlsCard(page) {
       truncation.id = "truncation";
       extras.append(h("div", { class: "slider" }, h("div", { class: "line" }, h("label", { for: "truncation" }, "Truncation"), said), truncation));
     }
+    if (told.classes) {
+      label = h("input", { type: "number", min: 0, max: told.classes - 1, step: 1 });
+      label.addEventListener("change", () => label.value !== "" && label.reportValidity() && page.send({ do: "label", label: +label.value }));
+      extras.append(labelled("Class", label));
+    }
     if (told.layers) {
       const field = () => h("input", { type: "number", min: 0, max: told.layers - 1, step: 1, value: 0 });
       layers = [field(), field()];
@@ -139,6 +144,7 @@ function controlsCard(page) {
     undo.disabled = !told.undo;
     redo.disabled = !told.redo;
     if (told.kind === "place" && layers) told.layers.forEach((value, k) => (layers[k].value = value));
+    if (told.kind === "place" && label && told.label != null) label.value = told.label;
     if (told.kind === "place" && truncation) truncation.value = told.truncation;
   }
   page.on("image", set);
