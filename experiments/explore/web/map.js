@@ -31,10 +31,13 @@ function mapCard(page, figure) {
     const size = event.shiftKey ? 0.1 : 0.02;
     if (MOVES[event.key]) page.send({ do: "cursor", dx: MOVES[event.key][0] * size, dy: MOVES[event.key][1] * size });
     else if (event.key === "Home") page.send({ do: "cursor", home: true });
-    else if (event.key === "Enter") page.send({ do: "enter" });
+    else if (event.key === "Enter") { ask(); page.send({ do: "enter" }); }
     else return;
     event.preventDefault();
   });
+  let asked = null;
+  const ask = () => (asked = performance.now());
+  keys.addEventListener("pointerup", ask, true);
   const card = h(
     "section", { class: "card map", "aria-label": "Map" },
     h("div", { class: "grid" }, labelled("Axes", axes), labelled("Across", first), labelled("Up", second)),
@@ -102,6 +105,8 @@ function mapCard(page, figure) {
   page.on("ways", (told) => {
     ways.hidden = told.line_length == null;
     if (ways.hidden) return;
+    if (asked != null) performance.measure("tap to ways", { start: asked, end: performance.now() });
+    asked = null;
     const less = 100 * (1 - told.geodesic_length / told.line_length);
     const settled = told.converged ? "" : " The search had not settled.";
     const words = less >= 0.5 ? `: ${Math.round(less)}% shorter.` : ": hardly any shorter way was found.";
