@@ -34,7 +34,7 @@ class Config:
     ways: int = 8
     """Shortest paths on the map, after a first."""
     tabs: int = 0
-    """Tabs that move their sliders at once; 0: this is left out."""
+    """Tabs that move their sliders at once, instead of one alone; 0: one."""
     seconds: float = 60.0
     """For how long they do."""
     chromium: str = ""
@@ -157,6 +157,26 @@ def together(browser: Any, url: str, process: subprocess.Popen, config: Config) 
     )
 
 
+def alone(browser: Any, config: Config) -> None:
+    """One tab, after a first start that has filled the compilation cache."""
+    for cache in ("as it is", "warm"):
+        with served(config.run) as (url, _, began):
+            page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            ready(page, url)
+            usable = time.perf_counter() - began
+            print(f"start to a usable page, compilation cache {cache}: {usable:.1f} s", flush=True)
+            page.wait_for_timeout(3000)
+            moved, found = sliders(page, config), taps(page, config)
+    print(
+        f"slider to image: median {np.median(moved):.0f} ms, 95% "
+        f"{np.quantile(moved, 0.95):.0f} ms ({len(moved)} images)"
+    )
+    print(
+        f"tap to shortest path: first {found[0]:.0f} ms, then median "
+        f"{np.median(found[1:]):.0f} ms, largest {found[1:].max():.0f} ms"
+    )
+
+
 def main(config: Config) -> None:
     """Print what was measured."""
     from playwright.sync_api import sync_playwright
@@ -168,27 +188,11 @@ def main(config: Config) -> None:
     chromium = config.chromium or shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as run:
         browser = run.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        # The first start fills the compilation cache.
-        for cache in ("as it is", "warm"):
-            with served(config.run) as (url, process, began):
-                page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-                ready(page, url)
-                usable = time.perf_counter() - began
-                print(f"start to a usable page, compilation cache {cache}: {usable:.1f} s")
-                page.wait_for_timeout(3000)
-                moved, found = sliders(page, config), taps(page, config)
-                if cache == "as it is":
-                    continue
-                print(
-                    f"slider to image: median {np.median(moved):.0f} ms, 95% "
-                    f"{np.quantile(moved, 0.95):.0f} ms ({len(moved)} images)"
-                )
-                print(
-                    f"tap to shortest path: first {found[0]:.0f} ms, then median "
-                    f"{np.median(found[1:]):.0f} ms, largest {found[1:].max():.0f} ms"
-                )
-                if config.tabs:
-                    together(browser, url, process, config)
+        if config.tabs:
+            with served(config.run) as (url, process, _):
+                together(browser, url, process, config)
+        else:
+            alone(browser, config)
         browser.close()
 
 

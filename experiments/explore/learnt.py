@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments import export
 from experiments.directions import config as direction_config
+from experiments.directions.learn import check_finished, learnt_directions
 from experiments.explore.control import Control, Part
 from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
 from experiments.generators.limits import SMALLEST
@@ -26,7 +26,6 @@ from latent_flows import coordinates, potentials
 from latent_flows.directions import sefa
 from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.transformations import ENTRIES
-from latent_flows.export import Directions
 from latent_flows.generators import FrozenGenerator
 from latent_flows.typing import Latent, Potential, Scalar
 
@@ -119,8 +118,7 @@ def _flows(run: str, generator: FrozenGenerator) -> Learnt:
 
 
 def _directions(run: str, _: FrozenGenerator) -> Learnt:
-    learnt = export.read(run).learnt
-    assert isinstance(learnt, Directions)
+    learnt = learnt_directions(run)
     parts = []
     for group, is_straight in ((STRAIGHT, True), (CURVED, False)):
         models = [
@@ -148,6 +146,7 @@ def _directions(run: str, _: FrozenGenerator) -> Learnt:
 def _steered(run: str, _: FrozenGenerator) -> Learnt:
     config = read_config(run, steer_config.Config)
     folder = Folder(_path(run))
+    check_finished(folder.path, "metrics.json")
     measured = folder.read_object("metrics.json")
     hold = config.hold[-1]
     method = "steered" if hold == "nothing" else f"steered, {hold} held"

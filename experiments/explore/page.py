@@ -31,6 +31,7 @@ class Explorer(JSComponent):
 
     plane = Child()
     view = param.String(default="")
+    command = param.String(default="")
     largest = param.Integer(default=LARGEST)
 
     _esm = program()
@@ -83,11 +84,17 @@ class Explorer(JSComponent):
         return answer
 
 
-def page(subject: Subject) -> pn.Template:
-    """A page for a new tab."""
+def page(subject: Subject, command: str) -> pn.Template:
+    """A page for a new tab.
+
+    Args:
+        subject: what is explored.
+        command: that starts the server again.
+    """
     given = pn.state.session_args.get("view", [b""]) if pn.state.session_args else [b""]
     template = pn.Template((WEB / "page.html").read_text(encoding="utf-8"))
     template.add_variable("title", f"{subject.name} · latent_flows")
     view = given[0].decode("ascii", "replace")
-    template.add_panel("explorer", Explorer(subject, view=view, sizing_mode="stretch_width"))
+    explorer = Explorer(subject, view=view, command=command, sizing_mode="stretch_width")
+    template.add_panel("explorer", explorer)
     return template

@@ -3,7 +3,10 @@
 import asyncio
 import errno
 import ipaddress
+import shlex
 import socket
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import panel as pn
@@ -94,6 +97,23 @@ def _warm(subject: Subject) -> None:
         pass
 
 
+def again(words: Sequence[str], port: int) -> str:
+    """The command that serves the same page at the same place.
+
+    >>> again(["runs/demo"], 5006)
+    'python -m experiments.explore runs/demo'
+    >>> again(["runs/demo", "--port", "0"], 41000)
+    'python -m experiments.explore runs/demo --port 41000'
+    """
+    kept = [*words]
+    for place, word in enumerate(words):
+        if word == "--port" and place + 1 < len(words):
+            kept[place + 1] = str(port)
+        elif word.startswith("--port="):
+            kept[place] = f"--port={port}"
+    return shlex.join(["python", "-m", "experiments.explore", *kept])
+
+
 def serve(config: Config, subject: Subject, port: int) -> None:
     """Serves the page until somebody interrupts it."""
     pn.extension(notifications=False)
@@ -103,9 +123,10 @@ def serve(config: Config, subject: Subject, port: int) -> None:
             "is no password",
             flush=True,
         )
+    command = again(sys.argv[1:], port)
     asyncio.set_event_loop(asyncio.new_event_loop())
     server: Any = pn.io.server.get_server(
-        {"/": lambda: page(subject)},
+        {"/": lambda: page(subject, command)},
         port=port,
         address=config.host,
         websocket_origin=allowed(config, port),

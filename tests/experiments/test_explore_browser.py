@@ -212,6 +212,7 @@ def test_sliders_taps_play_downloads_and_a_link(server, opened, tmp_path):
     np.testing.assert_array_equal(pixels(again), shown)
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_is_enough_and_every_control_has_a_name(server, opened):
     page = opened(server.url)
     unnamed = page.locator("input, select, button").evaluate_all(
@@ -255,6 +256,7 @@ def test_nothing_lies_over_or_beside_the_page_on_a_phone(server, opened):
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_dropped_is_found_and_what_is_none_is_refused(server, opened, tmp_path):
     page = opened(server.url)
     spot = np.zeros((90, 120, 4), np.uint8)
@@ -272,6 +274,7 @@ def test_a_picture_that_is_dropped_is_found_and_what_is_none_is_refused(server, 
     assert barycentre(pixels(page)) == pytest.approx((70 - 15) / 90, abs=0.05)
 
 
+@pytest.mark.slow
 def test_samples_that_are_no_pictures_are_drawn(folder, opened):
     one = Server(folder, "--generator", "own.py:waves")
     try:
@@ -287,6 +290,7 @@ def test_samples_that_are_no_pictures_are_drawn(folder, opened):
 # --- the server ---
 
 
+@pytest.mark.slow
 def test_a_link_of_another_run_is_refused_on_the_page(server, opened):
     page = opened(server.url)
     assert until(lambda: "view=" in address(page))
@@ -295,6 +299,7 @@ def test_a_link_of_another_run_is_refused_on_the_page(server, opened):
     slide(other, 0, 20)
 
 
+@pytest.mark.slow
 def test_a_page_whose_server_was_killed_says_so_and_comes_back_to_its_view(folder, opened):
     one = Server(folder, "--generator", "own.py:blob")
     page = opened(one.url)

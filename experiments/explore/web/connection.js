@@ -1,5 +1,5 @@
 // A page whose server is gone says so, and comes back to its view when the server does.
-function watch(page, banner) {
+function watch(page, banner, command) {
   let lost = false;
   async function back() {
     try {
@@ -14,7 +14,7 @@ function watch(page, banner) {
     page.remember.now();
     page.root.classList.add("lost");
     banner.hidden = false;
-    banner.textContent = `The server is gone. Start it again (python -m experiments.explore); this page then goes on from here by itself.`;
+    banner.replaceChildren("The server is gone. Start it again by ", h("code", {}, command), "; this page then goes on from here by itself.");
     back();
   }
   const documents = window.Bokeh?.documents ?? [];

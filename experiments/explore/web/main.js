@@ -72,7 +72,7 @@ export function render({ model }) {
     if (told.link) { link = told.link; page.remember(); }
     for (const hear of hearers[told.kind] ?? []) hear(told);
   });
-  watch(page, banner);
+  watch(page, banner, model.command);
   page.send({ do: "ready", view: model.view });
   return root;
 }
