@@ -70,8 +70,7 @@ def _address(log: Any, process: subprocess.Popen) -> str:
 
 
 DRAG = """
-([index, count, every]) => new Promise((done) => {
-  let root = document;
+([index, milliseconds, every]) => new Promise((done) => {
   const find = (at) => {
     for (const e of at.querySelectorAll("*")) {
       if (e.id === `slider-${index}`) return e;
@@ -79,12 +78,14 @@ DRAG = """
       if (inner) return inner;
     }
   };
-  const slider = find(root);
+  const slider = find(document);
   let k = 0;
+  const end = performance.now() + milliseconds;
   const move = () => {
     slider.value = Math.round(90 * Math.sin(k / 9));
     slider.dispatchEvent(new Event("input"));
-    if (++k < count) return setTimeout(move, every);
+    k += 1;
+    if (performance.now() < end) return setTimeout(move, every);
     slider.dispatchEvent(new Event("change"));
     setTimeout(() => done(+slider.value), 1500);
   };
@@ -102,9 +103,9 @@ def ready(page: Any, url: str) -> None:
 
 def sliders(page: Any, config: Config) -> np.ndarray:
     """Milliseconds from events of the first slider to the images that show them."""
-    page.evaluate(DRAG, [0, 20, config.every])
+    page.evaluate(DRAG, [0, 20 * config.every, config.every])
     page.evaluate("performance.clearMeasures()")
-    page.evaluate(DRAG, [0, config.events, config.every])
+    page.evaluate(DRAG, [0, config.events * config.every, config.every])
     return np.array(page.evaluate(TIMES, "slider to image"))
 
 
@@ -135,12 +136,12 @@ def together(browser: Any, url: str, process: subprocess.Popen, config: Config) 
         page = browser.new_context().new_page()
         ready(page, url)
         pages.append(page)
-    events = int(1000 * config.seconds / (2 * config.every))
+    half = 500 * config.seconds
     memory = []
     for turn in range(2):
         for k, page in enumerate(pages):
             # Every tab by another slider, so that each has a state of its own.
-            page.evaluate(f"window.moved = ({DRAG})([{k % 4}, {events}, {config.every}])")
+            page.evaluate(f"window.moved = ({DRAG})([{k % 4}, {half}, {config.every}])")
         for page in pages:
             page.evaluate("window.moved")
         memory.append(server.memory_info().rss / 2**20)

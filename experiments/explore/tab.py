@@ -25,11 +25,16 @@ class Tab:
 
     def __init__(self, session: Session, deliver: Callable[[list[Answer]], None]) -> None:
         self.session = session
-        self.deliver = deliver
+        self._deliver = deliver
         self.closed = False
         self._lock = asyncio.Lock()
         self._newest: dict[str, int] = {}
         self._doing: set[asyncio.Task] = set()
+
+    def deliver(self, answers: list[Answer]) -> None:
+        """Tells, as long as somebody listens."""
+        if not self.closed:
+            self._deliver(answers)
 
     async def hear(self, message: Message) -> None:
         """Answers a message of the page; whatever is wrong with it is said there."""
@@ -169,7 +174,7 @@ class Tab:
                 answers = await _in(SLOW, next, iterator, None)
                 if answers is None:
                     return
-                if not self.closed and self._newest[wish] == token:
+                if self._newest[wish] == token:
                     self.deliver(answers)
         except Exception as error:  # one tab's trouble must not end the server
             self.deliver([_trouble(error) | {"of": wish}])

@@ -58,7 +58,7 @@ def test_a_run_that_is_not_finished_is_one_line_and_code_2(tmp_path, call):
     pytest.importorskip("panel")
     small_vae(tmp_path / "vae")
     (tmp_path / "flows").mkdir()
-    config = {"flows": {"frame": "identity", "count": 2, "width": 4, "depth": 1, "codes": 64}}
+    config = {"flows": {"frame": "identity", "count": 2, "width": 4, "depth": 1}}
     config |= {"training": {"batch_size": 8}}
     header = {"experiment": "experiments.potential_flows", "config": config}
     (tmp_path / "flows" / "config.json").write_text(json.dumps(header))

@@ -117,6 +117,7 @@ function imageCard(page) {
 
   page.on("place", (told) => {
     origin.textContent = told.origin;
+    canvas.setAttribute("aria-label", `What is generated here: ${told.origin}`);
     const entries = hello.controls.map((control) => [control.name, control.name]);
     if (told.ways) entries.unshift(["geodesic", "the geodesic to the target"], ["straight line", "the straight line to the target"]);
     options(follow, entries, told.track);
