@@ -133,15 +133,16 @@ def together(browser: Any, url: str, process: subprocess.Popen, config: Config) 
     server = psutil.Process(process.pid)
     pages = []
     for _ in range(config.tabs):
-        page = browser.new_context().new_page()
-        ready(page, url)
-        pages.append(page)
+        pages.append(browser.new_context().new_page())
+        pages[-1].goto(url, wait_until="commit")
+    for page in pages:
+        page.locator(".strip button").first.wait_for(timeout=240_000)
     half = 500 * config.seconds
     memory = []
     for turn in range(2):
         for k, page in enumerate(pages):
             # Every tab by another slider, so that each has a state of its own.
-            page.evaluate(f"window.moved = ({DRAG})([{k % 4}, {half}, {config.every}])")
+            page.evaluate(f"void (window.moved = ({DRAG})([{k % 4}, {half}, {config.every}]))")
         for page in pages:
             page.evaluate("window.moved")
         memory.append(server.memory_info().rss / 2**20)
