@@ -18,6 +18,7 @@ EXPERIMENTS = (
     "geodesics",
     "guided",
     "import_weights",
+    "invert",
     "land",
     "potential_flows",
     "random_walk",

@@ -346,8 +346,16 @@ def _codes(generator: FrozenGenerator, dataset: Dataset | None, count: int, seed
         found = examples["factors"]
         names = data.measures(dataset.name).true_factors or dataset.factor_names
         columns = np.asarray(found).T if isinstance(found, np.ndarray) else found
-        colours |= {n: np.asarray(column) for n, column in zip(names, columns, strict=False)}
+        colours |= {n: _classes(column) for n, column in zip(names, columns, strict=False)}
     return Codes(latents, colours, dataset.label_names, True, chosen)
+
+
+def _classes(column: Any) -> np.ndarray:
+    """Whole numbers as such: then they are classes, with a colour each."""
+    found = np.asarray(column)
+    rounded = np.round(found)
+    is_whole = np.array_equal(found, rounded) and np.abs(rounded).max(initial=0) < 2**31
+    return rounded.astype(np.int64) if is_whole else found
 
 
 def _identity(generator: FrozenGenerator, found: Learnt, run: str) -> str:

@@ -81,9 +81,10 @@ class Tab:
             hello = await _in(QUICK, self.session.hello)
         self.deliver([hello, self.session.map(), self.session.place(), *notes])
         target = self.session.history.now.target
-        if target is not None:
+        if target is None:
+            self._follow()
+        else:
             self._measure()
-        self._follow()
         self._shade()
 
     async def _tap(self, x: float, y: float) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from experiments.generators import spec
 from experiments.inversion.config import Config, home, settings
-from experiments.inversion.targets import ARRAY, Target, read_targets
+from experiments.inversion.targets import ARRAY, Target, check_files, read_targets
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
@@ -55,6 +55,7 @@ NEAR = 1.1
 
 def run(config: Config) -> int | None:
     """Invert picture by picture; measure, draw."""
+    check_files(config)
     config = replace(config, run=home(config))
     generator = spec.load(config)
     targets = read_targets(config, generator)

@@ -43,15 +43,22 @@ def read_targets(config: Config, generator: FrozenGenerator) -> list[Target]:
     return found
 
 
+def check_files(config: Config) -> None:
+    """Whether every file that is named is there.
+
+    Raises:
+        UsageError: the first that is not.
+    """
+    for name in config.pictures:
+        path = Path(os.path.expanduser(name))
+        if path.is_dir():
+            raise UsageError(f"{name} is a folder; name the pictures in it")
+        if not path.is_file():
+            raise UsageError(f"{name}: there is no such file")
+
+
 def _read(config: Config, generator: FrozenGenerator, name: str) -> Target:
     path = Path(os.path.expanduser(name))
-    if not path.is_file():
-        is_folder = path.is_dir()
-        raise UsageError(
-            f"{name} is a folder; name the pictures in it"
-            if is_folder
-            else f"{name}: there is no such file"
-        )
     if path.suffix.lower() == ARRAY:
         sample, notes = _array(path, name, generator), tuple[str, ...]()
     else:

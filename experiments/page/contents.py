@@ -31,6 +31,7 @@ from experiments.steer import config as steer_config
 from experiments.steer import scores as steer_scores
 from experiments.steer.scores import lead
 from latent_flows import coordinates
+from latent_flows._transforms import closure_convert_at
 from latent_flows.directions.model import DirectionModel
 from latent_flows.evaluation.traversals import both_ways
 from latent_flows.export import motion
@@ -166,9 +167,14 @@ def _potentials(run: str, wish: Wish) -> Way:
     places = np.concatenate([-np.asarray(ts)[:0:-1], np.asarray(ts)])
     labels = traverse.row_labels(folder, config)
 
+    # What it closes over is an argument of the program, which is one for all starts.
+    paths = closure_convert_at(
+        lambda z0: both_ways(subject.generator, field, members, z0, ts).samples, starts[0]
+    )
+    solve = jax.jit(lambda paths, z0: paths(z0))
+
     def follow(place: int) -> tuple[np.ndarray, None]:
-        both = both_ways(subject.generator, field, members, starts[place], ts)
-        return np.asarray(both.samples), None
+        return np.asarray(solve(paths, starts[place])), None
 
     metrics: Tables = {}
     if (folder.path / METRICS).exists():

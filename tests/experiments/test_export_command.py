@@ -12,6 +12,7 @@ import pytest
 
 from experiments import export
 from experiments.directions.config import Config, Fit, Inversion
+from experiments.directions.learn import LINEAR, NONLINEAR
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import subject as flow_subject
 from experiments.potential_flows.config import Flows
@@ -59,8 +60,8 @@ def run(tmp_path, straight):
     )
     curved = [np.full(leaf.shape, 0.5) for leaf in jax.tree.leaves(shapes)]
     for kind in KINDS:
-        folder.write_json(f"models/{export.LINEAR}_{kind}.json", straight)
-        folder.write_json(f"models/{export.NONLINEAR}_{kind}.json", curved)
+        folder.write_json(f"models/{LINEAR}_{kind}.json", straight)
+        folder.write_json(f"models/{NONLINEAR}_{kind}.json", curved)
     folder.write_json(export.RESULT, {})
     return path
 
