@@ -12,6 +12,7 @@ EXPERIMENTS = (
     "clustering",
     "directions",
     "evaluate",
+    "explore",
     "export",
     "flow_vae",
     "geodesics",

@@ -1,0 +1,1 @@
+"""The explorer: a latent space in the browser."""

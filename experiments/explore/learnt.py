@@ -1,0 +1,238 @@
+"""What a run has learnt, as sliders: a reader an experiment, and what any generator has without."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from experiments.directions import config as direction_config
+from experiments.directions.learn import check_finished, learnt_directions
+from experiments.explore.control import Control, Part
+from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
+from experiments.generators.limits import SMALLEST
+from experiments.potential_flows import config as flow_config
+from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows.traverse import row_labels
+from experiments.runtime.cli import module_name
+from experiments.runtime.run_dir import Folder, made_by, read_config
+from experiments.steer import config as steer_config
+from latent_flows import coordinates, potentials
+from latent_flows.directions import sefa
+from latent_flows.directions.model import DirectionModel
+from latent_flows.directions.transformations import ENTRIES
+from latent_flows.generators import FrozenGenerator
+from latent_flows.typing import Latent, Potential, Scalar
+
+FLOWS, STRAIGHT, CURVED = "Learnt flows", "Directions, straight", "Directions, curved"
+STEERED, AXES = "Steered", "Straight axes"
+MOST_AXES = 6
+"""Straight axes that have a slider."""
+LONGEST = 96
+"""Latents up to which the image is steered: a Jacobian is formed at every step."""
+LOOKED = 32
+"""Latents at which the axes along which samples change are looked for."""
+AFFORDED = 2e8
+"""Numbers of the Jacobians there, at most."""
+TYPICAL = ("translate_x", "translate_y", "zoom_object", "brightness", "saturation")
+"""What images are steered by where the run does not say."""
+UNITS = {
+    "translate_x": "image widths",
+    "translate_y": "image heights",
+    "zoom": "doublings",
+    "zoom_object": "doublings",
+    "rotate": "radians",
+    "rotate_object": "radians",
+    "brightness": "stops",
+    "contrast": "doublings",
+    "hue": "turns",
+    "saturation": "doublings",
+}
+
+
+class Learnt(NamedTuple):
+    """What a run has learnt, besides what any generator has."""
+
+    parts: tuple[Part, ...] = ()
+    potentials: Mapping[str, Potential] = {}
+    """By name, each `(t, z) -> u` of the generator's own latents."""
+    horizon: float = 1.0
+    """The time that they were trained for."""
+
+
+def read(run: str, generator: FrozenGenerator) -> Learnt:
+    """What there is in a finished run.
+
+    Raises:
+        UsageError: it is not finished, or no run.
+    """
+    readers: dict[str, Callable[[str, FrozenGenerator], Learnt]] = {
+        module_name(flow_config.Config): _flows,
+        module_name(direction_config.Config): _directions,
+        module_name(steer_config.Config): _steered,
+    }
+    found = readers.get(made_by(run), _nothing)(run, generator)
+    if any(control.group == STEERED for part in found.parts for control in part.controls):
+        return found
+    return found._replace(parts=(*found.parts, *usual_steering(generator)))
+
+
+def _nothing(_: str, __: FrozenGenerator) -> Learnt:
+    return Learnt()
+
+
+def _flows(run: str, generator: FrozenGenerator) -> Learnt:
+    config, _, subject, params = flow_subject.load_run(run)
+    members = flow_families.members(config.flows, params["potentials"])
+    horizon = float(config.flows.horizon)
+    names = row_labels(Folder(_path(run)), config)
+    one = {"potential": "flow"}.get(config.flows.family, config.flows.family)
+    controls = [
+        Control(
+            f"{one} {name}",
+            FLOWS,
+            "time",
+            2 * horizon,
+            (-horizon, horizon),
+            "the time it was trained for",
+        )
+        for name in names
+    ]
+    field = flow_subject.vector_field(config.flows, subject)
+    part = flow_part(controls, field, members, subject.frame)
+    if config.flows.family != "potential":
+        return Learnt((part,), horizon=horizon)
+    net = flow_families.potential_network(config.flows)
+
+    def potential(k: int, t: Scalar, z: Latent) -> Scalar:
+        inner = potentials.select(net, members, k)
+        return inner(t, coordinates.from_latent(subject.frame, z))
+
+    functions = {f"potential {name}": partial(potential, k) for k, name in enumerate(names)}
+    return Learnt((part,), functions, horizon)
+
+
+def _directions(run: str, _: FrozenGenerator) -> Learnt:
+    learnt = learnt_directions(run)
+    parts = []
+    for group, is_straight in ((STRAIGHT, True), (CURVED, False)):
+        models = [
+            (name, model)
+            for name, model in zip(learnt.names, learnt.models, strict=True)
+            if isinstance(model, DirectionModel) == is_straight
+        ]
+        controls = [
+            Control(
+                f"{name}{'' if is_straight else ', curved'}",
+                group,
+                UNITS.get(name, ""),
+                float(model.limits[1] - model.limits[0]),
+                (float(model.limits[0]), float(model.limits[1])),
+                f"the range it was fitted to, held-out R2 {float(model.r2):.2f}",
+                model,
+            )
+            for name, model in models
+        ]
+        if models:
+            parts.append(direction_part(controls, [model for _, model in models]))
+    return Learnt(tuple(parts))
+
+
+def _steered(run: str, _: FrozenGenerator) -> Learnt:
+    config = read_config(run, steer_config.Config)
+    folder = Folder(_path(run))
+    check_finished(folder.path, "metrics.json")
+    measured = folder.read_object("metrics.json")
+    hold = config.hold[-1]
+    method = "steered" if hold == "nothing" else f"steered, {hold} held"
+    reach = direction_config.reach(config.asked)
+    parts = []
+    with folder.understood("metrics.json"):
+        rows = {(row["transformation"], row["method"]): row for row in measured["methods"]}
+        for kind in config.transformations:
+            row: dict[str, Any] = rows.get((kind, method), {})
+            share = row.get("reached")
+            words = "the range it was measured over"
+            if isinstance(share, int | float):
+                words += f", of which {share:.0%} was reached"
+            limit = float(reach[kind])
+            name = kind.replace("_", " ")
+            control = Control(name, STEERED, UNITS.get(kind, ""), 2 * limit, (-limit, limit), words)
+            held = steer_config.HOLDS[hold]
+            parts.append(
+                steered_part(control, kind, hold=held, blur=config.blur, damping=config.damping)
+            )
+    return Learnt(tuple(parts))
+
+
+def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
+    """Steering of any generator of images: of grey or coloured ones, and latents that are short."""
+    shape = generator.event_shape
+    if len(shape) != 3 or shape[2] not in (1, 3) or min(shape[:2]) < SMALLEST:
+        return ()
+    if generator.latent_dim > LONGEST:
+        return ()
+    blur = 3.0 * min(shape[:2]) / 64
+    found = []
+    for kind in TYPICAL:
+        entry = ENTRIES[kind]
+        if entry.coloured and shape[2] == 1:
+            continue
+        control = Control(
+            kind.replace("_", " "),
+            STEERED,
+            UNITS[kind],
+            2 * entry.reach,
+            (-entry.reach, entry.reach),
+            "the usual range, not measured on this generator",
+        )
+        found.append(steered_part(control, kind, hold=None, blur=blur, damping=0.01))
+    return tuple(found)
+
+
+def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
+    """The straight axes along which samples change most, as far as that can be afforded."""
+    layer = generator.first_layer
+    if shows_axes(generator):
+        frame = coordinates.visible_axes(generator.decode, jnp.asarray(latents[:LOOKED]))
+        vectors, name = frame.basis.T[:MOST_AXES], "axis"
+    elif layer is not None and layer.shape[1] == generator.latent_dim:
+        vectors, name = sefa(layer, min(MOST_AXES, *layer.shape)), "SeFa"
+    else:
+        vectors, name = jnp.eye(MOST_AXES, generator.latent_dim), "coordinate"
+    seen = np.asarray(latents @ np.asarray(vectors).T)
+    controls = []
+    for k, column in enumerate(seen.T):
+        low, high = (float(value) for value in np.quantile(column, [0.01, 0.99]))
+        direction = vectors[k]
+        controls.append(
+            Control(
+                f"{name} {k + 1}",
+                AXES,
+                "latent length",
+                max(high - low, 1e-3),
+                (low, high),
+                "98% of the latents of data or the prior",
+                partial(_along, direction),
+            )
+        )
+    return axis_part(controls, vectors)
+
+
+def shows_axes(generator: FrozenGenerator) -> bool:
+    """Whether Jacobians at some latents, of which axes are made, take no more than moments."""
+    numbers = generator.latent_dim * (math.prod(generator.event_shape) + generator.latent_dim)
+    return LOOKED * numbers <= AFFORDED
+
+
+def _along(direction: Array, z: Latent) -> Scalar:
+    return jnp.asarray(z) @ direction
+
+
+def _path(run: str) -> Path:
+    return Path(run).expanduser().absolute()
