@@ -18,21 +18,19 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.generators import spec
+from experiments.generators.features import read_features
 from experiments.inversion.config import Config, home, settings
 from experiments.inversion.targets import ARRAY, Target, check_files, read_targets
 from experiments.runtime import tables
-from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Folder
 from latent_flows import plots
-from latent_flows._validation import what
 from latent_flows.directions.losses import blurred_error, dssim
 from latent_flows.generators import FrozenGenerator, stored
 from latent_flows.generators.load import GENERATOR, reference
 from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.generators.stylegan2_noise import NoiseLatents, noise_latents
-from latent_flows.generators.user_function import import_function
 from latent_flows.inversion import (
     Features,
     InversionSettings,
@@ -62,7 +60,9 @@ def run(config: Config) -> int | None:
     config = replace(config, run=home(config))
     generator = spec.load(config)
     targets = read_targets(config, generator)
-    features = read_features(config, targets)
+    features = None
+    if config.features:
+        features = read_features(config.features, "--features", targets[0].sample)
     noisy = with_noise(config, generator) if config.noise else None
     folder = spec.open_study(config)
     how = replace(settings(config), features=features if config.feature_weight else None)
@@ -89,36 +89,6 @@ def run(config: Config) -> int | None:
     print(f"latents: {folder.path / LATENTS}")
     code = tables.where(folder, failed)
     return 1 if any(one["error"] is None for one in found) else code
-
-
-def read_features(config: Config, targets: Sequence[Target]) -> Features | None:
-    """The network that the flags name, once it was seen to take the pictures.
-
-    Raises:
-        UsageError: it fails, or gives no finite floats.
-        ValueError: there is none.
-    """
-    if not config.features:
-        return None
-    function = import_function(config.features, "--features")
-
-    def features(image: Array) -> Array:
-        return jnp.asarray(function(image))
-
-    try:
-        with announced(f"trying {config.features}"):
-            seen = np.asarray(jax.jit(features)(jnp.asarray(targets[0].sample)))
-    except Exception as error:
-        raise UsageError(
-            f"--features {config.features} fails on an image of shape {targets[0].sample.shape}, "
-            f"one at a time and traced by JAX: {what(error)}"
-        ) from None
-    if seen.dtype.kind != "f" or not seen.size or not np.isfinite(seen).all():
-        raise UsageError(
-            f"--features {config.features} gives {seen.dtype} of shape {seen.shape}; expected "
-            "finite floating-point numbers"
-        )
-    return features
 
 
 def with_noise(config: Config, generator: FrozenGenerator) -> NoiseLatents:

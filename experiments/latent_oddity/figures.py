@@ -19,8 +19,8 @@ from latent_flows._transforms import in_chunks
 from latent_flows.evaluation.plausibility import code_box
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry import resample_by_length
-from latent_flows.geometry.metrics import log_volume, pullback
-from latent_flows.typing import Latent, Scalar
+from latent_flows.geometry.metrics import log_volume
+from latent_flows.typing import Latent, Metric, Scalar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,6 +108,7 @@ def geodesics(
 
 def of_draws(
     generator: FrozenGenerator,
+    metric: Metric,
     paths: Mapping[str, Paths],
     shown: Int[np.ndarray, "k"],
     between: str,
@@ -117,7 +118,7 @@ def of_draws(
     flat = points.reshape(-1, generator.latent_dim)
     reach = REACH * flat.std(0)
     return plots.latent_maps(
-        [log_volume(pullback(generator.decode))],
+        [log_volume(metric)],
         low=flat.mean(0) - reach,
         high=flat.mean(0) + reach,
         titles=[generator.name],

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.generators.features import read_features
 from experiments.latent_oddity import figures
 from experiments.latent_oddity.paths import (
     BATCH,
@@ -32,6 +33,7 @@ from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from latent_flows.generators import FrozenGenerator, draw_latents
 from latent_flows.geometry.metrics import pullback
+from latent_flows.typing import Metric
 
 GEODESIC = "geodesic"
 BUDGET = 2**28
@@ -56,9 +58,24 @@ def at_once(generator: FrozenGenerator, settings: Geodesics) -> int:
     return max(1, min(BATCH, BUDGET // each))
 
 
+def seen_through(generator: FrozenGenerator, settings: Geodesics) -> Metric:
+    """The metric that is pulled back from samples, or from what the user's network makes of them.
+
+    Raises:
+        UsageError: it does not take them.
+        ValueError: there is no such network.
+    """
+    if not settings.features:
+        return pullback(generator.decode)
+    sample = np.zeros(generator.event_shape, np.float32)
+    features = read_features(settings.features, "--geodesics.features", sample)
+    return pullback(lambda z: features(generator.decode(z)))
+
+
 def find(
     folder: Folder,
     generator: FrozenGenerator,
+    metric: Metric,
     settings: Geodesics,
     seed: int,
     given: Float[Array, "m 2 d"] | None = None,
@@ -66,7 +83,7 @@ def find(
     """Geodesics, straight lines and great circles between pairs: those given, or of draws."""
     pairs = ends(generator, settings, seed) if given is None else given
     batch_size = at_once(generator, settings)
-    solve = partial(joined, pullback(generator.decode), pairs, settings, batch_size=batch_size)
+    solve = partial(joined, metric, pairs, settings, batch_size=batch_size)
     return {
         GEODESIC: recalled(folder, "paths", solve),
         STRAIGHT: straight(pairs, settings.segments),
@@ -75,14 +92,14 @@ def find(
 
 
 def measure(
-    generator: FrozenGenerator, settings: Geodesics, paths: Mapping[str, Paths]
+    generator: FrozenGenerator, metric: Metric, settings: Geodesics, paths: Mapping[str, Paths]
 ) -> dict[str, Any]:
-    """How long the paths are in the space of samples, beside straight lines, and how near to the
-    origin.
+    """How long the paths are in the space of samples, or of their features, beside straight lines,
+    and how near to the origin.
 
     The lengths are root sums of squares over the numbers of a sample, as of the metric.
     """
-    metric, batch_size = pullback(generator.decode), at_once(generator, settings)
+    batch_size = at_once(generator, settings)
     lengths = {
         name: everywhere(length_of(metric), found.points, batch_size)
         for name, found in paths.items()
@@ -112,17 +129,18 @@ def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths], between: str) -
 def draw(
     folder: Folder,
     generator: FrozenGenerator,
+    metric: Metric,
     settings: Geodesics,
     paths: Mapping[str, Paths],
     between: str,
 ) -> list[str]:
     """Save the pictures of a run; gives the files of those that could not be drawn."""
-    length = length_of(pullback(generator.decode))
+    length = length_of(metric)
     lines = everywhere(length, paths[STRAIGHT].points, at_once(generator, settings))
     longest = np.argsort(-lines)
     caption = (
         f"{generator.name}: samples along paths, three a pair, between those pairs of {between} "
-        "whose straight line is longest in the space of samples."
+        f"whose straight line is longest in {space(settings)}."
     )
     shown = longest[: settings.strips]
     drawn: figures.Drawn = {
@@ -130,22 +148,28 @@ def draw(
     }
     if generator.latent_dim <= 2:
         some = longest[figures.spread(len(longest), settings.shown)]
-        drawn["latent"] = partial(figures.of_draws, generator, paths, some, between)
+        drawn["latent"] = partial(figures.of_draws, generator, metric, paths, some, between)
     return tables.save_figures(folder, drawn)
+
+
+def space(settings: Geodesics) -> str:
+    """Where lengths are measured, in words."""
+    return "the space of features" if settings.features else "the space of samples"
 
 
 def run(
     folder: Folder,
     generator: FrozenGenerator,
+    metric: Metric,
     settings: Geodesics,
     seed: int,
     given: Float[Array, "m 2 d"] | None = None,
 ) -> int | None:
     """Join pairs, measure, draw."""
     between = "draws from the prior" if given is None else "the latents that were given"
-    paths = find(folder, generator, settings, seed, given)
-    metrics = folder.remember("metrics", partial(measure, generator, settings, paths))
-    failed = draw(folder, generator, settings, paths, between)
+    paths = find(folder, generator, metric, settings, seed, given)
+    metrics = folder.remember("metrics", partial(measure, generator, metric, settings, paths))
+    failed = draw(folder, generator, metric, settings, paths, between)
     with folder.understood("metrics"):
         show(metrics, paths, between)
     return tables.where(folder, failed)

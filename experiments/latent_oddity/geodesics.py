@@ -237,10 +237,11 @@ def run(config: Config) -> int | None:
     config.geodesics.check_memory(generator.latent_dim)
     # Between latents of one's own the generator's own metric will do, where no other is at hand.
     is_plain = given is not None and not {*KINDS["both"]} <= {*generator.noise_std}
-    if generator.encode is None or is_plain:
+    if generator.encode is None or is_plain or config.geodesics.features:
+        metric = gan_geodesics.seen_through(generator, config.geodesics)
         folder = spec.open_study(config)
         keep_ends(folder, given)
-        return gan_geodesics.run(folder, generator, config.geodesics, config.seed, given)
+        return gan_geodesics.run(folder, generator, metric, config.geodesics, config.seed, given)
     subject = setup.subject(config, generator)
     check(config, subject)
     folder = spec.open_study(config)

@@ -51,6 +51,10 @@ class Geodesics:
     neighbours: int = 10
     """Neighbours of a code in the graph over training codes, whose shortest paths the search for
     geodesics of the RBF metric starts from as well as from straight lines; 0: only from these."""
+    features: str = ""
+    """A network through which lengths are measured, as package.module:function or file.py:function:
+    from a sample, as JAX can trace it, to an array. Then pairs of draws are joined (or those of
+    --from and --to), by the metric that is pulled back through it; none: of samples themselves."""
     off: int = 1000
     """Points off the data at which the volume measure is compared with that on it."""
     shown: int = 8

@@ -125,7 +125,7 @@ def test_a_network_of_ones_own_is_tried_first(vae, pictures, tmp_path, call):
     )
     run, picture = tmp_path / "run", pictures / "grey.png"
     for name, words in {
-        "wrong": ("fails on an image of shape (8, 8, 1)",),
+        "wrong": ("fails on a sample of shape (8, 8, 1)",),
         "bad": ("expected finite floating-point numbers",),
         "whole": ("gives int32", "expected finite floating-point numbers"),
         "raws": ("has no 'raws'", "did you mean 'rows'"),

@@ -279,8 +279,9 @@ def sheet():
 
 def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
     generator, settings = sheet(), Geodesics(pairs=3, segments=4)
-    paths = gan_geodesics.find(Folder(tmp_path), generator, settings, 0)
-    rows = gan_geodesics.measure(generator, settings, paths)["paths"]
+    metric = gan_geodesics.seen_through(generator, settings)
+    paths = gan_geodesics.find(Folder(tmp_path), generator, metric, settings, 0)
+    rows = gan_geodesics.measure(generator, metric, settings, paths)["paths"]
     np.testing.assert_allclose(paths["geodesic"].points, paths["straight line"].points, atol=1e-4)
     assert [row["path"] for row in rows] == ["geodesic", "straight line", "great circle"]
     assert rows[2]["of_straight"] > 1
@@ -293,11 +294,31 @@ def test_of_a_plane_geodesics_are_the_straight_lines(tmp_path):
     assert rows[0]["smallest_norm"] <= rows[0]["norm_of_ends"]
 
 
+def test_lengths_may_be_measured_through_a_network_of_ones_own(tmp_path, call):
+    own = tmp_path / "own.py"
+    own.write_text(
+        OWN + "\n\ndef third(x):\n    return 3 * x.ravel()[:2]\n"
+        "\n\ndef nothing(x):\n    return x.ravel()[0] / 0\n"
+    )
+    few = ["gan", *PATHS, "--generator", f"{own}:bowl"]
+    plain = gan_geodesics.seen_through(sheet(), Geodesics())
+    seen = gan_geodesics.seen_through(sheet(), Geodesics(features=f"{own}:third"))
+    z = jnp.array([0.3, -0.2])
+    np.testing.assert_allclose(plain(z), 5 * np.eye(2), atol=1e-5)
+    np.testing.assert_allclose(seen(z), 9 * np.eye(2), atol=1e-5)
+    for name, message in [("fourth", "has no 'fourth'"), ("nothing", "gives float32 of shape")]:
+        flag = ["--geodesics.features", f"{own}:{name}", "--run", tmp_path / name]
+        code, _, err = call(geodesics, *few, *flag)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err
+        assert not (tmp_path / name).exists()
+
+
 def test_metrics_and_paths_are_the_same_to_the_last_bit_whatever_time_they_took(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         settings = Geodesics(pairs=3, segments=4, shown=1, strips=1)
-        gan_geodesics.run(Folder(tmp_path / name), sheet(), settings, 0)
+        gan_geodesics.run(Folder(tmp_path / name), sheet(), pullback(sheet().decode), settings, 0)
     for file in ("metrics.json", "paths.json"):
         first, second = ((tmp_path / name / file).read_bytes() for name in "ab")
         assert first == second
