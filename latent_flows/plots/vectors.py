@@ -28,6 +28,8 @@ BARS = 12
 """Numbers of a sample up to which each is a bar, and not a point of a line."""
 NAMED = BARS
 """Numbers of a sample, at most, whose names are written."""
+STILL = 0.01
+"""Share of the greatest change up to which a number is taken to stand still."""
 SIZE = 96, 144
 """Pixels of the small picture of a row of numbers: height and width."""
 FINER = 4
@@ -202,7 +204,8 @@ def _name_numbers(axes: Axes, names: Sequence[str], change: Float[np.ndarray, "k
     apart = len(names) / 16
     chosen: list[int] = []
     for i in np.argsort(-most, kind="stable"):
-        if len(chosen) < NAMED and all(abs(i - j) >= apart for j in chosen):
+        seen = len(names) <= NAMED or most[i] > STILL * most.max()
+        if seen and len(chosen) < NAMED and all(abs(i - j) >= apart for j in chosen):
             chosen.append(int(i))
     labels = [textwrap.shorten(names[i], 16, placeholder="…") or names[i][:16] for i in chosen]
     axes.set_xticks(chosen, labels, rotation=35, ha="right", fontsize=SMALL)
