@@ -48,6 +48,7 @@ def rows_of_samples(
     row_labels: Sequence[str],
     axis: str,
     caption: str,
+    names: Sequence[str] = (),
 ) -> "Figure":
     """Samples along paths, one a row: images side by side, or lines and bars in one another."""
     caption = f"{caption} {plots.how_drawn(event_shape)}".strip()
@@ -61,6 +62,7 @@ def rows_of_samples(
         row_labels=row_labels,
         axis=axis,
         caption=f"{caption} The start of each is in black.",
+        names=names,
     )
 
 
@@ -153,6 +155,7 @@ def strips(
         generator.event_shape,
         row_labels=[name for _ in shown for name in paths],
         axis="along the path, at equal steps of its length in latent space",
+        names=generator.output_names,
         caption=caption,
     )
 
@@ -259,6 +262,7 @@ def along_walks(
         subject.generator.event_shape,
         row_labels=[titles[name] for name, rows in samples.items() for _ in rows],
         axis="along the walk",
+        names=subject.generator.output_names,
         caption="Decoded points of random walks that start from the same training codes.",
     )
 

@@ -108,7 +108,11 @@ def draw(
         if not plots.are_pictures(shape):
             caption = f"{what}sample in black, forward and reversed. {plots.how_drawn(shape)}"
             return plots.vector_traversals(
-                samples, places=times, row_labels=labels, caption=caption
+                samples,
+                places=times,
+                row_labels=labels,
+                caption=caption,
+                names=subject.frozen.output_names,
             )
         ways = "marked image, forward to the right and reversed to the left."
         return plots.traversal_grid(

@@ -18,10 +18,10 @@ from latent_flows.data.image_folder import Colour, Size
 from latent_flows.data.sprites import split_indices
 from latent_flows.data.subset import take
 
-__all__ = ["NAMES", "SUFFIXES", "dataset"]
+__all__ = ["NAMES", "SUFFIXES", "dataset", "output_names"]
 
 SUFFIXES = (".npy", ".npz")
-NAMES = ("image", "x", "label", "factors", "factor_names")
+NAMES = ("image", "x", "label", "factors", "factor_names", "output_names")
 """Of the arrays of an `.npz` that are used."""
 ROUNDING = 1e-4
 """By how much a pixel may leave [0, 1], which is cut off."""
@@ -43,7 +43,8 @@ def dataset(
     An array of two axes holds vectors, which come out as they are, in float32. One of three or four
     holds images, `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]`, as uint8, as bool, or as floats in
     [0, 1]. An `.npz` holds it by the name `image` or `x`, and may hold `label`, whole numbers or
-    names, and `factors` of shape `[n, f]` with their `factor_names`. Rows of an `.npy` are read
+    names, `factors` of shape `[n, f]` with their `factor_names`, and the `output_names` of the
+    numbers of a vector. Rows of an `.npy` are read
     from the disk as they are asked for. Nothing in a file is ever run.
 
     Args:
@@ -77,6 +78,8 @@ def dataset(
     examples: Any = _Vectors(found) if images is None else _Images.of(images, size, crop, colour)
     labels, label_names = _labels(file, arrays, len(found))
     factors, factor_names = _factors(file, arrays, len(found))
+    if "output_names" in arrays:
+        _check_output_names(file, arrays["output_names"], found.shape)
 
     def rows_of(rows: Int[np.ndarray, "B"]) -> Examples:
         made: dict[str, Any] = {"image": examples(rows)}
@@ -142,6 +145,32 @@ class _Images(NamedTuple):
 
 
 # --- what is in a file ---
+
+
+def output_names(file: Path) -> tuple[str, ...]:
+    """What the numbers of a vector are called.
+
+    Args:
+        file: an `.npz`, or what was one.
+
+    Returns:
+        Their names; none where there are none, or no such file.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as parts:
+            found = parts["output_names"] if "output_names" in parts else np.array([])
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        return ()
+    texts = found.ndim == 1 and found.dtype.kind in "US"
+    return tuple(found.astype(str).tolist()) if texts else ()
+
+
+def _check_output_names(file: Path, names: np.ndarray, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or names.shape != shape[1:] or names.dtype.kind not in "US":
+        raise ValueError(
+            f"{file}: output_names are {names.dtype} of shape {names.shape}, expected a text for "
+            f"each number of a vector, and samples are of shape {tuple(shape[1:])}"
+        )
 
 
 def _opened(file: Path) -> Mapping[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The one object that an experiment is about: a generator whose parameters no longer change."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -84,6 +85,9 @@ class FrozenGenerator:
     reading: tuple[tuple[str, str], ...] = field(default=(), metadata=_STATIC)
     """How data with a path are read: settings of `latent_flows.data.load`, and their values."""
 
+    output_names: tuple[str, ...] = field(default=(), metadata=_STATIC)
+    """Names of the numbers of a sample that is no image, such as genes; none: they have none."""
+
     def __call__(self, z: Latent) -> Array:
         return self.decode(z)
 
@@ -103,6 +107,7 @@ def freeze(
     labels: Sequence[int] = (),
     augment: Sequence[tuple[str, float]] = (),
     reading: Sequence[tuple[str, str]] = (),
+    output_names: Sequence[str] = (),
 ) -> FrozenGenerator:
     """Makes a frozen generator of functions of one point, of any framework that JAX can trace.
 
@@ -120,12 +125,14 @@ def freeze(
         labels: of these data.
         augment: transformations of these data.
         reading: how these data are read, where they have a path.
+        output_names: of the numbers of a sample, for the axes of drawings.
 
     Returns:
         The generator, for latents of this length.
 
     Raises:
-        ValueError: a latent dimension below 1, or a sample that is not one array of floats.
+        ValueError: a latent dimension below 1, a sample that is not one array of floats, or
+            another number of names than a sample has numbers.
 
     >>> freeze(lambda z: z[:, None, None] ** 2, 4).event_shape
     (4, 1, 1)
@@ -139,6 +146,11 @@ def freeze(
         raise ValueError(f"{name} gives {type(made).__name__}, not an array")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{name} gives {dtype}, not floating-point numbers")
+    if output_names and len(output_names) != math.prod(shape):
+        raise ValueError(
+            f"{name} makes samples of shape {tuple(shape)}, and there are {len(output_names)} "
+            "output_names: give one for each number"
+        )
     x = jax.ShapeDtypeStruct(shape, dtype)
     if prior is None and log_prior is None:
         log_prior = log_normal
@@ -161,6 +173,7 @@ def freeze(
         labels=tuple(labels),
         augment=tuple((kind, float(most)) for kind, most in augment),
         reading=tuple((setting, value) for setting, value in reading),
+        output_names=tuple(map(str, output_names)),
     )
 
 

@@ -66,9 +66,9 @@ def load_generator(spec: str | Path | GeneratorSpec, *, seed: int = 0) -> Frozen
         _check_plain(spec)
         file = place / GENERATOR if place.is_dir() else place
         found = stored.restore_generator(stored.read(file), spec, seed=seed)
-        return _checked(_with_data(found, spec), spec)
+        return _checked(_named(_with_data(found, spec)), spec)
     check_no_flow(spec, spec.path)
-    return _checked(_with_data(user_function(spec), spec), spec)
+    return _checked(_named(_with_data(user_function(spec), spec)), spec)
 
 
 def _with_data(found: FrozenGenerator, spec: GeneratorSpec) -> FrozenGenerator:
@@ -78,6 +78,17 @@ def _with_data(found: FrozenGenerator, spec: GeneratorSpec) -> FrozenGenerator:
     from latent_flows import data
 
     return dataclasses.replace(found, dataset=data.locate(spec.data))
+
+
+def _named(found: FrozenGenerator) -> FrozenGenerator:
+    """The generator, with the names that its own data have for the numbers of a sample."""
+    if found.output_names or not str(found.dataset).endswith(".npz"):
+        return found
+    from latent_flows.data import array_file
+
+    names = array_file.output_names(Path(str(found.dataset)))
+    fit = len(names) == math.prod(found.event_shape)
+    return dataclasses.replace(found, output_names=names) if fit else found
 
 
 def is_function(path: str) -> bool:

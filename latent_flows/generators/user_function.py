@@ -80,6 +80,7 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
     if module is not None:
         return _from_torch(spec, module, dim)
     _check_arguments(spec, function)
+    names = getattr(function, "output_names", ())
     function = _contained(function)
     if params is None:
         apply = lambda _, z: function(z)  # noqa: E731
@@ -91,7 +92,14 @@ def user_function(spec: GeneratorSpec) -> FrozenGenerator:
         _check_dtype(spec, function, dim)
     low, high = spec.range
     decode = call if spec.range == (0.0, 1.0) else lambda z: (call(z) - low) / (high - low)
-    return freeze(decode, dim, name=spec.path, prior=prior(spec, dim), log_prior=log_prior(spec))
+    return freeze(
+        decode,
+        dim,
+        name=spec.path,
+        prior=prior(spec, dim),
+        log_prior=log_prior(spec),
+        output_names=names,
+    )
 
 
 def _torch_module(spec: GeneratorSpec, function: Any) -> Any:

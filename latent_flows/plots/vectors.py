@@ -26,6 +26,10 @@ __all__ = ["are_pictures", "how_drawn", "sample_pictures", "vector_traversals"]
 
 BARS = 12
 """Numbers of a sample up to which each is a bar, and not a point of a line."""
+NAMED = BARS
+"""Numbers of a sample, at most, whose names are written."""
+STILL = 0.01
+"""Share of the greatest change up to which a number is taken to stand still."""
 SIZE = 96, 144
 """Pixels of the small picture of a row of numbers: height and width."""
 FINER = 4
@@ -128,6 +132,7 @@ def vector_traversals(
     row_labels: Sequence[str],
     axis: str = "time",
     caption: str = "",
+    names: Sequence[str] = (),
 ) -> Figure:
     """One row a path: its samples as lines of their numbers, or bars, and their change.
 
@@ -140,6 +145,7 @@ def vector_traversals(
         row_labels: K names of the paths.
         axis: what the places are.
         caption: what is seen.
+        names: of the numbers of a sample; of many, those that change most are named.
 
     Returns:
         A figure.
@@ -161,6 +167,8 @@ def vector_traversals(
     where = np.asarray(places, dtype=float)
     rows = _rows_of_numbers(values, values.ndim - 2).reshape(count, length, -1)
     start = int(np.argmin(np.abs(where)))
+    if names:
+        same_length("names", names, "numbers of a sample", rows.shape[2])
     shown = {"samples": rows, "change": rows - rows[:, start : start + 1]}
     norm = Normalize(where.min(), where.max() if length > 1 else where.min() + 1)
     colours = matplotlib.colormaps[COLOUR_MAP](norm(where))
@@ -175,8 +183,7 @@ def vector_traversals(
             if k == 0:
                 axes.set_title(title, fontsize=MEDIUM)
             if k == count - 1:
-                axes.set_xlabel("number of the sample", fontsize=SMALL)
-                axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+                _name_numbers(axes, names, shown["change"])
         line[0].set_ylabel(textwrap.fill(label, 18), fontsize=SMALL)
     bar = figure.colorbar(
         ScalarMappable(norm, COLOUR_MAP), ax=list(grid.flat), label=axis, fraction=0.03, pad=0.01
@@ -184,6 +191,26 @@ def vector_traversals(
     bar.ax.tick_params(labelsize=SMALL)
     write_caption(figure, caption)
     return figure
+
+
+def _name_numbers(axes: Axes, names: Sequence[str], change: Float[np.ndarray, "k t n"]) -> None:
+    """Ticks of the numbers of a sample, or the names of those that change most."""
+    if not names:
+        axes.set_xlabel("number of the sample", fontsize=SMALL)
+        axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+        return
+    most = np.nan_to_num(np.abs(change)).max((0, 1))
+    # So far from one another that they can be read.
+    apart = len(names) / 16
+    chosen: list[int] = []
+    for i in np.argsort(-most, kind="stable"):
+        seen = len(names) <= NAMED or most[i] > STILL * most.max()
+        if seen and len(chosen) < NAMED and all(abs(i - j) >= apart for j in chosen):
+            chosen.append(int(i))
+    labels = [textwrap.shorten(names[i], 16, placeholder="…") or names[i][:16] for i in chosen]
+    axes.set_xticks(chosen, labels, rotation=35, ha="right", fontsize=SMALL)
+    if len(chosen) < len(names):
+        axes.set_xlabel("numbers of the sample, named where they change most", fontsize=SMALL)
 
 
 def _lines(
