@@ -44,6 +44,9 @@ class Config:
     prior_weight: float = 0.0
     """Weight of the distance from the shell that draws of the prior lie in: larger keeps to samples
     that look real, smaller to the picture."""
+    noise: bool = False
+    """Of StyleGAN2: choose its noise maps as well, kept white. They are written beside the latents,
+    which other commands use with the generator's own noise."""
     features: str = ""
     """A network that pictures are also compared by, as package.module:function or file.py:function:
     from an image [h, w, c] in [0, 1], as JAX can trace it, to an array."""

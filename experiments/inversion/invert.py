@@ -28,7 +28,10 @@ from experiments.runtime.run_dir import Folder
 from latent_flows import plots
 from latent_flows._validation import what
 from latent_flows.directions.losses import blurred_error, dssim
-from latent_flows.generators import FrozenGenerator
+from latent_flows.generators import FrozenGenerator, stored
+from latent_flows.generators.load import GENERATOR, reference
+from latent_flows.generators.stylegan2 import StyleGAN2
+from latent_flows.generators.stylegan2_noise import NoiseLatents, noise_latents
 from latent_flows.generators.user_function import import_function
 from latent_flows.inversion import (
     Features,
@@ -60,10 +63,13 @@ def run(config: Config) -> int | None:
     generator = spec.load(config)
     targets = read_targets(config, generator)
     features = read_features(config, targets)
+    noisy = with_noise(config, generator) if config.noise else None
     folder = spec.open_study(config)
     how = replace(settings(config), features=features if config.feature_weight else None)
+    if noisy is not None:
+        how = replace(how, penalty=noisy.penalty, project=noisy.project)
     found = [
-        remembered(folder, config, how, generator, place, target)
+        remembered(folder, config, how, generator, noisy, place, target)
         for place, target in enumerate(targets)
     ]
     latents = np.array([one["z"] for one in found], np.float32)
@@ -115,11 +121,33 @@ def read_features(config: Config, targets: Sequence[Target]) -> Features | None:
     return features
 
 
+def with_noise(config: Config, generator: FrozenGenerator) -> NoiseLatents:
+    """The generator with its noise maps in its latents.
+
+    Raises:
+        UsageError: it has none.
+    """
+    whole = reference(spec.named(config), config.seed, Path(config.run).absolute())["spec"]
+    place = Path(whole["path"])
+    file = place / GENERATOR if place.is_dir() else place
+    kept = stored.read(file) if file.is_file() and file.suffix == Path(GENERATOR).suffix else None
+    if kept is None or not isinstance(kept.net, StyleGAN2):
+        raise UsageError(f"--noise is of StyleGAN2's noise maps, and {generator.name} has none")
+    return noise_latents(
+        kept.net,
+        kept.variables,
+        generator,
+        space=whole["space"],
+        truncation=whole["truncation"],
+    )
+
+
 def remembered(
     folder: Folder,
     config: Config,
     how: InversionSettings,
     generator: FrozenGenerator,
+    noisy: NoiseLatents | None,
     place: int,
     target: Target,
 ) -> dict[str, Any]:
@@ -131,11 +159,18 @@ def remembered(
     name = f"found/{place}.json"
     if not (folder.path / name).exists():
         key = jax.random.fold_in(jax.random.key(config.seed), place)
-        found = inverted(how, key, generator, target)
+        searched = generator if noisy is None else noisy.generator
+        found = inverted(how, key, searched, target)
         error = float(found.error)
+        if noisy is not None:
+            file = io.BytesIO()
+            maps = noisy.maps(found.z[noisy.latent_dim :])
+            arrays: Any = {name: np.asarray(one) for name, one in maps.items()}
+            np.savez(file, **arrays)
+            folder.write_bytes(f"noise/{place}-{Path(target.name).stem}.npz", file.getvalue())
         kept = {
             "digest": target.digest,
-            "z": np.asarray(found.z, float),
+            "z": np.asarray(found.z[: generator.latent_dim], float),
             "error": error if np.isfinite(error) else None,
             "errors": np.asarray(found.errors, float),
             "message": found.message,
@@ -206,6 +241,8 @@ def measured(
     if generator.encode is not None:
         code = generator.encode(x)[0]
         row["pixels of code"] = float(jnp.mean((generator.decode(code) - x) ** 2))
+    if config.noise:
+        row["pixels with its noise"] = found["error"]
     errors = np.array([np.inf if one is None else one for one in found["errors"]])
     row["starts that agree"] = int((errors <= NEAR * errors.min()).sum())
     return row

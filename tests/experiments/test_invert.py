@@ -15,7 +15,10 @@ from experiments.latent_oddity import geodesics
 from experiments.runtime.errors import UsageError
 from experiments.runtime.run_dir import Folder
 from latent_flows.generators import load_generator
+from latent_flows.generators.stored import StoredGenerator, to_bytes
+from latent_flows.generators.stylegan2 import StyleGAN2
 from tests.experiments.small_generators import small_gan, small_vae
+from tests.generators.small_nets import filled
 
 FEW = ("--starts", 2, "--steps", 20)
 
@@ -135,6 +138,7 @@ def test_a_network_of_ones_own_is_tried_first(vae, pictures, tmp_path, call):
     assert 0 < json.loads((run / "metrics.json").read_text())["pictures"][0]["features"] < 1
 
 
+@pytest.mark.slow
 def test_a_generator_of_vectors_takes_samples_as_arrays(tmp_path, call):
     (tmp_path / "own.py").write_text(
         "import jax.numpy as jnp\n"
@@ -246,6 +250,7 @@ def test_one_latent_is_joined_with_each_of_several(tmp_path):
     assert geodesics.given_ends(geodesics.Config(), 3) is None
 
 
+@pytest.mark.slow
 def test_ends_that_make_no_sense_are_refused(tmp_path, call):
     vae = small_vae(tmp_path / "vae")
     for name, content in {"a": np.zeros((2, 3)), "b": np.ones((3, 3)), "c": np.ones(4)}.items():
@@ -264,4 +269,31 @@ def test_directions_refuse_latents_of_another_generator_before_anything_is_learn
     np.save(tmp_path / "z.npy", np.zeros(7))
     flags = ("--generator", gan, "--run", tmp_path / "run", "--latent", tmp_path / "z.npy")
     refused(call(directions, *flags), "--latent", "7 numbers", "have 4")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_noise_of_stylegan2_may_be_chosen_and_is_kept_beside_the_latent(tmp_path, call):
+    net = StyleGAN2(8, latent_dim=4, mapping_layers=1, channels=(4, 4))
+    gan, run = tmp_path / "gan", tmp_path / "run"
+    gan.mkdir()
+    (gan / "generator.safetensors").write_bytes(
+        to_bytes(StoredGenerator(net, filled(net), "a StyleGAN2"))
+    )
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "cat.png")
+    space = ("--generator.space", "w")
+    code, _, err = call(invert, gan, tmp_path / "cat.png", "--run", run, *space, "--noise", *FEW)
+    assert (code, err) == (0, "")
+    assert np.load(run / "latents.npy").shape == (1, 4)
+    with np.load(run / "noise" / "0-cat.npz") as maps:
+        assert [*maps] == ["noise_0", "noise_1", "noise_2"]
+        assert maps["noise_2"].shape == (8, 8)
+    row = json.loads((run / "metrics.json").read_text())["pictures"][0]
+    assert row["pixels with its noise"] > 0
+
+
+def test_a_generator_without_noise_maps_has_none_to_choose(vae, pictures, tmp_path, call):
+    result = call(invert, vae, pictures / "grey.png", "--noise", "--run", tmp_path / "run")
+    refused(result, "--noise is of StyleGAN2's noise maps, and the VAE of digits has none")
     assert not (tmp_path / "run").exists()
