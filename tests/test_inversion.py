@@ -124,6 +124,7 @@ def test_several_images_are_taken_at_once_in_bounded_parts():
     assert [*found.message] == ["", "", ""]
 
 
+@pytest.mark.slow
 def test_the_unit_of_samples_and_the_scale_of_latents_do_not_matter():
     settings = InversionSettings(starts=2, steps=40, candidates=1)
     key, target = jax.random.key(0), jnp.array([0.4, -0.8, 0.2])
@@ -140,6 +141,7 @@ def test_the_unit_of_samples_and_the_scale_of_latents_do_not_matter():
     np.testing.assert_allclose(of(1.0, 1e3), of(1.0, 1.0), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_features_alone_are_enough():
     def features(image):
         return image.sum(0)
@@ -163,6 +165,7 @@ def test_the_weight_of_the_prior_draws_latents_into_its_shell():
     np.testing.assert_allclose(held.image, 1.0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_projection_and_a_penalty_of_ones_own_are_kept_to():
     near = InversionSettings(starts=3, steps=40, project=partial(to_ball, radius=0.5))
     found = invert(jax.random.key(0), GENERATOR, spot(TARGET), near)

@@ -22,7 +22,7 @@ SHORT = 16
 KNOTS = 6
 """Parts of a spline between longer latents."""
 SPLINE_TOLERANCE = 1e-2
-TIED = 0.1
+TIED = 0.5
 """How much a change of the latent counts beside one of the sample, on average along the line:
 where a sample hardly shows some numbers of a latent, shortest paths would wander off in them."""
 MEASURED = 16

@@ -138,6 +138,7 @@ def test_a_network_of_ones_own_is_tried_first(vae, pictures, tmp_path, call):
     assert 0 < json.loads((run / "metrics.json").read_text())["pictures"][0]["features"] < 1
 
 
+@pytest.mark.slow
 def test_a_generator_of_vectors_takes_samples_as_arrays(tmp_path, call):
     (tmp_path / "own.py").write_text(
         "import jax.numpy as jnp\n"
@@ -249,6 +250,7 @@ def test_one_latent_is_joined_with_each_of_several(tmp_path):
     assert geodesics.given_ends(geodesics.Config(), 3) is None
 
 
+@pytest.mark.slow
 def test_ends_that_make_no_sense_are_refused(tmp_path, call):
     vae = small_vae(tmp_path / "vae")
     for name, content in {"a": np.zeros((2, 3)), "b": np.ones((3, 3)), "c": np.ones(4)}.items():

@@ -146,6 +146,32 @@ def test_pictures_can_be_drawn_elsewhere(tmp_path, monkeypatch):
     assert len([*(tmp_path / "new" / "pictures").iterdir()]) == 3
 
 
+def test_a_latent_of_ones_own_has_pictures_of_its_own_beside_those_of_the_run(
+    tmp_path, monkeypatch, call
+):
+    folder, config, there, params = small(tmp_path)
+    loaded = lambda path: (config, None, there, params)  # noqa: E731
+    monkeypatch.setattr(traverse, "load_run", loaded)
+    seen = []
+    draw = lambda samples, **_: seen.append(samples) or Figure()  # noqa: E731
+    monkeypatch.setattr(traverse.plots, "traversal_grid", draw)
+    np.save(tmp_path / "cat.npy", np.array([[0.1], [0.7]]))
+    flags = (config.run, "--latent", tmp_path / "cat.npy")
+    run, folder = folder.path, None  # which is held until nobody has it
+    assert call(traverse, *flags, "--start", 1)[0] == 0
+    names = sorted(file.name for file in run.glob("*.[pg]*"))
+    assert names == ["traversals_cat_1.gif", "traversals_cat_1.png"]
+    middle = seen[0].shape[1] // 2
+    np.testing.assert_allclose(seen[0][:, middle], [picture(jnp.array([0.7]))] * 2, atol=1e-6)
+    code, _, err = call(traverse, *flags, "--start", 2)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds 2 latents, of which --start 2 is none" in err
+    np.save(tmp_path / "cat.npy", np.zeros(3))
+    code, _, err = call(traverse, *flags)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "latents of 3 numbers, and those of this generator have 1" in err
+
+
 def test_a_landscape_that_fails_does_not_take_the_others_along(tmp_path, monkeypatch, capsys):
     folder, config, there, params = small(tmp_path)
     monkeypatch.setattr(traverse, "landscapes", lambda *_: np.zeros(2) + np.zeros(3))

@@ -23,6 +23,7 @@ def both():
     return plain, noise_latents(net, variables, plain), variables
 
 
+@pytest.mark.slow
 def test_with_the_stored_noise_it_is_the_same_generator(both):
     plain, noisy, variables = both
     w = plain.prior(jax.random.key(0))
