@@ -112,9 +112,7 @@ def great_circles(pairs: Float[Array, "m 2 d"], segments: int) -> Paths:
     return _by_formula(curves.great_circle, pairs, segments)
 
 
-def _by_formula(
-    curve: Callable[..., Array], pairs: Float[Array, "m 2 d"], segments: int
-) -> Paths:
+def _by_formula(curve: Callable[..., Array], pairs: Float[Array, "m 2 d"], segments: int) -> Paths:
     points = jax.vmap(partial(curve, segments=segments))(pairs[:, 0], pairs[:, 1])
     return Paths(np.asarray(points), np.ones(len(points), bool), dict.fromkeys(TIMES, 0.0))
 
