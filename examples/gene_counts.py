@@ -43,12 +43,8 @@ def mean_counts(z):
 generator = generators.freeze(mean_counts, 2, name="counts", output_names=names)
 
 
-def stable(z):
-    """Counts on the scale where their noise is 1: distances there are those of Fisher."""
-    return 2 * jnp.sqrt(SIZE) * jnp.arcsinh(jnp.sqrt(generator(z) / SIZE))
-
-
-metric = geometry.pullback(stable)
+noise = geometry.families.negative_binomial(SIZE, log=False)
+metric = geometry.fisher_rao(generator, noise)
 
 # %% [markdown]
 # ## A geodesic
