@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from bokeh import models as bokeh_models
+from bokeh import plotting as bokeh_plotting
 from bokeh.events import Tap
-from bokeh.models import (
-    ColorBar,
-    ColumnDataSource,
-    HoverTool,
-    LinearColorMapper,
-    Range1d,
-)
 from bokeh.palettes import Cividis256, Viridis256
-from bokeh.plotting import figure
 
 from experiments.explore.session import Answer
 from latent_flows.plots.style import BLUE, CLASSES, VERMILION
+
+# Bokeh's annotations know fewer names and arguments than Bokeh does.
+models: Any = bokeh_models
+plotting: Any = bokeh_plotting
 
 INK, PAPER = "#1d2733", "#ffffff"
 MARKERS = ("circle", "triangle", "square", "diamond")
@@ -43,7 +41,7 @@ class MapFigure:
     """Answers that change something on it."""
 
     def __init__(self) -> None:
-        self.figure = figure(
+        self.figure = plotting.figure(
             sizing_mode="stretch_width",
             aspect_ratio=1,
             min_width=240,
@@ -54,8 +52,8 @@ class MapFigure:
             background_fill_color="#f3f5f7",
             border_fill_color=PAPER,
             outline_line_color="#c8d0d8",
-            x_range=Range1d(-1, 1),
-            y_range=Range1d(-1, 1),
+            x_range=models.Range1d(-1, 1),
+            y_range=models.Range1d(-1, 1),
             output_backend="canvas",
         )
         f = self.figure
@@ -70,13 +68,13 @@ class MapFigure:
         f.axis.axis_label_text_font_style = "normal"
         f.axis.axis_label_text_color = "#3c4854"
         f.min_border = 0
-        self.mapper = LinearColorMapper(palette=pale(Cividis256), nan_color="rgba(0,0,0,0)")
+        self.mapper = models.LinearColorMapper(palette=pale(Cividis256), nan_color="rgba(0,0,0,0)")
         self.shade = _source(image=[], x=[], y=[], dw=[], dh=[])
         f.image(
             image="image", x="x", y="y", dw="dw", dh="dh", color_mapper=self.mapper,
             source=self.shade,
         )  # fmt: skip
-        self.bar = ColorBar(
+        self.bar = models.ColorBar(
             color_mapper=self.mapper, width=8, height="auto", location=(0, 0), padding=4,
             title_text_font_size="11px", title_text_font_style="normal",
             major_label_text_font_size="10px", major_label_text_color="#5b6875",
@@ -89,7 +87,9 @@ class MapFigure:
             line_color="white", line_width=0.4, fill_alpha=0.85,
         )  # fmt: skip
         f.add_tools(
-            HoverTool(renderers=[drawn], tooltips=[("", "@what")], point_policy="snap_to_data")
+            models.HoverTool(
+                renderers=[drawn], tooltips=[("", "@what")], point_policy="snap_to_data"
+            )
         )
         self.line, self.geodesic = _source(x=[], y=[]), _source(x=[], y=[])
         for source, colour, dash in (
@@ -242,8 +242,8 @@ def _axis_names(looks: dict[str, Any]) -> tuple[str, str]:
     return f"{name} {first + start}", f"{name} {second + start}"
 
 
-def _source(**columns: Any) -> ColumnDataSource:
-    return ColumnDataSource(data=columns)
+def _source(**columns: Any) -> Any:
+    return models.ColumnDataSource(data=columns)
 
 
 def _one(place: tuple[float, float]) -> dict[str, list[float]]:

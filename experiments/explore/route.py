@@ -21,7 +21,8 @@ SHORT = 16
 """Numbers of a latent up to which Jacobians along a path cost little."""
 KNOTS = 6
 """Parts of a spline between longer latents."""
-SPLINE_TOLERANCE = 1e-2
+TOLERANCE = 1e-2
+"""Where a search ends: the length is then known to about its square."""
 TIED = 0.5
 """How much a change of the latent counts beside one of the sample, on average along the line:
 where a sample hardly shows some numbers of a latent, shortest paths would wander off in them."""
@@ -63,10 +64,12 @@ def _ways(generator: FrozenGenerator, start: Latent, end: Latent) -> tuple[Array
     rate = TIED * length / jnp.maximum(jnp.linalg.norm(end - start), 1e-12)
     tied = pullback(lambda z: jnp.concatenate([immersed(generator, z), rate * z]))
     if len(start) <= SHORT:
-        found = geodesic(tied, start, end, segments=SEGMENTS, max_iterations=30)
+        found = geodesic(
+            tied, start, end, segments=SEGMENTS, tolerance=TOLERANCE, max_iterations=30
+        )
     else:
         found = spline_geodesic(
-            tied, start, end, knots=KNOTS, segments=SEGMENTS, tolerance=SPLINE_TOLERANCE
+            tied, start, end, knots=KNOTS, segments=SEGMENTS, tolerance=TOLERANCE
         )
     shortest = curves.length(
         metric, lambda s: curves.evaluate(found.points, s), segments=2 * MEASURED
