@@ -92,13 +92,19 @@ class Session:
         if int(message.get("arrivals", self.arrivals)) != self.arrivals:
             # It was moved before the page knew that one has gone elsewhere.
             return [self.place() | {"seq": message.get("seq", 0)}]
+        had_way = self.history.now.target is not None
         place = slid(self.history.now, index, float(message["amount"]))
         self._check_amounts(place.amounts)
         control = self.subject.controls[index]
         self.history = self.history.moved(place, control.name)
-        self.found = None if place.target is None else self.found
+        self.found = None
         self.seen = self._look()
-        return [self.image() | {"seq": message.get("seq", 0), "changed": index}]
+        told = {"seq": message.get("seq", 0), "changed": index}
+        if had_way and self.plane is not None:
+            if self.looks.track in (LINE, GEODESIC):
+                self.looks = self.looks._replace(track=control.name)
+            return [self.place() | told, self.way()]
+        return [self.image() | told]
 
     def _on_release(self, _: Message) -> list[Answer]:
         self.history = self.history.released()

@@ -57,7 +57,7 @@ class View(NamedTuple):
 
 
 def slid(place: Place, index: int, amount: float) -> Place:
-    """The place after one slider was moved.
+    """The place after one slider was moved; a way that led from there leads from here no more.
 
     Args:
         place: where one was.
@@ -72,7 +72,7 @@ def slid(place: Place, index: int, amount: float) -> Place:
     if not np.isfinite(amount):
         raise ValueError(f"a slider cannot be at {amount}")
     before, after = place.amounts[:index], place.amounts[index + 1 :]
-    return place._replace(amounts=(*before, float(amount), *after))
+    return place._replace(amounts=(*before, float(amount), *after), target=None)
 
 
 def arrived(place: Place, base: Float[np.ndarray, "d"], origin: str) -> Place:

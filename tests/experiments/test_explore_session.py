@@ -94,6 +94,18 @@ def test_a_tap_goes_there_and_a_second_one_measures_the_way_there(session, share
     assert session.tapped(0.0, 0.0) is not None
 
 
+def test_a_way_that_was_measured_is_gone_when_a_slider_leaves_its_start(session):
+    session.tapped(0.5, -0.25)
+    session.tapped(2.5, 2.0)
+    session.keep_ways(session.measured(session.seen.latent, session.history.now.target))
+    answers = session.quick({"do": "slide", "index": 0, "amount": 1.0, "seq": 3})
+    assert [answer["kind"] for answer in answers] == ["place", "ways"]
+    place, ways = answers
+    assert (place["target"], place["ways"], place["seq"]) == (None, False, 3)
+    assert (ways["line"], ways["geodesic"]) == ([], [])
+    assert place["track"] not in ("geodesic", "straight line")
+
+
 def test_the_strip_shows_what_a_slider_does_while_others_stay(session):
     session.quick({"do": "slide", "index": 0, "amount": 1.0})
     session.look_differently({"track": "up"})
