@@ -188,6 +188,7 @@ def test_sliders_taps_play_downloads_and_a_link(server, opened, tmp_path):
     # Two taps: go there, measure the way.
     tap(page, 0.45, 0.45)
     assert until(lambda: "the map at" in page.locator(".origin").inner_text())
+    page.wait_for_timeout(500)  # sooner the two are a double tap
     tap(page, 0.7, 0.6)
     page.get_by_text(re.compile(r"geodesic [\d.]+, straight line [\d.]+ in data space")).wait_for()
     assert until(lambda: page.get_by_label("Follow").input_value() == "geodesic")
