@@ -14,7 +14,7 @@ from experiments.directions import config as direction_config
 from experiments.directions import scores as direction_scores
 from experiments.directions.config import reach
 from experiments.directions.figures import central
-from experiments.directions.learn import learnt_directions
+from experiments.directions.learn import check_finished, learnt_directions
 from experiments.directions.subject import load_images, subject_of
 from experiments.generators.spec import of_run
 from experiments.inversion.latent_file import read_latents
@@ -31,7 +31,7 @@ from experiments.steer import config as steer_config
 from experiments.steer import scores as steer_scores
 from experiments.steer.scores import lead
 from latent_flows import coordinates
-from latent_flows._transforms import closure_convert_at
+from latent_flows._transforms import closure_convert_at, in_chunks
 from latent_flows.directions.model import DirectionModel
 from latent_flows.evaluation.traversals import both_ways
 from latent_flows.export import motion
@@ -240,10 +240,7 @@ def _directions(run: str, wish: Wish) -> Way:
 def _steered(run: str, wish: Wish) -> Way:
     config = read_config(run, steer_config.Config)
     folder = Folder(Path(run).expanduser().absolute())
-    if not (folder.path / METRICS).exists():
-        raise UsageError(
-            f"{folder.path} has no {METRICS}: the run is not finished; run it to its end first"
-        )
+    check_finished(folder.path, METRICS)
     frozen = of_run(run)
     starts, names = _held_out(config.asked, frozen, wish)
     side = np.linspace(0, 1, wish.side + 1)[1:]
@@ -261,9 +258,7 @@ def _steered(run: str, wish: Wish) -> Way:
     ]
     settings = (config.blur, config.damping, config.corrections, config.tolerance)
 
-    @jax.jit
-    def decode(generator: Generator, zs: Array) -> Array:
-        return jax.lax.map(generator, zs, batch_size=8)
+    decode = in_chunks(frozen.decode, 8)
 
     def follow(place: int) -> tuple[np.ndarray, np.ndarray]:
         samples, missing = [], []
@@ -272,7 +267,7 @@ def _steered(run: str, wish: Wish) -> Way:
             z = starts[place]
             led = lead(kind, hold, settings, ts, frozen.decode, z[None])
             path = jnp.insert(led.zs[0], wish.side, z, axis=0)
-            samples.append(np.asarray(decode(frozen.decode, path)))
+            samples.append(np.asarray(decode(path)))
             missing.append(np.insert(np.asarray(led.residual)[0], wish.side, 0.0))
         return np.stack(samples), np.stack(missing)
 

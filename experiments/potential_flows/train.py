@@ -40,7 +40,7 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, fit, shuffled
 from latent_flows import data, directions, flows, objectives, steering
-from latent_flows._transforms import closure_convert
+from latent_flows._transforms import closure_convert, in_chunks
 from latent_flows.geometry.metrics import pullback_metrics
 from latent_flows.geometry.operators import frame_and_bend
 from latent_flows.typing import Generator, Latent, Scalar
@@ -151,7 +151,7 @@ def avoided(
     def velocities(z: Latent) -> Float[Array, "a m"]:
         return jnp.stack([field(jnp.zeros(()), z) for field in fields])
 
-    found: Array = jax.jit(partial(jax.lax.map, velocities, batch_size=16))(points)
+    found: Array = in_chunks(velocities, 16)(points)
     return found
 
 

@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows._transforms import in_chunks
 from latent_flows.geometry.metrics import conformal
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = ["density_metric"]
-
-BATCH = 256
-"""Codes whose density is looked at at once."""
 
 
 def density_metric(
@@ -68,7 +66,7 @@ def density_metric(
     def value(z: Latent) -> Scalar:
         return jnp.reshape(log_density(z), ())
 
-    found = jax.jit(lambda codes: jax.lax.map(value, codes, batch_size=BATCH))(codes)
+    found = in_chunks(value)(codes)
     if not bool(jnp.isfinite(found).all()):
         raise ValueError(
             f"the density of {int((~jnp.isfinite(found)).sum())} of {len(codes)} codes is not "
