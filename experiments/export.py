@@ -21,7 +21,7 @@ import tyro
 from jaxtyping import Array, ArrayLike
 
 from experiments.directions import config as direction_config
-from experiments.directions.learn import check_finished, learnt_directions
+from experiments.directions.learn import learnt_directions
 from experiments.generators.spec import of_run
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
@@ -29,7 +29,14 @@ from experiments.potential_flows import subject as flow_subject
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import Failure, UsageError, main, module_name
-from experiments.runtime.run_dir import Folder, made_by, read_config, read_header, writable
+from experiments.runtime.run_dir import (
+    Folder,
+    check_finished,
+    made_by,
+    read_config,
+    read_header,
+    writable,
+)
 from experiments.steer import config as steer_config
 from latent_flows import export, onnx_program, steering
 from latent_flows._validation import at_least, choose

@@ -13,9 +13,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 from experiments.directions.config import Config, loss, reach
 from experiments.directions.subject import Subject
-from experiments.runtime.errors import UsageError
 from experiments.runtime.progress import in_parts
-from experiments.runtime.run_dir import Folder, read_config
+from experiments.runtime.run_dir import Folder, check_finished, read_config
 from latent_flows import directions
 from latent_flows.directions.model import FittedDirection
 from latent_flows.directions.trajectories import Trajectories
@@ -139,19 +138,6 @@ def file_name(words: str) -> str:
     'linear_one_shot'
     """
     return words.replace(",", "").replace(" ", "_")
-
-
-def check_finished(path: Path, *files: str) -> None:
-    """Whether a run has written files that it writes on its way to the end.
-
-    Raises:
-        UsageError: the first is not there.
-    """
-    for name in files:
-        if not (path / name).exists():
-            raise UsageError(
-                f"{path} has no {name}: the run is not finished; run it to its end first"
-            )
 
 
 def learnt_directions(run: str | Path) -> Directions:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.directions import config as direction_config
-from experiments.directions.learn import check_finished, learnt_directions
+from experiments.directions.learn import learnt_directions
 from experiments.explore.control import Control, Part
 from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
 from experiments.generators.limits import SMALLEST
@@ -20,7 +20,7 @@ from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import subject as flow_subject
 from experiments.potential_flows.traverse import row_labels
 from experiments.runtime.cli import module_name
-from experiments.runtime.run_dir import Folder, made_by, read_config
+from experiments.runtime.run_dir import Folder, check_finished, made_by, read_config
 from experiments.steer import config as steer_config
 from latent_flows import coordinates, potentials
 from latent_flows.directions import sefa

@@ -14,7 +14,7 @@ from experiments.directions import config as direction_config
 from experiments.directions import scores as direction_scores
 from experiments.directions.config import reach
 from experiments.directions.figures import central
-from experiments.directions.learn import check_finished, learnt_directions
+from experiments.directions.learn import learnt_directions
 from experiments.directions.subject import load_images, subject_of
 from experiments.generators.spec import of_run
 from experiments.inversion.latent_file import read_latents
@@ -26,7 +26,7 @@ from experiments.potential_flows import traverse
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError, module_name
 from experiments.runtime.progress import progress
-from experiments.runtime.run_dir import Folder, made_by, read_config
+from experiments.runtime.run_dir import Folder, check_finished, made_by, read_config
 from experiments.steer import config as steer_config
 from experiments.steer import scores as steer_scores
 from experiments.steer.scores import lead

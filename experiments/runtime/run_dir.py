@@ -336,6 +336,19 @@ def writable(name: str, flag: str) -> Path:
     return path
 
 
+def check_finished(path: Path, *files: str) -> None:
+    """Whether a run has written files that it writes on its way to the end.
+
+    Raises:
+        UsageError: the first is not there.
+    """
+    for name in files:
+        if not (path / name).exists():
+            raise UsageError(
+                f"{path} has no {name}: the run is not finished; run it to its end first"
+            )
+
+
 def made_by(path: str | Path) -> str:
     """The command of the experiment that a run folder was made with.
 
