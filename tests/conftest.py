@@ -3,11 +3,13 @@
 import ctypes.util
 import gc
 import sys
+import threading
 from contextlib import ExitStack
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src.interpreters import mlir
 
 from latent_flows import _captured
 
@@ -63,12 +65,32 @@ def x64():
         yield jnp.dtype("float64")
 
 
+# JAX makes a new context of MLIR, with all its dialects, for each program that it lowers: of tens of
+# thousands of small programs that is a fifth of the time. A thread of the tests keeps one for each
+# file. A program that is lowered in the middle of another needs one of its own.
+_lowering = threading.local()
+_new_context = getattr(mlir, "make_ir_context", None)  # JAX's own: another version may lack it
+
+
+def _kept_context():
+    if mlir.ir.Context.current is not None:
+        return _new_context()
+    if not hasattr(_lowering, "context"):
+        _lowering.context = _new_context()
+    return _lowering.context
+
+
+if _new_context is not None:
+    mlir.make_ir_context = _kept_context
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """Compiled programs of one file are of no use to the next, and would fill the memory."""
     yield
     if (kept := sys.modules.get("latent_flows._compiled")) is not None:
         kept._kept.clear()
+    vars(_lowering).clear()
     jax.clear_caches()
     gc.collect()
     if sys.platform == "linux" and (libc := ctypes.util.find_library("c")):
