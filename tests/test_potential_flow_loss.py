@@ -94,6 +94,13 @@ def test_what_shall_be_avoided_has_to_be_measured_in_a_metric():
         along(AXES, avoid=jnp.zeros((4, 1, 3)))
 
 
+def test_flows_may_be_drawn_to_a_share_of_the_range_whatever_the_generator_makes_of_it():
+    samples = along(AXES, horizon=3)  # a twentieth and a tenth of the box a unit of time
+    for scale in (1.0, 100.0):
+        terms = terms_of(samples, lambda z, s=scale: s * z, told_apart, crossing=0.1)
+        np.testing.assert_allclose(terms.speed, np.log(2) ** 2 / 2, rtol=1e-5)
+
+
 def test_without_a_metric_speeds_are_pushed_through_the_generator():
     terms = terms_of(along(AXES), lambda z: 2 * z, told_apart, pace=0.3)
     expected = np.mean([0.3**2 / (0.3**2 + (2 * v) ** 2) for v in (0.1, 0.2)])

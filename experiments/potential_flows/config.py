@@ -105,7 +105,7 @@ PUBLISHED = Weights()
 DEMO = Config(
     run="runs/demo",
     generator=Usual("runs/vae-sprites", "train_vae sprites"),
-    flows=Flows(count=4, pace=0.9),
+    flows=Flows(count=4, pace=0.9, reach=0.22),
     weights=ALIGNED,
     training=Training(steps=1400, batch_size=60, learning_rate=3e-3, decay="cosine"),
     scores=Scores(starts=128, pairs=256, test_images=256, vp_steps=100),

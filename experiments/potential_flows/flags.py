@@ -59,6 +59,10 @@ class Flows:
     pace: float = 1.0
     """Data-space length per unit time that flows are drawn to (root mean square, pixels); of
     samples that are no images: 1 takes a flow as far as two of them are apart."""
+    reach: float = 0.0
+    """Share of the codes' range (from 1% to 99% of them, along each axis) that flows are drawn to
+    cross within the horizon, in place of pace: a factor of a short range is then not left sooner
+    than others; 0: pace."""
     classifier: Literal["small", "lenet", "resnet18"] = "small"
     """Network that names the potential from an image pair; lenet and resnet18 as published. Of
     samples that are no images, dense layers."""
@@ -76,7 +80,7 @@ class Flows:
 
     def __post_init__(self) -> None:
         at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0, at_once=0)
-        at_least(self, "flows.", supports=1)
+        at_least(self, "flows.", supports=1, reach=0)
         for name in self.avoid:
             choose("flows.avoid", name, ENTRIES)
         if self.avoid and not self.bank:
@@ -131,7 +135,8 @@ class Scores:
     fractions: tuple[float, ...] = (0.01, 0.1)
     """Shares of the pairs that the VP classifier learns from."""
     length: float = 0.0
-    """Data-space length of the long displacement; 0: the median of the flows' own."""
+    """Data-space length of the long displacement; 0: the median of the flows' own, or with
+    flows.reach the shortest, for which none has to go beyond what it was taught."""
     short: float = 0.25
     """Short displacement, as a share of the long one."""
     test_images: int = 1000

@@ -231,7 +231,8 @@ def measure(
         "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
     )
     with folder.understood("scores/potentials"):
-        target = config.scores.length or float(np.median(alone["length"]))
+        usual = np.min if config.flows.reach else np.median
+        target = config.scores.length or float(usual(alone["length"]))
     lengths = {"long": target, "short": target * config.scores.short}
     rows: list[dict[str, Any]] = []
     with progress("scores", 0, len(families) * len(lengths)) as told:

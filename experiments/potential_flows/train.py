@@ -91,6 +91,7 @@ def loss(
         subject.generator,
         classify,
         pace=pace(settings, subject.spread),
+        crossing=settings.reach / settings.horizon or None,
         at_once=settings.at_once,
     )
     known = {name: value for name, value in terms._asdict().items() if value is not None}

@@ -81,7 +81,9 @@ FACTORS = {
 }
 
 SCORES = "--scores.pairs 256 --scores.vp-steps 60 --scores.seeds 2 --scores.starts 64"
-ON_SPRITES = f"demo --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"
+ON_SPRITES = (
+    f"demo --flows.reach 0 --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"
+)
 PLAIN = "--weights.sparsity 0 --weights.overlap 0 --weights.consistency 0"
 """What leaves the alignment with axes out of the loss."""
 

@@ -87,7 +87,7 @@ class PotentialFlowWeights:
     variation: float = 1.0
     """Lack of variation along the flow: bounded form of the published - E |J v|^2."""
     speed: float = 0.0
-    """Squared log-ratio of each flow's speed in data space to the wanted pace."""
+    """Squared log-ratio of each flow's speed to the wanted pace."""
     outside: float = 0.0
     """Squared distance that paths go beyond the range of the codes."""
     sparsity: float = 0.0
@@ -122,6 +122,8 @@ class FlowSample(NamedTuple):
     """Of the velocity in data space, where the metric is known."""
     contributions: Float[Array, "n d"] | None
     """Of the axes to the velocity, where the metric is known."""
+    squared_crossing: Float[Array, "n"]
+    """Of the velocity in widths of the box: the share of its range crossed per unit time."""
     avoided: Float[Array, "n"] | None = None
     """`share_along` the directions to avoid, where there are some."""
 
@@ -217,9 +219,17 @@ def sample_flow(
     elif equation is not None and manifold is not None:
         axes = jax.vmap(frame_and_bend(manifold))(points) if axes is None else axes
         residual = _on_manifold(equation, times, points, axes)
-    distances = jax.vmap(jax.vmap(beyond))(paths)
     return FlowSample(
-        before, after, velocity, distances, initial, residual, squared_speed, contributions, avoided
+        before,
+        after,
+        velocity,
+        outside=jax.vmap(jax.vmap(beyond))(paths),
+        initial=initial,
+        residual=residual,
+        squared_speed=squared_speed,
+        contributions=contributions,
+        squared_crossing=jnp.sum((velocity / (high - low)) ** 2, axis=-1),
+        avoided=avoided,
     )
 
 
@@ -241,6 +251,7 @@ def potential_flow_terms(
     classify: Callable[[Array, Array], Float[Array, "K n K"]],
     *,
     pace: float = 1.0,
+    crossing: float | None = None,
     at_once: int = 0,
 ) -> PotentialFlowTerms:
     r"""The terms of K flows, from what each of them does.
@@ -254,6 +265,8 @@ def potential_flow_terms(
         generator: `z -> x`, of any event shape.
         classify: from samples before and after, `[K, n, *event]` each, to logits of the K flows.
         pace: length in data space per unit time that flows are drawn to.
+        crossing: share of the box's width per unit time that they are drawn to instead: factors
+            of a short range are then not left sooner than others.
         at_once: pairs that the generator makes at once, to save memory; 0: all.
 
     Returns:
@@ -282,7 +295,9 @@ def potential_flow_terms(
         residual=jnp.mean(samples.residual),
         initial=jnp.mean(samples.initial),
         variation=variation_loss(squared_speed, pace),
-        speed=speed_loss(squared_speed, pace),
+        speed=speed_loss(squared_speed, pace)
+        if crossing is None
+        else speed_loss(samples.squared_crossing, crossing),
         outside=jnp.mean(samples.outside),
         sparsity=None if contributions is None else sparsity(contributions),
         overlap=None if contributions is None else overlap(contributions),

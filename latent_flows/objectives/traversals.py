@@ -149,13 +149,14 @@ def variation_loss(squared_speed: Float[Array, "count n"], scale: float) -> Scal
 
 
 def speed_loss(squared_speed: Float[Array, "count n"], pace: float) -> Scalar:
-    r"""Squared log-ratio of each flow's root-mean-square data-space speed to a wanted pace.
+    r"""Squared log-ratio of each flow's root-mean-square speed to a wanted pace.
 
-    Keeps every flow moving, and all of them alike.
+    Keeps every flow moving, and all of them alike: in data space, or in widths of the box that
+    latents fill, where some factors have a shorter range than others.
 
     Args:
-        squared_speed: `|J_g v|^2` of each flow at `n` points.
-        pace: the wanted length in data space per unit time.
+        squared_speed: of each flow at `n` points, `|J_g v|^2` in data space.
+        pace: the wanted length per unit time.
 
     Returns:
         The loss, at least 0.
