@@ -206,7 +206,8 @@ def dominated_factors(
         ranges: of the factors.
 
     Returns:
-        What `dominance` says, with the shares of valid samples at the end.
+        What `dominance` says, on average and of the worst traversal, with the shares of valid
+        samples at the end.
     """
     first, last = paths.samples[:, :, 0], paths.samples[:, :, -1]
     over = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
@@ -216,8 +217,10 @@ def dominated_factors(
     )
     return {
         "share": float(result.share.mean()),
+        "worst share": float(result.share.min()),
         "sign": float(result.sign_consistency.mean()),
         "valid": float(valid_last.mean()),
+        "worst valid": float(valid_last.mean(1).min()),
         "winners": [measures.factor_names[i] for i in result.winner.tolist()],
         "factors": len(set(result.winner.tolist())),
         "shares": result.share.tolist(),

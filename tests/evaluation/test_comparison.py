@@ -33,6 +33,8 @@ def test_each_axis_changes_its_own_factor_however_fast_it_is_followed(axes):
     )
     assert (row["method"], row["traversals"], row["winners"]) == ("axes", 2, ["x", "y"])
     assert row["shares"] == pytest.approx([1.0, 1.0], abs=0.05)
+    assert row["worst share"] == min(row["shares"]) <= row["share"]
+    assert row["worst valid"] == min(row["valid_each"])
     assert (row["factors"], row["sign"], row["valid"]) == (2, 1.0, 1.0)
     assert row["length"] == pytest.approx(1.0, rel=0.05)
     assert row["shortest"] == pytest.approx(1.0, rel=0.05)
