@@ -65,8 +65,8 @@ def x64():
         yield jnp.dtype("float64")
 
 
-# JAX makes a new context of MLIR, with all its dialects, for each program that it lowers: of tens of
-# thousands of small programs that is a fifth of the time. A thread of the tests keeps one for each
+# JAX makes a new context of MLIR, with all its dialects, for each program that it lowers: that is a
+# fifth of the time of tens of thousands of small programs. A thread of the tests keeps one for each
 # file. A program that is lowered in the middle of another needs one of its own.
 _lowering = threading.local()
 _new_context = getattr(mlir, "make_ir_context", None)  # JAX's own: another version may lack it

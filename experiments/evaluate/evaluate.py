@@ -35,6 +35,9 @@ class Config:
     """Scores to compute, such as mig dci; none: all that apply."""
     seed: int = 0
     """Source of all randomness: which images, splits, draws."""
+    features: str = ""
+    """Network through which ppl sees samples: package.module:function or file.py:function, from a
+    sample to an array; none: the numbers of the sample."""
     sizes: Sizes = field(default_factory=Sizes)
     """How much is measured."""
 
@@ -69,7 +72,9 @@ def begin(folder: Folder, config: Config, found: Evaluated) -> dict[str, Any]:
     fresh: dict[str, Any] = {
         "experiment": found.experiment,
         "version": read_header(folder.path).get("version"),
-        "settings": jsonable({"seed": config.seed, "sizes": config.sizes}),
+        "settings": jsonable(
+            {"seed": config.seed, "features": config.features, "sizes": config.sizes}
+        ),
         "scores": {},
     }
     kept = folder.read_object(RESULT) if (folder.path / RESULT).exists() else {}
@@ -83,7 +88,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compute the scores that are not there yet; each is written as it is done."""
     result = begin(folder, config, found) | {"not_applicable": reasons}
-    material = Material(found, config.sizes, config.seed)
+    material = Material(found, config.sizes, config.seed, config.features)
     for name in names:
         if name not in result["scores"]:
             print(f"{name}: {SCORES[name].about}", flush=True)

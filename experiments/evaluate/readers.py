@@ -72,7 +72,7 @@ class Evaluated(NamedTuple):
     metrics: Mapping[str, Any] = {}
     """What the run has measured itself, in `metrics.json`; empty if it is not there."""
     generator: FrozenGenerator | None = None
-    """Of the run, if it has an encoder and knows its data."""
+    """Of the run, if that is about one."""
     held_out: HeldOut | None = None
     encode: Encoder | None = None
     log_likelihood: LogLikelihood | None = None
@@ -101,10 +101,10 @@ def read(run: str) -> Evaluated:
 
 def _generator(found: Evaluated) -> Evaluated:
     generator = spec.of_run(found.run)
+    found = found._replace(generator=generator)
     if generator.encode is None or generator.dataset is None:
         return found
     return found._replace(
-        generator=generator,
         held_out=_examples(load_data(generator, "test")),
         encode=generator.encode,
         log_likelihood=generator.log_likelihood,
@@ -114,8 +114,13 @@ def _generator(found: Evaluated) -> Evaluated:
 
 def _is_standard(generator: FrozenGenerator) -> bool:
     """Whether the prior is N(0, I), as far as is known: bounds then have a closed form."""
+    return generator.log_prior is None or is_normal(generator)
+
+
+def is_normal(generator: FrozenGenerator) -> bool:
+    """Whether the prior is known to be N(0, I)."""
     if generator.log_prior is None:
-        return True
+        return False
     zs = jax.random.normal(jax.random.key(0), (4, generator.latent_dim))
     found = jax.vmap(generator.log_prior)(zs)
     return bool(jnp.allclose(found, jax.vmap(log_normal)(zs), atol=1e-3))

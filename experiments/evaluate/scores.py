@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.evaluate.confidence import confidence
-from experiments.evaluate.readers import Evaluated, HeldOut
+from experiments.evaluate.readers import Evaluated, HeldOut, is_normal
+from experiments.generators.features import read_features
 from experiments.runtime.cli import UsageError
 from latent_flows import evaluation
 from latent_flows._transforms import in_chunks
@@ -42,10 +43,13 @@ class Sizes:
     """Pairs (examples) of each of these points."""
     classifier_steps: int = 1000
     """Steps of the classifier of labelled images, which says of which draws it is sure."""
+    paths: int = 1000
+    """Pairs of draws of the perceptual path length."""
 
     def __post_init__(self) -> None:
         at_least(self, "sizes.", images=0, iwae_samples=1, codes=0, tree_codes=3, trees=1)
         at_least(self, "sizes.", points=3, batch=2, classifier_steps=1)
+        at_least(self, "sizes.", paths=2)
 
 
 class Labelled(NamedTuple):
@@ -66,6 +70,8 @@ class Material:
     found: Evaluated
     sizes: Sizes
     seed: int
+    features: str = ""
+    """What the perceptual path length sees of samples."""
 
     def __post_init__(self) -> None:
         if (held_out := self.found.held_out) is None:
@@ -153,6 +159,9 @@ NEEDS: dict[str, Need] = {
     "labels": Need(
         lambda run: run.held_out is not None and run.held_out.labels is not None,
         "the data are no images with labels of classes",
+    ),
+    "generator": Need(
+        lambda run: run.generator is not None, "a run of {run.experiment} is about no generator"
     ),
     "flows": Need(lambda run: run.paths is not None, "a run of {run.experiment} has no traversals"),
     "comparison": Need(
@@ -318,6 +327,23 @@ def _equivariance(material: Material) -> dict[str, float]:
     }
 
 
+def _perceptual_path_length(material: Material) -> dict[str, float]:
+    generator, features = material.found.generator, None
+    assert generator is not None
+    key = jax.random.key(material.seed)
+    if material.features:
+        features = read_features(material.features, "--features", generator(generator.prior(key)))
+    found = evaluation.perceptual_path_length(
+        key,
+        generator.decode,
+        generator.prior,
+        features=features,
+        count=material.sizes.paths,
+        along="great circle" if is_normal(generator) else "line",
+    )
+    return {name: float(value) for name, value in found._asdict().items()}
+
+
 def _realism(material: Material) -> dict[str, float]:
     metrics = material.found.metrics
     return {name: metrics[name] for name in ("frechet", "frechet_of_training_images")}
@@ -341,6 +367,11 @@ SCORES: dict[str, Score] = {
     "path_length": Score("length of traversals in data space, pixels", _OWN, _path_length),
     "correlation": Score("of measured attributes with time", ("flows",), _correlation),
     "equivariance": Score("error of moved codes, pixels a frame", ("sequences",), _equivariance),
+    "ppl": Score(
+        "perceptual path length: squared speed of what is seen between draws",
+        ("generator",),
+        _perceptual_path_length,
+    ),
     "frechet": Score("distance of samples from held-out data", ("realism",), _realism),
 }
 """Every score by its name."""

@@ -26,6 +26,10 @@ from latent_flows.evaluation.likelihood import elbo, iwae_bound
 from latent_flows.evaluation.mig import mig, mutual_information
 from latent_flows.evaluation.modularity import Modularity, modularity
 from latent_flows.evaluation.pairwise_f_measure import pairwise_f_measure
+from latent_flows.evaluation.perceptual_path_length import (
+    PerceptualPathLength,
+    perceptual_path_length,
+)
 from latent_flows.evaluation.plausibility import (
     path_plausibility,
     volume_contrast,
@@ -42,6 +46,7 @@ __all__ = [
     "EquivarianceError",
     "Family",
     "Modularity",
+    "PerceptualPathLength",
     "Recognition",
     "Sampler",
     "VPScore",
@@ -66,6 +71,7 @@ __all__ = [
     "pairwise_f_measure",
     "path_length",
     "path_plausibility",
+    "perceptual_path_length",
     "reach",
     "sample_bounds",
     "sampler_of_examples",

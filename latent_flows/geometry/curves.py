@@ -31,6 +31,7 @@ __all__ = [
     "great_circle",
     "length",
     "measure",
+    "on_great_circle",
     "resample",
     "resample_by_length",
     "spline_weights",
@@ -242,8 +243,23 @@ def great_circle(z0: Latent, z1: Latent, segments: int) -> Float[Array, "{segmen
     >>> print(jnp.allclose(middle, 2**0.5, atol=1e-5))
     True
     """
-    line = straight(z0, z1, segments)
-    s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)[:, None]
+    s = jnp.linspace(0, 1, segments + 1, dtype=z0.dtype)
+    return on_great_circle(z0, z1, s).at[0].set(z0).at[-1].set(z1)
+
+
+def on_great_circle(z0: Latent, z1: Latent, s: Float[Array, "n"]) -> Float[Array, "n d"]:
+    """Points of `great_circle`, at any places from 0 to 1.
+
+    Args:
+        z0: where it starts.
+        z1: where it ends.
+        s: the places.
+
+    Returns:
+        The points.
+    """
+    s = s[:, None]
+    line = z0 + s * (z1 - z0)
     ends = jnp.stack([z0, z1])
     norms = safe_norm(ends, axis=1, keepdims=True)
     first, last = ends / jnp.where(norms == 0, 1, norms)
@@ -253,7 +269,7 @@ def great_circle(z0: Latent, z1: Latent, segments: int) -> Float[Array, "{segmen
     is_line = (sine < 1e-4) | (norms == 0).any()
     turned = jnp.sin((1 - s) * angle) * first + jnp.sin(s * angle) * last
     arc = ((1 - s) * norms[0] + s * norms[1]) * turned / jnp.where(is_line, 1, sine)
-    return jnp.where(is_line, line, arc).at[0].set(z0).at[-1].set(z1)
+    return jnp.where(is_line, line, arc)
 
 
 def gauss_places(segments: int) -> Float[np.ndarray, "q"]:

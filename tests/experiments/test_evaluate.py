@@ -35,7 +35,7 @@ TINY = VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=1, depth=1)
 SMALL = [
     *("--sizes.codes", 400, "--sizes.images", 8, "--sizes.iwae-samples", 2, "--sizes.trees", 1),
     *("--sizes.tree-codes", 400, "--sizes.points", 60, "--sizes.batch", 4),
-    *("--sizes.classifier-steps", 20),
+    *("--sizes.classifier-steps", 20, "--sizes.paths", 10),
 ]
 ENCODED = ["mig", "dci", "sap", "modularity", "beta_vae", "factor_vae"]
 
@@ -91,7 +91,7 @@ def test_a_vae_of_sprites_has_all_scores_of_codes_and_nothing_else_changes(
     assert after == before
 
     scores = found["scores"]
-    assert list(scores) == ["elbo", "iwae", *ENCODED]
+    assert list(scores) == ["elbo", "iwae", *ENCODED, "ppl"]
     assert set(found["not_applicable"]) == set(SCORES) - set(scores)
     assert scores["elbo"]["images"] == scores["iwae"]["images"] == 8
     # Before training a pixel is a coin; the divergence costs something.
@@ -141,7 +141,7 @@ def test_labels_are_no_factors(digits_run, call):
     code, out, _ = call(digits_run, *SMALL[2:])
     assert code == 0
     found = stored(digits_run)
-    assert list(found["scores"]) == ["elbo", "iwae", "confident"]
+    assert list(found["scores"]) == ["elbo", "iwae", "confident", "ppl"]
     assert all("digits has no ground-truth factors" in found["not_applicable"][s] for s in ENCODED)
     assert "labels of classes are none" in " ".join(out.split())
     refused(call(digits_run, "--scores", "elbo", "mig"), "mig cannot be computed", "digits has no")
@@ -214,6 +214,22 @@ def test_of_labelled_images_a_classifier_is_sure_of_a_share_of_the_draws(call, t
         assert 0.0 < shares["held_out_images"] < shares["accuracy"] <= 1.0
         assert shares["images"] == 200
     refused(call(runs["flow"], "--sizes.classifier-steps", 0), "classifier_steps must be at least")
+
+
+def test_the_path_length_of_a_generator_is_seen_through_a_network_of_ones_own(
+    call, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_eyes.py").write_text("def twice(x):\n    return 2 * x.ravel()\n")
+    gan = small_gan(tmp_path / "gan")
+    found = []
+    for features in ((), ("--features", "own_eyes:twice")):
+        code, out, err = call(gan, "--scores", "ppl", "--sizes.paths", 10, *features)
+        assert code == 0, err
+        assert "perceptual path length" in " ".join(out.split())
+        found.append(stored(gan)["scores"]["ppl"])
+    assert found[1]["mean"] == pytest.approx(4 * found[0]["mean"], rel=1e-4)
+    refused(call(gan, "--scores", "ppl", "--features", "own_eyes:none"), "--features", "none")
 
 
 def test_data_without_labels_have_no_classifier(sprites_run, call):
