@@ -45,6 +45,7 @@ from latent_flows.evaluation.plausibility import code_box
 from latent_flows.generators.vae import VAE, VAEConfig, generator, members
 from latent_flows.geometry import (
     Geodesic,
+    ensemble_energy,
     ensemble_pullback,
     ensemble_variance,
     geodesic,
@@ -52,11 +53,13 @@ from latent_flows.geometry import (
     stochastic_pullback,
 )
 from latent_flows.geometry.ensembles import Draws
-from latent_flows.typing import Metric
+from latent_flows.typing import Metric, Scalar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST = 100
+"""Retrainings of a run."""
 BATCH = 10
 """Pairs that are joined at once."""
 SHOWN = 6
@@ -64,13 +67,19 @@ SHOWN = 6
 CODES = 1000
 """Held-out codes, at most, behind them."""
 EUCLIDEAN, RBF = "Euclidean", "RBF"
+INDEPENDENT, ROOT = ", independent draws", ", by energy"
+"""How names of distances end: geodesics of least expected energy; not their length in the expected
+metric, but the root of twice this energy."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Compare distances of retrained ensembles."""
 
-    PHASES: ClassVar[extension.Phases] = {}
+    PHASES: ClassVar[extension.Phases] = {
+        "training": tuple(f"vae-{place}" for place in range(MOST)),
+        "deviation.training": tuple(f"rbf-{place}" for place in range(MOST)),
+    }
     QUICK: ClassVar[Quick] = {
         "retrainings": 3,
         "pairs": 10,
@@ -110,7 +119,7 @@ class Config:
     )
     """Optimiser and duration of each retraining."""
     retrainings: int = 10
-    """VAEs that are trained, at least 2."""
+    """VAEs that are trained, from 2 to 100."""
     members: tuple[int, ...] = (1, 2, 3, 5, 8)
     """Sizes of the ensembles that are compared."""
     pairs: int = 50
@@ -133,12 +142,15 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, seed=0, retrainings=2, pairs=1, segments=1)
+        if self.retrainings > MOST:
+            raise ValueError(f"retrainings must be at most {MOST}, got {self.retrainings}")
         for name in ("members", "draws"):
             if not getattr(self, name) or len({*getattr(self, name)}) < len(getattr(self, name)):
                 raise ValueError(f"{name} must hold each value once, got {getattr(self, name)}")
         if not all(1 <= count <= self.vae.decoders for count in self.members):
             raise ValueError(
-                f"members must lie in [1, vae.decoders = {self.vae.decoders}], got {self.members}"
+                f"members must lie in [1, vae.decoders = {self.vae.decoders}], got {self.members}: "
+                "lower them, or raise --vae.decoders"
             )
 
 
@@ -266,6 +278,12 @@ def rbf_metric(vae: VAE, both: tuple[Params, Params]) -> Metric:
     )
 
 
+def expected_energy(vae: VAE, params: Params, path: Geodesic) -> Scalar:
+    """What independent draws make of a path; of one decoder there is one draw."""
+    stack = members(vae, params)
+    return path.energy if stack is None else ensemble_energy(stack, path.points)
+
+
 def deviation_of(
     folder: Folder, config: Config, train: Dataset, place: int, params: Params
 ) -> Params:
@@ -286,25 +304,40 @@ def deviation_of(
 
 
 class Joiner:
-    """Geodesics between pairs, by one program for all retrainings."""
+    """Geodesics between pairs, by one program for all retrainings.
 
-    def __init__(self, config: Config, metric: Callable[[Any], Metric]):
-        def join(parameters: Any, ends: Float[Array, "p 2 d"]) -> Geodesic:
-            find = partial(geodesic, metric(parameters), segments=config.segments)
-            return jax.vmap(lambda pair: find(*pair))(ends)
+    Of independent draws the root of twice the expected energy is measured as well, in which members
+    that disagree count at every point.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        metric: Callable[[Any], Metric],
+        energy: Callable[[Any, Geodesic], Scalar] = lambda _, path: path.energy,
+    ):
+        def join(parameters: Any, ends: Float[Array, "p 2 d"]) -> tuple[Geodesic, Array]:
+            found = metric(parameters)
+
+            def one(pair: Float[Array, "2 d"]) -> tuple[Geodesic, Array]:
+                path = geodesic(found, *pair, segments=config.segments)
+                return path, jnp.sqrt(2 * energy(parameters, path))
+
+            return jax.vmap(one)(ends)
 
         self.join = jax.jit(join)
 
     def __call__(self, name: str, parameters: Any, ends: Float[Array, "p 2 d"]) -> dict[str, Any]:
-        found = in_parts(
+        found, root = in_parts(
             name,
             partial(self.join, parameters),
             (np.asarray(ends),),
             BATCH,
-            lambda part: f"{part.converged.mean():.0%} converged",
+            lambda part: f"{part[0].converged.mean():.0%} converged",
         )
         return {
             "length": found.length,
+            "root_energy": root,
             "converged": found.converged,
             "points": found.points[:SHOWN],
         }
@@ -318,7 +351,7 @@ def name_of(count: int, draws: Draws) -> str:
     """
     if count == 1:
         return "1 decoder"
-    return f"{count} decoders" + (", independent draws" if draws == "independent" else "")
+    return f"{count} decoders" + (INDEPENDENT if draws == "independent" else "")
 
 
 def joiners(config: Config, shape: tuple[int, ...]) -> dict[str, tuple[Joiner, int]]:
@@ -326,8 +359,9 @@ def joiners(config: Config, shape: tuple[int, ...]) -> dict[str, tuple[Joiner, i
     found = {}
     for count in config.members:
         for draws in config.draws if count > 1 else ("one",):
-            metric = partial(metric_of, sized(config, shape, count), draws)
-            found[name_of(count, draws)] = Joiner(config, metric), count
+            vae = sized(config, shape, count)
+            joiner = Joiner(config, partial(metric_of, vae, draws), partial(expected_energy, vae))
+            found[name_of(count, draws)] = joiner, count
     return found
 
 
@@ -387,13 +421,18 @@ def variation(lengths: Float[np.ndarray, "r p"]) -> Float[np.ndarray, "p"]:
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     """How much the distances of each kind vary, over pairs."""
-    lengths = {name: np.stack([one[name]["length"] for one in found]) for name in found[0]}
+    lengths: dict[str, np.ndarray] = {}
+    for name in found[0]:
+        lengths[name] = np.stack([one[name]["length"] for one in found])
+        if name.endswith(INDEPENDENT):
+            lengths[f"{name}{ROOT}"] = np.stack([one[name]["root_energy"] for one in found])
     varies = {name: variation(each) for name, each in lengths.items()}
     rows = []
     for name, each in varies.items():
         difference = varies[EUCLIDEAN] - each
         is_line = name == EUCLIDEAN
-        shares = [] if is_line else [one[name]["converged"].mean() for one in found]
+        path = name.removesuffix(ROOT)
+        shares = [] if is_line else [one[path]["converged"].mean() for one in found]
         rows.append(
             {
                 "distance": name,

@@ -65,7 +65,15 @@ def test_the_variation_is_the_deviation_over_the_mean_of_each_pair():
         {"Euclidean": {"length": row}, "2 decoders": {"length": 1 + 0 * row, **ones}}
         for row in lengths
     ]
-    euclidean, other = summary(found)["distances"]
+    for one, row in zip(found, lengths, strict=True):
+        free = {"length": row, "root_energy": 2 + 0 * row, **ones}
+        one["2 decoders, independent draws"] = free
+    euclidean, other, *free = summary(found)["distances"]
+    assert [row["distance"] for row in free] == [
+        "2 decoders, independent draws",
+        "2 decoders, independent draws, by energy",
+    ]
+    assert [row["variation"] for row in free] == pytest.approx([1 / 3, 0])
     assert euclidean["variation"] == pytest.approx(1 / 3)
     assert (other["variation"], other["converged"]) == (0, 1)
     assert other["less_than_euclidean"] == pytest.approx(1 / 3)
@@ -78,6 +86,7 @@ def test_the_variation_is_the_deviation_over_the_mean_of_each_pair():
         (["--members", 1, 9], "members must lie in [1, vae.decoders = 8], got (1, 9)"),
         (["--members", 0], "members must lie in [1, vae.decoders = 8], got (0,)"),
         (["--members", 2, 2], "members must hold each value once, got (2, 2)"),
+        (["--retrainings", 101], "retrainings must be at most 100, got 101"),
         (["--retrainings", 1], "retrainings must be at least 2, got 1"),
         (["--training.batch-size", 5000], "training.batch_size (5000) is more than the 1437 ex"),
     ],
