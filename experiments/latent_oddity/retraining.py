@@ -67,9 +67,10 @@ SHOWN = 6
 CODES = 1000
 """Held-out codes, at most, behind them."""
 EUCLIDEAN, RBF = "Euclidean", "RBF"
-INDEPENDENT, ROOT = ", independent draws", ", by energy"
+INDEPENDENT, ROOT, CONTROL = ", independent draws", ", by energy", ", plus a constant"
 """How names of distances end: geodesics of least expected energy; not their length in the expected
-metric, but the root of twice this energy."""
+metric, but the root of twice this energy; and the root of the squared length and a constant, which
+is the mean of what draws add: of no pair does it know anything."""
 
 
 @dataclass(frozen=True)
@@ -419,19 +420,37 @@ def variation(lengths: Float[np.ndarray, "r p"]) -> Float[np.ndarray, "p"]:
     return lengths.std(0, ddof=1) / lengths.mean(0)
 
 
+def told_apart(lengths: Float[np.ndarray, "r p"]) -> float | None:
+    """How far distances of different pairs lie apart, in deviations over retrainings.
+
+    What is added to all distances alike makes their variation small, and leaves this as it is.
+
+    >>> told_apart(np.array([[1.0, 5.0], [3.0, 7.0]]))
+    2.0
+    """
+    if lengths.shape[1] < 2:
+        return None
+    within = lengths.std(0, ddof=1).mean()
+    return float(lengths.mean(0).std(ddof=1) / within) if within > 0 else None
+
+
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     """How much the distances of each kind vary, over pairs."""
     lengths: dict[str, np.ndarray] = {}
     for name in found[0]:
         lengths[name] = np.stack([one[name]["length"] for one in found])
         if name.endswith(INDEPENDENT):
-            lengths[f"{name}{ROOT}"] = np.stack([one[name]["root_energy"] for one in found])
+            squares = lengths[name] ** 2
+            roots = np.stack([one[name]["root_energy"] for one in found])
+            lengths[f"{name}{ROOT}"] = roots
+            added = np.maximum(np.mean(roots**2 - squares), 0)
+            lengths[f"{name}{CONTROL}"] = np.sqrt(squares + added)
     varies = {name: variation(each) for name, each in lengths.items()}
     rows = []
     for name, each in varies.items():
         difference = varies[EUCLIDEAN] - each
         is_line = name == EUCLIDEAN
-        path = name.removesuffix(ROOT)
+        path = name.removesuffix(ROOT).removesuffix(CONTROL)
         shares = [] if is_line else [one[path]["converged"].mean() for one in found]
         rows.append(
             {
@@ -440,6 +459,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
                 "standard_error": _standard_error(each),
                 "less_than_euclidean": None if is_line else float(difference.mean()),
                 "its_standard_error": None if is_line else _standard_error(difference),
+                "told_apart": told_apart(lengths[name]),
                 "converged": None if is_line else float(np.mean(shares)),
             }
         )

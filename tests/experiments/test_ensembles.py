@@ -72,12 +72,23 @@ def test_the_variation_is_the_deviation_over_the_mean_of_each_pair():
     assert [row["distance"] for row in free] == [
         "2 decoders, independent draws",
         "2 decoders, independent draws, by energy",
+        "2 decoders, independent draws, plus a constant",
     ]
-    assert [row["variation"] for row in free] == pytest.approx([1 / 3, 0])
+    assert [row["variation"] for row in free[:2]] == pytest.approx([1 / 3, 0])
+    # Nothing is added where draws add nothing.
+    assert free[2]["variation"] == pytest.approx(free[0]["variation"])
+    spread = np.std([2, 2, 10], ddof=1) / np.mean([1, 0, 5])
+    assert euclidean["told_apart"] == pytest.approx(spread)
     assert euclidean["variation"] == pytest.approx(1 / 3)
     assert (other["variation"], other["converged"]) == (0, 1)
     assert other["less_than_euclidean"] == pytest.approx(1 / 3)
     assert other["its_standard_error"] == pytest.approx(np.std([0.5, 0, 0.5], ddof=1) / 3**0.5)
+
+
+def test_a_constant_lowers_the_variation_of_distances_and_tells_none_apart():
+    lengths = np.random.default_rng(0).uniform(1, 3, size=(5, 8))
+    assert variation(lengths + 10).mean() < variation(lengths).mean() / 3
+    assert retraining.told_apart(lengths + 10) == pytest.approx(retraining.told_apart(lengths))
 
 
 @pytest.mark.parametrize(
