@@ -127,7 +127,7 @@ class Config:
     """Pairs of held-out images whose distances are measured."""
     segments: int = 16
     """Parts that a geodesic is discretised in."""
-    draws: tuple[Draws, ...] = ("one",)
+    draws: tuple[Draws, ...] = ("one", "independent")
     """What geodesics make least: one, the energy in the expected metric; independent, the expected
     energy with a member drawn at each point; or both."""
     rbf: bool = True
