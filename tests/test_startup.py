@@ -22,6 +22,7 @@ EXPERIMENTS = (
     "land",
     "potential_flows",
     "random_walk",
+    "retraining",
     "steer",
     "summary",
     "table",

@@ -118,6 +118,10 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, seed=0, train_images=0, frames=2)
+        if self.vae.decoders > 1:
+            raise ValueError(
+                f"vae.decoders must be 1 here, got {self.vae.decoders}: ensembles are of train_vae"
+            )
         if self.training.batch_size % max(len(self.factors), 1):
             raise ValueError(
                 f"training.batch_size ({self.training.batch_size}) must be a multiple of the "

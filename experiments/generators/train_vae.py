@@ -1,5 +1,7 @@
 """Train a variational autoencoder: the generator that potential flows and geometry work on.
 
+With --vae.decoders 8 eight decoders share the encoder, each example of a batch training one of
+them: an ensemble, whose disagreement tells where there are no data (geometry.ensemble_pullback).
 With --variance the deviation of its noise is fitted afterwards, mean and encoder frozen; with
 --prior flow a flow from noise to its codes, through which latents are drawn from then on. The run
 folder holds the parameters, metrics.json (held-out ELBO and importance-weighted bound; on sprites
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from experiments.generators import noise_std, prior_flow
 from experiments.generators.bounds import measure
@@ -353,8 +355,13 @@ def loss(
     mean, std = jax.vmap(partial(apply, params, method=vae.encode))(images)
     z = mean + std * jax.random.normal(key, mean.shape)
     kept = objective.decoded or len(images)
-    log_likelihood = partial(apply, params, method=vae.log_likelihood)
-    reconstruction = -jnp.mean(jax.vmap(log_likelihood)(images[:kept], z[:kept]))
+    if vae.config.decoders == 1:
+        log_likelihood = partial(apply, params, method=vae.log_likelihood)
+        reconstruction = -jnp.mean(jax.vmap(log_likelihood)(images[:kept], z[:kept]))
+    else:
+        shares = equal_shares(jax.random.fold_in(key, 1), kept, vae.config.decoders)
+        each = partial(apply, params, method=vae.member_log_likelihoods)
+        reconstruction = -jnp.mean(jax.vmap(each)(images[shares], z[shares]))
     kl = jnp.mean(jnp.sum(jax.vmap(objectives.gaussian_kl)(mean, std), -1))
     correlation = objectives.total_correlation(z, mean, std)
     rise = jnp.minimum(1.0, (step + 1) / max(objective.warmup, 1))
@@ -368,6 +375,25 @@ def loss(
         "total_correlation_gaussian": objectives.gaussian_total_correlation(mean, std),
     }
     return total / images[0].size, terms
+
+
+def equal_shares(key: Array, count: int, members: int) -> Int[Array, "rows members"]:
+    """Which example trains which decoder: every one a random one, and all as many.
+
+    Args:
+        key: source of randomness.
+        count: examples of a batch.
+        members: decoders.
+
+    Returns:
+        Places in the batch. Where it cannot be shared out, some are there twice, each as likely.
+
+    >>> sorted(equal_shares(jax.random.key(0), 6, 3).ravel().tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+    rows = -(-count // members)
+    places = jax.random.permutation(key, count)
+    return jnp.resize(places, (rows, members))
 
 
 def _apply(vae: VAE) -> Callable[..., Any]:

@@ -5,13 +5,14 @@ deviation that grows away from data the volume measure is large off the data, an
 shortest in that metric decode to images that a classifier is sure of, where straight lines cross
 regions without data. Of a generator without an encoder (of train_gan or import_weights, or a
 function of your own) pairs of draws from its prior are joined instead, by its pull-back metric; of
-any generator, latents of your own by --from and --to.
+any generator, latents of your own by --from and --to. Of a VAE of several decoders (train_vae with
+--vae.decoders) held-out images are joined in their expected metric, which needs no deviation.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,16 +22,20 @@ from jaxtyping import Array, Float
 from experiments.generators import spec
 from experiments.generators.noise_std import KINDS
 from experiments.generators.spec import Usual
+from experiments.generators.training_data import check_encoder, load_data
 from experiments.inversion.latent_file import read_latents
-from experiments.latent_oddity import figures, gan_geodesics, scores, setup
+from experiments.latent_oddity import ensemble_geodesics, figures, gan_geodesics, scores, setup
 from experiments.latent_oddity.paths import STRAIGHT, Geodesics, Paths, joined, recalled, straight
 from experiments.latent_oddity.scores import Judges
 from experiments.latent_oddity.setup import Subject
 from experiments.runtime import tables
+from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
 from latent_flows.evaluation.plausibility import off_data, volume_contrast
+from latent_flows.generators import FrozenGenerator
+from latent_flows.geometry.ensembles import Draws
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.typing import Metric
 
@@ -60,6 +65,10 @@ class Config(scores.Config):
     as experiments.invert writes; with --to."""
     last: Annotated[str, tyro.conf.arg(name="to")] = ""
     """Their other ends: an .npy file of one or as many."""
+    decoders: Literal["auto", "one", "independent", "mean"] = "auto"
+    """Of a generator of several decoders, whose geodesics: one, of their expected metric, as of one
+    drawn for a whole path; independent, as of one drawn at each of its points; mean, of their mean
+    with the deviations of its noise, as of one decoder; auto: one where there are several."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +116,12 @@ def unseen(subject: Subject) -> Float[np.ndarray, "n d"]:
 
 def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
     """Random pairs of these."""
-    codes, random = unseen(subject), np.random.default_rng(config.seed)
+    return random_pairs(config, unseen(subject))
+
+
+def random_pairs(config: Config, codes: Float[np.ndarray, "n d"]) -> Float[Array, "m 2 d"]:
+    """Random pairs of codes."""
+    random = np.random.default_rng(config.seed)
     rows = [random.choice(len(codes), 2, replace=False) for _ in range(config.geodesics.pairs)]
     return jnp.asarray(codes[np.array(rows)])
 
@@ -227,6 +241,47 @@ def draw(
     return tables.save_figures(folder, drawn)
 
 
+def draws_of(config: Config, generator: FrozenGenerator) -> Draws | None:
+    """How members of an ensemble are drawn along a path; None where no ensemble is asked for.
+
+    Raises:
+        UsageError: one is, and the generator is none; or features of samples are, which it has not.
+    """
+    choice = config.decoders
+    if choice == "mean":
+        return None
+    if choice == "auto":
+        is_other = config.geodesics.features or None in (generator.members, generator.encode)
+        return None if is_other else "one"
+    ensemble_geodesics.check(generator)
+    if config.geodesics.features:
+        raise UsageError(
+            f"--geodesics.features and --decoders {choice} exclude each other: leave one out"
+        )
+    return choice
+
+
+def run_ensemble(
+    config: Config,
+    generator: FrozenGenerator,
+    given: Float[Array, "m 2 d"] | None,
+    draws: Draws,
+) -> int | None:
+    """The same of an ensemble of decoders, in its expected metric."""
+    check_encoder(generator, "geodesics --decoders one")
+    test = load_data(generator, "test")
+    if test.length < setup.FEWEST:
+        raise ValueError(
+            f"{test.name} has {test.length} held-out examples; at least {setup.FEWEST} are needed"
+        )
+    folder = spec.open_study(config)
+    keep_ends(folder, given)
+    with announced("encoding images"):
+        seen = setup.sample(config, generator, test)
+    pairs = random_pairs(config, np.asarray(seen.codes)) if given is None else given
+    return ensemble_geodesics.run(folder, generator, pairs, seen, config.geodesics, draws)
+
+
 def run(config: Config) -> int | None:
     """Join pairs, measure, draw."""
     generator = spec.load(config)
@@ -235,6 +290,8 @@ def run(config: Config) -> int | None:
         config = replace(config, geodesics=replace(config.geodesics, pairs=len(given)))
     between = "held-out codes" if given is None else "the latents that were given"
     config.geodesics.check_memory(generator.latent_dim)
+    if (draws := draws_of(config, generator)) is not None:
+        return run_ensemble(config, generator, given, draws)
     # Between latents of one's own the generator's own metric will do, where no other is at hand.
     is_plain = given is not None and not {*KINDS["both"]} <= {*generator.noise_std}
     if generator.encode is None or is_plain or config.geodesics.features:

@@ -87,6 +87,9 @@ class FrozenGenerator:
 
     output_names: tuple[str, ...] = field(default=(), metadata=_STATIC)
     """Names of the numbers of a sample that is no image, such as genes; none: they have none."""
+    members: Generator | None = None
+    """`z -> [M, *event]`: a sample of each of several decoders, of which `decode` gives the mean;
+    `geometry.ensemble_pullback(generator)` is their metric. None where there is one decoder."""
 
     def __call__(self, z: Latent) -> Array:
         return self.decode(z)
@@ -108,6 +111,7 @@ def freeze(
     augment: Sequence[tuple[str, float]] = (),
     reading: Sequence[tuple[str, str]] = (),
     output_names: Sequence[str] = (),
+    members: Generator | None = None,
 ) -> FrozenGenerator:
     """Makes a frozen generator of functions of one point, of any framework that JAX can trace.
 
@@ -126,13 +130,15 @@ def freeze(
         augment: transformations of these data.
         reading: how these data are read, where they have a path.
         output_names: of the numbers of a sample, for the axes of drawings.
+        members: from a latent to the samples of each of at least two decoders, `[M, *event]`, of
+            which `decode` gives the mean, or whatever stands for them all.
 
     Returns:
         The generator, for latents of this length.
 
     Raises:
-        ValueError: a latent dimension below 1, a sample that is not one array of floats, or
-            another number of names than a sample has numbers.
+        ValueError: a latent dimension below 1, a sample that is not one array of floats, another
+            number of names than a sample has numbers, or members of other samples.
 
     >>> freeze(lambda z: z[:, None, None] ** 2, 4).event_shape
     (4, 1, 1)
@@ -151,6 +157,16 @@ def freeze(
             f"{name} makes samples of shape {tuple(shape)}, and there are {len(output_names)} "
             "output_names: give one for each number"
         )
+    if members is not None:
+        stack: Any = jax.eval_shape(members, z)
+        found = getattr(stack, "shape", type(stack).__name__)
+        if not isinstance(found, tuple) or found[1:] != shape or len(found) == len(shape):
+            raise ValueError(
+                f"the members of {name} must give [M, {', '.join(map(str, shape))}], a sample of "
+                f"each, got {found}"
+            )
+        if found[0] < 2:
+            raise ValueError(f"{name} needs at least two members, got {found[0]}: leave them out")
     x = jax.ShapeDtypeStruct(shape, dtype)
     if prior is None and log_prior is None:
         log_prior = log_normal
@@ -174,6 +190,7 @@ def freeze(
         augment=tuple((kind, float(most)) for kind, most in augment),
         reading=tuple((setting, value) for setting, value in reading),
         output_names=tuple(map(str, output_names)),
+        members=None if members is None else closure_convert(members, latent_dim),
     )
 
 

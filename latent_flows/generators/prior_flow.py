@@ -404,6 +404,7 @@ def through_noise(generator: FrozenGenerator, flow: PriorFlow) -> FrozenGenerato
     [3. 3.]
     """
     _check_length(generator, flow)
+    stack = generator.members
     return freeze(
         lambda noise: generator.decode(flow.to_code(noise)),
         generator.latent_dim,
@@ -412,6 +413,7 @@ def through_noise(generator: FrozenGenerator, flow: PriorFlow) -> FrozenGenerato
         labels=generator.labels,
         augment=generator.augment,
         reading=generator.reading,
+        members=None if stack is None else lambda noise: stack(flow.to_code(noise)),
     )
 
 

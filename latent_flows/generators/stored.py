@@ -40,9 +40,9 @@ __all__ = [
 
 FORMAT = "latent_flows generator"
 """What the header's `format` says."""
-VERSION = 2
-"""Of the layout; a file with a greater one is refused. Version 2 has flow-matching generators, and
-files of all others are still of version 1."""
+VERSION = 3
+"""Of the layout; a file with a greater one is refused. Version 2 has flow-matching generators, 3
+VAEs of several decoders, and files of all others are still of version 1."""
 _NETS: dict[str, Any] = {type(net).__name__: type(net) for net in PRESETS.values()} | {
     DataFlow.__name__: DataFlow
 }
@@ -113,7 +113,7 @@ def to_bytes(stored: StoredGenerator) -> bytes:
     if stored.prior_flow is not None:
         arrays |= _flat("prior_flow", _flow_arrays(stored.prior_flow))
     is_vae = isinstance(stored.net, VAE)
-    settings = dataclasses.asdict(stored.net.config) if is_vae else _settings(stored.net)
+    settings = _vae_settings(stored.net) if is_vae else _settings(stored.net)
     model: dict[str, Any] = {
         "architecture": type(stored.net).__name__,
         "settings": settings,
@@ -131,9 +131,17 @@ def to_bytes(stored: StoredGenerator) -> bytes:
     if stored.from_noise:
         model["from_noise"] = True
     # Earlier versions would take the code for the latent.
-    version = VERSION if stored.from_noise or isinstance(stored.net, DataFlow) else 1
+    version = 2 if stored.from_noise or isinstance(stored.net, DataFlow) else 1
+    if "decoders" in settings:
+        version = 3
     header = {"format": FORMAT, "version": str(version), "model": json.dumps(model)}
     return _safetensors.save({k: np.asarray(v) for k, v in arrays.items()}, header)
+
+
+def _vae_settings(vae: VAE) -> dict[str, Any]:
+    settings = dataclasses.asdict(vae.config)
+    # Came later: files of one decoder are those of earlier versions, to the byte.
+    return {k: v for k, v in settings.items() if k != "decoders" or v > 1}
 
 
 def _settings(net: Any) -> dict[str, Any]:
@@ -267,6 +275,7 @@ def _restored_vae(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerat
         reading=stored.reading,
         dataset=stored.dataset,
         labels=stored.labels,
+        members=vaes.members(net, params),
     )
     if stored.prior_flow is None:
         return found

@@ -34,6 +34,7 @@ __all__ = [
     "VAEConfig",
     "first_weights",
     "generator",
+    "members",
     "standardised",
 ]
 
@@ -63,9 +64,12 @@ class VAEConfig:
     likelihood: LikelihoodName = "bernoulli"
     """bernoulli: a probability a pixel; gaussian: a mean a pixel, one learned deviation;
     discretised_logistic: the same for a probability of each of 256 grey values."""
+    decoders: int = 1
+    """Decoders of this architecture that share the encoder, an ensemble: they agree where there are
+    data. A sample is the mean of theirs; each example of a batch trains one of them."""
 
     def __post_init__(self):
-        at_least(self, "vae ", latent_dim=1, width=1, depth=1)
+        at_least(self, "vae ", latent_dim=1, width=1, depth=1, decoders=1)
 
 
 def _strides(height: int, width: int) -> list[tuple[int, int]]:
@@ -211,6 +215,9 @@ class VAE(nn.Module):
     `centre + spread * decoder(z)`. These two are variables that are not learnt: 0 and 1 until
     `standardised` sets them to the mean and the deviation of data.
 
+    With several decoders, the parameters of all are stacked, and the likelihood is that of one
+    drawn at random: of a sample the mean over decoders of their densities, and the mean is theirs.
+
     Every method takes one unbatched point:
 
     >>> import jax, jax.numpy as jnp
@@ -235,7 +242,15 @@ class VAE(nn.Module):
             self.spread = self.param("spread", nn.initializers.ones, self.image_shape)
         self.encoder = _ENCODERS[self.config.encoder](self.config)
         self.posterior = nn.Dense(2 * self.config.latent_dim)
-        self.decoder = _DECODERS[self.config.decoder](self.config, self.image_shape)
+        decoder: Any = _DECODERS[self.config.decoder]
+        if self.config.decoders > 1:
+            decoder = nn.vmap(
+                decoder,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                axis_size=self.config.decoders,
+            )
+        self.decoder = decoder(self.config, self.image_shape)
         if self.config.likelihood == "gaussian":
             self.log_std = self.param("log_std", nn.initializers.constant(-1.0), ())
         elif self.config.likelihood == "discretised_logistic":
@@ -258,24 +273,51 @@ class VAE(nn.Module):
         return mean, jnp.exp(5.0 * jnp.tanh(raw / 5.0))
 
     def decode(self, z: Latent) -> Float[Array, "*event"]:
-        """The mean of `p(x | z)`: an image in [0, 1], or a vector."""
+        """The mean of `p(x | z)`: an image in [0, 1], or a vector; over all decoders."""
+        if self.config.decoders == 1:
+            return self._mean(self.decoder(z))
+        return self.members(z).mean(0)
+
+    def members(self, z: Latent) -> Float[Array, "members *event"]:
+        """What each decoder makes of a latent."""
+        return jax.vmap(self._mean)(self._decoded(z))
+
+    def _decoded(self, z: Latent) -> Float[Array, "members *event"]:
+        if self.config.decoders == 1:
+            return self.decoder(z)[None]
+        return self.decoder(jnp.broadcast_to(z, (self.config.decoders, *z.shape)))
+
+    def _mean(self, decoded: Float[Array, "*event"]) -> Float[Array, "*event"]:
         if len(self.image_shape) == 3:
-            return jax.nn.sigmoid(self.decoder(z))
+            return jax.nn.sigmoid(decoded)
         centre, spread = self._standard()
-        return centre + spread * self.decoder(z)
+        return centre + spread * decoded
 
     def _standard(self) -> tuple[Array, Array]:
         return jax.lax.stop_gradient((self.centre, self.spread))
 
     def log_likelihood(self, x: Float[Array, "*event"], z: Latent) -> Scalar:
-        """`log p(x | z)` in nats, summed over pixels and channels."""
+        """`log p(x | z)` in nats, summed over pixels and channels; of a decoder drawn at random."""
+        if self.config.decoders == 1:
+            return self._log_likelihood(x, self.decoder(z))
+        each = jax.vmap(partial(self._log_likelihood, x))(self._decoded(z))
+        return jax.nn.logsumexp(each) - jnp.log(self.config.decoders)
+
+    def member_log_likelihoods(
+        self, xs: Float[Array, "members *event"], zs: Float[Array, "members d"]
+    ) -> Float[Array, "members"]:
+        """`log p_m(x_m | z_m)` in nats, of each decoder another sample."""
+        decoded = self.decoder(zs[0])[None] if self.config.decoders == 1 else self.decoder(zs)
+        return jax.vmap(self._log_likelihood)(xs, decoded)
+
+    def _log_likelihood(self, x: Float[Array, "*event"], decoded: Float[Array, "*event"]) -> Scalar:
         if len(self.image_shape) != 3:
             _, spread = self._standard()
-            return likelihoods.gaussian(x, self.decode(z), spread * jnp.exp(self.log_std))
-        logits = self.decoder(z)
+            deviation = spread * jnp.exp(self.log_std)
+            return likelihoods.gaussian(x, self._mean(decoded), deviation)
         if self.config.likelihood == "bernoulli":
-            return likelihoods.bernoulli(x, logits)
-        mean = jax.nn.sigmoid(logits)
+            return likelihoods.bernoulli(x, decoded)
+        mean = self._mean(decoded)
         if self.config.likelihood == "gaussian":
             return likelihoods.gaussian(x, mean, jnp.exp(self.log_std))
         return likelihoods.discretised_logistic(x, mean, jnp.exp(self.log_scale))
@@ -336,6 +378,20 @@ def generator(vae: VAE, params) -> Generator:
     return partial(apply, params, method=vae.decode)
 
 
+def members(vae: VAE, params) -> Generator | None:
+    """All decoders of an ensemble as one function.
+
+    Args:
+        vae: the network.
+        params: its variables.
+
+    Returns:
+        `z -> [M, *event]`, of which `generator` is the mean; None where there is one decoder.
+    """
+    apply: Any = vae.apply
+    return partial(apply, params, method=vae.members) if vae.config.decoders > 1 else None
+
+
 def first_weights(vae: VAE, params) -> Float[Array, "m d"]:
     """The weights of the decoder's layers that take the latent, stacked, as SeFa needs them.
 
@@ -344,9 +400,10 @@ def first_weights(vae: VAE, params) -> Float[Array, "m d"]:
         params: its variables.
 
     Returns:
-        One row a unit, one column a latent dimension.
+        One row a unit, of each decoder, and one column a latent dimension.
     """
     decoder = params["params"]["decoder"]
     # The broadcast decoder takes it twice: to move and to stretch its frames.
     count = 2 if vae.config.decoder == "broadcast" else 1
-    return jnp.concatenate([decoder[f"Dense_{i}"]["kernel"].T for i in range(count)])
+    kernels = (decoder[f"Dense_{i}"]["kernel"] for i in range(count))
+    return jnp.concatenate([kernel.mT.reshape(-1, kernel.shape[-2]) for kernel in kernels])

@@ -17,6 +17,12 @@ from latent_flows.geometry.curvature import (
 from latent_flows.geometry.curves import Geodesic, energy, length, resample_by_length
 from latent_flows.geometry.density_metric import density_metric
 from latent_flows.geometry.diffusion import Walk, brownian_motion
+from latent_flows.geometry.ensembles import (
+    EnsemblePullback,
+    ensemble_energy,
+    ensemble_pullback,
+    ensemble_variance,
+)
 from latent_flows.geometry.exponential import (
     GeodesicFlow,
     Logarithm,
@@ -54,6 +60,7 @@ from latent_flows.geometry.splines import spline_geodesic
 from latent_flows.geometry.transport import parallel_transport
 
 __all__ = [
+    "EnsemblePullback",
     "FrechetMean",
     "Geodesic",
     "GeodesicFlow",
@@ -72,6 +79,9 @@ __all__ = [
     "density_metric",
     "distance",
     "energy",
+    "ensemble_energy",
+    "ensemble_pullback",
+    "ensemble_variance",
     "exponential_map",
     "families",
     "fisher_rao",

@@ -13,6 +13,9 @@ $$E = \frac n2 \sum_i (z_{i+1} - z_i)^\top \tfrac16\Big( M(z_i)
 
 Both are second order in $1/n$. A chord of data space can miss what lies between its ends, so that
 form also knows what the metric at its ends makes of it.
+
+Numbers of a sample that are drawn anew at every point, with a mean of zero, make no chords: what is
+expected of the square of their difference is $|e(z_i)|^2 + |e(z_{i+1})|^2$.
 """
 
 from collections.abc import Callable
@@ -26,7 +29,7 @@ from latent_flows.geometry._newton import Advance, Model, Problem
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
-__all__ = ["Exact", "Total", "halved", "model", "ridge", "total"]
+__all__ = ["Exact", "Total", "halved", "model", "refined", "ridge", "total"]
 
 Exact = Callable[[Float[Array, "m d"], Model], Model]
 """`(points, model) -> model`: the model with its exact Hessian."""
@@ -47,8 +50,8 @@ def total(metric: Metric) -> Total:
     if (immersed := metrics.euclidean(metric)) is not None:
 
         def chords(points: Float[Array, "k d"]) -> Scalar:
-            steps = jnp.diff(jax.vmap(immersed.flat)(points), axis=0)
-            return len(steps) * (steps**2).sum() / 2
+            images, drawn = immersed.split(jax.vmap(immersed.flat)(points), points[0])
+            return _of_chords(images) + _of_draws(drawn)
 
         return chords
 
@@ -100,7 +103,7 @@ def _immersed(
     tiny = jnp.finfo(z0.dtype).eps
     products = jax.vmap(metrics.products)
     ends, pushed = jax.vmap(metric.push)(jnp.stack([z0, z1]))
-    edges = products(pushed)
+    edges = products(metric.split(pushed, z0)[0])
 
     def advance(
         points: Float[Array, "m d"], step: Float[Array, "m d"], here: Model
@@ -108,25 +111,36 @@ def _immersed(
         residual, second = here.memory
         x, jacobians = jax.vmap(metric.push)(points)
         images = jnp.concatenate([ends[:1], x, ends[1:]])
+        images, drawn = metric.split(images, z0)
         steps = jnp.diff(images, axis=0)
+        chords = value = n * (steps**2).sum() / 2
         new_residual = n * (steps[:-1] - steps[1:])
+        if metric.is_drawn:
+            value = chords + _of_draws(drawn)
+            new_residual = jnp.concatenate([new_residual, 2 * n * drawn[1:-1]], 1)
         gradient = products(jacobians, new_residual[:, None])[..., 0]
         inside = products(jacobians)
         gauss_newton = 2 * n * inside
-        matrices = jnp.concatenate([edges[:1], inside, edges[1:]])
-        upper = -n * products(jacobians[:-1], jacobians[1:])
+        linked, _ = metric.split(jacobians, z0)
+        within = products(linked) if metric.is_drawn else inside
+        matrices = jnp.concatenate([edges[:1], within, edges[1:]])
+        finer = _by_ends(matrices, jnp.concatenate([z0[None], points, z1[None]]))
+        if metric.is_drawn:
+            # Draws say nothing of what lies between points: the chords alone are compared.
+            finer = value * finer / jnp.where(chords > 0, chords, 1)
+        upper = -n * products(linked[:-1], linked[1:])
         turned = products(jacobians, residual[:, None])[..., 0] - here.gradient
         second = jax.vmap(_nearest)(second, step, turned)
         safe = ridge(gauss_newton)
         there = Model(
-            value=n * (steps**2).sum() / 2,
+            value=value,
             gradient=gradient,
             diagonal=safe + second,
             upper=upper,
             safe_diagonal=safe,
             safe_upper=upper,
             noise=4 * tiny * n * jnp.sqrt(d * (x**2).mean()),
-            finer=_by_ends(matrices, jnp.concatenate([z0[None], points, z1[None]])),
+            finer=finer,
             memory=(new_residual, second),
         )
         return there, here._replace(diagonal=here.safe_diagonal + second, memory=(residual, second))
@@ -269,6 +283,34 @@ def halved(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:
     return Problem(
         lambda inner: fine.value(spread(inner, ends)), advance, gathered(fine.blank), exact
     )
+
+
+def refined(metric: Pullback, points: Float[Array, "k d"], fine: int) -> tuple[Scalar, Scalar]:
+    """The energy of a chain with draws, by some points and by what lies between them.
+
+    Args:
+        metric: with draws, whose part of the energy grows as the square of the segments.
+        points: a chain of `fine` times as many segments as the energy has, ends included.
+        fine: how many of them are one of the energy's.
+
+    Returns:
+        The energy of every `fine`-th point; then the same with the chords as long, and the variance
+        of the draws as large, as all points tell.
+    """
+    images, drawn = metric.split(jax.vmap(metric.flat)(points), points[0])
+    rough = _of_chords(images[::fine]) + _of_draws(drawn[::fine])
+    return rough, _of_chords(images) + _of_draws(drawn) / fine**2
+
+
+def _of_chords(images: Float[Array, "k n"]) -> Scalar:
+    steps = jnp.diff(images, axis=0)
+    return len(steps) * (steps**2).sum() / 2
+
+
+def _of_draws(drawn: Float[Array, "k n"]) -> Scalar:
+    """What is expected of the squared differences of numbers drawn at each point of a chain."""
+    squares = (drawn**2).sum(-1)
+    return (len(drawn) - 1) * (squares[:-1] + squares[1:]).sum() / 2
 
 
 def _by_ends(matrices: Float[Array, "k d d"], chain: Float[Array, "k d"]) -> Scalar:

@@ -46,6 +46,8 @@ _ROUGH = 0.1
 _UNEVEN = 1.1
 """How much longer the square root of twice the energy may be, squared, than the curve: speeds that
 vary more are those of a chain whose few points miss what lies between them."""
+_BETWEEN = 4
+"""Places on each segment where draws are seen, to tell whether its ends have missed any."""
 _DOUBT = 0.02
 """Relative difference of two rules for the length of a curve that is known well enough."""
 
@@ -289,6 +291,11 @@ def _inner(
     def force(inner: Float[Array, "m d"]) -> Float[Array, "m d"]:
         return jax.grad(lambda inner: energy(join(z0, inner, z1)))(inner)
 
+    def no_worse(chain: Float[Array, "k d"], other: Float[Array, "k d"]) -> Bool[Array, ""]:
+        """Draws count less in the energy of few points: what is least there may not be lower."""
+        is_free = _with_draws(metric) is None
+        return jnp.array(True) if is_free else energy(chain) <= energy(other)
+
     def solve(_, inner: Float[Array, "m d"]) -> tuple[Float[Array, "m d"], Result]:
         points = join(z0, inner, z1)
         if start is None and metrics.euclidean(metric) is not None:
@@ -303,7 +310,7 @@ def _inner(
                     max_iterations=max_iterations,
                 )
                 finer = resample(join(z0, found.points, z1), segments)
-                points = jnp.where(found.converged, finer, points)
+                points = jnp.where(found.converged & no_worse(finer, points), finer, points)
         found = minimum(
             _discrete_energy.model(metric, z0, z1, segments),
             points[1:-1],
@@ -361,17 +368,21 @@ def described(
     points: Float[Array, "k d"],
     start: Float[Array, "k d"],
     ended: Result,
+    segments: int | None = None,
 ) -> Geodesic:
     """The better of where a search ended and where it started, as a spline with its measures.
 
     A chain of few points may be short only because it misses what lies between them. Its spline is
-    then longer than where the search started, or unevenly fast, or not known well enough.
+    then longer than where the search started, or unevenly fast, or not known well enough. Of a
+    metric with draws, whose energy is not that of lengths alone, its energy is then larger than the
+    points say, or than where the search started.
 
     Args:
         metric: any metric.
         points: where the search ended, at equal distances in `s`.
         start: where it started.
         ended: whether it has ended at a minimum, and if not, why.
+        segments: those whose energy was made least, where they are not the parts between points.
 
     Returns:
         The `Geodesic`.
@@ -386,6 +397,12 @@ def described(
     longer = known(begun) & (found.length > 1.001 * begun.length + rounding)
     good = jnp.isfinite(points).all() & known(found) & ~longer
     even = 2 * found.energy <= _UNEVEN * found.length**2 + rounding**2
+    if (drawn := _with_draws(metric)) is not None:
+        parts = _BETWEEN * (segments or len(points) - 1)
+        by_points, whole = _discrete_energy.refined(drawn, resample(points, parts), _BETWEEN)
+        before, _ = _discrete_energy.refined(drawn, resample(start, parts), _BETWEEN)
+        good = jnp.isfinite(points).all() & (by_points <= 1.001 * before)
+        even = known(found) & (whole <= _UNEVEN * by_points + rounding**2)
     # Between ends that are one to rounding, nothing is shorter than the straight line.
     is_point = known(begun) & (begun.length <= found.length) & (found.length <= rounding)
     better = good & ~is_point
@@ -404,6 +421,11 @@ def described(
         (good & even, Result.undersampled),
     )
     return Geodesic(points, length, energy, residual, result == Result.successful, result)
+
+
+def _with_draws(metric: Metric) -> metrics.Pullback | None:
+    immersed = metrics.euclidean(metric)
+    return immersed if immersed is not None and immersed.is_drawn else None
 
 
 def _rounding(metric: Metric, points: Float[Array, "k d"]) -> Scalar:

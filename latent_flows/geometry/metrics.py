@@ -77,6 +77,24 @@ class Pullback:
         _check_latent(z)
         return jnp.ravel(self.immersion(z))
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether some numbers of a sample are drawn anew at every point of a discretised curve."""
+        return False
+
+    def split(self, images: Float[Array, "*k n"], z: Latent) -> tuple[Array, Array]:
+        """What is drawn anew at every point of a discretised curve, and what is not.
+
+        Args:
+            images: samples, or their derivatives.
+            z: any latent, for its shape.
+
+        Returns:
+            The numbers of which a chord is made, here all; and those that are drawn at each end of
+            it, with a mean of zero, here none.
+        """
+        return images, images[..., :0]
+
     def inner(self, z: Latent, u: Latent, v: Latent) -> Scalar:
         """`u' M(z) v` by one forward pass with two tangents."""
         x, push = jax.linearize(self.flat, z)

@@ -96,7 +96,7 @@ def spline_geodesic(
     points, ended = jax.lax.stop_gradient(start), first_failure()
     if knots > 1:
         points, ended = _shorten(metric, points, segments, tolerance, max_iterations)
-    return jax.lax.stop_gradient(described(metric, points, start, ended))
+    return jax.lax.stop_gradient(described(metric, points, start, ended, segments))
 
 
 def _shorten(

@@ -10,7 +10,7 @@ from tests.experiments.front_doors import front
 
 EXPERIMENTS = (
     "train_vae", "train_gan", "train_flow", "potential_flows", "directions", "guided", "flow_vae",
-    "geodesics", "clustering", "land", "random_walk",
+    "geodesics", "clustering", "land", "random_walk", "retraining",
 )  # fmt: skip
 EACH = pytest.mark.parametrize("name", EXPERIMENTS)
 

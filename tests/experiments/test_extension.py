@@ -182,7 +182,7 @@ def test_a_later_phase_that_is_trained_anew_may_have_any_length_and_schedule(tmp
     "name",
     [
         "train_vae", "train_gan", "train_flow", "potential_flows", "directions", "guided",
-        "flow_vae", "geodesics", "clustering", "land", "random_walk",
+        "flow_vae", "geodesics", "clustering", "land", "random_walk", "retraining",
     ],
 )  # fmt: skip
 def test_every_training_of_an_experiment_belongs_to_phases(name):

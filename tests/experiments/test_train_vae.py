@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.flow_vae import train as flow_vae
 from experiments.generators import train_gan, train_vae
 from experiments.generators.bounds import measure
 from experiments.generators.train_vae import Config, Objective
@@ -309,3 +310,31 @@ def test_a_flow_prior_that_cannot_be_is_one_line_and_code_2(flags, message, tmp_
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_several_decoders_leaves_an_ensemble(tmp_path, call):
+    code, _, err = call(train_vae, *FLAGS, "--vae.decoders", 3, "--run", tmp_path)
+    assert code == 0, err
+    generator = load_generator(str(tmp_path))
+    z = jnp.array([0.3, -0.4, 1.0])
+    assert generator.members(z).shape == (3, 8, 8, 1)
+    np.testing.assert_allclose(generator(z), generator.members(z).mean(0), rtol=1e-5)
+    assert len({*np.asarray(generator.members(z))[:, 0, 0, 0].tolist()}) == 3
+    assert json.loads((tmp_path / "metrics.json").read_text())["elbo"] < 0
+
+
+def test_each_example_trains_one_decoder_and_each_decoder_as_many():
+    shares = train_vae.equal_shares(jax.random.key(0), 12, 4)
+    assert shares.shape == (3, 4)
+    assert sorted(shares.ravel().tolist()) == [*range(12)]
+    # Where a batch cannot be shared out, each example comes up as often as any other.
+    keys = jax.random.split(jax.random.key(1), 3000)
+    many = jax.vmap(lambda key: train_vae.equal_shares(key, 4, 3))(keys)
+    counts = np.bincount(np.asarray(many).ravel(), minlength=4) / len(keys)
+    np.testing.assert_allclose(counts, 6 / 4, atol=0.05)
+
+
+def test_an_ensemble_is_of_train_vae_alone(tmp_path, call):
+    code, _, err = call(flow_vae, "--vae.decoders", 2, "--run", tmp_path / "run")
+    assert code == 2
+    assert "vae.decoders must be 1 here, got 2: ensembles are of train_vae" in err

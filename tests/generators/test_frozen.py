@@ -7,6 +7,7 @@ import pytest
 
 from latent_flows.generators import GeneratorSpec, draw_latents, freeze, load_generator
 from latent_flows.generators.frozen import standard_normal
+from latent_flows.generators.prior_flow import init_prior_flow, through_noise
 
 WEIGHTS = jnp.arange(6.0).reshape(3, 2)
 
@@ -137,3 +138,25 @@ def test_the_density_of_the_prior_is_known_where_it_has_a_closed_form():
         assert load_generator(spec).log_prior is None
     spec = GeneratorSpec("jax.numpy:sin", latent_dim=2)
     np.testing.assert_allclose(load_generator(spec).log_prior(z), normal, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (lambda z: z, r"must give \[M, 2\], a sample of each, got \(2,\)"),
+        (lambda z: jnp.stack([z, z])[:, :1], r"must give \[M, 2\], .* got \(2, 1\)"),
+        (lambda z: (z, z), r"must give \[M, 2\], .* got tuple"),
+        (lambda z: z[None], "generator needs at least two members, got 1"),
+    ],
+)
+def test_members_that_do_not_fit_are_refused(members, message):
+    with pytest.raises(ValueError, match=message):
+        freeze(lambda z: 2 * z, 2, members=members)
+
+
+def test_members_are_seen_from_the_noise_of_a_prior_too(key):
+    generator = freeze(lambda z: 2 * z, 2, members=lambda z: jnp.stack([z, 3 * z]))
+    flow = init_prior_flow(key, 3 + jax.random.normal(key, (100, 2)), steps=1)
+    noisy = through_noise(generator, flow)
+    z = jnp.array([0.2, -0.1])
+    np.testing.assert_allclose(noisy.members(z).mean(0), noisy(z), rtol=1e-5)

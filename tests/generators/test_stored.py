@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from latent_flows.generators.stored import (
     to_bytes,
 )
 from latent_flows.generators.vae import VAE
+from latent_flows.geometry import ensemble_pullback
 from tests.generators.small_nets import GANS, filled, small_net_of_a_vae
 
 SHAPE = (8, 8, 3)
@@ -109,7 +111,7 @@ def each(change):
 KERNEL = "variables/params/dense/kernel"
 DAMAGED = {
     "another format": ({"header": {"format": "latent_flows"}}, "none of a latent_flows generator"),
-    "newer": ({"header": {"version": "3"}}, "version 3 of the layout, and this"),
+    "newer": ({"header": {"version": "4"}}, "version 4 of the layout, and this"),
     "no version": ({"header": {"version": None}}, "version nothing of the layout"),
     "a version in other digits": ({"header": {"version": "¹"}}, "version ¹ of the layout"),
     "no model": ({"header": {"model": None}}, "its header makes no sense (KeyError: 'model')"),
@@ -202,3 +204,28 @@ def test_a_generator_of_no_use_is_refused(name, number, message, tmp_path):
     file.write_bytes(to_bytes(StoredGenerator(net, flat, name)))
     with pytest.raises(ValueError, match=f"^{name} {message}"):
         load_generator(file)
+
+
+def test_several_decoders_come_back_and_earlier_versions_are_told_of_them():
+    plain = NETS["VAE, mlp, bernoulli"]
+    net = VAE(replace(plain.config, decoders=3), SHAPE)
+    content = to_bytes(StoredGenerator(net, filled(net), "an ensemble"))
+    assert safe_header(content)["version"] == "3"
+    back = load_bytes(content)
+    assert back.net == net
+    found, z = restore_generator(back), jnp.array([0.3, -0.4])
+    assert found.members(z).shape == (3, *SHAPE)
+    np.testing.assert_allclose(found(z), found.members(z).mean(0), rtol=1e-6)
+    assert ensemble_pullback(found)(z).shape == (2, 2)
+    # One decoder is written as ever, without a word of how many there are.
+    content = to_bytes(StoredGenerator(plain, filled(plain), "one"))
+    assert safe_header(content)["version"] == "1"
+    assert "decoders" not in json.loads(safe_header(content)["model"])["settings"]
+    alone = restore_generator(load_bytes(content))
+    with pytest.raises(ValueError, match="one has one decoder, and an ensemble needs"):
+        ensemble_pullback(alone)
+
+
+def safe_header(content):
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size])["__metadata__"]

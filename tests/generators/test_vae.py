@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import logistic
 
-from latent_flows.generators.vae import VAE, VAEConfig, generator
+from latent_flows.generators.vae import VAE, VAEConfig, first_weights, generator, members
 
 SMALL = VAEConfig(latent_dim=3, encoder="mlp", decoder="mlp", width=4, depth=1)
 LIKELIHOODS = ["bernoulli", "gaussian", "discretised_logistic"]
@@ -135,3 +136,45 @@ def test_an_image_of_another_shape_is_refused_under_jit(key):
 def test_sizes_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"vae {name} must be at least 1, got 0"):
         VAEConfig(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("decoder", "likelihood", "shape"),
+    [("mlp", "bernoulli", (8, 8, 1)), ("conv", "gaussian", (8, 8, 1)), ("mlp", "gaussian", (5,))],
+)
+def test_several_decoders_are_those_of_single_vaes_with_their_parameters(
+    key, decoder, likelihood, shape
+):
+    config = replace(SMALL, decoder=decoder, likelihood=likelihood, decoders=3)
+    vae, params = made(config, shape, key)
+    single = VAE(replace(config, decoders=1), shape)
+    stack = params["params"]["decoder"]
+    own = [
+        {"params": {**params["params"], "decoder": jax.tree.map(itemgetter(m), stack)}}
+        for m in range(3)
+    ]
+    x, zs = jax.random.uniform(key, shape), jax.random.normal(key, (3, 3))
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    alone = [single.apply(one, zs[0], method=single.decode) for one in own]
+    assert not np.allclose(alone[0], alone[1])
+    close(members(vae, params)(zs[0]), alone)
+    close(generator(vae, params)(zs[0]), np.mean(alone, 0))
+    logs = [
+        single.apply(one, x, z, method=single.log_likelihood)
+        for one, z in zip(own, zs, strict=True)
+    ]
+    xs = jnp.stack([x] * 3)
+    close(vae.apply(params, xs, zs, method=vae.member_log_likelihoods), logs)
+    # The likelihood is that of a decoder drawn at random.
+    logs = [single.apply(one, x, zs[0], method=single.log_likelihood) for one in own]
+    mixture = jax.nn.logsumexp(jnp.stack(logs)) - jnp.log(3)
+    close(vae.apply(params, x, zs[0], method=vae.log_likelihood), mixture)
+    weights = first_weights(vae, params)
+    close(weights, jnp.concatenate([first_weights(single, one) for one in own]))
+
+
+def test_one_decoder_has_no_members(key):
+    vae, params = made(SMALL, (8, 8, 1), key)
+    assert members(vae, params) is None
+    with pytest.raises(ValueError, match="vae decoders must be at least 1, got 0"):
+        replace(SMALL, decoders=0)

@@ -1,0 +1,158 @@
+"""Shortest paths of an ensemble of decoders, between held-out images, beside straight lines.
+
+No deviation of noise is needed: where there are no data the decoders disagree, and the expected
+metric is the larger for it.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from experiments.latent_oddity import figures
+from experiments.latent_oddity.gan_geodesics import at_once
+from experiments.latent_oddity.paths import (
+    STRAIGHT,
+    Geodesics,
+    Paths,
+    joined,
+    length_of,
+    recalled,
+    straight,
+)
+from experiments.latent_oddity.setup import Sample, everywhere
+from experiments.runtime import tables
+from experiments.runtime.cli import UsageError
+from experiments.runtime.run_dir import Folder
+from latent_flows import plots
+from latent_flows.evaluation.plausibility import code_box
+from latent_flows.generators import FrozenGenerator
+from latent_flows.geometry import (
+    ensemble_pullback,
+    ensemble_variance,
+    resample_by_length,
+)
+from latent_flows.geometry.ensembles import Draws
+from latent_flows.typing import Scalar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GEODESIC = "geodesic"
+
+
+def check(generator: FrozenGenerator) -> None:
+    """Reject a generator of one decoder.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if generator.members is None:
+        raise UsageError(
+            f"{generator.name} has one decoder, and --decoders one and independent are of "
+            "several: train them by `python -m experiments.train_vae` with --vae.decoders 8, or "
+            "leave --decoders out"
+        )
+
+
+def find(
+    folder: Folder,
+    generator: FrozenGenerator,
+    pairs: Float[Array, "m 2 d"],
+    settings: Geodesics,
+    draws: Draws,
+) -> dict[str, Paths]:
+    """Geodesics and straight lines between pairs."""
+    metric = ensemble_pullback(generator, draws=draws)
+    solve = partial(joined, metric, pairs, settings, batch_size=at_once(generator, settings))
+    return {
+        GEODESIC: recalled(folder, "paths_ensemble", solve),
+        STRAIGHT: straight(pairs, settings.segments),
+    }
+
+
+def along(generator: FrozenGenerator, points: Float[Array, "k d"]) -> Scalar:
+    """How much the decoders disagree along a path, at equal steps of its length in latent space."""
+    even = resample_by_length(points, np.linspace(0, 1, 33))
+    return jnp.sqrt(jax.vmap(ensemble_variance(generator))(even)).mean()
+
+
+def measure(generator: FrozenGenerator, paths: Mapping[str, Paths]) -> dict[str, Any]:
+    """How long the paths are in the expected metric, and how much decoders disagree on the way."""
+    length = length_of(ensemble_pullback(generator))
+    lengths = {name: everywhere(length, found.points, 20) for name, found in paths.items()}
+    deviations = {
+        name: everywhere(partial(along, generator), found.points, 20)
+        for name, found in paths.items()
+    }
+    rows = [
+        {
+            "path": name,
+            "length": float(lengths[name].mean()),
+            "of_straight": float((lengths[name] / lengths[STRAIGHT]).mean()),
+            "disagreement": float(deviations[name].mean()),
+            "converged": float(found.converged.mean()),
+        }
+        for name, found in paths.items()
+    ]
+    return {"pairs": len(paths[STRAIGHT].points), "paths": rows}
+
+
+def draw_map(
+    generator: FrozenGenerator,
+    paths: Mapping[str, Paths],
+    shown: Int[np.ndarray, "k"],
+    sample: Sample,
+) -> "Figure":
+    """Paths between some pairs over how much the decoders disagree."""
+    codes = np.asarray(sample.codes)
+    low, high = code_box(codes)
+    variance = ensemble_variance(generator)
+    return plots.latent_maps(
+        [lambda z: jnp.log(variance(z)) / 2],
+        low=low,
+        high=high,
+        titles=[generator.name],
+        value="log deviation over decoders",
+        data=codes[: figures.POINTS],
+        labels=None if sample.labels is None else sample.labels[: figures.POINTS],
+        curves=[{name: found.points[shown] for name, found in paths.items()}],
+        caption=(
+            "How much the decoders disagree over the latent space, with held-out codes (one "
+            "colour a label), geodesics and straight lines between pairs."
+        ),
+    )
+
+
+def run(
+    folder: Folder,
+    generator: FrozenGenerator,
+    pairs: Float[Array, "m 2 d"],
+    sample: Sample,
+    settings: Geodesics,
+    draws: Draws,
+) -> int | None:
+    """Join pairs, measure, draw."""
+    paths = find(folder, generator, pairs, settings, draws)
+    metrics = folder.remember("metrics", partial(measure, generator, paths))
+    lines = everywhere(length_of(ensemble_pullback(generator)), paths[STRAIGHT].points, 20)
+    longest = np.argsort(-lines)
+    caption = (
+        "Decoded paths, two a pair, between those pairs whose straight line is longest in the "
+        "expected metric of the decoders."
+    )
+    drawn: figures.Drawn = {
+        "strips": partial(figures.strips, generator, paths, longest[: settings.strips], caption)
+    }
+    if generator.latent_dim <= 2:
+        some = longest[figures.spread(len(longest), settings.shown)]
+        drawn["latent"] = partial(draw_map, generator, paths, some, sample)
+    failed = tables.save_figures(folder, drawn)
+    with folder.understood("metrics"):
+        rows = tables.with_times(metrics["paths"], [found.times for found in paths.values()])
+        tables.show(f"Paths through {generator.name}, means over pairs", rows)
+    return tables.where(folder, failed)
