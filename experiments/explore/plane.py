@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from experiments.explore.learnt import LOOKED
+from experiments.explore.sliders import LOOKED
 from latent_flows import coordinates
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.generators import FrozenGenerator

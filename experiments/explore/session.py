@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from experiments.explore import drawn, own_picture, plane, route, shading
 from experiments.explore.control import bounds
-from experiments.explore.learnt import shows_axes
 from experiments.explore.link import BadLink, from_link, to_link
 from experiments.explore.plane import Plane
 from experiments.explore.route import Ways
+from experiments.explore.sliders import shows_axes
 from experiments.explore.subject import Seen, Subject
 from experiments.explore.view import History, Looks, Place, View, arrived, at_rest, slid
 from latent_flows import plots

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.explore import learnt
+from experiments.explore import sliders
 from experiments.explore.control import Control
-from experiments.explore.learnt import Learnt
 from experiments.explore.moves import Combined, combined
 from experiments.explore.plane import Plane, frame_of
+from experiments.explore.sliders import Learnt
 from experiments.generators.training_data import encoded, load_data, shown
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
@@ -205,6 +205,8 @@ class Subject:
         """
         if kind == "pinned":
             return frame_of(kind, self.generator, self.codes.latents, None, pins)
+        if kind in self.learnt.frames:
+            return self.learnt.frames[kind]
         if kind not in self._frames:
             codes = self.codes.latents if self.codes.are_data else None
             self._frames[kind] = frame_of(kind, self.generator, self.codes.latents, codes)
@@ -291,12 +293,12 @@ def load_subject(
     Raises:
         UsageError: the run is not finished.
     """
-    found = learnt.read(run, generator) if run else Learnt(learnt.usual_steering(generator))
+    found = sliders.read(run, generator) if run else Learnt(sliders.usual_steering(generator))
     dataset = _dataset(generator)
     with announced("encoding data" if generator.encode is not None else "drawing latents"):
         points = _codes(generator, dataset, codes, seed)
     with announced("finding the axes that change samples most"):
-        found = found._replace(parts=(*found.parts, learnt.axes(generator, points.latents)))
+        found = found._replace(parts=(*found.parts, sliders.axes(generator, points.latents)))
     identity = _identity(generator, found, run)
     subject = Subject(name, identity, generator, found, points, dataset, seed)
     return subject if spec is None else _told(subject, spec)

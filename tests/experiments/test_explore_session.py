@@ -12,9 +12,9 @@ from PIL import Image
 
 from experiments.explore import own_picture, shading
 from experiments.explore.control import Control
-from experiments.explore.learnt import Learnt
 from experiments.explore.moves import axis_part
 from experiments.explore.session import Session
+from experiments.explore.sliders import Learnt
 from experiments.explore.subject import Codes, Subject, load_subject, metric_of
 from experiments.explore.tab import Tab
 from latent_flows.generators import GeneratorSpec, freeze, load_generator

@@ -191,7 +191,7 @@ def test_a_run_without_scores_is_finished_once_all_is_learnt(run, call, tmp_path
     (run / "metrics.json").unlink()  # as a run leaves it that measures nothing, such as --quick
     code, _, err = call(run, "--to", tmp_path / "file", "--npy", tmp_path / "ways.npy")
     assert code == 0, err
-    np.testing.assert_array_equal(np.load(tmp_path / "ways.npy")[0], [0.6, 0.0, 0.8])
+    np.testing.assert_allclose(np.load(tmp_path / "ways.npy")[0], [0.6, 0.0, 0.8], atol=1e-6)
     assert (tmp_path / "file").read_bytes() == (tmp_path / "scored").read_bytes()
 
 
