@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.explore import plane
 from experiments.explore.control import Control, Part
 from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
 from experiments.generators.limits import SMALLEST
@@ -30,10 +32,10 @@ MOST_AXES = 6
 """Straight axes that have a slider."""
 LONGEST = 96
 """Latents up to which the image is steered: a Jacobian is formed at every step."""
-LOOKED = 32
-"""Latents at which the axes along which samples change are looked for."""
 AFFORDED = 2e8
 """Numbers of the Jacobians there, at most."""
+COMPUTED = 5e10
+"""Operations of as many samples as these have columns, at most."""
 TYPICAL = ("translate_x", "translate_y", "zoom_object", "brightness", "saturation")
 """What images are steered by where the run does not say."""
 UNITS = {
@@ -161,14 +163,31 @@ def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
-    """The straight axes along which samples change most, as far as that can be afforded."""
+def visible_axes(
+    generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]
+) -> AffineCoordinates | None:
+    """The axes along which samples change most; None where they cannot be afforded."""
+    if not shows_axes(generator):
+        return None
+    return coordinates.visible_axes(generator.decode, jnp.asarray(latents[: plane.LOOKED]))
+
+
+def axes(
+    generator: FrozenGenerator,
+    latents: Float[np.ndarray, "n d"],
+    visible: AffineCoordinates | None,
+) -> Part:
+    """Straight axes with a slider each: those of `visible_axes`, or what costs nothing."""
     layer = generator.first_layer
-    if shows_axes(generator):
-        frame = coordinates.visible_axes(generator.decode, jnp.asarray(latents[:LOOKED]))
-        vectors, name = frame.basis.T[:MOST_AXES], "axis"
+    if visible is not None:
+        vectors, name = visible.basis.T[:MOST_AXES], "axis"
     elif layer is not None and layer.shape[1] == generator.latent_dim:
         vectors, name = sefa(layer, min(MOST_AXES, *layer.shape)), "SeFa"
+    elif generator.log_prior is None and generator.latent_dim > MOST_AXES:
+        # Where latents come from is no normal distribution, whose axes would say nothing.
+        basis = plane.principal_axes(latents).basis
+        vectors = (basis / jnp.linalg.norm(basis, axis=0)).T[:MOST_AXES]
+        name = "principal axis"
     else:
         vectors, name = jnp.eye(MOST_AXES, generator.latent_dim), "coordinate"
     seen = np.asarray(latents @ np.asarray(vectors).T)
@@ -193,7 +212,13 @@ def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
 def shows_axes(generator: FrozenGenerator) -> bool:
     """Whether Jacobians at some latents, of which axes are made, take no more than moments."""
     numbers = generator.latent_dim * (math.prod(generator.event_shape) + generator.latent_dim)
-    return LOOKED * numbers <= AFFORDED
+    if plane.LOOKED * numbers > AFFORDED:
+        return False
+    latent = jax.ShapeDtypeStruct((generator.latent_dim,), jnp.float32)
+    # The weights are an argument: as constants they would be folded, which takes seconds.
+    lowered = jax.jit(lambda decode, z: decode(z)).lower(generator.decode, latent)
+    costs: Any = lowered.cost_analysis() or {}
+    return plane.LOOKED * generator.latent_dim * costs.get("flops", 0.0) <= COMPUTED
 
 
 def _along(direction: Array, z: Latent) -> Scalar:
