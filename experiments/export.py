@@ -66,7 +66,7 @@ class Config:
     page: str = ""
     """File for a page that opens in any browser, without a server or a network: every flow,
     direction or steered factor with a slider, from a few starts, and the measured tables. Of
-    potential_flows, directions and steer."""
+    potential_flows, guided, flow_vae, directions and steer."""
     starts: int = 4
     """Of the page: samples that are moved."""
     frames: int = 12

@@ -340,7 +340,9 @@ def _told(subject: Subject, spec: GeneratorSpec) -> Subject:
 
     @lru_cache(maxsize=4)
     def relabel(label: int) -> FrozenGenerator:
-        return load_generator(replace(resolved, label=label), seed=subject.seed)
+        made = load_generator(replace(resolved, label=label), seed=subject.seed)
+        # Where the class is in the latent, what is made of it is compiled already.
+        return replace(subject.generator, prior=made.prior) if has_styles else made
 
     return replace(subject, classes=classes, relabel=relabel, classes_are_drawn=has_styles)
 

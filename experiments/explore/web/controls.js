@@ -15,7 +15,7 @@ function controlsCard(page) {
   codes.addEventListener("keydown", onEnter(goTo("code", codes)));
   const codeField = labelled("Code of example", codes);
   const sliders = h("div", { class: "sliders" });
-  const extras = h("div", {});
+  const extras = h("div", { class: "extras" });
   const card = h(
     "section", { class: "card controls", "aria-label": "Controls" },
     h("div", { class: "row" }, random, undo, redo, reset),
