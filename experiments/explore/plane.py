@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from experiments.explore.learnt import LOOKED
 from latent_flows import coordinates
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.generators import FrozenGenerator
@@ -21,6 +20,12 @@ KINDS = {
 """What axes there may be, and what they are called."""
 MARGIN = 0.15
 """Of the width of the codes that the map shows beyond them."""
+
+
+LOOKED = 32
+"""Latents at which the axes along which samples change are looked for."""
+MOST = 64
+"""Axes of a frame that can be looked at; a frame of thousands takes minutes to invert."""
 
 
 class Plane(NamedTuple):
@@ -77,9 +82,10 @@ def frame_of(
         # A line, as a plane that is flat across.
         return AffineCoordinates(jnp.zeros(1), jnp.eye(1, 2))
     if kind == "coordinates":
-        return coordinates.identity(generator.latent_dim)
+        dim = generator.latent_dim
+        return AffineCoordinates(jnp.zeros(dim), jnp.eye(dim, min(dim, MOST)))
     if kind == "principal":
-        return coordinates.principal_axes(jnp.asarray(latents))
+        return principal_axes(latents)
     if kind == "visible":
         return coordinates.visible_axes(generator.decode, jnp.asarray(latents[:LOOKED]))
     if kind == "independent":
@@ -88,6 +94,24 @@ def frame_of(
         varies = np.std(codes, axis=0) > 0.2 * np.std(codes, axis=0).max()
         return coordinates.independent_components(codes, varies)
     raise ValueError(f"there are no axes of the kind {kind!r}; expected one of {', '.join(KINDS)}")
+
+
+def principal_axes(latents: Float[np.ndarray, "n d"]) -> AffineCoordinates:
+    """The axes of most variance; of latents longer than there are of them, without a covariance.
+
+    Raises:
+        ValueError: all are the same.
+    """
+    if latents.shape[1] <= MOST:
+        return coordinates.principal_axes(jnp.asarray(latents))
+    some = latents[: 4 * MOST]
+    mean = some.mean(0)
+    _, scales, axes = np.linalg.svd(some - mean, full_matrices=False)
+    if not scales[0] > 0:
+        raise ValueError("the latents are all the same, so they have no axes")
+    kept = (scales > 1e-3 * scales[0])[: len(axes)]
+    basis = (axes * (scales / np.sqrt(len(some) - 1))[:, None])[kept][:MOST].T
+    return AffineCoordinates(jnp.asarray(mean), jnp.asarray(basis))
 
 
 def through(pins: Float[np.ndarray, "p d"] | None) -> AffineCoordinates:

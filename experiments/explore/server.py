@@ -6,7 +6,8 @@ import ipaddress
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import panel as pn
@@ -16,11 +17,13 @@ from experiments.explore.config import Config
 from experiments.explore.page import LARGEST, page
 from experiments.explore.route import ways
 from experiments.explore.subject import Subject
-from experiments.explore.tab import SLOW
+from experiments.explore.tab import SLOW, is_idle
 from experiments.runtime import interrupts
 from experiments.runtime.cli import UsageError
 
 EVERYWHERE = "0.0.0.0"
+QUIET = 4.0
+"""Seconds after which what nobody has asked for yet is compiled, if all is quiet."""
 
 
 class Alive(RequestHandler):
@@ -97,6 +100,14 @@ def _warm(subject: Subject) -> None:
         pass
 
 
+def _when_idle(loop: Any, call: Callable[[], None]) -> None:
+    """Calls once nobody waits for anything: a first view shall not share its processors."""
+    if is_idle():
+        SLOW.submit(call)
+    else:
+        loop.call_later(QUIET, _when_idle, loop, call)
+
+
 def again(words: Sequence[str], port: int) -> str:
     """The command that serves the same page at the same place.
 
@@ -142,7 +153,7 @@ def serve(config: Config, subject: Subject, port: int) -> None:
         liveness=False,
     )
     server.start()
-    SLOW.submit(_warm, subject)
+    server.io_loop.call_later(QUIET, _when_idle, server.io_loop, partial(_warm, subject))
     interrupts.rearm()
     shown = "localhost" if config.host == EVERYWHERE else config.host
     print(f"{subject.name}: explore it at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)

@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from experiments.explore import drawn, own_picture, plane, route, shading
 from experiments.explore.control import bounds
-from experiments.explore.learnt import shows_axes
 from experiments.explore.link import BadLink, from_link, to_link
 from experiments.explore.plane import Plane
 from experiments.explore.route import Ways
@@ -66,6 +65,7 @@ class Session:
         self.tap_measures = False
         self.is_stopped = False
         self.arrivals = 0
+        self.number = 0
         self.seen = self._look()
         self.box = (0.0, 1.0, 0.0, 1.0)
         self.plane: Plane | None = None
@@ -114,7 +114,8 @@ class Session:
         number = int(message["number"])
         if not 0 <= number < 2**31:
             raise ValueError(f"draws are numbered from 0, got {number}")
-        return self._go(self.subject.drawn(number), f"draw {number} of the prior")
+        self.number = number
+        return self._draw()
 
     def _on_code(self, message: Message) -> list[Answer]:
         number = int(message["number"])
@@ -177,7 +178,7 @@ class Session:
         self.subject.of_class(label)
         self.looks = self.looks._replace(label=label)
         self.found = None
-        return self._there()
+        return self._draw() if self.subject.classes_are_drawn else self._there()
 
     def _on_layers(self, message: Message) -> list[Answer]:
         first, last = int(message["first"]), int(message["last"])
@@ -528,6 +529,12 @@ class Session:
 
     # --- within ---
 
+    def _draw(self) -> list[Answer]:
+        """Goes to the draw of the prior that was asked for last."""
+        label = self.looks.label if self.subject.classes_are_drawn else None
+        words = f"draw {self.number} of " + ("the prior" if label is None else f"class {label}")
+        return self._go(self.subject.drawn(self.number, label), words)
+
     def _go(self, base: np.ndarray, origin: str, lay: bool = True) -> list[Answer]:
         self.history = self.history.moved(arrived(self.history.now, base, origin))
         self.tap_measures = self.tap_measures if not lay else False
@@ -609,15 +616,18 @@ class Session:
         return {"kind": "pins", "count": len(self.pins), "pins": seen}
 
     def _has(self, kind: str) -> bool:
+        if kind == "principal":
+            return self.subject.generator.latent_dim > 1
         if kind == "visible":
-            return shows_axes(self.subject.generator)
+            return self.subject.shows_axes
         return kind != "independent" or self.subject.codes.are_data
 
     def _usual_axes(self) -> str:
         if self.subject.generator.latent_dim <= 2:
             return "coordinates"
-        usual = ("independent", "visible", "coordinates")
-        return next(kind for kind in usual if self._has(kind))
+        usual = ("independent", "visible", "principal", "coordinates")
+        is_normal = self.subject.generator.log_prior is not None
+        return next(k for k in usual if self._has(k) and not (k == "principal" and is_normal))
 
     def _usual_track(self) -> str:
         return self.subject.controls[0].name if self.subject.controls else ""

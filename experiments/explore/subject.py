@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.explore import learnt
+from experiments.explore import sliders
 from experiments.explore.control import Control
-from experiments.explore.learnt import Learnt
 from experiments.explore.moves import Combined, combined
 from experiments.explore.plane import Plane, frame_of
+from experiments.explore.sliders import Learnt
 from experiments.generators.training_data import encoded, load_data, shown
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
@@ -31,8 +31,8 @@ from latent_flows.generators import (
     load_generator,
     stored,
 )
-from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.load import GENERATOR, is_function, reference
+from latent_flows.generators.style_layers import layer_numbers
 from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.geometry.metrics import pullback
 from latent_flows.typing import Generator, Latent, Metric, Scalar
@@ -85,6 +85,10 @@ class Subject:
     """Classes that the generator can be told to make; 0: none."""
     relabel: Callable[[int], FrozenGenerator] | None = None
     """The generator of another class."""
+    classes_are_drawn: bool = False
+    """Whether latents are drawn of a class, and what is made of them is not told of it again."""
+    drawn_to: Float[np.ndarray, "d"] | None = None
+    """The latent that truncation draws others to, where that is not the middle of the prior."""
     _frames: dict[str, AffineCoordinates] = field(default_factory=dict)
 
     @cached_property
@@ -101,6 +105,11 @@ class Subject:
     def controls(self) -> tuple[Control, ...]:
         """All sliders."""
         return tuple(control for part in self.learnt.parts for control in part.controls)
+
+    @cached_property
+    def shows_axes(self) -> bool:
+        """Whether the axes along which samples change most can be afforded."""
+        return "visible" in self.learnt.frames or sliders.shows_axes(self.generator)
 
     @cached_property
     def range(self) -> tuple[float, float]:
@@ -189,6 +198,8 @@ class Subject:
     def middle(self) -> Float[np.ndarray, "d"]:
         """The latent that truncation draws others to: the mean of typical ones."""
         latents = self.codes.latents
+        if self.drawn_to is not None:
+            return self.drawn_to
         return latents.mean(0) if self.codes.are_data else np.zeros_like(latents[0])
 
     def decode(
@@ -205,6 +216,8 @@ class Subject:
         """
         if kind == "pinned":
             return frame_of(kind, self.generator, self.codes.latents, None, pins)
+        if kind in self.learnt.frames:
+            return self.learnt.frames[kind]
         if kind not in self._frames:
             codes = self.codes.latents if self.codes.are_data else None
             self._frames[kind] = frame_of(kind, self.generator, self.codes.latents, codes)
@@ -232,10 +245,10 @@ class Subject:
         anchor = np.asarray(frame.origin, np.float32) if kind == "pinned" else anchor
         return Plane(anchor, frame, first, second)
 
-    def drawn(self, number: int) -> Float[np.ndarray, "d"]:
-        """The draw of the prior with a number."""
+    def drawn(self, number: int, label: int | None = None) -> Float[np.ndarray, "d"]:
+        """The draw of the prior with a number, of a class where latents have one."""
         key = jax.random.fold_in(jax.random.key(self.seed), number)
-        return np.asarray(self.generator.prior(key), np.float32)
+        return np.asarray(self.of_class(label).prior(key), np.float32)
 
     def code(self, number: int) -> Float[np.ndarray, "d"]:
         """The code of an example of the data.
@@ -291,12 +304,15 @@ def load_subject(
     Raises:
         UsageError: the run is not finished.
     """
-    found = learnt.read(run, generator) if run else Learnt(learnt.usual_steering(generator))
+    found = sliders.read(run, generator) if run else Learnt(sliders.usual_steering(generator))
     dataset = _dataset(generator)
     with announced("encoding data" if generator.encode is not None else "drawing latents"):
         points = _codes(generator, dataset, codes, seed)
     with announced("finding the axes that change samples most"):
-        found = found._replace(parts=(*found.parts, learnt.axes(generator, points.latents)))
+        visible = sliders.visible_axes(generator, points.latents)
+    axes = sliders.axes(generator, points.latents, visible)
+    known = {} if visible is None else {"visible": visible}
+    found = found._replace(parts=(*found.parts, axes), frames={**known, **found.frames})
     identity = _identity(generator, found, run)
     subject = Subject(name, identity, generator, found, points, dataset, seed)
     return subject if spec is None else _told(subject, spec)
@@ -307,18 +323,28 @@ def _told(subject: Subject, spec: GeneratorSpec) -> Subject:
     if subject.generator.encode is not None or is_function(spec.path):
         return subject
     resolved = GeneratorSpec(**reference(spec, subject.seed, Path.cwd())["spec"])
-    if resolved.space == "w+":
-        count = StyleGAN2(resolution=subject.generator.event_shape[0]).style_count
-        return replace(subject, layers=count)
-    net = stored.read(Path(resolved.path) / GENERATOR).net
-    if not isinstance(net, BigGAN):
+    place = Path(resolved.path)
+    kept = stored.read(place / GENERATOR if place.is_dir() else place)
+    net, has_styles = kept.net, isinstance(kept.net, StyleGAN2) and resolved.space != "z"
+    if has_styles:
+        mean = np.asarray(kept.variables["statistics"]["mean_w"], np.float32)
+        means = np.broadcast_to(mean, (net.style_count, net.style_width))
+        if resolved.layers:
+            means = means[[*layer_numbers(resolved.layers, net.style_count)]]
+        if resolved.space == "w+":
+            subject = replace(subject, layers=len(means), drawn_to=means.ravel())
+        else:
+            subject = replace(subject, drawn_to=means.mean(0))
+    if not (classes := getattr(net, "classes", 0)):
         return subject
 
     @lru_cache(maxsize=4)
     def relabel(label: int) -> FrozenGenerator:
-        return load_generator(replace(resolved, label=label), seed=subject.seed)
+        made = load_generator(replace(resolved, label=label), seed=subject.seed)
+        # Where the class is in the latent, what is made of it is compiled already.
+        return replace(subject.generator, prior=made.prior) if has_styles else made
 
-    return replace(subject, classes=net.classes, relabel=relabel)
+    return replace(subject, classes=classes, relabel=relabel, classes_are_drawn=has_styles)
 
 
 def _dataset(generator: FrozenGenerator) -> Dataset | None:

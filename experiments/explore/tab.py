@@ -191,5 +191,18 @@ def _trouble(error: Exception) -> Answer:
     return note(f"that failed ({what(error)})", wrong=True)
 
 
+_under_way: set[object] = set()
+
+
+def is_idle() -> bool:
+    """Whether nothing is computed for any tab."""
+    return not _under_way
+
+
 async def _in(pool: ThreadPoolExecutor, function: Callable[..., Result], *args: Any) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+    mark = object()
+    _under_way.add(mark)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+    finally:
+        _under_way.discard(mark)

@@ -14,6 +14,7 @@ from experiments.runtime.training import Training
 from latent_flows._validation import at_least, choose
 from latent_flows.data import Dataset, take
 from latent_flows.data.sequences import FRAMES, Sequences, load_sequences
+from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.vae import VAEConfig
 from latent_flows.objectives.flow_vae import FlowVAE, FlowVAEObjective, flow_vae
 from latent_flows.pde import EQUATIONS, described
@@ -72,6 +73,7 @@ class Config:
     """Train a VAE together with flows that move its codes as known factors move the image."""
 
     PHASES: ClassVar[extension.Phases] = {"training": (PHASE,)}
+    MADE: ClassVar = (GENERATOR,)
     QUICK: ClassVar[Quick] = {
         "vae.width": 16,
         "fields.width": 16,
@@ -177,11 +179,17 @@ def check(config: Config, sequences: Sequences) -> None:
 
 def build(config: Config, sequences: Sequences) -> FlowVAE:
     """The networks, for images of the sequences' shape."""
+    return build_for(config, sequences.image_shape)
+
+
+def build_for(config: Config, image_shape: tuple[int, ...]) -> FlowVAE:
+    """The networks, for images of a shape."""
     fields = config.fields
+    height, width, channels = image_shape
     return flow_vae(
         config.objective.kind,
         config.vae,
-        sequences.image_shape,
+        (height, width, channels),
         factors=len(config.factors),
         frames=config.frames,
         count=fields.count,

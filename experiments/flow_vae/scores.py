@@ -1,6 +1,6 @@
 """The numbers and pictures of a VAE that was trained with flows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,15 @@ def measure(
     result["iwae_sequence"] = sequence_bound(model, params, few, samples=samples, steps=steps)
     straight = factor_directions(model, params, train, seed=config.seed)
     return result | factor_equivariance(model, params, few, straight, test.factors, steps=steps)
+
+
+def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The numbers of a run as rows of tables, by their titles."""
+    numbers = {name: value for name, value in metrics.items() if name != "factors"}
+    return {
+        f"{config.objective.kind} on {config.data}, held out": [numbers],
+        "Error in pixels a frame": metrics["factors"],
+    }
 
 
 def draw(

@@ -16,13 +16,15 @@ from jaxtyping import Array
 from experiments.flow_vae import scores as flow_vae_scores
 from experiments.flow_vae.config import PHASE, Config, Fields, Scores, build, check, load
 from experiments.generators.limits import check_image_size
-from experiments.generators.training_data import settled
+from experiments.generators.training_data import reading_of, settled
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, Training, fit, shuffled
 from latent_flows.data.sequences import Sequences
+from latent_flows.generators.load import GENERATOR
+from latent_flows.generators.stored import StoredGenerator, to_bytes
 from latent_flows.generators.vae import VAEConfig
 from latent_flows.objectives.flow_vae import (
     FlowVAE,
@@ -93,6 +95,22 @@ def train(folder: Folder, config: Config, model: FlowVAE, sequences: Sequences) 
     )
 
 
+def stored(config: Config, model: FlowVAE, params: Params, sequences: Sequences) -> StoredGenerator:
+    """The VAE alone, as any other experiment takes it.
+
+    It knows its data unless sequences show them in other colours.
+    """
+    shape = sequences.dataset.image_shape
+    has_own = len(shape) != 3 or shape == sequences.image_shape
+    return StoredGenerator(
+        model.vae,
+        params["vae"],
+        f"the VAE of sequences of {sequences.dataset.name}",
+        config.data if has_own else None,
+        reading=reading_of(config) if has_own else (),
+    )
+
+
 def run(config: Config) -> int | None:
     """Train, measure, draw."""
     config = settled(config)
@@ -105,6 +123,8 @@ def run(config: Config) -> int | None:
     jax.eval_shape(model.init, jax.random.key(0))
     folder = open_folder(config.run, config)
     params = train(folder, config, model, train_set)
+    if not (folder.path / GENERATOR).exists():
+        folder.write_bytes(GENERATOR, to_bytes(stored(config, model, params, train_set)))
     failed = flow_vae_scores.draw(folder, model, config, params, test_set)
     if config.measure or (folder.path / "metrics.json").exists():
         metrics = folder.remember(
@@ -112,7 +132,6 @@ def run(config: Config) -> int | None:
             lambda: flow_vae_scores.measure(model, config, params, train_set, test_set),
         )
         with folder.understood("metrics"):
-            factors = metrics.pop("factors")
-            tables.show(f"{model.kind} on {config.data}, held out", [metrics])
-            tables.show("Error in pixels a frame", factors)
+            for title, rows in flow_vae_scores.tabulated(config, metrics).items():
+                tables.show(title, rows)
     return tables.where(folder, failed)

@@ -1,9 +1,8 @@
 """What a page shows of a run: the samples of every way to move, ahead of time, and its tables."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +11,17 @@ from jaxtyping import Array, Float
 
 from experiments.directions import config as direction_config
 from experiments.directions import scores as direction_scores
-from experiments.directions.config import reach
 from experiments.directions.figures import central
-from experiments.directions.learn import learnt_directions
 from experiments.directions.subject import load_images, subject_of
 from experiments.generators.spec import of_run
 from experiments.inversion.latent_file import read_latents
-from experiments.potential_flows import config as flow_config
-from experiments.potential_flows import families as flow_families
-from experiments.potential_flows import scores as flow_scores
-from experiments.potential_flows import subject as flow_subject
-from experiments.potential_flows import traverse
+from experiments.learnt.factors import Fitted, Steered
+from experiments.learnt.flows import METRICS, Followed, Tables
+from experiments.learnt.reader import READERS, read
 from experiments.runtime.announcements import announced
-from experiments.runtime.cli import UsageError, module_name
+from experiments.runtime.cli import UsageError
 from experiments.runtime.progress import progress
-from experiments.runtime.run_dir import Folder, check_finished, made_by, read_config
-from experiments.steer import config as steer_config
+from experiments.runtime.run_dir import Folder, made_by
 from experiments.steer import scores as steer_scores
 from experiments.steer.scores import lead
 from latent_flows import coordinates
@@ -36,11 +30,7 @@ from latent_flows.directions.model import DirectionModel
 from latent_flows.evaluation.traversals import both_ways
 from latent_flows.export import motion
 from latent_flows.generators import FrozenGenerator
-from latent_flows.typing import Generator
-
-METRICS = "metrics.json"
-Tables = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Rows by the titles of their tables."""
+from latent_flows.typing import Generator, Latent
 
 
 class Move(NamedTuple):
@@ -100,19 +90,21 @@ def contents(run: str, wish: Wish) -> Contents:
     Raises:
         UsageError: there is no such run, it is unfinished, or there is nothing to move in it.
     """
-    experiment = made_by(run)
-    readers: dict[str, Callable[[str, Wish], Way]] = {
-        module_name(flow_config.Config): _potentials,
-        module_name(direction_config.Config): _directions,
-        module_name(steer_config.Config): _steered,
-    }
-    if experiment not in readers:
-        names = ", ".join(name.rpartition(".")[2] for name in readers)
+    frozen = of_run(run) if made_by(run) in READERS else None
+    with announced(f"loading the run {run}"):
+        moving = None if frozen is None else read(run, frozen)
+    if frozen is None or moving is None:
+        names = ", ".join(name.rpartition(".")[2] for name in READERS)
         raise UsageError(
-            f"{run} holds a run of {experiment}, in which nothing moves: --page is for a run of "
+            f"{run} holds a run of {made_by(run)}, in which nothing moves: --page is for a run of "
             f"{names}"
         )
-    way = readers[experiment](run, wish)
+    if isinstance(moving, Followed):
+        way = _flows(moving, frozen, wish)
+    elif isinstance(moving, Fitted):
+        way = _directions(moving, run, frozen, wish)
+    else:
+        way = _steered(moving, frozen, wish)
     count = len(way.starts)
     found, missing = [], []
     with progress("frames of the page", 0, count) as report:
@@ -148,57 +140,48 @@ def _numbered(count: int, what: str) -> list[str]:
     return [f"{what} {k + 1}" for k in range(count)]
 
 
-def _potentials(run: str, wish: Wish) -> Way:
-    with announced(f"loading the run {run}"):
-        config, _, subject, params = flow_subject.load_run(run)
-    folder = Folder(Path(run).expanduser().absolute())
-    if own := _own(wish, subject.frozen.latent_dim):
-        starts = jax.vmap(partial(coordinates.from_latent, subject.frame))(own[0])
-        names = own[1]
+def _flows(found: Followed, frozen: FrozenGenerator, wish: Wish) -> Way:
+    if own := _own(wish, frozen.latent_dim):
+        starts, names = own
     else:
-        codes = flow_subject.starts_from_codes(config.flows, subject.frozen)
-        count = min(wish.starts, len(subject.starts))
         with announced("choosing where traversals start"):
-            starts = jnp.stack([traverse.representative(subject, k) for k in range(count)])
-        names = _numbered(count, "code" if codes else "draw")
-    ts = jnp.linspace(0.0, config.flows.horizon, wish.side + 1)
-    members = flow_families.members(config.flows, params["potentials"])
-    field = flow_subject.vector_field(config.flows, subject)
+            starts, word = found.starts(wish.starts)
+        names = _numbered(len(starts), word)
+    ts = jnp.linspace(0.0, found.horizon, wish.side + 1)
     places = np.concatenate([-np.asarray(ts)[:0:-1], np.asarray(ts)])
-    labels = traverse.row_labels(folder, config)
+    frame = found.frame
+
+    def drawn(z0: Latent) -> Array:
+        start = coordinates.from_latent(frame, z0)
+
+        def generator(s: Array) -> Array:
+            # What of a latent lies outside the frame's span stays.
+            return frozen.decode(z0 + frame.basis @ (s - start))
+
+        return both_ways(generator, found.field, found.members, start, ts).samples
 
     # What it closes over is an argument of the program, which is one for all starts.
-    paths = closure_convert_at(
-        lambda z0: both_ways(subject.generator, field, members, z0, ts).samples, starts[0]
-    )
+    paths = closure_convert_at(drawn, starts[0])
     solve = jax.jit(lambda paths, z0: paths(z0))
 
     def follow(place: int) -> tuple[np.ndarray, None]:
         return np.asarray(solve(paths, starts[place])), None
 
-    metrics: Tables = {}
-    if (folder.path / METRICS).exists():
-        with folder.understood(METRICS):
-            metrics = flow_scores.tabulated(folder.read_object(METRICS))
-    what = flow_families.describe(config.flows)
     return Way(
-        f"Each slider follows one of {config.flows.count} {what} from the sample in the middle: "
-        "forward to the right, reversed to the left.",
-        [Move(f"Flow {label}", "time", places, "flows") for label in labels],
+        f"Each slider follows one of {len(found.names)} {found.what} from the sample in the "
+        "middle: forward to the right, reversed to the left.",
+        [Move(f"Flow {name}", "time", places, "flows") for name in found.names],
         names,
-        subject.frozen,
+        frozen,
         follow,
-        metrics,
+        found.tables(),
     )
 
 
-def _directions(run: str, wish: Wish) -> Way:
-    config = read_config(run, direction_config.Config)
-    learnt = learnt_directions(run)
-    frozen = of_run(run)
+def _directions(found: Fitted, run: str, frozen: FrozenGenerator, wish: Wish) -> Way:
+    config, learnt, limits = found
     folder = Folder(Path(run).expanduser().absolute())
     starts, names = _held_out(config, frozen, wish)
-    limits = reach(config)
     amounts = np.linspace(-1, 1, 2 * wish.side + 1)
     moves = [
         Move(
@@ -237,15 +220,11 @@ def _directions(run: str, wish: Wish) -> Way:
     )
 
 
-def _steered(run: str, wish: Wish) -> Way:
-    config = read_config(run, steer_config.Config)
-    folder = Folder(Path(run).expanduser().absolute())
-    check_finished(folder.path, METRICS)
-    frozen = of_run(run)
+def _steered(found: Steered, frozen: FrozenGenerator, wish: Wish) -> Way:
+    config, limits = found.config, found.limits
     starts, names = _held_out(config.asked, frozen, wish)
     side = np.linspace(0, 1, wish.side + 1)[1:]
     amounts = np.concatenate([-side[::-1], side])
-    limits = reach(config.asked)
     asked = [(kind, hold) for kind in config.transformations for hold in config.hold]
     moves = [
         Move(
@@ -271,8 +250,6 @@ def _steered(run: str, wish: Wish) -> Way:
             missing.append(np.insert(np.asarray(led.residual)[0], wish.side, 0.0))
         return np.stack(samples), np.stack(missing)
 
-    with folder.understood(METRICS):
-        metrics = steer_scores.tabulated(config, folder.read_object(METRICS))
     return Way(
         "Each slider steers the sample in the middle to the amount t of a transformation, by the "
         "generator's own geometry; what it cannot make is said.",
@@ -280,7 +257,7 @@ def _steered(run: str, wish: Wish) -> Way:
         names,
         frozen,
         follow,
-        metrics,
+        steer_scores.tabulated(config, found.metrics),
     )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.generators.kept_frame import kept_frame, read_frame
 from experiments.generators.spec import of_run
 from experiments.generators.training_data import encoded, load_data, shown
 from experiments.potential_flows import families as flow_families
@@ -17,7 +18,7 @@ from experiments.potential_flows.flags import Flows
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
 from experiments.runtime.cli import Failure, UsageError
-from experiments.runtime.run_dir import read_config
+from experiments.runtime.run_dir import Folder, read_config
 from experiments.runtime.training import Params, restore
 from latent_flows import _memory, coordinates, data, directions, flows, plots, potentials
 from latent_flows._transforms import in_chunks
@@ -186,7 +187,13 @@ def training_data(settings: Flows, frozen: FrozenGenerator) -> Dataset | None:
 
 
 def load_subject(
-    settings: Flows, seed: int, frozen: FrozenGenerator, dataset: Dataset | None
+    settings: Flows,
+    seed: int,
+    frozen: FrozenGenerator,
+    dataset: Dataset | None,
+    *,
+    folder: Folder | None = None,
+    frame: AffineCoordinates | None = None,
 ) -> Subject:
     """The frame and the starting points on a generator.
 
@@ -195,6 +202,8 @@ def load_subject(
         seed: which examples, and draws.
         frozen: the generator.
         dataset: that it was trained on, see `training_data`.
+        folder: of a run that is made, which keeps the frame.
+        frame: the frame, where it is known.
 
     Raises:
         Failure: the generator has an encoder that says nothing of its data.
@@ -212,7 +221,15 @@ def load_subject(
     else:
         with announced(f"drawing {settings.codes} latents"):
             latents = draw_latents(frozen.prior, key, settings.codes)
-    frame = frame_of(settings, seed, frozen, latents, codes)
+
+    def find() -> AffineCoordinates:
+        return frame_of(settings, seed, frozen, latents, codes)
+
+    if frame is None:
+        keeps = folder is not None and settings.frame != "identity"
+        frame = (
+            kept_frame(folder, frozen.latent_dim, find) if keeps and folder is not None else find()
+        )
     starts = jax.vmap(partial(coordinates.from_latent, frame))(latents)
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = coordinates.compose(frozen.decode, frame)
@@ -327,15 +344,53 @@ def pace(settings: Flows, spread: Spread | None) -> float:
     return settings.pace * spread.distance / settings.horizon
 
 
-def load_run(path: str | Path) -> tuple[Config, Dataset | None, Subject, Params]:
+def load_run(
+    path: str | Path, frozen: FrozenGenerator | None = None
+) -> tuple[Config, Dataset | None, Subject, Params]:
     """Everything of a finished run: configuration, training data, subject, learnt parameters.
+
+    Args:
+        path: the run folder.
+        frozen: the run's generator, where it is at hand.
 
     Raises:
         UsageError: the folder holds no finished run of this experiment.
         ValueError: its generator is no longer there.
     """
     config = read_config(path, Config)
-    frozen = of_run(path)
+    frozen = of_run(path) if frozen is None else frozen
     dataset = training_data(config.flows, frozen)
-    subject = load_subject(config.flows, config.seed, frozen, dataset)
+    frame = _kept(path, config, frozen)
+    subject = load_subject(config.flows, config.seed, frozen, dataset, frame=frame)
     return config, dataset, subject, restore(path, PHASE, partial(initial, config.flows, subject))
+
+
+def load_flows(path: str | Path, frozen: FrozenGenerator) -> tuple[Config, Subject, Params]:
+    """What moves latents in a finished run: `load_run` without what only training needs.
+
+    Where the folder holds the frame, no data are read: then there are no starting points.
+
+    Args:
+        path: the run folder.
+        frozen: the run's generator.
+
+    Raises:
+        UsageError: the folder holds no finished run of this experiment.
+    """
+    config = read_config(path, Config)
+    frame = _kept(path, config, frozen)
+    needs_samples = config.flows.gradient == "natural" or not is_image(frozen)
+    if frame is None or needs_samples:
+        config, _, subject, params = load_run(path, frozen)
+        return config, subject, params
+    none = jnp.zeros((0, frame.basis.shape[1]))
+    within = coordinates.compose(frozen.decode, frame)
+    subject = Subject(frozen, frame, within, none, none.sum(0), none.sum(0))
+    return config, subject, restore(path, PHASE, partial(initial, config.flows, subject))
+
+
+def _kept(path: str | Path, config: Config, frozen: FrozenGenerator) -> AffineCoordinates | None:
+    """The frame of a run that is there, where it has not to be found anew."""
+    if config.flows.frame == "identity":
+        return coordinates.identity(frozen.latent_dim)
+    return read_frame(Path(path).expanduser().absolute(), frozen.latent_dim)

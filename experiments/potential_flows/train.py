@@ -169,7 +169,7 @@ def run(config: Config) -> int | None:
             with folder.understood(traverse.METRICS):
                 flow_scores.show(folder.read_object(traverse.METRICS))
         return ended(config, folder)
-    subject = load_subject(config.flows, config.seed, frozen, dataset)
+    subject = load_subject(config.flows, config.seed, frozen, dataset, folder=folder)
     params = train(folder, config, subject)
     summary: dict[str, Any] = {}
     if config.measure:

@@ -55,6 +55,8 @@ def main(
     run: Callable[[Config], int | None],
     presets: Presets | type[Config],
     argv: Sequence[str] | None = None,
+    *,
+    command: str = "",
 ) -> int:
     """Parses `[PRESET] --flags` into a configuration and runs the experiment with it.
 
@@ -63,6 +65,7 @@ def main(
         presets: name -> (one line that describes it, configuration). The first is the one taken
             when the command line names none. Or the configuration's class, if there are no presets.
         argv: the arguments after the program's name; those of this process by default.
+        command: what `python -m` was given, where that is not what the experiment's room is called.
 
     Returns:
         The exit code: 0; 1 for a `Failure` or a disk that is full or read-only; 2 for a
@@ -70,7 +73,7 @@ def main(
         SIGTERM 143, after SIGHUP 129.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    module = module_name(run)
+    module = command or module_name(run)
     config: Any = None
     try:
         interrupts.enter(lambda: _interrupted(config, module, arguments))

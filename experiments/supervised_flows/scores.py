@@ -173,8 +173,16 @@ def measure(
     return found
 
 
+def tabulated(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The results as rows of tables, by their titles."""
+    return {
+        "Control of known factors, held out": metrics["control"],
+        "Potentials": metrics["potentials"],
+        "Guided flows": [metrics["summary"]],
+    }
+
+
 def show(metrics: Mapping[str, Any]) -> None:
     """Print the results as tables."""
-    tables.show("Control of known factors, held out", metrics["control"])
-    tables.show("Potentials", metrics["potentials"])
-    tables.show("Guided flows", [metrics["summary"]])
+    for title, rows in tabulated(metrics).items():
+        tables.show(title, rows)

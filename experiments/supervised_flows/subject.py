@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from experiments.generators.kept_frame import kept_frame
 from experiments.generators.training_data import check_encoder, encoded
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import Failure, UsageError
+from experiments.runtime.run_dir import Folder
 from experiments.supervised_flows.config import Config
 from latent_flows import coordinates
 from latent_flows._transforms import in_chunks
@@ -70,14 +72,32 @@ class Subject(NamedTuple):
         return sprites.render(factors, size=self.generator.event_shape[0])
 
 
-def load_subject(config: Config, generator: FrozenGenerator, dataset: Dataset) -> Subject:
+def load_subject(
+    config: Config, generator: FrozenGenerator, dataset: Dataset, folder: Folder | None = None
+) -> Subject:
     """Find the frame in the codes of data.
+
+    Args:
+        config: what the flags say.
+        generator: the frozen VAE.
+        dataset: that it was trained on.
+        folder: of a run that is made, which keeps the frame.
 
     Raises:
         Failure: the codes say nothing.
     """
     if config.flows.frame == "identity":
         return Subject(generator, coordinates.identity(generator.latent_dim))
+
+    def find() -> AffineCoordinates:
+        return _components(config, generator, dataset)
+
+    return Subject(
+        generator, find() if folder is None else kept_frame(folder, generator.latent_dim, find)
+    )
+
+
+def _components(config: Config, generator: FrozenGenerator, dataset: Dataset) -> AffineCoordinates:
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
     with announced(f"encoding {len(chosen)} images"):
         mean, std = encoded(generator, jnp.asarray(dataset.examples(chosen)["image"]))
@@ -89,9 +109,7 @@ def load_subject(config: Config, generator: FrozenGenerator, dataset: Dataset) -
             "--flows.frame identity in a new --run"
         )
     with announced("finding independent components of the codes"):
-        return Subject(
-            generator, coordinates.independent_components(mean, active, seed=config.seed)
-        )
+        return coordinates.independent_components(mean, active, seed=config.seed)
 
 
 def attribute_ranges(dataset: Dataset, seed: int) -> Float[Array, "f"]:

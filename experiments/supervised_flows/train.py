@@ -100,7 +100,7 @@ def run(config: Config) -> int | None:
     folder = open_study(config)
     failed: list[str] = []
     if not is_drawn(folder, config):
-        subject = load_subject(config, generator, dataset)
+        subject = load_subject(config, generator, dataset, folder)
         with announced("measuring the attributes of images"):
             ranges = attribute_ranges(dataset, config.seed)
         with announced(f"rendering and encoding {config.sequences.count} sequences"):

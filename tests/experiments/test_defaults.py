@@ -1,4 +1,6 @@
 import dataclasses
+import runpy
+import sys
 from typing import Annotated, ClassVar
 
 import pytest
@@ -95,6 +97,15 @@ def test_quick_is_for_experiments_that_have_it(call):
     code, _, err = call(summary, "--quick", "runs/x")
     assert (code, err.count("\n")) == (2, 1)
     assert "unknown flag --quick" in err
+
+
+@pytest.mark.parametrize("name", ["guided", "supervised_flows", "geodesics", "invert", "explore"])
+def test_help_names_the_command_that_was_asked(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    assert ended.value.code in (0, None)
+    assert f"usage: python -m experiments.{name} [" in capsys.readouterr().out
 
 
 def test_help_tells_of_quick_runs(capsys):

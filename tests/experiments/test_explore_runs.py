@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.explore import learnt
+from experiments.explore import sliders
 from experiments.explore.session import Session
 from experiments.explore.subject import load_subject
 from latent_flows.generators import GeneratorSpec, load_generator
@@ -26,7 +26,7 @@ def groups(subject):
 
 def test_a_vae_has_codes_by_number_coloured_by_label_and_is_steered(tmp_path):
     found = explored(small_vae(tmp_path / "vae"))
-    assert groups(found) == [learnt.STEERED, learnt.AXES]
+    assert groups(found) == [sliders.STEERED, sliders.AXES]
     assert (found.codes.are_data, "label" in found.codes.colours) == (True, True)
     session = Session(found)
     number = int(found.codes.numbers[3])
@@ -80,7 +80,7 @@ def test_a_run_of_potential_flows_has_a_slider_a_flow_and_its_potentials_shade(t
     code, _, err = call(front("potential_flows"), "digits", "--quick", *settings)
     assert code == 0, err
     found = explored(run)
-    flows = [control for control in found.controls if control.group == learnt.FLOWS]
+    flows = [control for control in found.controls if control.group == sliders.FLOWS]
     assert [control.name for control in flows] == ["flow 0", "flow 1"]
     session = Session(found)
     before = session.seen.latent
@@ -95,8 +95,8 @@ def test_a_run_of_potential_flows_has_a_slider_a_flow_and_its_potentials_shade(t
 def test_runs_of_directions_and_of_steering_have_their_own_sliders(tmp_path, call):
     vae = small_vae(tmp_path / "vae", "digits")
     for name, preset, groups_wanted in (
-        ("directions", "digits", [learnt.STRAIGHT, learnt.CURVED, learnt.STEERED, learnt.AXES]),
-        ("steer", "sprites", [learnt.STEERED, learnt.AXES]),
+        ("directions", "digits", [sliders.STRAIGHT, sliders.CURVED, sliders.STEERED, sliders.AXES]),
+        ("steer", "sprites", [sliders.STEERED, sliders.AXES]),
     ):
         run = tmp_path / name
         flags = ["--transformations", "translate_x", "--ts", "0.1"]

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.explore import own_picture, shading
+from experiments.explore import own_picture, plane, shading, sliders
 from experiments.explore.control import Control
-from experiments.explore.learnt import Learnt
 from experiments.explore.moves import axis_part
 from experiments.explore.session import Session
+from experiments.explore.sliders import Learnt
 from experiments.explore.subject import Codes, Subject, load_subject, metric_of
 from experiments.explore.tab import Tab
 from latent_flows.generators import GeneratorSpec, freeze, load_generator
 from latent_flows.generators.biggan import BigGAN
 from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.stored import StoredGenerator, to_bytes
+from latent_flows.generators.stylegan2 import StyleGAN2, with_mean_w
 from latent_flows.geometry import curves
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -270,6 +272,77 @@ def test_a_generator_of_classes_makes_the_one_that_is_asked_for(tmp_path):
     assert np.abs(seen[0] - seen[2]).max() > 1e-4
     with pytest.raises(ValueError, match="there are 3 classes, none of them 3"):
         own.quick({"do": "label", "label": 3})
+
+
+def small_stylegan2(path, classes=0):
+    net = StyleGAN2(8, latent_dim=3, mapping_layers=1, channels=(4, 3), classes=classes)
+    label = (0,) if classes else ()
+    variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros(3), *label)
+    mean = jax.random.normal(jax.random.key(1), (3,))
+    (path / "config.json").write_text('{"experiment": "experiments.import_weights"}')
+    kept = StoredGenerator(net, with_mean_w(variables, mean), "a StyleGAN2")
+    (path / GENERATOR).write_bytes(to_bytes(kept))
+    return np.asarray(mean)
+
+
+@pytest.mark.parametrize(("layers", "count"), [("", 4), ("1,3", 2)])
+def test_styles_are_truncated_to_their_mean_and_moved_layer_by_layer(tmp_path, layers, count):
+    mean = small_stylegan2(tmp_path)
+    spec = GeneratorSpec(str(tmp_path), space="w+", layers=layers)
+    found = load_subject("s", "", load_generator(spec), spec, codes=40, seed=0)
+    own = Session(found)
+    assert own.hello()["layers"] == count
+    assert own.looks.axes == "visible"
+    own.quick({"do": "truncation", "value": 0.0})
+    np.testing.assert_allclose(own.seen.latent, np.tile(mean, count), atol=1e-6)
+    own.quick({"do": "truncation", "value": 1.0})
+    own.quick({"do": "layers", "first": 1, "last": 1})
+    before = own.seen.latent
+    index = [control.group for control in found.controls].index(sliders.AXES)
+    own.quick({"do": "slide", "index": index, "amount": 0.1})
+    moved = np.abs(own.seen.latent - before).reshape(count, 3).max(1)
+    assert moved[1] > 0
+    assert not np.delete(moved, 1).any()
+
+
+@pytest.mark.parametrize("space", ["z", "w+"])
+def test_a_stylegan2_of_classes_makes_the_one_that_is_asked_for(tmp_path, space):
+    small_stylegan2(tmp_path, classes=3)
+    spec = GeneratorSpec(str(tmp_path), label=1, space=space)
+    own = Session(load_subject("c", "", load_generator(spec), spec, codes=20, seed=0))
+    assert own.hello()["classes"] == 3
+    own.quick({"do": "random", "number": 5})
+    seen = {}
+    for label in (0, 2):
+        own.quick({"do": "label", "label": label})
+        seen[label] = own.seen.sample
+    assert np.abs(seen[0] - seen[2]).max() > 1e-5
+    other = load_generator(replace(spec, label=2))
+    if space == "w+":
+        # The class is in the latent, which is drawn of it.
+        key = jax.random.fold_in(jax.random.key(0), 5)
+        np.testing.assert_allclose(own.seen.latent, other.prior(key), atol=1e-6)
+        assert own.history.now.origin == "draw 5 of class 2"
+    np.testing.assert_allclose(seen[2], other.decode(own.seen.latent), atol=1e-5)
+
+
+def test_thousands_of_latents_are_mapped_without_a_matrix_of_all_of_them():
+    wide = np.linspace(1, 2, 6000)
+
+    def decode(z):
+        return jnp.sin(z[:4] * wide[:4])
+
+    prior = lambda key: jax.random.normal(key, (6000,)) * wide  # noqa: E731
+    generator = freeze(decode, 6000, prior=prior)
+    draws = np.random.default_rng(0).normal(size=(300, 6000)).astype(np.float32)
+    for kind in ("coordinates", "principal"):
+        frame = plane.frame_of(kind, generator, draws, None)
+        assert frame.basis.shape == (6000, plane.MOST)
+        laid = plane.Plane(draws[0], frame, 0, 1)
+        place = np.array([0.5, -0.25])
+        np.testing.assert_allclose(laid.seen(laid.latents(place)), place, atol=1e-3)
+    variances = np.linalg.norm(frame.basis, axis=0)
+    assert (np.diff(variances) <= 1e-4).all()
 
 
 # --- a picture of one's own ---

@@ -63,7 +63,7 @@ def run(tmp_path, straight):
     for kind in KINDS:
         folder.write_json(f"models/{LINEAR}_{kind}.json", straight)
         folder.write_json(f"models/{NONLINEAR}_{kind}.json", curved)
-    folder.write_json(export.RESULT, {})
+    folder.write_json("metrics.json", {})
     return path
 
 
@@ -177,13 +177,22 @@ def frame_of_two():
     return files.Potentials(net, params, coordinates.identity(2), jnp.ones(2))
 
 
-@pytest.mark.parametrize("missing", ["metrics.json", "models/nonlinear_hue.json"])
+@pytest.mark.parametrize("missing", ["trajectories/mse.json", "models/nonlinear_hue.json"])
 def test_a_run_that_was_not_finished_is_refused_and_left_alone(run, call, tmp_path, missing):
     (run / missing).unlink()
     before = sorted(run.rglob("*"))
     refused(call(run, "--to", tmp_path / "file"), missing, "not finished")
     assert sorted(run.rglob("*")) == before
     assert not (tmp_path / "file").exists()
+
+
+def test_a_run_without_scores_is_finished_once_all_is_learnt(run, call, tmp_path):
+    call(run, "--to", tmp_path / "scored")
+    (run / "metrics.json").unlink()  # as a run leaves it that measures nothing, such as --quick
+    code, _, err = call(run, "--to", tmp_path / "file", "--npy", tmp_path / "ways.npy")
+    assert code == 0, err
+    np.testing.assert_allclose(np.load(tmp_path / "ways.npy")[0], [0.6, 0.0, 0.8], atol=1e-6)
+    assert (tmp_path / "file").read_bytes() == (tmp_path / "scored").read_bytes()
 
 
 def test_an_onnx_program_without_its_extra_is_refused_before_anything_is_read(

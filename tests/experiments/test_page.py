@@ -16,6 +16,7 @@ from PIL import Image
 from experiments import export
 from experiments.directions.config import Config as Directions
 from experiments.directions.config import Fit, Inversion
+from experiments.learnt import factors
 from experiments.page import contents as pages
 from experiments.page.contents import Contents, Move, Wish, contents
 from experiments.page.document import document, tables_html
@@ -146,7 +147,8 @@ def test_a_page_of_potentials_has_a_slider_for_each(tmp_path, monkeypatch):
     low, high = starts.min(0), starts.max(0)
     frame = coordinates.identity(2)
     there = Subject(freeze(picture, 2, name="tiles"), frame, picture, starts, low, high)
-    monkeypatch.setattr(flow_subject, "load_run", lambda run: (FLOWS, None, there, params))
+    monkeypatch.setattr(flow_subject, "load_flows", lambda run, _: (FLOWS, there, params))
+    monkeypatch.setattr(pages, "of_run", lambda run: there.frozen)
     run = open_folder(tmp_path / "flows", FLOWS).path
     found = contents(str(run), Wish(3, 2, ""))
     assert found.title == "flows: tiles"
@@ -175,7 +177,7 @@ def directions_run(tmp_path, monkeypatch):
     )
     line = jnp.array([-1.0, 0.0, 1.0])
     model = DirectionModel(jnp.array([1.0, 0.0]), line, line, line[::2], *jnp.ones(2))
-    monkeypatch.setattr(pages, "learnt_directions", lambda run: Learnt(("zoom",), (model,)))
+    monkeypatch.setattr(factors, "learnt_directions", lambda run: Learnt(("zoom",), (model,)))
     monkeypatch.setattr(pages, "of_run", lambda run: freeze(picture, 2, name="tiles"))
     return open_folder(config.run, config).path
 

@@ -15,7 +15,7 @@ function controlsCard(page) {
   codes.addEventListener("keydown", onEnter(goTo("code", codes)));
   const codeField = labelled("Code of example", codes);
   const sliders = h("div", { class: "sliders" });
-  const extras = h("div", {});
+  const extras = h("div", { class: "extras" });
   const card = h(
     "section", { class: "card controls", "aria-label": "Controls" },
     h("div", { class: "row" }, random, undo, redo, reset),
@@ -128,8 +128,10 @@ function controlsCard(page) {
       const field = () => h("input", { type: "number", min: 0, max: told.layers - 1, step: 1, value: 0 });
       layers = [field(), field()];
       layers[1].value = told.layers - 1;
-      layers.forEach((one) => one.addEventListener("change", () =>
-        page.send({ do: "layers", first: +layers[0].value, last: +layers[1].value })));
+      layers.forEach((one) => one.addEventListener("change", () => {
+        if (one.value === "" || !one.reportValidity()) return;
+        page.send({ do: "layers", first: +layers[0].value, last: +layers[1].value });
+      }));
       extras.append(h("div", { class: "row numbers" }, labelled("First layer moved", layers[0]), labelled("Last layer moved", layers[1])));
     }
   });
@@ -143,7 +145,11 @@ function controlsCard(page) {
     });
     undo.disabled = !told.undo;
     redo.disabled = !told.redo;
-    if (told.kind === "place" && layers) told.layers.forEach((value, k) => (layers[k].value = value));
+    if (told.kind === "place" && layers) {
+      told.layers.forEach((value, k) => (layers[k].value = value));
+      layers[0].max = told.layers[1];
+      layers[1].min = told.layers[0];
+    }
     if (told.kind === "place" && label && told.label != null) label.value = told.label;
     if (told.kind === "place" && truncation) truncation.value = told.truncation;
   }

@@ -1,28 +1,25 @@
-"""What a run has learnt, as sliders: a reader an experiment, and what any generator has without."""
+"""What a run has learnt, as sliders, and what any generator has without."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.directions import config as direction_config
-from experiments.directions.learn import learnt_directions
+from experiments.explore import plane
 from experiments.explore.control import Control, Part
 from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
 from experiments.generators.limits import SMALLEST
-from experiments.potential_flows import config as flow_config
-from experiments.potential_flows import families as flow_families
-from experiments.potential_flows import subject as flow_subject
-from experiments.potential_flows.traverse import row_labels
-from experiments.runtime.cli import module_name
-from experiments.runtime.run_dir import Folder, check_finished, made_by, read_config
-from experiments.steer import config as steer_config
-from latent_flows import coordinates, potentials
+from experiments.learnt import reader
+from experiments.learnt.factors import Fitted, Steered
+from experiments.learnt.flows import Followed
+from experiments.steer.config import HOLDS
+from latent_flows import coordinates
+from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions import sefa
 from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.transformations import ENTRIES
@@ -35,10 +32,10 @@ MOST_AXES = 6
 """Straight axes that have a slider."""
 LONGEST = 96
 """Latents up to which the image is steered: a Jacobian is formed at every step."""
-LOOKED = 32
-"""Latents at which the axes along which samples change are looked for."""
 AFFORDED = 2e8
 """Numbers of the Jacobians there, at most."""
+COMPUTED = 5e10
+"""Operations of as many samples as these have columns, at most."""
 TYPICAL = ("translate_x", "translate_y", "zoom_object", "brightness", "saturation")
 """What images are steered by where the run does not say."""
 UNITS = {
@@ -63,6 +60,8 @@ class Learnt(NamedTuple):
     """By name, each `(t, z) -> u` of the generator's own latents."""
     horizon: float = 1.0
     """The time that they were trained for."""
+    frames: Mapping[str, AffineCoordinates] = {}
+    """Axes that are known already, by their kind."""
 
 
 def read(run: str, generator: FrozenGenerator) -> Learnt:
@@ -71,55 +70,39 @@ def read(run: str, generator: FrozenGenerator) -> Learnt:
     Raises:
         UsageError: it is not finished, or no run.
     """
-    readers: dict[str, Callable[[str, FrozenGenerator], Learnt]] = {
-        module_name(flow_config.Config): _flows,
-        module_name(direction_config.Config): _directions,
-        module_name(steer_config.Config): _steered,
-    }
-    found = readers.get(made_by(run), _nothing)(run, generator)
-    if any(control.group == STEERED for part in found.parts for control in part.controls):
-        return found
-    return found._replace(parts=(*found.parts, *usual_steering(generator)))
+    found = reader.read(run, generator)
+    if isinstance(found, Steered):
+        return Learnt(tuple(_steered(found)))
+    usual = usual_steering(generator)
+    if isinstance(found, Followed):
+        known = found.climbed
+        names = () if known is None else found.names
+        climbed = {f"potential {name}": known(k) for k, name in enumerate(names) if known}
+        frames = {"independent": found.frame} if found.has_components else {}
+        return Learnt((_flows(found), *usual), climbed, found.horizon, frames)
+    if isinstance(found, Fitted):
+        return Learnt((*_directions(found), *usual))
+    return Learnt(usual)
 
 
-def _nothing(_: str, __: FrozenGenerator) -> Learnt:
-    return Learnt()
-
-
-def _flows(run: str, generator: FrozenGenerator) -> Learnt:
-    config, _, subject, params = flow_subject.load_run(run)
-    members = flow_families.members(config.flows, params["potentials"])
-    horizon = float(config.flows.horizon)
-    names = row_labels(Folder(_path(run)), config)
-    one = {"potential": "flow"}.get(config.flows.family, config.flows.family)
+def _flows(found: Followed) -> Part:
+    horizon = found.horizon
     controls = [
         Control(
-            f"{one} {name}",
+            f"{found.one} {name}",
             FLOWS,
             "time",
             2 * horizon,
             (-horizon, horizon),
             "the time it was trained for",
         )
-        for name in names
+        for name in found.names
     ]
-    field = flow_subject.vector_field(config.flows, subject)
-    part = flow_part(controls, field, members, subject.frame)
-    if config.flows.family != "potential":
-        return Learnt((part,), horizon=horizon)
-    net = flow_families.potential_network(config.flows)
-
-    def potential(k: int, t: Scalar, z: Latent) -> Scalar:
-        inner = potentials.select(net, members, k)
-        return inner(t, coordinates.from_latent(subject.frame, z))
-
-    functions = {f"potential {name}": partial(potential, k) for k, name in enumerate(names)}
-    return Learnt((part,), functions, horizon)
+    return flow_part(controls, found.field, found.members, found.frame)
 
 
-def _directions(run: str, _: FrozenGenerator) -> Learnt:
-    learnt = learnt_directions(run)
-    parts = []
+def _directions(found: Fitted) -> Iterator[Part]:
+    learnt = found.learnt
     for group, is_straight in ((STRAIGHT, True), (CURVED, False)):
         models = [
             (name, model)
@@ -139,35 +122,20 @@ def _directions(run: str, _: FrozenGenerator) -> Learnt:
             for name, model in models
         ]
         if models:
-            parts.append(direction_part(controls, [model for _, model in models]))
-    return Learnt(tuple(parts))
+            yield direction_part(controls, [model for _, model in models])
 
 
-def _steered(run: str, _: FrozenGenerator) -> Learnt:
-    config = read_config(run, steer_config.Config)
-    folder = Folder(_path(run))
-    check_finished(folder.path, "metrics.json")
-    measured = folder.read_object("metrics.json")
-    hold = config.hold[-1]
-    method = "steered" if hold == "nothing" else f"steered, {hold} held"
-    reach = direction_config.reach(config.asked)
-    parts = []
-    with folder.understood("metrics.json"):
-        rows = {(row["transformation"], row["method"]): row for row in measured["methods"]}
-        for kind in config.transformations:
-            row: dict[str, Any] = rows.get((kind, method), {})
-            share = row.get("reached")
-            words = "the range it was measured over"
-            if isinstance(share, int | float):
-                words += f", of which {share:.0%} was reached"
-            limit = float(reach[kind])
-            name = kind.replace("_", " ")
-            control = Control(name, STEERED, UNITS.get(kind, ""), 2 * limit, (-limit, limit), words)
-            held = steer_config.HOLDS[hold]
-            parts.append(
-                steered_part(control, kind, hold=held, blur=config.blur, damping=config.damping)
-            )
-    return Learnt(tuple(parts))
+def _steered(found: Steered) -> Iterator[Part]:
+    config, hold = found.config, found.config.hold[-1]
+    for kind in config.transformations:
+        words = "the range it was measured over"
+        if (share := found.reached.get((kind, hold))) is not None:
+            words += f", of which {share:.0%} was reached"
+        limit = float(found.limits[kind])
+        name = kind.replace("_", " ")
+        control = Control(name, STEERED, UNITS.get(kind, ""), 2 * limit, (-limit, limit), words)
+        held = HOLDS[hold]
+        yield steered_part(control, kind, hold=held, blur=config.blur, damping=config.damping)
 
 
 def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
@@ -195,14 +163,31 @@ def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
-    """The straight axes along which samples change most, as far as that can be afforded."""
+def visible_axes(
+    generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]
+) -> AffineCoordinates | None:
+    """The axes along which samples change most; None where they cannot be afforded."""
+    if not shows_axes(generator):
+        return None
+    return coordinates.visible_axes(generator.decode, jnp.asarray(latents[: plane.LOOKED]))
+
+
+def axes(
+    generator: FrozenGenerator,
+    latents: Float[np.ndarray, "n d"],
+    visible: AffineCoordinates | None,
+) -> Part:
+    """Straight axes with a slider each: those of `visible_axes`, or what costs nothing."""
     layer = generator.first_layer
-    if shows_axes(generator):
-        frame = coordinates.visible_axes(generator.decode, jnp.asarray(latents[:LOOKED]))
-        vectors, name = frame.basis.T[:MOST_AXES], "axis"
+    if visible is not None:
+        vectors, name = visible.basis.T[:MOST_AXES], "axis"
     elif layer is not None and layer.shape[1] == generator.latent_dim:
         vectors, name = sefa(layer, min(MOST_AXES, *layer.shape)), "SeFa"
+    elif generator.log_prior is None and generator.latent_dim > MOST_AXES:
+        # Where latents come from is no normal distribution, whose axes would say nothing.
+        basis = plane.principal_axes(latents).basis
+        vectors = (basis / jnp.linalg.norm(basis, axis=0)).T[:MOST_AXES]
+        name = "principal axis"
     else:
         vectors, name = jnp.eye(MOST_AXES, generator.latent_dim), "coordinate"
     seen = np.asarray(latents @ np.asarray(vectors).T)
@@ -227,12 +212,14 @@ def axes(generator: FrozenGenerator, latents: Float[np.ndarray, "n d"]) -> Part:
 def shows_axes(generator: FrozenGenerator) -> bool:
     """Whether Jacobians at some latents, of which axes are made, take no more than moments."""
     numbers = generator.latent_dim * (math.prod(generator.event_shape) + generator.latent_dim)
-    return LOOKED * numbers <= AFFORDED
+    if plane.LOOKED * numbers > AFFORDED:
+        return False
+    latent = jax.ShapeDtypeStruct((generator.latent_dim,), jnp.float32)
+    # The weights are an argument: as constants they would be folded, which takes seconds.
+    lowered = jax.jit(lambda decode, z: decode(z)).lower(generator.decode, latent)
+    costs: Any = lowered.cost_analysis() or {}
+    return plane.LOOKED * generator.latent_dim * costs.get("flops", 0.0) <= COMPUTED
 
 
 def _along(direction: Array, z: Latent) -> Scalar:
     return jnp.asarray(z) @ direction
-
-
-def _path(run: str) -> Path:
-    return Path(run).expanduser().absolute()
