@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from experiments.evaluate.readers import METRICS, Evaluated, read
 from experiments.evaluate.scores import SCORES, Material, Sizes, lacks
+from experiments.generators.features import read_features
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, jsonable, read_header, understood
 from latent_flows._validation import choose
+from latent_flows.inversion import Features
 
 RESULT = "evaluation.json"
 OWN = {"comparison", "sequences", "realism"}
@@ -67,6 +70,21 @@ def wanted(config: Config, found: Evaluated) -> tuple[list[str], dict[str, str]]
     return [name for name in config.scores or SCORES if name not in reasons], reasons
 
 
+def seen_through(config: Config, found: Evaluated, names: list[str]) -> Features | None:
+    """The network through which samples are seen, if there is one.
+
+    Raises:
+        UsageError: no score looks through it, or it does not take a sample.
+        ValueError: there is none of that name.
+    """
+    if not config.features:
+        return None
+    if found.generator is None or "ppl" not in names:
+        raise UsageError(f"--features is what ppl sees, which is not among the scores: {names}")
+    sample = found.generator(found.generator.prior(jax.random.key(config.seed)))
+    return read_features(config.features, "--features", sample)
+
+
 def begin(folder: Folder, config: Config, found: Evaluated) -> dict[str, Any]:
     """What an earlier evaluation with the same settings has left, or an empty one."""
     fresh: dict[str, Any] = {
@@ -84,11 +102,14 @@ def begin(folder: Folder, config: Config, found: Evaluated) -> dict[str, Any]:
 
 
 def evaluate(
-    folder: Folder, config: Config, found: Evaluated, names: list[str], reasons: dict[str, str]
+    folder: Folder,
+    config: Config,
+    material: Material,
+    names: list[str],
+    reasons: dict[str, str],
 ) -> dict[str, Any]:
     """Compute the scores that are not there yet; each is written as it is done."""
-    result = begin(folder, config, found) | {"not_applicable": reasons}
-    material = Material(found, config.sizes, config.seed, config.features)
+    result = begin(folder, config, material.found) | {"not_applicable": reasons}
     for name in names:
         if name not in result["scores"]:
             print(f"{name}: {SCORES[name].about}", flush=True)
@@ -156,7 +177,8 @@ def run(config: Config) -> None:
         found = read(config.run)
     names, reasons = wanted(config, found)
     folder = Folder(Path(config.run).expanduser().absolute())
-    result = evaluate(folder, config, found, names, reasons)
+    material = Material(found, config.sizes, config.seed, seen_through(config, found, names))
+    result = evaluate(folder, config, material, names, reasons)
     with folder.understood(RESULT):
         show(config.run, {name: result["scores"][name] for name in names})
     if reasons and not config.scores:

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 
 from experiments.evaluate.confidence import confidence
 from experiments.evaluate.readers import Evaluated, HeldOut, is_normal
-from experiments.generators.features import read_features
 from experiments.runtime.cli import UsageError
 from latent_flows import evaluation
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
+from latent_flows.inversion import Features
 
 AT_ONCE = 1000
 """Images that are made and encoded at once."""
@@ -70,7 +70,7 @@ class Material:
     found: Evaluated
     sizes: Sizes
     seed: int
-    features: str = ""
+    features: Features | None = None
     """What the perceptual path length sees of samples."""
 
     def __post_init__(self) -> None:
@@ -328,16 +328,13 @@ def _equivariance(material: Material) -> dict[str, float]:
 
 
 def _perceptual_path_length(material: Material) -> dict[str, float]:
-    generator, features = material.found.generator, None
+    generator = material.found.generator
     assert generator is not None
-    key = jax.random.key(material.seed)
-    if material.features:
-        features = read_features(material.features, "--features", generator(generator.prior(key)))
     found = evaluation.perceptual_path_length(
-        key,
+        jax.random.key(material.seed),
         generator.decode,
         generator.prior,
-        features=features,
+        features=material.features,
         count=material.sizes.paths,
         along="great circle" if is_normal(generator) else "line",
     )

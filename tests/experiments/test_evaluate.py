@@ -229,7 +229,8 @@ def test_the_path_length_of_a_generator_is_seen_through_a_network_of_ones_own(
         assert "perceptual path length" in " ".join(out.split())
         found.append(stored(gan)["scores"]["ppl"])
     assert found[1]["mean"] == pytest.approx(4 * found[0]["mean"], rel=1e-4)
-    refused(call(gan, "--scores", "ppl", "--features", "own_eyes:none"), "--features", "none")
+    refused(call(gan, "--features", "own_eyes:none"), "--features", "none")
+    refused(call(gan, "--scores", "frechet", "--features", "own_eyes:twice"))
 
 
 def test_data_without_labels_have_no_classifier(sprites_run, call):
