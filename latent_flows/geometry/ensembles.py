@@ -74,9 +74,10 @@ def ensemble_pullback(decoders: Decoders, *, draws: Draws = "one") -> EnsemblePu
     in it as the square of `segments`, points gather where it is low, and the curve of least energy
     depends on their number. `length`, `energy` and `residual` of a `Geodesic` are those of the
     expected metric in either case, and `converged` then says that the energy is least. Of few
-    segments the mean's part counts, of many the variance is all; where points have left a gap that
-    they cannot show, the result says that they are too few. What needs no discretised curve, such
-    as `exponential_map`, is of the expected metric whatever `draws` says.
+    segments the mean's part counts, of many the variance is all. Where points leave a gap that they
+    cannot show, the result says that they are too few; more of them weigh the variance more, so
+    that here it can be fewer that help. What needs no discretised curve, such as `exponential_map`,
+    is of the expected metric whatever `draws` says.
 
     Args:
         decoders: at least two members `z -> x` of one event shape; or one function

@@ -154,6 +154,7 @@ def test_members_that_do_not_fit_are_refused(members, message):
         freeze(lambda z: 2 * z, 2, members=members)
 
 
+@pytest.mark.slow
 def test_members_are_seen_from_the_noise_of_a_prior_too(key):
     generator = freeze(lambda z: 2 * z, 2, members=lambda z: jnp.stack([z, 3 * z]))
     flow = init_prior_flow(key, 3 + jax.random.normal(key, (100, 2)), steps=1)

@@ -140,7 +140,11 @@ def test_sizes_below_one_are_refused(name):
 
 @pytest.mark.parametrize(
     ("decoder", "likelihood", "shape"),
-    [("mlp", "bernoulli", (8, 8, 1)), ("conv", "gaussian", (8, 8, 1)), ("mlp", "gaussian", (5,))],
+    [
+        ("mlp", "gaussian", (5,)),
+        pytest.param("mlp", "bernoulli", (8, 8, 1), marks=pytest.mark.slow),
+        pytest.param("conv", "gaussian", (8, 8, 1), marks=pytest.mark.slow),
+    ],
 )
 def test_several_decoders_are_those_of_single_vaes_with_their_parameters(
     key, decoder, likelihood, shape
