@@ -1,6 +1,7 @@
-"""Data to learn from: rendered sprites, digits, prepared TFDS sets, your own; one pipeline."""
+"""Data to learn from: sprites and scenes, digits, prepared TFDS sets, your own; one pipeline."""
 
 from latent_flows.data import digits as digits
+from latent_flows.data import scenes as scenes
 from latent_flows.data import sprites as sprites
 from latent_flows.data import surface as surface
 from latent_flows.data import tfds as tfds
@@ -29,6 +30,7 @@ __all__ = [
     "load_part",
     "locate",
     "measures",
+    "scenes",
     "sprites",
     "surface",
     "take",

@@ -4,11 +4,13 @@ Moments of the light stand in for a saliency model. Data that are drawn, as spri
 their `Measures` what is measured on them otherwise.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from latent_flows._norms import safe_sqrt
@@ -27,6 +29,7 @@ __all__ = [
     "Moments",
     "X",
     "Y",
+    "change",
     "doublings",
     "light",
     "measure",
@@ -52,6 +55,8 @@ class ImageFactor(NamedTuple):
     """Of its values."""
     measure: Callable[[Image], Scalar]
     """`image -> value`."""
+    period: float = math.inf
+    """After how much it begins anew, as a hue does after one turn."""
 
 
 class Moments(NamedTuple):
@@ -273,6 +278,30 @@ def measure(factors: Sequence[ImageFactor], image: Image) -> Float[Array, "f"]:
     [0.875 0.375]
     """
     return jnp.stack([factor.measure(image) for factor in factors])
+
+
+def change(
+    factors: Sequence[ImageFactor], before: Float[Array, "*n f"], after: Float[Array, "*n f"]
+) -> Float[Array, "*n f"]:
+    """By how much factors changed: of those that begin anew, the shorter way round.
+
+    Args:
+        factors: which.
+        before: their values.
+        after: their values afterwards.
+
+    Returns:
+        The differences.
+
+    >>> hue = ImageFactor("hue", "turns", lambda image: image.mean(), period=1.0)
+    >>> print(change((X, hue), jnp.array([0.2, 0.9]), jnp.array([0.7, 0.15])))
+    [0.5  0.25]
+    """
+    periods = np.array([factor.period for factor in factors])
+    turns = np.isfinite(periods)
+    whole = np.where(turns, periods, 1)
+    difference = after - before
+    return difference - jnp.where(turns, whole * jnp.round(difference / whole), 0)
 
 
 def _is_finite(image: Image) -> Bool[Array, ""]:
