@@ -9,6 +9,7 @@ from latent_flows.data.dataset import Dataset as Dataset
 from latent_flows.data.dataset import from_arrays as from_arrays
 from latent_flows.data.image_factors import ImageFactor as ImageFactor
 from latent_flows.data.image_factors import Measures as Measures
+from latent_flows.data.loading import DRAWN as DRAWN
 from latent_flows.data.loading import is_own as is_own
 from latent_flows.data.loading import load as load
 from latent_flows.data.loading import locate as locate
@@ -19,6 +20,7 @@ from latent_flows.data.subset import take as take
 from latent_flows.data.subset import with_labels as with_labels
 
 __all__ = [
+    "DRAWN",
     "Dataset",
     "ImageFactor",
     "Measures",

@@ -40,6 +40,8 @@ class Drawn(NamedTuple):
     """`key -> factors`, drawn from the ranges that the grid fills."""
     spans: tuple[Span, ...]
     """What a sequence of images goes through, for each factor."""
+    shown: tuple[str, ...]
+    """Names of the factors whose change is seen by what is measured on images."""
     label: str
     """The factor of few whole values that an image is classified by."""
     channels: int

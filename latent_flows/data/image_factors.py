@@ -29,7 +29,6 @@ __all__ = [
     "Moments",
     "X",
     "Y",
-    "change",
     "doublings",
     "light",
     "measure",
@@ -39,6 +38,7 @@ __all__ = [
     "raw_moments",
     "shape",
     "sharpness",
+    "unwrapped",
 ]
 
 Image: TypeAlias = Float[Array, "h w c"]
@@ -280,28 +280,27 @@ def measure(factors: Sequence[ImageFactor], image: Image) -> Float[Array, "f"]:
     return jnp.stack([factor.measure(image) for factor in factors])
 
 
-def change(
-    factors: Sequence[ImageFactor], before: Float[Array, "*n f"], after: Float[Array, "*n f"]
-) -> Float[Array, "*n f"]:
-    """By how much factors changed: of those that begin anew, the shorter way round.
+def unwrapped(
+    factors: Sequence[ImageFactor], before: Float[Array, "*n f"], after: Float[Array, "*m f"]
+) -> Float[Array, "*m f"]:
+    """Values of factors after a change, of those that begin anew the nearest to what was before.
 
     Args:
         factors: which.
-        before: their values.
+        before: their values, of a shape that broadcasts.
         after: their values afterwards.
 
     Returns:
-        The differences.
+        The values afterwards, of which differences to those before can be taken.
 
     >>> hue = ImageFactor("hue", "turns", lambda image: image.mean(), period=1.0)
-    >>> print(change((X, hue), jnp.array([0.2, 0.9]), jnp.array([0.7, 0.15])))
-    [0.5  0.25]
+    >>> print(unwrapped((X, hue), jnp.array([0.2, 0.9]), jnp.array([0.7, 0.15])))
+    [0.7  1.15]
     """
     periods = np.array([factor.period for factor in factors])
     turns = np.isfinite(periods)
-    whole = np.where(turns, periods, 1)
-    difference = after - before
-    return difference - jnp.where(turns, whole * jnp.round(difference / whole), 0)
+    whole = np.where(turns, periods, 1).astype(after.dtype)
+    return after - jnp.where(turns, whole * jnp.round((after - before) / whole), 0)
 
 
 def _is_finite(image: Image) -> Bool[Array, ""]:

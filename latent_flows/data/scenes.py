@@ -614,6 +614,7 @@ DRAWN = Drawn(
         Span(*RANGES[name]) if name in RANGES else Span(0.0, 4 / 3, anywhere=True)
         for name in Factors._fields
     ),
+    shown=("floor_hue", "wall_hue", "object_hue", "scale", "orientation"),
     label="shape",
     channels=3,
     smallest=SMALLEST,

@@ -368,6 +368,7 @@ DRAWN = Drawn(
         Span(0.0, 1.0),
         Span(0.0, 1.0),
     ),
+    shown=("x", "y", "scale"),
     label="shape",
     channels=1,
 )

@@ -7,7 +7,7 @@ import pytest
 
 from latent_flows import data
 from latent_flows.data import scenes
-from latent_flows.data.image_factors import change
+from latent_flows.data.image_factors import unwrapped
 from latent_flows.data.scenes import MEASURES, Factors, is_valid, render, silhouette
 
 CUBE, CYLINDER, SPHERE, CAPSULE = 0.0, 1.0, 2.0, 3.0
@@ -49,7 +49,7 @@ def many() -> tuple[Factors, jax.Array, jax.Array]:
 def test_hues_scale_and_orientation_are_read_off_the_image():
     drawn, _, measured = many()
     truth = jnp.stack([*drawn[:4], jnp.zeros_like(drawn.scale), drawn.orientation], 1)
-    error = np.asarray(jnp.abs(change(MEASURES.factors, truth, measured)))
+    error = np.asarray(jnp.abs(unwrapped(MEASURES.factors, truth, measured) - truth))
     for name in ("floor_hue", "wall_hue", "object_hue"):
         assert error[:, NAMES.index(name)].max() < 1e-6
     assert error[:, NAMES.index("orientation")].max() < 1e-3  # degrees
