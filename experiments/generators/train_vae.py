@@ -277,9 +277,9 @@ SCENES = Config(
     data="scenes",
     image_size=32,
     # A hue takes two latents to go around in, and there are three.
-    vae=VAEConfig(latent_dim=10, decoder="broadcast", depth=2, width=64),
-    objective=Objective(total_correlation=3.0),
-    training=Training(steps=3000, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
+    vae=VAEConfig(latent_dim=10, decoder="conv", width=64, likelihood="gaussian"),
+    objective=Objective(total_correlation=1.0),
+    training=Training(steps=3000, batch_size=64, learning_rate=2e-3, warmup=50, decay="cosine"),
     test_images=500,
 )
 
@@ -307,7 +307,7 @@ PRESETS = {
         ),
         ("sprites-conv", "a plain convolutional VAE on sprites, of folded latents", SPRITES_CONV),
         ("sprites-small", "a small plain VAE on sprites, to vary its beta and seed", SPRITES_SMALL),
-        ("scenes", "the same on coloured scenes with six factors (minutes)", SCENES),
+        ("scenes", "a convolutional beta-TC-VAE on scenes of six factors (minutes)", SCENES),
         ("digits", "a small MLP on scikit-learn's 8x8 digits (a minute)", DIGITS),
         ("digits-moved", "the same, of digits that are moved and zoomed", DIGITS_MOVED),
         ("mnist", "a convolutional VAE with 16 latents on MNIST, through TFDS", MNIST),

@@ -18,6 +18,7 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder
 from experiments.steer.config import Config
+from experiments.steer.scores import Led
 from latent_flows import data, plots, steering
 from latent_flows._validation import choose
 from latent_flows.data.image_factors import ImageFactor, unwrapped
@@ -71,7 +72,7 @@ def amounts_of(config: Config, subject: Subject, own: int) -> Float[np.ndarray, 
     return np.concatenate([-side[::-1], side]).astype(np.float32) * float(ranges(subject)[own])
 
 
-def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str, Steered]]:
+def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str, Led]]:
     """By attribute and method, where the held-out latents are led; kept in the run folder."""
     names = [factor.name for factor in subject.factors]
     places = {name: names.index(name) for name in config.attributes}
@@ -81,19 +82,19 @@ def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str,
             subject, key_of(config.asked, "attributes"), places, candidates=config.candidates
         ),
     )
-    found: dict[str, dict[str, Steered]] = {}
+    found: dict[str, dict[str, Led]] = {}
     for name, own in places.items():
         ts = amounts_of(config, subject, own)
         kept = folder.remember(
             f"latents/attribute_{name}", partial(_steered, config, subject, own, ts)
         )
-        found[name] = {STEERED: Steered(*(np.asarray(kept[part]) for part in Steered._fields))}
+        steered = Led(np.asarray(kept["zs"]), np.asarray(kept["missing"]))
+        found[name] = {STEERED: steered}
         for row in straight:
             if row["transformation"] == name:
                 step = np.asarray(row["direction"]) / row["slope"]
                 zs = np.asarray(subject.held_out)[:, None] + ts[:, None] * step
-                nothing = np.full(zs.shape[:2], np.nan)
-                found[name][f"line: {row['method']}"] = Steered(zs, ts, nothing, nothing > 0)
+                found[name][f"line: {row['method']}"] = Led(zs, None)
     return found
 
 
@@ -107,7 +108,7 @@ def _steered(config: Config, subject: Subject, own: int, ts: np.ndarray) -> dict
             subject.generator,
             subject.held_out,
         )
-        return {name: np.asarray(part) for name, part in found._asdict().items()}
+        return {"zs": np.asarray(found.zs), "missing": np.asarray(found.residual)}
 
 
 @partial(jax.jit, static_argnames=("factors", "own", "settings", "ts"))
@@ -153,7 +154,7 @@ def _look(
 
 
 def measure(
-    config: Config, subject: Subject, found: Mapping[str, Mapping[str, Steered]]
+    config: Config, subject: Subject, found: Mapping[str, Mapping[str, Led]]
 ) -> list[dict[str, Any]]:
     """What the images of led latents do, by attribute and method."""
     rows = []
@@ -166,7 +167,7 @@ def measure(
     return rows
 
 
-def _row(config: Config, subject: Subject, name: str, of: Steered) -> dict[str, Any]:
+def _row(config: Config, subject: Subject, name: str, of: Led) -> dict[str, Any]:
     own = [factor.name for factor in subject.factors].index(name)
     ts = amounts_of(config, subject, own)
     before, whole, after, valid = map(
@@ -193,14 +194,16 @@ def _row(config: Config, subject: Subject, name: str, of: Steered) -> dict[str, 
         "leakage": float(drift.max()),
         "leaks_into": subject.factors[others[int(drift.argmax())]].name,
         "valid": float(valid[counts].mean()),
-        "reached": None if np.isnan(of.residual).all() else float(of.reached[counts].mean()),
+        "reached": None
+        if of.missing is None
+        else float((of.missing[counts] <= config.tolerance).mean()),
         "norm": float(norms[counts].max()),
         "count": int(counts.sum()),
     }
 
 
 def draw(
-    folder: Folder, config: Config, subject: Subject, found: Mapping[str, Mapping[str, Steered]]
+    folder: Folder, config: Config, subject: Subject, found: Mapping[str, Mapping[str, Led]]
 ) -> list[str]:
     """Save a picture for each attribute; gives the files of those that failed."""
     return tables.save_figures(
@@ -212,7 +215,7 @@ def draw(
     )
 
 
-def strips(config: Config, subject: Subject, name: str, methods: Mapping[str, Steered]) -> "Figure":
+def strips(config: Config, subject: Subject, name: str, methods: Mapping[str, Led]) -> "Figure":
     """Steered and straight, for a few held-out latents."""
     own = [factor.name for factor in subject.factors].index(name)
     amounts = amounts_of(config, subject, own)
