@@ -301,11 +301,10 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
         f"{config.run}: attributes, asked against measured (leakage: of the others, in units of "
         "their ranges, and which most; reached: share within the tolerance)"
     )
-    return {
-        led: metrics["methods"],
-        fields: metrics.get("fields", []),
-        changed: metrics.get("attributes", []),
-    }
+    found = {led: metrics["methods"], fields: metrics.get("fields", [])}
+    if "attributes" in metrics:
+        found[changed] = metrics["attributes"]
+    return found
 
 
 def show(config: Config, metrics: Mapping[str, Any]) -> None:
