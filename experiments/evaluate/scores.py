@@ -170,7 +170,7 @@ NEEDS: dict[str, Need] = {
     ),
     "measured factors": Need(
         lambda run: _own(run.metrics, "long", "share") is not None,
-        "factors are measured on images of sprites only",
+        "factors are measured only on images of data that are drawn from theirs",
     ),
     "sequences": Need(
         lambda run: "equivariance" in run.metrics,

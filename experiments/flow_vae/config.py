@@ -91,15 +91,16 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "mnist"
-    """Data set: sprites, digits, a prepared TFDS image set by name (see TFDS_DATA_DIR), or the path
-    of a folder of images, or of an .npz or .npy."""
+    """Data set: sprites, scenes, digits, a prepared TFDS image set by name (see TFDS_DATA_DIR), or
+    the path of a folder of images, or of an .npz or .npy."""
     image_size: ImageSize = None
     """Pixels along each side; by default the data set's own."""
     reading: ReadingFlags = field(default_factory=Reading)
     """How a folder of images, or a file of arrays, is read."""
     factors: tuple[str, ...] = ("scale", "rotation", "hue")
     """What changes along sequences, one potential each: scale, rotation, or any image
-    transformation by its name; of sprites x, y, orientation, scale, shape."""
+    transformation by its name; of sprites x, y, orientation, scale, shape; of scenes floor_hue,
+    wall_hue, object_hue, scale, shape, orientation."""
     frames: int = FRAMES
     """Images of a sequence."""
     train_images: int = 0

@@ -58,9 +58,18 @@ DIGITS = replace(
     scores=Scores(images=200),
 )
 
+SCENES = replace(
+    SPRITES,
+    run="runs/flow-vae-scenes",
+    data="scenes",
+    factors=("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
+    training=replace(SPRITES.training, batch_size=48),
+)
+
 PRESETS = {
     "mnist": ("scale, rotation and hue of red digits, through TFDS (minutes)", MNIST),
     "sprites": ("x, y, orientation, scale and shape of rendered sprites (minutes)", SPRITES),
+    "scenes": ("the six factors of coloured scenes (minutes)", SCENES),
     "digits": ("the same as mnist on scikit-learn's 8x8 digits (a minute)", DIGITS),
 }
 

@@ -115,8 +115,8 @@ class Config:
     """Run folder of train_vae, or about one, whose codes are learnt instead of the data; none: the
     data themselves."""
     data: str = "sprites"
-    """Data set: sprites, digits, a prepared TFDS image set by name (see TFDS_DATA_DIR), or the path
-    of a folder of images, or of an .npz or .npy. Of a VAE they are its own."""
+    """Data set: sprites, scenes, digits, a prepared TFDS image set by name (see TFDS_DATA_DIR), or
+    the path of a folder of images, or of an .npz or .npy. Of a VAE they are its own."""
     image_size: ImageSize = None
     """Pixels along each side; by default the data set's own."""
     reading: ReadingFlags = field(default_factory=Reading)

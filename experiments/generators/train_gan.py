@@ -111,8 +111,8 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "sprites"
-    """Data set: sprites, a prepared TFDS image set by name (see TFDS_DATA_DIR), or the path
-    of a folder of images, or of an .npz or .npy."""
+    """Data set: sprites, scenes, a prepared TFDS image set by name (see TFDS_DATA_DIR), or the
+    path of a folder of images, or of an .npz or .npy."""
     image_size: ImageSize = None
     """Pixels along each side; by default the data set's own. Black is added around images that
     are smaller than the generator's."""
@@ -158,6 +158,7 @@ class Config:
 
 
 SPRITES = Config(data="sprites", image_size=32)
+SCENES = Config(data="scenes", image_size=32)
 MNIST = Config(data="mnist")
 MNIST_PUBLISHED = replace(
     MNIST,
@@ -173,6 +174,7 @@ PRESETS = {
         "a small SNGAN of 32 pixels on rendered sprites (half an hour of one core)",
         SPRITES,
     ),
+    "scenes": ("the same on coloured scenes (half an hour of one core)", SCENES),
     "mnist": ("a small SNGAN of 32 pixels on MNIST, through TFDS (half an hour)", MNIST),
     "mnist-published": (
         "the published width, latent size and ratio of steps; for a GPU",

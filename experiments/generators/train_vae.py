@@ -143,8 +143,8 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     data: str = "sprites"
-    """Data set: sprites, digits, surface, a prepared TFDS image set by name (see TFDS_DATA_DIR), or
-    the path of a folder of images, or of an .npz or .npy."""
+    """Data set: sprites, scenes, digits, surface, a prepared TFDS image set by name (see
+    TFDS_DATA_DIR), or the path of a folder of images, or of an .npz or .npy."""
     image_size: ImageSize = None
     """Pixels along each side; by default the data set's own."""
     reading: ReadingFlags = field(default_factory=Reading)
@@ -275,6 +275,16 @@ SPRITES_SMALL = Config(
     training=Training(steps=2400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
 )
 
+SCENES = Config(
+    data="scenes",
+    image_size=32,
+    # A hue takes two latents to go around in, and there are three.
+    vae=VAEConfig(latent_dim=10, decoder="conv", width=64, likelihood="gaussian"),
+    objective=Objective(total_correlation=1.0),
+    training=Training(steps=3000, batch_size=64, learning_rate=2e-3, warmup=50, decay="cosine"),
+    test_images=500,
+)
+
 IMAGES = Config(
     data="",
     image_size=32,
@@ -299,6 +309,7 @@ PRESETS = {
         ),
         ("sprites-conv", "a plain convolutional VAE on sprites, of folded latents", SPRITES_CONV),
         ("sprites-small", "a small plain VAE on sprites, to vary its beta and seed", SPRITES_SMALL),
+        ("scenes", "a convolutional beta-TC-VAE on scenes of six factors (minutes)", SCENES),
         ("digits", "a small MLP on scikit-learn's 8x8 digits (a minute)", DIGITS),
         ("digits-moved", "the same, of digits that are moved and zoomed", DIGITS_MOVED),
         ("mnist", "a convolutional VAE with 16 latents on MNIST, through TFDS", MNIST),

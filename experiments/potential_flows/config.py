@@ -110,6 +110,12 @@ DEMO = Config(
     training=Training(steps=1400, batch_size=60, learning_rate=3e-3, decay="cosine"),
     scores=Scores(starts=128, pairs=256, test_images=256, vp_steps=100),
 )
+SCENES = replace(
+    DEMO,
+    run="runs/scenes",
+    generator=Usual("runs/vae-scenes", "train_vae scenes"),
+    flows=Flows(count=6, pace=0.9),
+)
 DIGITS = replace(
     DEMO,
     run="runs/digits",
@@ -181,6 +187,7 @@ PRESETS = {
             weights=PUBLISHED,
         ),
     ),
+    "scenes": ("scenes: hues, size, shape and angle, in minutes on a CPU", SCENES),
     "digits": ("scikit-learn's digits, in minutes on a CPU", DIGITS),
     "mnist": ("MNIST through TFDS, within an hour on 2 CPU cores", MNIST),
     "mnist-paper": ("the published size, latent 324 and K = 16; for a GPU", MNIST_PAPER),

@@ -2,7 +2,7 @@
 
 import itertools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,8 @@ from experiments.runtime.training import Params
 from latent_flows import calculus, data, directions, pde
 from latent_flows._transforms import in_chunks
 from latent_flows.classifiers import shrink
-from latent_flows.data import Dataset, sprites
+from latent_flows.data import Dataset
+from latent_flows.data.drawn import Drawn
 from latent_flows.evaluation.comparison import (
     SEGMENTS,
     Family,
@@ -86,8 +87,9 @@ def methods(
         found += [straight(name, rows) for name, rows in closed_form(subject, count).items()]
     if config.flows.frame != "identity":
         found.append(straight(AXES[config.flows.frame], jnp.eye(dim)[:count]))
-    if dataset is not None and dataset.name in DRAWN and subject.frozen.encode is not None:
-        found.append(DRAWN[dataset.name](subject.frozen, config.scores.starts))
+    drawn = None if dataset is None else data.DRAWN.get(dataset.name)
+    if drawn is not None and subject.frozen.encode is not None:
+        found.append(reencoding(subject.frozen, drawn, config.scores.starts))
     return found
 
 
@@ -107,7 +109,7 @@ def closed_form(subject: Subject, count: int) -> dict[str, Float[Array, "k m"]]:
     return found
 
 
-def reencoding(frozen: FrozenGenerator, count: int) -> Family:
+def reencoding(frozen: FrozenGenerator, drawn: Drawn, count: int) -> Family:
     """One true factor changed at a time, seen through the VAE: a ceiling for what flows can do.
 
     The "latent" is the vector of factors, the "generator" renders, encodes and decodes.
@@ -116,21 +118,19 @@ def reencoding(frozen: FrozenGenerator, count: int) -> Family:
     assert encode is not None
 
     def seen(factors: Array) -> Array:
-        image = sprites.render(sprites.Factors(*factors), size=frozen.event_shape[0])
+        image = drawn.render(drawn.factors(*factors), size=frozen.event_shape[0])
         return frozen.decode(encode(image)[0])
 
     keys = jax.random.split(jax.random.key(0), count)
-    drawn = jnp.stack(jax.vmap(sprites.random_factors)(keys), axis=1).astype(jnp.float32)
-    order = sprites.Factors(*range(5))
-    moved = jnp.array([order.x, order.y, order.scale])
-    # Each starts near the low end of its range, so that the path stays inside.
-    low, rate = jnp.array([0.0, 0.0, 0.5]), jnp.array([0.1, 0.1, 0.05])
-    starts = jax.vmap(lambda i, low: drawn.at[:, i].set(low))(moved, low)
-    return Family(CEILING, seen, constant, jnp.eye(5)[moved] * rate[:, None], starts)
-
-
-DRAWN: Mapping[str, Callable[[FrozenGenerator, int], Family]] = {sprites.NAME: reencoding}
-"""The ceiling of data that can be drawn again from their factors, by their name."""
+    found = jnp.stack(jax.vmap(drawn.random_factors)(keys), axis=1).astype(jnp.float32)
+    moved = jnp.array([drawn.names.index(name) for name in drawn.shown])
+    spans = [drawn.spans[index] for index in moved]
+    # Each starts at the low end of its range, so that the path stays inside.
+    low = jnp.array([span.low for span in spans])
+    rate = jnp.array([(span.high - span.low) / 10 for span in spans])
+    starts = jax.vmap(lambda i, low: found.at[:, i].set(low))(moved, low)
+    steps = jnp.eye(len(drawn.names))[moved] * rate[:, None]
+    return Family(CEILING, seen, constant, steps, starts)
 
 
 def starts_for(key: Array, subject: Subject, count: int, number: int) -> Array:

@@ -78,6 +78,12 @@ class Config:
     """What is done to images."""
     ts: tuple[float, ...] = (0.2, 0.2, 0.5)
     """The largest |t| of each of them; none: the usual ones."""
+    attributes: tuple[str, ...] = ()
+    """What is measured on images of the data, such as floor_hue of scenes, to be changed by itself
+    while all else that is measured is held."""
+    attribute_share: float = 0.25
+    """The largest change of each, either way, as a share of its range in the data (of a hue, of a
+    turn)."""
     hold: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -108,6 +114,10 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, seed=0, blur=0, corrections=0, amounts=1, starts=2, candidates=1)
+        if not 0 < self.attribute_share < 0.5:
+            raise ValueError(f"attribute_share must lie in (0, 0.5), got {self.attribute_share}")
+        if len(set(self.attributes)) < len(self.attributes):
+            raise ValueError(f"attributes must differ, got {', '.join(self.attributes)}")
         for name in ("damping", "tolerance"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

@@ -297,7 +297,14 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
         f"{config.run}: fields (asymmetry: antisymmetric share of the Jacobian, 0 for a gradient, "
         "0.71 without any structure; passes: operations in units of one image's)"
     )
-    return {led: metrics["methods"], fields: metrics.get("fields", [])}
+    changed = (
+        f"{config.run}: attributes, asked against measured (leakage: of the others, in units of "
+        "their ranges, and which most; reached: share within the tolerance)"
+    )
+    found = {led: metrics["methods"], fields: metrics.get("fields", [])}
+    if "attributes" in metrics:
+        found[changed] = metrics["attributes"]
+    return found
 
 
 def show(config: Config, metrics: Mapping[str, Any]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from experiments.directions.subject import check, load_images, subject_of
 from experiments.generators.spec import Usual, load, open_study
 from experiments.runtime import tables
-from experiments.steer import distil, figures, scores
+from experiments.steer import attributes, distil, figures, scores
 from experiments.steer.config import Config, Distil
+from latent_flows import data
 from latent_flows.steering.distilled import FORMS, Fields
 
 GAN = Usual("runs/gan", "train_gan sprites")
@@ -26,6 +27,17 @@ PRESETS = {
     "sprites": (
         "sprites by the VAE of the demo, where lines are good",
         Config(run="runs/steer-sprites", generator=Usual("runs/vae-sprites", "train_vae sprites")),
+    ),
+    "scenes": (
+        "hues, size, height and angle of scenes by a VAE, one at a time",
+        Config(
+            run="runs/steer-scenes",
+            generator=Usual("runs/vae-scenes", "train_vae scenes"),
+            transformations=("hue",),
+            ts=(0.15,),
+            hold=("nothing",),
+            attributes=data.measures("scenes").factor_names,
+        ),
     ),
     "gan": ("sprites by a GAN of 64 latents", Config(run="runs/steer-gan", generator=GAN)),
     "mnist": (
@@ -47,6 +59,7 @@ def run(config: Config) -> int | None:
     generator = load(config)
     asked = config.asked
     check(asked, generator)
+    attributes.check(config, generator)
     images = load_images(asked, generator)
     folder = open_study(config)
     subject = subject_of(asked, generator, images)
@@ -55,9 +68,16 @@ def run(config: Config) -> int | None:
         learnt = distil.learn(folder, config, subject, distil.bank(config, generator, images))
     led = scores.led(folder, config, subject, learnt)
     failed = figures.draw(folder, config, subject, led)
-    metrics: dict[str, Any] = folder.remember(
-        scores.METRICS, lambda: scores.measure(config, subject, led, learnt)
-    )
+    measured = attributes.subject_of(subject, generator) if config.attributes else subject
+    changed = attributes.led(folder, config, measured) if config.attributes else {}
+    failed += attributes.draw(folder, config, measured, changed)
+
+    def measure() -> dict[str, Any]:
+        found = scores.measure(config, subject, led, learnt)
+        rows = attributes.measure(config, measured, changed)
+        return found | ({"attributes": rows} if rows else {})
+
+    metrics: dict[str, Any] = folder.remember(scores.METRICS, measure)
     with folder.understood(scores.METRICS):
         scores.show(config, metrics)
     return tables.where(folder, failed)

@@ -1,6 +1,7 @@
-"""Data to learn from: rendered sprites, digits, prepared TFDS sets, your own; one pipeline."""
+"""Data to learn from: sprites and scenes, digits, prepared TFDS sets, your own; one pipeline."""
 
 from latent_flows.data import digits as digits
+from latent_flows.data import scenes as scenes
 from latent_flows.data import sprites as sprites
 from latent_flows.data import surface as surface
 from latent_flows.data import tfds as tfds
@@ -8,6 +9,7 @@ from latent_flows.data.dataset import Dataset as Dataset
 from latent_flows.data.dataset import from_arrays as from_arrays
 from latent_flows.data.image_factors import ImageFactor as ImageFactor
 from latent_flows.data.image_factors import Measures as Measures
+from latent_flows.data.loading import DRAWN as DRAWN
 from latent_flows.data.loading import is_own as is_own
 from latent_flows.data.loading import load as load
 from latent_flows.data.loading import locate as locate
@@ -18,6 +20,7 @@ from latent_flows.data.subset import take as take
 from latent_flows.data.subset import with_labels as with_labels
 
 __all__ = [
+    "DRAWN",
     "Dataset",
     "ImageFactor",
     "Measures",
@@ -29,6 +32,7 @@ __all__ = [
     "load_part",
     "locate",
     "measures",
+    "scenes",
     "sprites",
     "surface",
     "take",

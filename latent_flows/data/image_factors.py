@@ -4,11 +4,13 @@ Moments of the light stand in for a saliency model. Data that are drawn, as spri
 their `Measures` what is measured on them otherwise.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from latent_flows._norms import safe_sqrt
@@ -36,6 +38,7 @@ __all__ = [
     "raw_moments",
     "shape",
     "sharpness",
+    "unwrapped",
 ]
 
 Image: TypeAlias = Float[Array, "h w c"]
@@ -52,6 +55,8 @@ class ImageFactor(NamedTuple):
     """Of its values."""
     measure: Callable[[Image], Scalar]
     """`image -> value`."""
+    period: float = math.inf
+    """After how much it begins anew, as a hue does after one turn."""
 
 
 class Moments(NamedTuple):
@@ -273,6 +278,29 @@ def measure(factors: Sequence[ImageFactor], image: Image) -> Float[Array, "f"]:
     [0.875 0.375]
     """
     return jnp.stack([factor.measure(image) for factor in factors])
+
+
+def unwrapped(
+    factors: Sequence[ImageFactor], before: Float[Array, "*n f"], after: Float[Array, "*m f"]
+) -> Float[Array, "*m f"]:
+    """Values of factors after a change, of those that begin anew the nearest to what was before.
+
+    Args:
+        factors: which.
+        before: their values, of a shape that broadcasts.
+        after: their values afterwards.
+
+    Returns:
+        The values afterwards, of which differences to those before can be taken.
+
+    >>> hue = ImageFactor("hue", "turns", lambda image: image.mean(), period=1.0)
+    >>> print(unwrapped((X, hue), jnp.array([0.2, 0.9]), jnp.array([0.7, 0.15])))
+    [0.7  1.15]
+    """
+    periods = np.array([factor.period for factor in factors])
+    turns = np.isfinite(periods)
+    whole = np.where(turns, periods, 1).astype(after.dtype)
+    return after - jnp.where(turns, whole * jnp.round((after - before) / whole), 0)
 
 
 def _is_finite(image: Image) -> Bool[Array, ""]:

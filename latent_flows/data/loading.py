@@ -7,23 +7,32 @@ from functools import partial
 from types import MappingProxyType
 
 from latent_flows._extras import MissingExtra
-from latent_flows.data import digits, own_files, sprites, surface, tfds
+from latent_flows.data import digits, own_files, scenes, sprites, surface, tfds
 from latent_flows.data.dataset import Dataset
+from latent_flows.data.drawn import Drawn
 from latent_flows.data.image_factors import ANY_IMAGE, Measures
 from latent_flows.data.image_file import Crop
 from latent_flows.data.image_folder import Colour, OnError, Size
 
-__all__ = ["BUILT_IN", "MEASURES", "is_own", "load", "locate", "measures"]
+__all__ = ["BUILT_IN", "DRAWN", "MEASURES", "is_own", "load", "locate", "measures"]
 
 BUILT_IN = {
     "sprites": sprites.dataset,
+    "scenes": scenes.dataset,
     "digits": digits.dataset,
     "surface": surface.dataset,
 }
 """Sets that need no files."""
 
-MEASURES: Mapping[str, Measures] = MappingProxyType({sprites.NAME: sprites.MEASURES})
+MEASURES: Mapping[str, Measures] = MappingProxyType(
+    {sprites.NAME: sprites.MEASURES, scenes.NAME: scenes.MEASURES}
+)
 """Sets whose images are measured in ways of their own."""
+
+DRAWN: Mapping[str, Drawn] = MappingProxyType(
+    {sprites.NAME: sprites.DRAWN, scenes.NAME: scenes.DRAWN}
+)
+"""Sets whose images are drawn from their factors, and can be drawn from any others."""
 
 
 def load(
@@ -45,8 +54,8 @@ def load(
     Nothing is written into the folder.
 
     Args:
-        name: `"sprites"`, `"digits"`, `"surface"`, a TFDS name such as `"mnist"`, or a path. A
-            folder with the name of a set is written `./mnist`.
+        name: `"sprites"`, `"scenes"`, `"digits"`, `"surface"`, a TFDS name such as `"mnist"`, or a
+            path. A folder with the name of a set is written `./mnist`.
         split: "train", "test" or what else the set has; "all" of your own data.
         size: Pixels along each side, of your own data also height and width; the set's own size
             when left out, if all images have the same.

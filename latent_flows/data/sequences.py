@@ -1,7 +1,7 @@
 """Sequences of images in which one known factor changes, made on the fly from any data set.
 
 A sequence starts at `x_0`, made from one example of a data set, and ends at `x_T`; only the factor
-`k` changes, by equal steps. For transformed images and for rendered sprites a frame is a
+`k` changes, by equal steps. For transformed images and for rendered data a frame is a
 differentiable function of the example and of time, for use inside `jit`. For sets that hold an
 image for every combination of factors (dSprites, Shapes3D) the frames are looked up by index when
 a batch is fetched, and the same function picks one of them.
@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from latent_flows._validation import choose
-from latent_flows.data import sprites
 from latent_flows.data.dataset import Dataset
+from latent_flows.data.drawn import Drawn, split_rows
 from latent_flows.data.grids import GRIDS, Grid, rows_by_factors
 from latent_flows.data.image_file import Crop
 from latent_flows.data.image_folder import Colour, OnError
-from latent_flows.data.loading import load
+from latent_flows.data.loading import DRAWN, load
 from latent_flows.data.parts import load_part
 from latent_flows.data.subset import take
 from latent_flows.directions.transformations import ENTRIES
@@ -55,7 +55,7 @@ class Sequences:
     """A data set of starting points, and what each known factor makes of one of them."""
 
     dataset: Dataset
-    """Its examples have one entry, "example": an image, the factors of a sprite, or all
+    """Its examples have one entry, "example": an image, the factors it is rendered from, or all
     frames of all factors."""
     factors: tuple[str, ...]
     """The K names of what may change."""
@@ -103,7 +103,7 @@ class Sequences:
 
 
 def sequences(dataset: Dataset, factors: Sequence[str], *, frames: int = FRAMES) -> Sequences:
-    """Sequences from the images of a data set, or from the factors of rendered sprites.
+    """Sequences from the images of a data set, or from the factors of rendered ones.
 
     The factors of images are `"scale"` (1 to 1.8 in equal steps), `"rotation"` (0 to 80 degrees)
     and every transformation of `latent_flows.directions` by its name, over a fixed range. With
@@ -114,6 +114,9 @@ def sequences(dataset: Dataset, factors: Sequence[str], *, frames: int = FRAMES)
     So that a sequence can go up by half of a factor's range, every `x_0` lies in the lower half of
     all of them. A shape is discrete: it morphs through the mean outlines, so that `x_0` is a
     square, an ellipse or what lies midway, and the way from a square ends as an ellipse.
+
+    The factors of scenes are `"floor_hue"`, `"wall_hue"`, `"object_hue"` (two thirds of a turn,
+    from any hue), `"scale"`, `"shape"` and `"orientation"`, which start in their lower half too.
 
     The factors of a set in `latent_flows.data.grids.GRIDS` are its own, by index lookup.
 
@@ -143,8 +146,8 @@ def sequences(dataset: Dataset, factors: Sequence[str], *, frames: int = FRAMES)
     for name in factors:
         choose(f"factor of {dataset.name}", name, known)
     names = tuple(factors)
-    if dataset.name == sprites.NAME:
-        return _of_sprites(dataset, names, frames)
+    if (drawn := DRAWN.get(dataset.name)) is not None:
+        return _of_drawn(dataset, drawn, names, frames)
     if (grid := grid_of(dataset)) is not None and set(names) <= set(grid.factors):
         return _of_grid(dataset, grid, names, frames)
     return _of_images(dataset, names, frames)
@@ -191,7 +194,7 @@ def load_sequences(
             return sequences(load_part(name, split, **how), factors, frames=frames)
         return sequences(load(name, split=split, **how), factors, frames=frames)
     whole = sequences(load(name, split="train", **how), factors, frames=frames)
-    chosen = sprites.split_indices(split, whole.dataset.length)
+    chosen = split_rows(name, split, whole.dataset.length)
     return replace(whole, dataset=take(whole.dataset, chosen, split))
 
 
@@ -207,8 +210,8 @@ def known_factors(dataset: Dataset) -> Mapping[str, str]:
     >>> sorted(known_factors(load("sprites")))
     ['orientation', 'scale', 'shape', 'x', 'y']
     """
-    if dataset.name == sprites.NAME:
-        return MappingProxyType(dict.fromkeys(sprites.Factors._fields, "rendered"))
+    if (drawn := DRAWN.get(dataset.name)) is not None:
+        return MappingProxyType(dict.fromkeys(drawn.names, "rendered"))
     images = {"scale": "enlarged", "rotation": "turned", **dict.fromkeys(ENTRIES, "transformed")}
     grid = grid_of(dataset)
     return MappingProxyType(images | ({} if grid is None else dict.fromkeys(grid.factors, "held")))
@@ -274,47 +277,36 @@ def _transformed(name: str) -> Change:
     return change
 
 
-# --- rendered sprites ---
+# --- data that are drawn from their factors ---
 
 
-def _of_sprites(dataset: Dataset, names: tuple[str, ...], frames: int) -> Sequences:
-    rows = sprites.split_indices(dataset.split)
+def _of_drawn(dataset: Dataset, drawn: Drawn, names: tuple[str, ...], frames: int) -> Sequences:
+    rows = split_rows(dataset.name, dataset.split, math.prod(drawn.grid))
     height, width, channels = dataset.image_shape
-    low, high = (jnp.asarray(ends, jnp.float32) for ends in zip(*_RANGES.values(), strict=True))
-    half = (high - low) / 2
+    low = jnp.asarray([span.low for span in drawn.spans], jnp.float32)
+    half = jnp.asarray([(span.high - span.low) / 2 for span in drawn.spans], jnp.float32)
+    anywhere = np.array([span.anywhere for span in drawn.spans])
 
     @jax.jit
-    def start(index: Int[Array, "B"]) -> Float[Array, "B 5"]:
-        factors = jnp.stack(jax.vmap(sprites.grid_factors)(index), -1)
-        # An orientation may start anywhere; all else in the lower half.
-        squeezed = low + (factors - low) / 2
-        return jnp.where(np.array(sprites.Factors._fields) == "orientation", factors, squeezed)
+    def start(index: Int[Array, "B"]) -> Float[Array, "B f"]:
+        factors = jnp.stack(jax.vmap(drawn.grid_factors)(index), -1)
+        return jnp.where(anywhere, factors, low + (factors - low) / 2)
 
     def examples(indices: np.ndarray) -> Mapping[str, Array]:
         return {"example": start(rows[indices])}
 
     def change(k: int, example: Array, share: Scalar) -> Image:
         moved = example.at[k].add(half[k] * share)
-        return sprites.render(sprites.Factors(*moved), size=height)
+        return drawn.render(drawn.factors(*moved), size=height)
 
-    places = [sprites.Factors._fields.index(name) for name in names]
+    places = [drawn.names.index(name) for name in names]
     return Sequences(
-        Dataset(dataset.name, dataset.split, (len(_RANGES),), dataset.length, examples),
+        Dataset(dataset.name, dataset.split, (len(drawn.names),), dataset.length, examples),
         names,
         frames,
         (height, width, channels),
         tuple(partial(change, k) for k in places),
     )
-
-
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "shape": (0.0, 2.0),
-    "scale": (0.5, 1.0),
-    "orientation": (0.0, math.radians(160)),
-    "x": (0.0, 1.0),
-    "y": (0.0, 1.0),
-}
-"""The range of each of the `Factors`; a sequence goes through half of it."""
 
 
 # --- sets that hold every combination of factors ---

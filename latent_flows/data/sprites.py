@@ -8,7 +8,6 @@ near the left border and `centre(0)` says where: a quarter into the frame.
 """
 
 import math
-from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from latent_flows.data.dataset import Dataset, Examples
+from latent_flows.data.dataset import Dataset
+from latent_flows.data.drawn import Drawn, Span, drawn_dataset, split_rows
 from latent_flows.data.image_factors import (
     ImageFactor,
     Measures,
@@ -34,6 +34,7 @@ from latent_flows.typing import Scalar
 __all__ = [
     "AREAS",
     "COUNT",
+    "DRAWN",
     "ELLIPSE",
     "GRID",
     "LOBE",
@@ -330,14 +331,7 @@ def split_indices(split: str, count: int = COUNT) -> Int[np.ndarray, "N"]:
     >>> len(split_indices("train")) + len(split_indices("test")) == COUNT
     True
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"sprites has the splits train, test, got {split!r}")
-    # The finaliser of MurmurHash3: neighbouring indices land in unrelated places.
-    mixed = np.arange(count, dtype=np.uint32)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
-    mixed ^= mixed >> np.uint32(16)
-    return np.flatnonzero((mixed % 10 == 0) == (split == "test")).astype(np.int32)
+    return split_rows(NAME, split, count)
 
 
 def dataset(split: str = "train", size: int | None = None) -> Dataset:
@@ -358,19 +352,24 @@ def dataset(split: str = "train", size: int | None = None) -> Dataset:
     >>> batch["image"].shape, batch["factors"].scale.shape
     ((5, 32, 32, 1), (5,))
     """
-    side = 64 if size is None else size
-    if side < 1:
-        raise ValueError(f"size must be a positive number of pixels, got {size}")
-    rows = split_indices(split)
-
-    def examples(indices: Int[Array | np.ndarray, "B"]) -> Examples:
-        return _render_grid(rows[indices], side)
-
-    return Dataset(NAME, split, (side, side, 1), len(rows), examples)
+    return drawn_dataset(DRAWN, NAME, split, size)
 
 
-@partial(jax.jit, static_argnums=1)
-def _render_grid(index: Int[Array, "B"], size: int) -> dict[str, Array | Factors]:
-    factors = jax.tree.map(lambda value: value.astype(jnp.float32), jax.vmap(grid_factors)(index))
-    images = jax.vmap(partial(render, size=size))(factors)
-    return {"image": images, "label": factors.shape.astype(jnp.int32), "factors": factors}
+DRAWN = Drawn(
+    factors=Factors,
+    render=render,
+    grid=GRID,
+    grid_factors=grid_factors,
+    random_factors=random_factors,
+    spans=(
+        Span(0.0, len(SHAPES) - 1.0),
+        Span(0.5, 1.0),
+        Span(0.0, math.radians(160), anywhere=True),
+        Span(0.0, 1.0),
+        Span(0.0, 1.0),
+    ),
+    shown=("x", "y", "scale"),
+    label="shape",
+    channels=1,
+)
+"""How a sprite is made from its factors."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from latent_flows.data.image_factors import Measures
+from latent_flows.data.image_factors import Measures, unwrapped
 from latent_flows.evaluation import traversals
 from latent_flows.evaluation.vp import vp_score
 from latent_flows.typing import Field, Generator
@@ -212,9 +212,9 @@ def dominated_factors(
     first, last = paths.samples[:, :, 0], paths.samples[:, :, -1]
     over = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
     valid_first, valid_last = over(measures.is_valid)(first), over(measures.is_valid)(last)
-    result = traversals.dominance(
-        _measured(measures, first), _measured(measures, last), valid_first & valid_last, ranges
-    )
+    before = _measured(measures, first)
+    after = unwrapped(measures.factors, before, _measured(measures, last))
+    result = traversals.dominance(before, after, valid_first & valid_last, ranges)
     return {
         "share": float(result.share.mean()),
         "worst share": float(result.share.min()),

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from latent_flows import directions
-from latent_flows.data.image_factors import Image, ImageFactor, measure, sharpness
+from latent_flows.data.image_factors import Image, ImageFactor, measure, sharpness, unwrapped
 from latent_flows.directions.losses import blurred_error, mse
 from latent_flows.directions.model import Direction, DirectionModel
 from latent_flows.directions.trajectories import Trajectories
@@ -170,7 +170,9 @@ def _watch(
     def one(z: Array) -> tuple[Array, ...]:
         images = jax.vmap(lambda a: generator(way(models, z, a)))(amounts)
         shows = images.mean((1, 2, 3)) >= faintest
-        return look(generator(z)), jax.vmap(look)(images), shows, shows & jax.vmap(is_valid)(images)
+        before = look(generator(z))
+        after = unwrapped(factors, before, jax.vmap(look)(images))
+        return before, after, shows, shows & jax.vmap(is_valid)(images)
 
     return jax.lax.map(one, zs, batch_size=BATCH)
 
@@ -311,7 +313,7 @@ def possible(
     Returns:
         Whether each image can be changed so.
     """
-    if not subject.bounded:
+    if not subject.bounded or np.isfinite(subject.factors[own].period):
         return np.ones((len(before), len(amounts)), bool)
     target = before[:, own, None] + amounts
     return (target >= subject.low[own]) & (target <= subject.high[own])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from latent_flows import data
-from latent_flows.data import grids, sprites
+from latent_flows.data import grids, scenes, sprites
 from latent_flows.data.grids import Grid, rows_by_factors
 from latent_flows.data.sequences import load_sequences, sequences
 
@@ -70,6 +70,18 @@ def test_every_start_leaves_room_for_a_whole_sequence():
     shape = jax.jit(found.sequence, static_argnums=1)(jnp.array([0.0, 1.0, 0.0, 0.5, 0.5]), 0)
     ellipse = sprites.render(sprites.Factors(1.0, 1.0, 0.0, 0.5, 0.5), size=8)
     np.testing.assert_allclose(shape[-1], ellipse, atol=1e-6)
+
+
+def test_a_hue_of_a_scene_goes_two_thirds_of_a_turn_and_no_other_factor_moves():
+    found = load_sequences("scenes", ("wall_hue", "scale"), size=32)
+    examples = found.dataset.examples(np.arange(0, 400_000, 100_000))["example"]
+    ends = jax.jit(jax.vmap(lambda e: found.sequence(e, 0)[jnp.array([0, 8])]))(examples)
+    measured = jax.jit(jax.vmap(jax.vmap(scenes.MEASURES.measure)))(ends)
+    moved = np.asarray(measured[:, 1] - measured[:, 0])
+    np.testing.assert_allclose(moved[:, 1] % 1, 2 / 3, atol=1e-5)
+    # What is mixed at the outline has another hue.
+    np.testing.assert_allclose(np.delete(moved, (1, 4), axis=1), 0, atol=0.03)
+    assert np.asarray(examples[:, 3]).max() <= 1.0
 
 
 def test_frames_are_differentiable_in_time():
