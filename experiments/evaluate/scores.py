@@ -166,7 +166,7 @@ NEEDS: dict[str, Need] = {
     "flows": Need(lambda run: run.paths is not None, "a run of {run.experiment} has no traversals"),
     "comparison": Need(
         lambda run: run.paths is None or bool(run.metrics),
-        "the run has no metrics.json; run it to its end first",
+        "the run has no metrics.json; run it to its end first, with --scores",
     ),
     "measured factors": Need(
         lambda run: _own(run.metrics, "long", "share") is not None,

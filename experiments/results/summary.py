@@ -107,7 +107,9 @@ def load(config: Config) -> list[dict[str, list[Row]]]:
     paths = [Path(run).expanduser() / METRICS for run in config.runs]
     for path in paths:
         if not path.exists():
-            raise UsageError(f"{path.parent} has no {METRICS}; run it to its end first")
+            raise UsageError(
+                f"{path.parent} has no {METRICS}; run it to its end first, without --no-scores"
+            )
     configs = {run: read_header(run)["config"] for run in config.runs}
     for first, second in itertools.combinations(config.runs, 2):
         if configs[first] and configs[first] == configs[second]:
