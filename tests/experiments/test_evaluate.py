@@ -300,7 +300,9 @@ def flows_run(sprites_run, tmp_path, monkeypatch):
 
     frozen = freeze(generator, 2, dataset="sprites")
     starts = 0.3 + 0.2 * jnp.eye(2)[jnp.arange(5) % 2]
-    subject = SimpleNamespace(frozen=frozen, generator=generator, starts=starts, metric=None)
+    subject = SimpleNamespace(
+        frozen=frozen, generator=generator, starts=starts, metric=None, spread=None
+    )
     one = flow_subject.initial(config.flows, subject, jax.random.key(0))["potentials"]
     # All that matters is which way they point, not how fast.
     one["params"]["direction"] = jnp.array([[1.0, 0.0], [0.0, -1.0]])
@@ -346,11 +348,11 @@ def test_a_gan_has_what_it_measured_and_no_codes(call, tmp_path):
     (path / "metrics.json").write_text(
         json.dumps({"samples": 9, "frechet": 0.5, "frechet_of_training_images": 0.1})
     )
-    code, out, _ = call(path)
+    code, out, _ = call(path, "--sizes.paths", 10)
     assert code == 0
-    assert stored(path)["scores"] == {
-        "frechet": {"frechet": 0.5, "frechet_of_training_images": 0.1}
-    }
+    scores = stored(path)["scores"]
+    assert list(scores) == ["ppl", "frechet"]
+    assert scores["frechet"] == {"frechet": 0.5, "frechet_of_training_images": 0.1}
     assert "has no encoder" in " ".join(out.split())
     refused(call(path, "--scores", "iwae"), "iwae cannot be computed", "has no encoder")
 
