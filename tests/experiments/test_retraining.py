@@ -132,7 +132,9 @@ def test_a_run_compares_distances_and_goes_on_where_it_was_stopped(tmp_path, cal
     assert "Coefficient of variation of 3 distances over 2 retrainings" in out
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     names = [row["distance"] for row in metrics["distances"]]
-    assert names == ["Euclidean", "1 decoder", "2 decoders", "RBF"]
+    drawn = "2 decoders, independent draws"
+    ways = [drawn, f"{drawn}, by energy", f"{drawn}, plus a constant"]
+    assert names == ["Euclidean", "1 decoder", "2 decoders", *ways, "RBF"]
     for picture in ("variation", "map"):
         assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     for name in ("metrics", "distances-1"):
