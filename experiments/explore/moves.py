@@ -7,13 +7,14 @@ axes are gone along. A slider at rest moves nothing, and costs nothing.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from experiments.explore.control import Control, Part
-from latent_flows import directions, steering, traversals
+from latent_flows import directions, flows, steering, traversals
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions.model import FittedDirection
 from latent_flows.steering import Attributes
@@ -57,14 +58,8 @@ def flow_part(
 
 
 def _in_steps(field: VectorField, z: Latent) -> Latent:
-    """The midpoint rule as such: nothing is differentiated, and diffrax takes seconds to trace."""
-    length = 1 / STEPS
-
-    def step(z: Latent, start: Scalar) -> tuple[Latent, None]:
-        middle = z + length / 2 * field(start, z)
-        return z + length * field(start + length / 2, middle), None
-
-    return jax.lax.scan(step, z, jnp.arange(STEPS, dtype=z.dtype) * length)[0]
+    times = jnp.linspace(0.0, 1.0, STEPS + 1, dtype=z.dtype)
+    return flows.integrate(field, z, times, solver=diffrax.Midpoint()).zs[-1]
 
 
 def direction_part(controls: Sequence[Control], models: Sequence[FittedDirection]) -> Part:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.stats import gaussian_kde
 from jaxtyping import Array, Float
 
 from experiments.explore.plane import Plane
@@ -151,16 +152,9 @@ def _points(box: tuple[float, float, float, float], side: int) -> Float[np.ndarr
 def _density(
     places: Float[np.ndarray, "n 2"], points: Float[np.ndarray, "m 2"]
 ) -> Float[np.ndarray, "m"]:
-    """By Gaussian kernels of Scott's width. SciPy's own takes a second to import."""
-    covariance = np.cov(places.T) * len(places) ** (-1 / 3)
-    try:
-        whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T
-    except np.linalg.LinAlgError:  # all on a line
-        return np.full(len(points), np.nan)
-    at, codes = points @ whiten, places @ whiten
-    squares = (at**2).sum(1)[:, None] + (codes**2).sum(1) - 2 * at @ codes.T
-    kernels = np.exp(-np.maximum(squares, 0) / 2).sum(1)
-    return kernels * abs(np.linalg.det(whiten)) / (2 * np.pi * len(places))
+    """NaN where all places are on a line."""
+    # JAX's is there already, and SciPy's takes a second to import.
+    return np.asarray(gaussian_kde(jnp.asarray(places.T))(jnp.asarray(points.T)))
 
 
 def _described(name: str, values: Float[np.ndarray, "n"], side: int) -> Shade:

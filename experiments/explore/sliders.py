@@ -75,9 +75,9 @@ def read(run: str, generator: FrozenGenerator) -> Learnt:
         return Learnt(tuple(_steered(found)))
     usual = usual_steering(generator)
     if isinstance(found, Followed):
-        known = found.climbed
-        names = () if known is None else found.names
-        climbed = {f"potential {name}": known(k) for k, name in enumerate(names) if known}
+        climbed = {}
+        if (known := found.climbed) is not None:
+            climbed = {f"potential {name}": known(k) for k, name in enumerate(found.names)}
         frames = {"independent": found.frame} if found.has_components else {}
         return Learnt((_flows(found), *usual), climbed, found.horizon, frames)
     if isinstance(found, Fitted):

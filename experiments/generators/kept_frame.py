@@ -14,18 +14,20 @@ FRAME = "frame.json"
 
 
 def kept_frame(
-    folder: Folder, dim: int, find: Callable[[], AffineCoordinates]
+    folder: Folder | None, dim: int, find: Callable[[], AffineCoordinates]
 ) -> AffineCoordinates:
     """The frame of a run, found once.
 
     Args:
-        folder: of the run.
+        folder: of the run; None where it shall not be kept.
         dim: numbers of a latent.
         find: finds it.
 
     Raises:
         UsageError: what the folder holds is none.
     """
+    if folder is None:
+        return find()
     if (known := read_frame(folder.path, dim)) is not None:
         return known
     found = find()

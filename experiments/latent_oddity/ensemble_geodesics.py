@@ -36,7 +36,7 @@ from latent_flows.geometry import (
     ensemble_variance,
     resample_by_length,
 )
-from latent_flows.geometry.ensembles import Draws
+from latent_flows.geometry.ensembles import Decoders, Draws
 from latent_flows.typing import Scalar
 
 if TYPE_CHECKING:
@@ -109,22 +109,36 @@ def draw_map(
     sample: Sample,
 ) -> "Figure":
     """Paths between some pairs over how much the decoders disagree."""
-    codes = np.asarray(sample.codes)
+    return disagreement_map(
+        generator,
+        np.asarray(sample.codes),
+        sample.labels,
+        {generator.name: {name: found.points[shown] for name, found in paths.items()}},
+        "How much the decoders disagree over the latent space, with held-out codes (one "
+        "colour a label), geodesics and straight lines between pairs.",
+    )
+
+
+def disagreement_map(
+    decoders: Decoders,
+    codes: Float[np.ndarray, "n 2"],
+    labels: Any,
+    curves: Mapping[str, Mapping[str, Float[np.ndarray, "m k 2"]]],
+    caption: str,
+) -> "Figure":
+    """How much decoders disagree, once for each title of curves, with these and some codes."""
     low, high = code_box(codes)
-    variance = ensemble_variance(generator)
+    variance = ensemble_variance(decoders)
     return plots.latent_maps(
-        [lambda z: jnp.log(variance(z)) / 2],
+        [lambda z: jnp.log(variance(z)) / 2] * len(curves),
         low=low,
         high=high,
-        titles=[generator.name],
+        titles=[*curves],
         value="log deviation over decoders",
         data=codes[: figures.POINTS],
-        labels=None if sample.labels is None else sample.labels[: figures.POINTS],
-        curves=[{name: found.points[shown] for name, found in paths.items()}],
-        caption=(
-            "How much the decoders disagree over the latent space, with held-out codes (one "
-            "colour a label), geodesics and straight lines between pairs."
-        ),
+        labels=None if labels is None else labels[: figures.POINTS],
+        curves=[*curves.values()],
+        caption=caption,
     )
 
 

@@ -30,6 +30,8 @@ from experiments.generators.training_data import (
     load,
     settled,
 )
+from experiments.latent_oddity.ensemble_geodesics import disagreement_map
+from experiments.latent_oddity.figures import POINTS
 from experiments.runtime import extension, tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
@@ -41,13 +43,11 @@ from latent_flows import plots
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
-from latent_flows.evaluation.plausibility import code_box
 from latent_flows.generators.vae import VAE, VAEConfig, generator, members
 from latent_flows.geometry import (
     Geodesic,
     ensemble_energy,
     ensemble_pullback,
-    ensemble_variance,
     geodesic,
     pullback,
     stochastic_pullback,
@@ -64,8 +64,6 @@ BATCH = 10
 """Pairs that are joined at once."""
 SHOWN = 6
 """Pairs whose geodesics are drawn."""
-CODES = 1000
-"""Held-out codes, at most, behind them."""
 EUCLIDEAN, RBF = "Euclidean", "RBF"
 INDEPENDENT, ROOT, CONTROL = ", independent draws", ", by energy", ", plus a constant"
 """How names of distances end: geodesics of least expected energy; not their length in the expected
@@ -496,30 +494,24 @@ def draw_map(
     found: Mapping[str, Any],
 ) -> "Figure":
     """Geodesics of the first retraining over how much its decoders disagree."""
-    examples = test.examples(np.arange(min(CODES, test.length)))
+    examples = test.examples(np.arange(min(POINTS, test.length)))
     images = jnp.asarray(examples["image"])
     codes = np.asarray(codes_of(config, train, params, images[:, None])[:, 0])
-    low, high = code_box(codes)
     stack = members(VAE(config.vae, train.image_shape), params)
-    assert stack is not None
-    disagreement = ensemble_variance(stack)
     last = [name for name in found if name not in (EUCLIDEAN, RBF, name_of(1, "one"))]
     points = {name: found[name]["points"] for name in last}
     ends = next(iter(points.values()))[:, [0, -1]]
-    titles = {name: f"geodesics through {name}" for name in last[-2:]}
-    return plots.latent_maps(
-        [lambda z: jnp.log(disagreement(z)) / 2] * len(titles),
-        low=low,
-        high=high,
-        titles=[*titles.values()],
-        value="log deviation over decoders",
-        data=codes,
-        labels=examples.get("label"),
-        curves=[{"geodesic": points[name], "straight line": ends} for name in titles],
-        caption=(
-            f"How much {config.vae.decoders} decoders disagree over the latent space, with "
-            "held-out codes (one colour a label), and geodesics between some pairs of them."
-        ),
+    curves = {
+        f"geodesics through {name}": {"geodesic": points[name], "straight line": ends}
+        for name in last[-2:]
+    }
+    return disagreement_map(
+        stack,
+        codes,
+        examples.get("label"),
+        curves,
+        f"How much {config.vae.decoders} decoders disagree over the latent space, with held-out "
+        "codes (one colour a label), and geodesics between some pairs of them.",
     )
 
 

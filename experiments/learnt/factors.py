@@ -9,7 +9,7 @@ from experiments.directions.config import reach
 from experiments.directions.learn import learnt_directions
 from experiments.runtime.run_dir import Folder, check_finished, read_config
 from experiments.steer import config as steer_config
-from experiments.steer.scores import METRICS
+from experiments.steer.scores import METRICS, method_of
 from latent_flows.export import Directions
 from latent_flows.generators import FrozenGenerator
 
@@ -64,12 +64,3 @@ def steered(run: str, _: FrozenGenerator) -> Steered:
         }
     known = {key: share for key, share in shares.items() if isinstance(share, int | float)}
     return Steered(config, reach(config.asked), metrics, known)
-
-
-def method_of(hold: str) -> str:
-    """What steering is called in tables.
-
-    >>> method_of("nothing"), method_of("shape")
-    ('steered', 'steered, shape held')
-    """
-    return "steered" if hold == "nothing" else f"steered, {hold} held"

@@ -226,10 +226,8 @@ def load_subject(
         return frame_of(settings, seed, frozen, latents, codes)
 
     if frame is None:
-        keeps = folder is not None and settings.frame != "identity"
-        frame = (
-            kept_frame(folder, frozen.latent_dim, find) if keeps and folder is not None else find()
-        )
+        keeper = None if settings.frame == "identity" else folder
+        frame = kept_frame(keeper, frozen.latent_dim, find)
     starts = jax.vmap(partial(coordinates.from_latent, frame))(latents)
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = coordinates.compose(frozen.decode, frame)

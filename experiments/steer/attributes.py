@@ -18,7 +18,7 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder
 from experiments.steer.config import Config
-from experiments.steer.scores import Led
+from experiments.steer.scores import Led, along, control
 from latent_flows import data, plots, steering
 from latent_flows._validation import choose
 from latent_flows.data.image_factors import ImageFactor, unwrapped
@@ -93,8 +93,7 @@ def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str,
         for row in straight:
             if row["transformation"] == name:
                 step = np.asarray(row["direction"]) / row["slope"]
-                zs = np.asarray(subject.held_out)[:, None] + ts[:, None] * step
-                found[name][f"line: {row['method']}"] = Led(zs, None)
+                found[name][f"line: {row['method']}"] = along(subject, step, ts)
     return found
 
 
@@ -181,18 +180,14 @@ def _row(config: Config, subject: Subject, name: str, of: Led) -> dict[str, Any]
         ),
     )
     counts = whole[:, None] & lines.possible(subject, own, before, ts)
-    scale = ranges(subject)
-    others = np.delete(np.arange(len(scale)), own)
-    change = after - before[:, None]
-    score = lines.score_of(ts, change[..., own], after[..., others], scale[others], valid=counts)
     norms = np.linalg.norm(of.zs, axis=-1) / np.sqrt(of.zs.shape[-1])
     if not counts.any():
         return {"r2": None, "leakage": None, "valid": None, "reached": None, "count": 0}
-    drift = np.abs(change)[..., others][counts].mean(0) / scale[others]
+    r2, drift = control(ts, own, before, after, ranges(subject), counts)
     return {
-        "r2": float(score.r2),
+        "r2": r2,
         "leakage": float(drift.max()),
-        "leaks_into": subject.factors[others[int(drift.argmax())]].name,
+        "leaks_into": subject.factors[int(drift.argmax())].name,
         "valid": float(valid[counts].mean()),
         "reached": None
         if of.missing is None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from experiments.directions import scores as lines
 from experiments.directions.config import reach, visible
@@ -67,12 +67,11 @@ def led(
         ts = amounts_of(config, kind)
         found[kind] = {}
         for hold in config.hold:
-            name = "steered" if hold == "nothing" else f"steered, {hold} held"
             kept = folder.remember(
                 f"latents/steered_{hold}_{kind}",
                 partial(_steered, config, subject, kind, hold, ts),
             )
-            found[kind][name] = Led(np.asarray(kept["zs"]), np.asarray(kept["missing"]))
+            found[kind][method_of(hold)] = Led(np.asarray(kept["zs"]), np.asarray(kept["missing"]))
         for name, fields in learnt.items():
             kept = folder.remember(
                 f"latents/{file_name(name)}_{kind}",
@@ -80,15 +79,25 @@ def led(
             )
             found[kind][f"distilled: {name}"] = Led(np.asarray(kept, np.float32), None)
         mean = folder.remember(f"latents/mean_{kind}", partial(_mean_field, config, subject, kind))
-        found[kind][MEAN_FIELD] = _along(subject, np.asarray(mean), ts)
+        found[kind][MEAN_FIELD] = along(subject, np.asarray(mean), ts)
         for row in straight:
             if row["transformation"] == kind:
                 step = np.asarray(row["direction"]) / row["slope"]
-                found[kind][f"line: {row['method']}"] = _along(subject, step, ts)
+                found[kind][f"line: {row['method']}"] = along(subject, step, ts)
     return found
 
 
-def _along(subject: Subject, step: np.ndarray, ts: np.ndarray) -> Led:
+def method_of(hold: str) -> str:
+    """What steering is called in tables.
+
+    >>> method_of("nothing"), method_of("shape")
+    ('steered', 'steered, shape held')
+    """
+    return "steered" if hold == "nothing" else f"steered, {hold} held"
+
+
+def along(subject: Subject, step: Float[np.ndarray, "d"], ts: Float[np.ndarray, "a"]) -> Led:
+    """Where a straight line leads the held-out latents: so many steps."""
     return Led(np.asarray(subject.held_out)[:, None] + ts[:, None] * step, None)
 
 
@@ -258,16 +267,8 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
         possible = lines.possible(subject, own, before, ts)
         counts, wanted = counts & possible, wanted & possible
         scale = lines.ranges(config.asked, subject)
-        others = np.delete(np.arange(len(scale)), own)
-        score = lines.score_of(
-            ts,
-            after[..., own] - before[:, None, own],
-            after[..., others],
-            scale[others],
-            valid=counts,
-        )
-        drift = np.abs(after - before[:, None])[..., others][counts].mean(0) / scale[others]
-        row = {"r2": float(score.r2), "leakage": float(drift.max())}
+        r2, drift = control(ts, own, before, after, scale, counts)
+        row = {"r2": r2, "leakage": float(drift.max())}
     far = wanted & (np.abs(ts) >= np.abs(ts).max() * (1 - 1e-6))
     norms = np.linalg.norm(of.zs, axis=-1) / np.sqrt(of.zs.shape[-1])
     missing = of.missing
@@ -281,6 +282,35 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
         "norm": float(norms[wanted].max()) if wanted.any() else None,
         "count": int(wanted.sum()),
     }
+
+
+def control(
+    ts: Float[np.ndarray, "a"],
+    own: int,
+    before: Float[np.ndarray, "n f"],
+    after: Float[np.ndarray, "n a f"],
+    scale: Float[np.ndarray, "f"],
+    counts: Bool[np.ndarray, "n a"],
+) -> tuple[float, Float[np.ndarray, "f"]]:
+    """How well one factor does what is asked of it, and how far each other drifts.
+
+    Args:
+        ts: the changes of the factor that are asked for.
+        own: its place.
+        before: factors of the start.
+        after: factors of each led image.
+        scale: ranges of the factors.
+        counts: which images count, at least one.
+
+    Returns:
+        The R2, and the mean drift over its range of each factor; 0 of the own one.
+    """
+    others = np.delete(np.arange(len(scale)), own)
+    change = after - before[:, None]
+    score = lines.score_of(ts, change[..., own], after[..., others], scale[others], valid=counts)
+    drift = np.abs(change)[counts].mean(0) / scale
+    drift[own] = 0.0
+    return float(score.r2), drift
 
 
 def _mean(values: np.ndarray) -> float | None:

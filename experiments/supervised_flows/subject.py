@@ -92,9 +92,7 @@ def load_subject(
     def find() -> AffineCoordinates:
         return _components(config, generator, dataset)
 
-    return Subject(
-        generator, find() if folder is None else kept_frame(folder, generator.latent_dim, find)
-    )
+    return Subject(generator, kept_frame(folder, generator.latent_dim, find))
 
 
 def _components(config: Config, generator: FrozenGenerator, dataset: Dataset) -> AffineCoordinates:
