@@ -15,6 +15,7 @@ from latent_flows.typing import Latent, Potential, Scalar
 __all__ = [
     "TIMES",
     "FieldNet",
+    "PolynomialPotential",
     "PotentialNet",
     "TiltedNet",
     "init_stack",
@@ -185,6 +186,45 @@ class FieldNet(_Timed):
     @nn.compact
     def __call__(self, t: Number, z: Latent) -> Latent:
         return self.exit(t, z, "field", z.shape[0])
+
+
+class PolynomialPotential(nn.Module):
+    r"""A potential without a network: its flow is a straight line, or a linear map.
+
+    $$u(z) = w^\top z + \tfrac12 z^\top S z, \qquad \nabla u = w + S z$$
+
+    with a symmetric `S`, and without it for degree 1: what any transport does, to tell from it
+    what a potential that is learnt adds.
+
+    Args:
+        degree: 1 or 2.
+        horizon: the longest time of interest; the potential does not see it.
+
+    Raises:
+        ValueError: for another degree.
+
+    >>> import jax, jax.numpy as jnp
+    >>> net, z = PolynomialPotential(degree=1), jnp.ones(3)
+    >>> params = net.init(jax.random.key(0), 0.0, z)
+    >>> slope = jax.grad(lambda z: net.apply(params, 0.0, z))
+    >>> print(jnp.array_equal(slope(z), slope(2 * z)))
+    True
+    """
+
+    degree: int = 2
+    horizon: float = 1.0
+
+    @nn.compact
+    def __call__(self, t: Number, z: Latent) -> Scalar:
+        del t
+        if self.degree not in (1, 2):
+            raise ValueError(f"degree must be 1 or 2, got {self.degree}")
+        dim, small = z.shape[0], nn.initializers.normal(0.01)
+        value: Scalar = jnp.dot(self.param("slope", small, (dim,)), z)
+        if self.degree == 2:
+            half = self.param("bend", small, (dim, dim))
+            value += z @ (half + half.T) @ z / 4
+        return value
 
 
 def init_stack(net: nn.Module, key: Array, count: int, dim: int) -> PyTree:

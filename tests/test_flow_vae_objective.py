@@ -1,5 +1,6 @@
 """The pairs that a VAE is trained with flows on, and its kinds."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,6 +26,16 @@ def test_each_factor_gets_its_share_of_a_batch_and_a_time_after_the_first(digits
     )
 
 
+@pytest.mark.parametrize(("family", "alike"), [("line", True), ("linear", False)])
+def test_a_line_moves_every_code_alike_and_a_linear_map_does_not(key, family, alike):
+    codes = jnp.array([[0.0, 0.0], [1.0, -1.0]])
+    model = flow_vae("flow", VAEConfig(2), (8, 8, 1), factors=1, frames=3, family=family)
+    own = jax.tree.map(lambda leaf: leaf[0], model.init(key)["potentials"])
+    moved = jax.vmap(jax.grad(lambda z: model.one(own)(0.0, z)))(codes)
+    assert model.equation is None
+    assert bool(jnp.allclose(moved[0], moved[1], atol=1e-6)) is alike
+
+
 def test_all_kinds_are_described():
     assert set(WITH_FLOW) < set(KINDS)
 
@@ -35,6 +46,8 @@ def test_all_kinds_are_described():
         ({"kind": "flows"}, "unknown kind 'flows' .did you mean 'flow'"),
         ({"equation": "wav"}, "unknown equation 'wav' .did you mean 'wave'"),
         ({"count": 3}, "must be 2, one a factor, got 3"),
+        ({"family": "lines"}, "unknown fields.family 'lines' .did you mean 'line'"),
+        ({"family": "line", "kind": "sparse"}, "line is of the kind flow, got sparse"),
     ],
 )
 def test_networks_that_cannot_be_are_refused(settings, message):

@@ -16,7 +16,7 @@ from latent_flows.data import Dataset, take
 from latent_flows.data.sequences import FRAMES, Sequences, load_sequences
 from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.vae import VAEConfig
-from latent_flows.objectives.flow_vae import FlowVAE, FlowVAEObjective, flow_vae
+from latent_flows.objectives.flow_vae import FAMILIES, FlowVAE, FlowVAEObjective, flow_vae
 from latent_flows.pde import EQUATIONS, described
 
 PHASE = "vae"
@@ -26,6 +26,10 @@ PHASE = "vae"
 class Fields:
     """The potentials and the flow along them."""
 
+    family: Annotated[
+        str, tyro.conf.arg(help="; ".join(f"{k}: {v}" for k, v in FAMILIES.items()) + ".")
+    ] = "potential"
+    """What the potential of a known factor is."""
     pde: Annotated[
         str,
         tyro.conf.arg(
@@ -47,6 +51,7 @@ class Fields:
 
     def __post_init__(self) -> None:
         at_least(self, "fields.", count=0, width=1, depth=1, steps=1)
+        choose("fields.family", self.family, FAMILIES)
         if self.pde:
             choose("fields.pde", self.pde, EQUATIONS)
 
@@ -198,4 +203,5 @@ def build_for(config: Config, image_shape: tuple[int, ...]) -> FlowVAE:
         initial=fields.initial,
         width=fields.width,
         depth=fields.depth,
+        family=fields.family,
     )

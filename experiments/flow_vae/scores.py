@@ -18,6 +18,7 @@ from latent_flows.evaluation.flow_vae import (
     factor_directions,
     factor_equivariance,
     follower,
+    frame_bounds,
     held_out_sequences,
     sample_bounds,
     sequence_bound,
@@ -43,6 +44,7 @@ def measure(
     flowed = config.objective.prior == "flowed"
     result |= sample_bounds(model, params, found, flowed=flowed, samples=samples, steps=steps)
     few = jax.tree.map(lambda leaf: leaf[: config.scores.sequences], found)
+    result |= frame_bounds(model, params, few, flowed=flowed, samples=samples, steps=steps)
     result["iwae_sequence"] = sequence_bound(model, params, few, samples=samples, steps=steps)
     straight = factor_directions(model, params, train, seed=config.seed)
     return result | factor_equivariance(model, params, few, straight, test.factors, steps=steps)

@@ -45,6 +45,7 @@ from latent_flows.objectives.sequences import (
 from latent_flows.typing import Latent, Potential, Scalar, VectorField
 
 __all__ = [
+    "FAMILIES",
     "KINDS",
     "WITH_FLOW",
     "Discriminator",
@@ -70,6 +71,12 @@ KINDS: Mapping[str, str] = {
 """What a VAE can be, by name."""
 WITH_FLOW = ("flow", "hamilton-jacobi", "sparse")
 """The kinds whose codes flow."""
+FAMILIES: Mapping[str, str] = {
+    "potential": "a network that obeys an equation",
+    "line": "a straight line: a constant gradient",
+    "linear": "a symmetric linear map and a shift: the gradient of a quadratic",
+}
+"""What the potential of a known factor can be, by name."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ class FlowVAE(NamedTuple):
 
     vae: VAE
     """Encoder, decoder and likelihood."""
-    potential: potentials.PotentialNet
+    potential: potentials.PotentialNet | potentials.PolynomialPotential
     """That all fields share."""
     swirl: potentials.FieldNet
     """Two of these make the matrix of a solenoidal field."""
@@ -236,6 +243,7 @@ def flow_vae(
     initial: str = "",
     width: int = 64,
     depth: int = 2,
+    family: str = "potential",
 ) -> FlowVAE:
     """The networks of a kind of VAE, for samples of a shape.
 
@@ -252,13 +260,15 @@ def flow_vae(
             solution at rest is 0.
         width: units of a potential's hidden layers.
         depth: how many of these.
+        family: of `FAMILIES`; what is no network obeys no equation.
 
     Returns:
         The networks.
 
     Raises:
-        ValueError: an unknown kind or equation, or another number of potentials than of factors
-            where each is to have its own.
+        ValueError: an unknown kind, equation or family, another number of potentials than of
+            factors where each is to have its own, or a family without a network where the factor
+            is not known.
 
     >>> flow_vae("flow", VAEConfig(latent_dim=2), (8, 8, 1), factors=3, frames=4).members
     3
@@ -275,13 +285,22 @@ def flow_vae(
     if kind == "flow" and members != factors:
         raise ValueError(f"fields.count must be {factors}, one a factor, got {members}")
     name = equation or ("hamilton_jacobi" if transported else "wave")
+    learnt = choose("equation", name, pde.EQUATIONS)
+    potential: Any = potentials.PotentialNet(**settings)
+    choose("fields.family", family, FAMILIES)
+    if family != "potential":
+        if kind != "flow":
+            raise ValueError(f"fields.family {family} is of the kind flow, got {kind}")
+        degree = 1 if family == "line" else 2
+        potential = potentials.PolynomialPotential(degree, settings["horizon"])
+        learnt = None
     return FlowVAE(
         VAE(vae, image_shape),
-        potentials.PotentialNet(**settings),
+        potential,
         potentials.FieldNet(**settings),
         Recogniser(3 * members if kind == "sparse" else members),
         Discriminator(),
-        choose("equation", name, pde.EQUATIONS),
+        learnt,
         members,
         kind,
     )
