@@ -52,7 +52,11 @@ def test_images_become_codes_and_codes_images(encoder, decoder, shape, likelihoo
     assert likelihood.shape == ()
 
 
-@pytest.mark.parametrize("shape", [(32, 28, 1), (6, 20, 2), (9, 5, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param((32, 28, 1), marks=pytest.mark.slow), (6, 20, 2), (9, 5, 1)],
+    ids=str,
+)
 def test_every_pixel_counts_and_is_made_of_its_own_numbers(key, shape):
     vae, params = made(replace(SMALL, encoder="conv", decoder="conv"), shape, key)
     x = jax.random.uniform(key, shape)

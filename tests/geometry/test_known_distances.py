@@ -109,7 +109,7 @@ def test_on_surfaces_they_are_those_of_shooting(x64, row):
     [
         # As many as elsewhere, so that one program serves both.
         (HALF_PLANE, 4 * PLANE, 2e-5),
-        (affine_invariant, MATRICES, 1e-3),
+        pytest.param(affine_invariant, MATRICES, 1e-3, marks=pytest.mark.slow),
     ],
 )
 def test_distances_of_known_spaces(x64, metric, rows, error):
