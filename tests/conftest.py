@@ -24,6 +24,11 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # tracing makes objects by the ten thousand, and keeps them
+
+
+# Programs of tests are not asked which lines they come from, which takes a thirtieth of the time.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 # Nobody changes what the functions of the library are wrapped in here.

@@ -93,7 +93,11 @@ SOLVERS = {
 }
 
 
-SLOW = ("kmeans", "logarithm", "logarithm_map")
+# Of each kind of solver one is quick; that all of them are kept is told by their code.
+SLOW = (
+    *("kmeans", "logarithm", "logarithm_map", "trajectories"),
+    *("distance", "initial", "pullback", "geodesic_batch", "spline_geodesic"),
+)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +114,16 @@ def test_the_second_call_compiles_nothing_and_says_the_same(name):
     assert not again
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS.keys() - {"pullback", "initial"}))
+def test_every_solver_is_one_whose_programs_are_kept(name):
+    function = next(getattr(m, name) for m in (flows, geometry, directions) if hasattr(m, name))
+    layers = [function]
+    while hasattr(layers[-1], "__wrapped__"):
+        layers.append(layers[-1].__wrapped__)
+    keeper = keep_compiled()(decay).__code__
+    assert any(getattr(layer, "__code__", None) is keeper for layer in layers)
 
 
 def test_other_numbers_of_the_same_shapes_compile_nothing():

@@ -7,9 +7,11 @@ import functools
 import gc
 import importlib
 import importlib.util
+import inspect
 import io
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import jax
@@ -25,6 +27,7 @@ INLINE = re.compile(r"(?<!`)`((?:python -m|make) [^`]+)`(?!`)")
 PLACEHOLDER = re.compile(r"(?:experiments\.)?[A-Z]+|\.\.\.")
 ROOMS = sorted((ROOT / "experiments").rglob("README.md"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOMS])
+OURS = ("latent_flows", "experiments", "benchmarks")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -116,8 +119,57 @@ def forget_programs():
     gc.collect()
 
 
+def imported(tree):
+    """What a page imports from the project, by the names that it has there."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in OURS:
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                yield alias.asname or alias.name, getattr(module, alias.name)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] in OURS:
+                    module = importlib.import_module(alias.name)
+                    root = sys.modules[alias.name.partition(".")[0]]
+                    yield alias.asname or root.__name__, module if alias.asname else root
+
+
+def named(node, known):
+    """What `name.of.something` is, where the name is known; None where it is not."""
+    if isinstance(node, ast.Attribute):
+        of = named(node.value, known)
+        return None if of is None else getattr(of, node.attr)
+    return known.get(node.id) if isinstance(node, ast.Name) else None
+
+
+@pytest.mark.parametrize("page", written(PAGES, BLOCK), ids=name)
+def test_what_a_page_imports_is_there_and_takes_the_arguments_that_it_names(page):
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    tree = ast.parse("\n".join(blocks))
+    known = dict(imported(tree))
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or (function := named(call.func, known)) is None:
+            continue
+        taken = inspect.signature(function).parameters.values()
+        if any(each.kind is each.VAR_KEYWORD for each in taken):
+            continue
+        given = {keyword.arg for keyword in call.keywords if keyword.arg is not None}
+        assert given <= {each.name for each in taken}, ast.unparse(call)
+
+
+LONG = [f"docs/{page}.md" for page in ("generators", "steering", "likelihoods", "geodesic_solvers")]
+
+
 @pytest.mark.usefixtures("forget_programs")
-@pytest.mark.parametrize("page", distinct(written(PAGES, BLOCK)), ids=name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name(page), marks=[pytest.mark.slow] * (name(page) in LONG))
+        for page in distinct(written(PAGES, BLOCK))
+    ],
+)
 def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what a page saves is not left in the checkout
     text = page.read_text(encoding="utf-8")

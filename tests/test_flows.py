@@ -131,7 +131,7 @@ def test_euler_steps_exactly_on_the_times(dtype):
     np.testing.assert_allclose(path.zs[3], z, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["heun", "midpoint"])
+@pytest.mark.parametrize("name", ["midpoint", pytest.param("heun", marks=pytest.mark.slow)])
 def test_second_order_solvers_step_on_the_times_with_second_order(name, x64):
     def error(n):
         path = flows.integrate(

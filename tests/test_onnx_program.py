@@ -85,7 +85,9 @@ def operations(jaxpr):
                     yield from operations(inner.jaxpr)
 
 
-@pytest.mark.parametrize("name", MOTIONS)
+@pytest.mark.parametrize(
+    "name", ["potentials", "directions", pytest.param("steering", marks=pytest.mark.slow)]
+)
 def test_what_is_rewritten_is_the_same_without_short_loops_and_empty_arrays(name):
     make, _, ts = MOTIONS[name]
     args = jnp.int32(1), jnp.float32(ts[1]), jnp.asarray(LATENTS[0])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
@@ -121,10 +122,12 @@ def place(tree: Any, sharding: Sharding) -> Any:
 
 
 def own(tree: Any) -> Any:
-    """This process's copy of arrays that all processes hold alike, for its own computations."""
-    if not several():
-        return tree
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    """Arrays that all devices hold alike as arrays of this process, bound to none of its devices.
+
+    Programs are compiled for where their arrays are bound to: with these they are the same programs
+    as with any others.
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf.addressable_data(0))), tree)
 
 
 def private_copy(path: Path) -> Path:

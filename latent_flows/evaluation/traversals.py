@@ -164,6 +164,9 @@ def equal_length_scale(
     >>> bool(jnp.allclose(scale, jnp.array([3.0, 0.5])))
     True
     """
+    # Not of a weak type, as what a float fills is: the next factors are not, and a compiled
+    # `mean_length` would be compiled again for them.
+    target = jnp.asarray(target, jnp.result_type(target, float))
     scale, slope = jnp.zeros_like(target), jnp.ones_like(target)
     last_scale = last_length = jnp.full_like(target, jnp.nan)
     for _ in range(rounds):

@@ -61,14 +61,27 @@ def load_generator(spec: str | Path | GeneratorSpec, *, seed: int = 0) -> Frozen
             "no generator is named: give a run folder, package.module:function or file.py:function"
         )
     spec, seed = _followed(spec, seed)
+    found = _SOURCES["function" if is_function(spec.path) else "file"](spec, seed)
+    return _checked(_named(_with_data(found, spec)), spec)
+
+
+def _from_file(spec: GeneratorSpec, seed: int) -> FrozenGenerator:
+    _check_plain(spec)
     place = Path(spec.path).expanduser()
-    if not is_function(spec.path):
-        _check_plain(spec)
-        file = place / GENERATOR if place.is_dir() else place
-        found = stored.restore_generator(stored.read(file), spec, seed=seed)
-        return _checked(_named(_with_data(found, spec)), spec)
+    file = place / GENERATOR if place.is_dir() else place
+    return stored.restore_generator(stored.read(file), spec, seed=seed)
+
+
+def _from_function(spec: GeneratorSpec, seed: int) -> FrozenGenerator:
     check_no_flow(spec, spec.path)
-    return _checked(_named(_with_data(user_function(spec), spec)), spec)
+    return user_function(spec)
+
+
+_SOURCES: dict[str, Callable[[GeneratorSpec, int], FrozenGenerator]] = {
+    "file": _from_file,
+    "function": _from_function,
+}
+"""Where a generator may come from."""
 
 
 def _with_data(found: FrozenGenerator, spec: GeneratorSpec) -> FrozenGenerator:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -214,21 +214,18 @@ def restore_generator(
     Raises:
         ValueError: a setting that this generator does not have.
     """
-    spec, net = spec or GeneratorSpec(), stored.net
-    if isinstance(net, DataFlow):
-        return _restored_data_flow(stored, spec)
-    if stored.from_noise:
-        return _restored_from_noise(stored, spec)
-    if stored.prior_flow is None:
-        check_no_flow(spec, stored.name)
-    if isinstance(net, VAE):
-        return _restored_vae(stored, spec)
+    kind = _FROM_NOISE if stored.from_noise else type(stored.net).__name__
+    return choose("generator", kind, _RESTORED)(stored, spec or GeneratorSpec(), seed)
+
+
+def _restored_gan(stored: StoredGenerator, spec: GeneratorSpec, seed: int) -> FrozenGenerator:
+    check_no_flow(spec, stored.name)
     known: Any = {"dataset": stored.dataset, "labels": stored.labels}
-    gan = published(stored.name, net, stored.variables, spec, seed, **known)
+    gan = published(stored.name, stored.net, stored.variables, spec, seed, **known)
     return dataclasses.replace(gan, reading=stored.reading)
 
 
-def _restored_data_flow(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+def _restored_data_flow(stored: StoredGenerator, spec: GeneratorSpec, seed: int) -> FrozenGenerator:
     _check_no_gan(spec, stored.name)
     return restore_data_flow(
         stored.name,
@@ -241,20 +238,24 @@ def _restored_data_flow(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenG
     )
 
 
-def _restored_from_noise(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+def _restored_from_noise(
+    stored: StoredGenerator, spec: GeneratorSpec, seed: int
+) -> FrozenGenerator:
     _check_no_gan(spec, stored.name)
     for name in ("dtype", "recompute"):
         if getattr(spec, name) != getattr(GeneratorSpec(), name):
             raise ValueError(f"generator.{name} is of no account for {stored.name}: leave it out")
     assert stored.prior_flow is not None
     plain = stored._replace(prior_flow=None, from_noise=False)
-    vae = _restored_vae(plain, GeneratorSpec())
+    vae = _restored_vae(plain, GeneratorSpec(), seed)
     found = through_noise(vae, _solved_as(stored.prior_flow, spec))
     found = dataclasses.replace(found, name=stored.name)
     return replace_prior(found, prior(spec, found.latent_dim), log_prior(spec))
 
 
-def _restored_vae(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerator:
+def _restored_vae(stored: StoredGenerator, spec: GeneratorSpec, seed: int) -> FrozenGenerator:
+    if stored.prior_flow is None:
+        check_no_flow(spec, stored.name)
     net, params = stored.net, stored.variables
     plain = dataclasses.replace(spec, path="", data="", steps=None, solver="")
     if plain != GeneratorSpec():
@@ -280,6 +281,16 @@ def _restored_vae(stored: StoredGenerator, spec: GeneratorSpec) -> FrozenGenerat
     if stored.prior_flow is None:
         return found
     return with_prior(found, _solved_as(stored.prior_flow, spec))
+
+
+_FROM_NOISE = "VAE from noise"
+_RESTORED: dict[str, Callable[[StoredGenerator, GeneratorSpec, int], FrozenGenerator]] = {
+    **{name: _restored_gan for name in _NETS},
+    DataFlow.__name__: _restored_data_flow,
+    VAE.__name__: _restored_vae,
+    _FROM_NOISE: _restored_from_noise,
+}
+"""What makes a generator of each kind that a file may hold."""
 
 
 def _check_no_gan(spec: GeneratorSpec, name: str) -> None:

@@ -55,7 +55,8 @@ def spokes(
 
     >>> import jax.numpy as jnp
     >>> centres, points = jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])
-    >>> found = spokes(lambda z: jnp.eye(2), centres, points, lines(centres, points, 8))
+    >>> flat = lambda z: jnp.eye(2)
+    >>> found = jax.jit(lambda *ends: spokes(flat, *ends, lines(*ends, 8)))(centres, points)
     >>> print(found.distances.round(2), jnp.allclose(found.logarithms[0, 0], points[0], rtol=1e-4))
     [[5.]] True
     """

@@ -95,7 +95,7 @@ def test_samples_have_the_wanted_distribution():
     "models",
     [
         (straight([1.0, 0.0, 0.0]), straight([1.0, 1.0, 0.0])),
-        (straight([0.0, 1.0, 0.5]), curved()),
+        pytest.param((straight([0.0, 1.0, 0.5]), curved()), marks=pytest.mark.slow),
     ],
 )
 def test_two_factors_at_once_each_by_its_amount(models):

@@ -172,7 +172,11 @@ def test_alpha_moves_with_the_image(name):
     )
 
 
-@pytest.mark.parametrize("sides", [(32, 28), (64, 36), (28, 32), (33, 17)], ids=str)
+@pytest.mark.parametrize(
+    "sides",
+    [(28, 32), (33, 17), *(pytest.param(s, marks=pytest.mark.slow) for s in ((32, 28), (64, 36)))],
+    ids=str,
+)
 @pytest.mark.parametrize("name", sorted(TRANSFORMATIONS))
 def test_images_of_any_sides_are_transformed_about_their_middle(name, sides):
     # An image that is its own mirror image along both sides, and stays one turned by pi.

@@ -87,6 +87,12 @@ def test_one_step_changes_the_scale_by_at_most_four():
         assert scale == (4.0 if target > 1 else 0.25)
 
 
+def test_one_program_serves_every_round_of_a_search_for_equal_lengths():
+    mean_length = jax.jit(lambda scale: jnp.array([1.0, 2.0]) * scale)
+    equal_length_scale(mean_length, jnp.full(2, 3.0))
+    assert mean_length._cache_size() == 1
+
+
 def test_dominance_counts_valid_traversals_in_units_of_the_ranges():
     ranges = jnp.array([2.0, 10.0, 1.0])
     # Two flows; the first changes attribute 0 by +-half its range, and 1 by a quarter of its.

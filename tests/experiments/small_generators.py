@@ -1,6 +1,7 @@
 """Small generators in run folders, made in a moment: what experiments are tried on."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -32,19 +33,28 @@ def small_vae(run, dataset="digits", *, latent_dim=3, size=None, stds=(), seed=0
     """
     shape = data.load_part(dataset, "train", size=size).image_shape
     settings = {"encoder": "mlp", "decoder": "mlp", "width": 2, "depth": 1, **config}
-    vae = VAE(VAEConfig(latent_dim=latent_dim, **settings), shape)
+    made = _vae(dataset, shape, VAEConfig(latent_dim=latent_dim, **settings), tuple(stds), seed)
+    return _write(run, "experiments.train_vae", made)
+
+
+@cache
+def _vae(dataset, shape, config, stds, seed):
+    vae = VAE(config, shape)
     first, second, third = _keys(seed)
     params = jax.jit(vae.init)(first, jnp.zeros(shape))
-    codes = jax.random.normal(second, (40, latent_dim))
+    codes = jax.random.normal(second, (40, config.latent_dim))
     net = StdNetwork(shape, width=4, depth=1)
     made = {
         "rbf": lambda: StoredStd(rbf.init_rbf(codes, shape, centres=4)),
-        "network": lambda: StoredStd(jax.jit(net.init)(third, jnp.zeros(latent_dim)), 4, 1),
+        "network": lambda: StoredStd(
+            jax.jit(net.init)(third, jnp.zeros(config.latent_dim)), 4, 1
+        ),
     }
-    kept = StoredGenerator(
-        vae, params, f"the VAE of {dataset}", dataset, noise_std={k: made[k]() for k in stds}
+    return to_bytes(
+        StoredGenerator(
+            vae, params, f"the VAE of {dataset}", dataset, noise_std={k: made[k]() for k in stds}
+        )
     )
-    return _write(run, "experiments.train_vae", kept)
 
 
 def small_gan(run, dataset=None, *, latent_dim=4, features=(4, 4), channels=1, seed=0):
@@ -61,11 +71,15 @@ def small_gan(run, dataset=None, *, latent_dim=4, features=(4, 4), channels=1, s
     Returns:
         The folder.
     """
+    made = _gan(dataset, latent_dim, tuple(features), channels, seed)
+    return _write(run, "experiments.train_gan", made)
+
+
+@cache
+def _gan(dataset, latent_dim, features, channels, seed):
     net = SNGAN(features, channels, latent_dim)
     variables = jax.jit(net.init)(jax.random.key(seed), jnp.zeros(latent_dim))
-    return _write(
-        run, "experiments.train_gan", StoredGenerator(net, variables, "an SNGAN", dataset)
-    )
+    return to_bytes(StoredGenerator(net, variables, "an SNGAN", dataset))
 
 
 @jax.jit
@@ -77,5 +91,5 @@ def _write(run, experiment, kept):
     path = Path(run)
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps({"experiment": experiment, "config": {}}))
-    (path / GENERATOR).write_bytes(to_bytes(kept))
+    (path / GENERATOR).write_bytes(kept)
     return path

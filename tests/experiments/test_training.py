@@ -69,6 +69,16 @@ def copy(whole, tmp_path):
     return tmp_path / "copy"
 
 
+def test_what_was_learnt_is_bound_to_no_device(whole):
+    """A program that has seen other arrays serves it, and is not compiled again."""
+    assert not any(leaf.committed for leaf in jax.tree.leaves(whole[1]))
+    assert not any(leaf.committed for leaf in jax.tree.leaves(train(whole[0])))
+    double = jax.jit(lambda w: 2 * w)
+    for w in (jnp.ones(CONFIG.dim), whole[1]["w"]):
+        double(w)
+    assert double._cache_size() == 1
+
+
 def steps(path):
     return sorted(int(p.name) for p in (path / "checkpoints" / "line").iterdir())
 

@@ -55,7 +55,7 @@ def test_metrics_are_those_of_geomstats(name, k, dtype):
     assert_allclose(jax.jit(metric.squared_norm)(z, v), v @ found @ v, rtol=max(1e-6, rtol / 10))
 
 
-QUICK = [("gaussian", 0), ("poisson", 0)]
+QUICK = [("poisson", 0)]
 REST = [pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS if pair not in QUICK]
 
 

@@ -89,7 +89,7 @@ def test_distances_through_an_immersion_have_the_derivatives_of_great_circles(ke
     )
 
 
-@pytest.mark.parametrize("immersed", [True, False])
+@pytest.mark.parametrize("immersed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_points_have_the_derivatives_of_finite_differences(key, x64, immersed):
     keys = jax.random.split(key, 4)
     inner, outer = jax.random.normal(keys[0], (2, 8)), jax.random.normal(keys[1], (8, 5))

@@ -109,7 +109,7 @@ def test_on_surfaces_they_are_those_of_shooting(x64, row):
     [
         # As many as elsewhere, so that one program serves both.
         (HALF_PLANE, 4 * PLANE, 2e-5),
-        (affine_invariant, MATRICES, 1e-3),
+        pytest.param(affine_invariant, MATRICES, 1e-3, marks=pytest.mark.slow),
     ],
 )
 def test_distances_of_known_spaces(x64, metric, rows, error):
@@ -294,10 +294,9 @@ SOLVERS = {
 }
 
 
-LONG = (
-    *("fit_land", "kmeans", "logarithm"),
-    *("geodesic_batch", "exponential_map", "frechet_mean", "brownian_motion"),
-)
+# A search for means within one for geodesics; means and geodesics by themselves are quick.
+LONGEST = ("fit_land", "kmeans", "logarithm")
+LONG = (*LONGEST, "geodesic_batch", "exponential_map", "frechet_mean", "brownian_motion")
 
 
 def wide(z):
@@ -321,7 +320,10 @@ def test_ends_and_metrics_may_differ_in_precision(x64, name):
     assert jnp.isfinite(jax.jit(lambda: SOLVERS[name](NARROW, a, b))()).all()
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONGEST)) for name in LONG],
+)
 def test_where_ends_and_metrics_differ_in_precision_there_is_a_program(x64, name):
     """Arrays of two precisions in one loop would be refused before it is compiled."""
     ends = [jax.ShapeDtypeStruct((2,), jnp.float32)] * 2

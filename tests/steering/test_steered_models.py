@@ -152,7 +152,7 @@ class TestLearntAttributes:
         levels = jax.random.uniform(jax.random.key(3), (60,))
         images = jnp.broadcast_to(levels[:, None, None, None], (60, 8, 8, 1))
         found = steering.fit_attributes(
-            jax.random.key(1), images, levels, width=16, steps=150, batch_size=32
+            jax.random.key(1), images, levels, width=8, steps=80, batch_size=32
         )
         assert found.quality[0] > 0.9
 
