@@ -278,7 +278,7 @@ def _steered(found: Steered, frozen: FrozenGenerator, decode: Partial, wish: Wis
 
     return Way(
         "Each slider steers the sample in the middle to the amount t of a transformation, by the "
-        "generator's own geometry; what it cannot make is said.",
+        "generator's own geometry.",
         moves,
         names,
         frozen,

@@ -56,7 +56,7 @@ def grid(found: Contents) -> "Figure":
     axis = "time along the flow" if found.moves[0].unit == "time" else "amount"
     if not np.allclose(places, places[0]):
         # Each row has a largest amount of its own.
-        names = [f"{move.name} (1: {move.places[-1]:.3g})" for move in found.moves]
+        names = [f"{move.name} (±{move.places[-1]:.3g})" for move in found.moves]
         places, axis = places / places[:, -1:], "share of the largest amount"
     shape = found.frozen.event_shape
     about = found.about.replace("slider", "row")
