@@ -23,6 +23,7 @@ from jaxtyping import Array, ArrayLike
 from experiments.directions import config as direction_config
 from experiments.directions.learn import learnt_directions
 from experiments.generators.spec import of_run
+from experiments.generators.style_mixing import check_moved_layers
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import subject as flow_subject
@@ -71,6 +72,9 @@ class Config:
     """Of the page: samples that are moved."""
     frames: int = 12
     """Of the page: frames on each side of a start."""
+    layers: str = ""
+    """Of the page: layers of a StyleGAN2 that are moved, from 0, such as 2-4 or 0,5-6; empty: all.
+    """
     latent: str = ""
     """Of the page: start from these latents instead, an .npy file such as experiments.invert
     writes."""
@@ -84,6 +88,9 @@ class Config:
         at_least(self, starts=1, frames=1)
         if self.latent and not self.page:
             raise ValueError("--latent is of the page: name its file by --page")
+        check_moved_layers(self.layers)
+        if self.layers and not self.page:
+            raise ValueError("--layers is of the page: name its file by --page")
 
 
 class Found(NamedTuple):
@@ -317,7 +324,9 @@ def write_page(config: Config, place: Path) -> None:
 
     if Path(config.run).expanduser().is_file():
         raise UsageError("--page is of a run folder: a file holds no generator to draw with")
-    shown = contents(config.run, Wish(config.starts, config.frames, config.latent))
+    shown = contents(
+        config.run, Wish(config.starts, config.frames, config.latent, layers=config.layers)
+    )
     header = read_header(config.run)
     name = header["experiment"].rpartition(".")[2]
     command = f"python -m experiments.export RUN --page {place.name}"

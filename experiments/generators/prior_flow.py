@@ -18,7 +18,9 @@ from latent_flows.generators import FrozenGenerator
 from latent_flows.generators._flow_map import check_steps
 from latent_flows.generators.prior_flow import (
     PriorFlow,
+    blend_mixture,
     draw_codes,
+    held_out,
     init_prior_flow,
     prior_flow_loss,
 )
@@ -86,9 +88,12 @@ def train(
     with announced("encoding images, for their codes to be the prior"):
         means, stds = codes(config, generator, dataset, seed)
     key = jax.random.key(seed)
+    drawn_codes = draw_codes(key, jnp.asarray(means), jnp.asarray(stds))
+    # They are in random order.
+    held = held_out(len(means), config.training.batch_size)
     flow = init_prior_flow(
         key,
-        draw_codes(key, jnp.asarray(means), jnp.asarray(stds)),
+        drawn_codes,
         width=config.width,
         depth=config.depth,
         steps=config.steps or None,
@@ -99,12 +104,16 @@ def train(
         PHASE,
         init=partial(initial, flow),
         loss=partial(loss, flow),
-        batches=drawn({"mean": means, "std": stds}, config.training.batch_size, seed),
+        batches=drawn({"mean": means[held:], "std": stds[held:]}, config.training.batch_size, seed),
         config=config.training,
         seed=seed,
         describe=f"prior of {generator.name}",
     )
-    return replace(flow, params=params)
+    flow = replace(flow, params=params)
+    if not held:
+        return flow
+    with announced("comparing the flow with mixtures of Gaussians, by held-out codes"):
+        return blend_mixture(flow, key, drawn_codes[held:], drawn_codes[:held])
 
 
 def codes(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from experiments.directions import config as direction_config
@@ -14,6 +15,7 @@ from experiments.directions import scores as direction_scores
 from experiments.directions.figures import central
 from experiments.directions.subject import load_images, subject_of
 from experiments.generators.spec import of_run
+from experiments.generators.style_mixing import mixing
 from experiments.inversion.latent_file import read_latents
 from experiments.learnt.factors import Fitted, Steered
 from experiments.learnt.flows import METRICS, Followed, Tables
@@ -30,7 +32,7 @@ from latent_flows.directions.model import DirectionModel
 from latent_flows.evaluation.traversals import both_ways
 from latent_flows.export import motion
 from latent_flows.generators import FrozenGenerator
-from latent_flows.typing import Generator, Latent
+from latent_flows.typing import Latent
 
 
 class Move(NamedTuple):
@@ -70,6 +72,12 @@ class Wish(NamedTuple):
     """Frames on each side of a start."""
     latent: str
     """File of latents to start from instead."""
+    first: int = 0
+    """Which sample is the first of them, counted from 0."""
+    stretch: float = 1.0
+    """How far they are moved, in units of what the run was made for."""
+    layers: str = ""
+    """Layers of a StyleGAN2 that are moved, such as 2-4; empty: all."""
 
 
 class Way(NamedTuple):
@@ -91,21 +99,24 @@ def contents(run: str, wish: Wish) -> Contents:
         UsageError: there is no such run, it is unfinished, or there is nothing to move in it.
     """
     frozen = of_run(run) if made_by(run) in READERS else None
+    decode = None if frozen is None else mixing(run, frozen, wish.layers)
     with announced(f"loading the run {run}"):
         moving = None if frozen is None else read(run, frozen)
-    if frozen is None or moving is None:
+    if frozen is None or decode is None or moving is None:
         names = ", ".join(name.rpartition(".")[2] for name in READERS)
         raise UsageError(
-            f"{run} holds a run of {made_by(run)}, in which nothing moves: --page is for a run of "
+            f"{run} holds a run of {made_by(run)}, in which nothing moves: expected a run of "
             f"{names}"
         )
     if isinstance(moving, Followed):
-        way = _flows(moving, frozen, wish)
+        way = _flows(moving, frozen, decode, wish)
     elif isinstance(moving, Fitted):
-        way = _directions(moving, run, frozen, wish)
+        way = _directions(moving, run, frozen, decode, wish)
     else:
-        way = _steered(moving, frozen, wish)
+        way = _steered(moving, frozen, decode, wish)
     count = len(way.starts)
+    if not count:
+        raise UsageError(f"{run} has no start {wish.first}: lower --start")
     found, missing = [], []
     with progress("frames of the page", 0, count) as report:
         report(0, f"{len(way.moves)} ways to move")
@@ -117,7 +128,7 @@ def contents(run: str, wish: Wish) -> Contents:
     known = [lost for lost in missing if lost is not None]
     return Contents(
         title=f"{Path(run).expanduser().absolute().name}: {way.frozen.name}",
-        about=way.about,
+        about=f"{way.about} Layers {wish.layers} alone are moved." if wish.layers else way.about,
         frozen=way.frozen,
         moves=way.moves,
         starts=way.starts,
@@ -131,23 +142,35 @@ def _own(wish: Wish, dim: int) -> tuple[Array, list[str]] | None:
     """Latents of a file, if one is named, and what to call them."""
     if not wish.latent:
         return None
-    zs = read_latents(wish.latent, dim, "--latent")[: wish.starts]
+    found = read_latents(wish.latent, dim, "--latent")
     name = Path(wish.latent).stem
-    return zs, [name if len(zs) == 1 else f"{name} {k + 1}" for k in range(len(zs))]
+    if wish.first >= len(found):
+        raise UsageError(
+            f"--latent {wish.latent} holds {len(found)} latents, of which --start {wish.first} is "
+            "none"
+        )
+    names = [name] if len(found) == 1 else _numbered(len(found), name)
+    chosen = _chosen(wish)
+    return found[chosen], names[chosen]
+
+
+def _chosen(wish: Wish) -> slice:
+    return slice(wish.first, wish.first + wish.starts)
 
 
 def _numbered(count: int, what: str) -> list[str]:
     return [f"{what} {k + 1}" for k in range(count)]
 
 
-def _flows(found: Followed, frozen: FrozenGenerator, wish: Wish) -> Way:
+def _flows(found: Followed, frozen: FrozenGenerator, decode: Partial, wish: Wish) -> Way:
     if own := _own(wish, frozen.latent_dim):
         starts, names = own
     else:
         with announced("choosing where traversals start"):
-            starts, word = found.starts(wish.starts)
-        names = _numbered(len(starts), word)
-    ts = jnp.linspace(0.0, found.horizon, wish.side + 1)
+            all_starts, word = found.starts(wish.first + wish.starts)
+        chosen = _chosen(wish)
+        starts, names = all_starts[chosen], _numbered(len(all_starts), word)[chosen]
+    ts = jnp.linspace(0.0, found.horizon * wish.stretch, wish.side + 1)
     places = np.concatenate([-np.asarray(ts)[:0:-1], np.asarray(ts)])
     frame = found.frame
 
@@ -156,7 +179,7 @@ def _flows(found: Followed, frozen: FrozenGenerator, wish: Wish) -> Way:
 
         def generator(s: Array) -> Array:
             # What of a latent lies outside the frame's span stays.
-            return frozen.decode(z0 + frame.basis @ (s - start))
+            return decode(z0, z0 + frame.basis @ (s - start))
 
         return both_ways(generator, found.field, found.members, start, ts).samples
 
@@ -178,11 +201,13 @@ def _flows(found: Followed, frozen: FrozenGenerator, wish: Wish) -> Way:
     )
 
 
-def _directions(found: Fitted, run: str, frozen: FrozenGenerator, wish: Wish) -> Way:
+def _directions(
+    found: Fitted, run: str, frozen: FrozenGenerator, decode: Partial, wish: Wish
+) -> Way:
     config, learnt, limits = found
     folder = Folder(Path(run).expanduser().absolute())
     starts, names = _held_out(config, frozen, wish)
-    amounts = np.linspace(-1, 1, 2 * wish.side + 1)
+    amounts = wish.stretch * np.linspace(-1, 1, 2 * wish.side + 1)
     moves = [
         Move(
             f"{name}, {'straight' if isinstance(model, DirectionModel) else 'curved'}",
@@ -195,12 +220,12 @@ def _directions(found: Fitted, run: str, frozen: FrozenGenerator, wish: Wish) ->
     move = motion(learnt)
 
     @jax.jit
-    def along(generator: Generator, k: Array, ts: Array, z: Array) -> Array:
-        return jax.lax.map(lambda t: generator(move(k, t, z)), ts, batch_size=8)
+    def along(generator: Partial, k: Array, ts: Array, z: Array) -> Array:
+        return jax.lax.map(lambda t: generator(z, move(k, t, z)), ts, batch_size=8)
 
     def follow(place: int) -> tuple[np.ndarray, None]:
         rows = [
-            along(frozen.decode, jnp.int32(k), jnp.asarray(one.places, jnp.float32), starts[place])
+            along(decode, jnp.int32(k), jnp.asarray(one.places, jnp.float32), starts[place])
             for k, one in enumerate(moves)
         ]
         return np.stack([np.asarray(row) for row in rows]), None
@@ -220,10 +245,10 @@ def _directions(found: Fitted, run: str, frozen: FrozenGenerator, wish: Wish) ->
     )
 
 
-def _steered(found: Steered, frozen: FrozenGenerator, wish: Wish) -> Way:
+def _steered(found: Steered, frozen: FrozenGenerator, decode: Partial, wish: Wish) -> Way:
     config, limits = found.config, found.limits
     starts, names = _held_out(config.asked, frozen, wish)
-    side = np.linspace(0, 1, wish.side + 1)[1:]
+    side = wish.stretch * np.linspace(0, 1, wish.side + 1)[1:]
     amounts = np.concatenate([-side[::-1], side])
     asked = [(kind, hold) for kind in config.transformations for hold in config.hold]
     moves = [
@@ -237,22 +262,23 @@ def _steered(found: Steered, frozen: FrozenGenerator, wish: Wish) -> Way:
     ]
     settings = (config.blur, config.damping, config.corrections, config.tolerance)
 
-    decode = in_chunks(frozen.decode, 8)
+    made = in_chunks(decode, 8)
 
-    def follow(place: int) -> tuple[np.ndarray, np.ndarray]:
+    def follow(place: int) -> tuple[np.ndarray, np.ndarray | None]:
         samples, missing = [], []
         for kind, hold in asked:
             ts = tuple(float(t) for t in amounts * limits[kind])
             z = starts[place]
             led = lead(kind, hold, settings, ts, frozen.decode, z[None])
             path = jnp.insert(led.zs[0], wish.side, z, axis=0)
-            samples.append(np.asarray(decode(path)))
+            samples.append(np.asarray(made(jnp.broadcast_to(z, path.shape), path)))
             missing.append(np.insert(np.asarray(led.residual)[0], wish.side, 0.0))
-        return np.stack(samples), np.stack(missing)
+        # What was missing there is of all layers.
+        return np.stack(samples), None if wish.layers else np.stack(missing)
 
     return Way(
         "Each slider steers the sample in the middle to the amount t of a transformation, by the "
-        "generator's own geometry; what it cannot make is said.",
+        "generator's own geometry.",
         moves,
         names,
         frozen,
@@ -268,6 +294,7 @@ def _held_out(
     if own := _own(wish, frozen.latent_dim):
         return own
     subject = subject_of(config, frozen, load_images(config, frozen))
-    chosen = central(subject)[: wish.starts]
+    found = central(subject)
     what = "draw" if frozen.encode is None else "held-out code"
-    return subject.held_out[chosen], _numbered(len(chosen), what)
+    chosen = _chosen(wish)
+    return subject.held_out[found[chosen]], _numbered(len(found), what)[chosen]

@@ -33,7 +33,8 @@ def document(contents: Contents, footer: str) -> tuple[bytes, Sheets]:
     shape = contents.frozen.event_shape
     pictures = plots.sample_pictures(contents.samples, shape)
     found = sheets(rgb(pictures, "samples", pictures.ndim), MOST_BYTES)
-    caption = f"{contents.about} {plots.how_drawn(shape)}".strip()
+    said = "" if contents.missing is None else "What it cannot make is said."
+    caption = " ".join(f"{contents.about} {said} {plots.how_drawn(shape)}".split())
     data = {
         "starts": contents.starts,
         "moves": [

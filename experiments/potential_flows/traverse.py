@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 from jaxtyping import Array
 
+from experiments.generators.style_mixing import check_moved_layers
 from experiments.inversion.latent_file import one_latent
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.config import PHASE, Config
@@ -47,17 +48,20 @@ FRAMES = 6
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draw the traversals of a finished run again, from another start or over another time."""
+    """Draw the traversals of a finished run: from another start, farther, or in some layers."""
 
     folder: Annotated[str, tyro.conf.Positional]
-    """Run folder of experiments.potential_flows."""
+    """Run folder of experiments.potential_flows; or of guided, flow_vae, directions or steer."""
     start: int = 0
     """Which starting point the grid shows, counted from 0; of --latent, which of its latents."""
     latent: str = ""
     """Start from this latent instead: an .npy file, such as experiments.invert writes. Its pictures
     are called after the file, beside those of the run."""
     stretch: float = 1.0
-    """Time of the traversals, in units of the trained horizon."""
+    """How far they go, in units of the trained horizon, or of the largest amount."""
+    layers: str = ""
+    """Of a StyleGAN2: layers that are moved, from 0, such as 2-4 or 0,5-6; the others stay as they
+    are in the start. The picture is called after them, beside those of the run. Empty: all."""
     to: str = ""
     """Folder to draw into; empty: the run folder."""
 
@@ -66,6 +70,7 @@ class Drawing:
             raise ValueError(f"--start must be at least 0, got {self.start}")
         if not (self.stretch > 0 and math.isfinite(self.stretch)):
             raise ValueError(f"--stretch must be positive and finite, got {self.stretch}")
+        check_moved_layers(self.layers)
 
 
 def draw(

@@ -18,7 +18,7 @@ from latent_flows.generators.style_layers import layer_numbers
 from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.typing import Latent
 
-__all__ = ["ARCHITECTURES", "PRESETS", "architecture", "published"]
+__all__ = ["ARCHITECTURES", "PRESETS", "architecture", "published", "style_mixing"]
 
 ARCHITECTURES = (sngan, biggan, proggan, stylegan2)
 """A module each. It has the network, a flax module `z -> image` in [-1, 1] with `latent_dim`,
@@ -183,3 +183,56 @@ def _of_styles(
     # The same draw for every run: a base that is seen in one is the base in another.
     base = None if layers is None else jax.jit(to_w)(jax.random.key(spec.base))
     return _Given(images, (variables, base), dims[spec.space], draws[spec.space], first_layer)
+
+
+def style_mixing(
+    net: StyleGAN2, variables: PyTree, spec: GeneratorSpec, seed: int, layers: str
+) -> Callable[[Latent, Latent], Array]:
+    """Moves some layers of a StyleGAN2 alone, while the others stay where they started.
+
+    Args:
+        net: the network.
+        variables: its variables.
+        spec: by which it is a generator; its latents are of that.
+        seed: as in `published`.
+        layers: those that move, such as `"2-4"`, counted from 0.
+
+    Returns:
+        `(z0, z) -> image`, in which these layers have the styles of `z` and all others those of
+        `z0`.
+
+    Raises:
+        ValueError: layers that there are not, or that the latent is not given to.
+
+    References:
+        Karras et al., *A Style-Based Generator Architecture for GANs*, 2019, section 3.1; as edits
+        of chosen layers: Haerkoenen et al., *GANSpace*, 2020, section 2.2.
+    """
+    moved = layer_numbers(layers, net.style_count, "--layers")
+    label = _label(spec, seed, net.classes)
+    given = _of_styles(net, variables, spec, prior(spec, net.latent_dim), label)
+    own = layer_numbers(spec.layers, net.style_count) if spec.layers else range(net.style_count)
+    if not set(moved) <= set(own):
+        raise ValueError(
+            f"--layers {layers}: the latent is given to layers {spec.layers} alone, as "
+            "generator.layers says; name some of these"
+        )
+    apply: Any = net.apply
+
+    def styles(tree: PyTree, z: Latent) -> Array:
+        weights, base = tree
+        w = apply(weights, z, label, method=net.to_w) if spec.space == "z" else z
+        w = w.reshape(-1, net.style_width)
+        if base is None:
+            return jnp.broadcast_to(w, (net.style_count, net.style_width))
+        kept = jnp.broadcast_to(base, (net.style_count, net.style_width)).astype(w.dtype)
+        return kept.at[jnp.array(own)].set(w)
+
+    def images(tree: PyTree, pair: Array) -> Array:
+        start, z = pair
+        mixed = styles(tree, start).at[jnp.array(moved)].set(styles(tree, z)[jnp.array(moved)])
+        image = stylegan2.generator(net, tree[0], space="w+", truncation=spec.truncation)
+        return image(mixed.ravel())
+
+    make = cast_and_remat(images, given.tree, dtype=spec.dtype, recompute=spec.recompute)
+    return lambda z0, z: (make(jnp.stack([z0, z])) + 1) / 2

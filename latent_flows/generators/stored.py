@@ -20,6 +20,7 @@ from latent_flows._validation import choose, what
 from latent_flows.generators import rbf
 from latent_flows.generators import vae as vaes
 from latent_flows.generators._flow_map import check_steps
+from latent_flows.generators._mixture import GaussianMixture
 from latent_flows.generators.data_flow import DataFlow, restore_data_flow
 from latent_flows.generators.frozen import FrozenGenerator, freeze, replace_prior
 from latent_flows.generators.pretrained import PRESETS, published
@@ -42,7 +43,7 @@ FORMAT = "latent_flows generator"
 """What the header's `format` says."""
 VERSION = 3
 """Of the layout; a file with a greater one is refused. Version 2 has flow-matching generators, 3
-VAEs of several decoders, and files of all others are still of version 1."""
+VAEs of several decoders and flow priors with a mixture, and all other files are of version 1."""
 _NETS: dict[str, Any] = {type(net).__name__: type(net) for net in PRESETS.values()} | {
     DataFlow.__name__: DataFlow
 }
@@ -132,7 +133,8 @@ def to_bytes(stored: StoredGenerator) -> bytes:
         model["from_noise"] = True
     # Earlier versions would take the code for the latent.
     version = 2 if stored.from_noise or isinstance(stored.net, DataFlow) else 1
-    if "decoders" in settings:
+    blended = stored.prior_flow is not None and stored.prior_flow.mixture is not None
+    if "decoders" in settings or blended:
         version = 3
     header = {"format": FORMAT, "version": str(version), "model": json.dumps(model)}
     return _safetensors.save({k: np.asarray(v) for k, v in arrays.items()}, header)
@@ -391,6 +393,12 @@ def _shapes(found: StoredGenerator) -> dict[str, Any]:
             "mean": jax.ShapeDtypeStruct(z.shape, z.dtype),
             "scale": jax.ShapeDtypeStruct(2 * z.shape, z.dtype),
         }
+        if (mixture := found.prior_flow.mixture) is not None:
+            d, count = z.size, len(mixture.weights)
+            shapes = {"weights": (count,), "means": (count, d), "variances": (count, d)}
+            shapes["axes"] = (count, d, d)
+            like["mixture"] = {k: jax.ShapeDtypeStruct(v, z.dtype) for k, v in shapes.items()}
+            like["share"] = jax.ShapeDtypeStruct((), z.dtype)
         wanted |= _flat("prior_flow", like)
     return wanted
 
@@ -432,7 +440,10 @@ def _std_params(kind: str, arrays: Mapping[str, np.ndarray]) -> PyTree:
 
 
 def _flow_arrays(flow: PriorFlow) -> dict[str, PyTree]:
-    return {"params": flow.params, "mean": flow.mean, "scale": flow.scale}
+    found = {"params": flow.params, "mean": flow.mean, "scale": flow.scale}
+    if flow.mixture is not None:
+        found |= {"mixture": flow.mixture._asdict(), "share": flow.share}
+    return found
 
 
 def _flow_settings(flow: PriorFlow) -> dict[str, Any]:
@@ -450,7 +461,10 @@ def _flow(settings: Mapping[str, Any] | None, arrays: Mapping[str, np.ndarray]) 
     net = VelocityNet(settings["width"], settings["depth"])
     steps, solver = settings["steps"], settings["solver"]
     check_steps(steps, solver)
-    return PriorFlow(**_nested("prior_flow", arrays), net=net, steps=steps, solver=solver)
+    found = _nested("prior_flow", arrays)
+    if "mixture" in found:
+        found["mixture"] = GaussianMixture(**found["mixture"])
+    return PriorFlow(**found, net=net, steps=steps, solver=solver)
 
 
 def _flat(prefix: str, tree: PyTree) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.rbf import StdNetwork
 from latent_flows.generators.sngan import SNGAN
 from latent_flows.generators.stored import StoredGenerator, StoredStd, to_bytes
+from latent_flows.generators.stylegan2 import StyleGAN2
 from latent_flows.generators.vae import VAE, VAEConfig
+from tests.generators.small_nets import filled
 
 
 def small_vae(run, dataset="digits", *, latent_dim=3, size=None, stds=(), seed=0, **config):
@@ -80,6 +82,22 @@ def _gan(dataset, latent_dim, features, channels, seed):
     net = SNGAN(features, channels, latent_dim)
     variables = jax.jit(net.init)(jax.random.key(seed), jnp.zeros(latent_dim))
     return to_bytes(StoredGenerator(net, variables, "an SNGAN", dataset))
+
+
+def small_stylegan2(run, *, latent_dim=3, channels=(4, 3)):
+    """Keeps a StyleGAN2 that has learnt nothing in a run folder, as import_weights would.
+
+    Args:
+        run: the folder.
+        latent_dim: numbers of z, and of w.
+        channels: features at 4, 8, ... pixels.
+
+    Returns:
+        The folder.
+    """
+    net = StyleGAN2(2 ** (len(channels) + 1), latent_dim, mapping_layers=1, channels=channels)
+    kept = StoredGenerator(net, filled(net), "a StyleGAN2")
+    return _write(run, "experiments.import_weights", kept)
 
 
 @jax.jit

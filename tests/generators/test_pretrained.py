@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from latent_flows.generators import GeneratorSpec
-from latent_flows.generators.pretrained import ARCHITECTURES, PRESETS, architecture, published
+from latent_flows.generators.pretrained import (
+    ARCHITECTURES,
+    PRESETS,
+    architecture,
+    published,
+    style_mixing,
+)
 from latent_flows.generators.style_layers import layer_numbers
 from tests.generators.small_nets import (
     SMALL_BIGGAN,
@@ -159,3 +165,49 @@ def test_an_architecture_has_all_that_the_commands_ask_of_it(module):
     assert net.resolution > 0
     assert module.key_names(net)
     assert callable(module.first_weights)
+
+
+# Some layers of one latent, the others of another
+
+
+@pytest.mark.parametrize(
+    ("space", "layers", "own"), [("z", "1-2", ""), ("w", "0,3", ""), ("w+", "2", "1-2")]
+)
+def test_mixed_styles_are_of_the_second_latent_in_these_layers_and_of_the_first_elsewhere(
+    key, space, layers, own
+):
+    net, variables = SMALL_STYLEGAN2, filled(SMALL_STYLEGAN2)
+    spec = GeneratorSpec(space=space, layers=own, base=5 if own else 0, truncation=0.7)
+    whole = published("net", net, variables, spec, 0)
+    z0, z = (whole.prior(k) for k in jax.random.split(key))
+    base = frozen(net, space="w").prior(jax.random.key(5))
+
+    def styles(z):
+        w = net.apply(variables, z, method=net.to_w) if space == "z" else z
+        given = jnp.array(layer_numbers(own or "0-3", 4))
+        return jnp.tile(base, (4, 1)).at[given].set(w.reshape(-1, 3))
+
+    moved = jnp.array(layer_numbers(layers, 4))
+    expected = styles(z0).at[moved].set(styles(z)[moved])
+    mix = style_mixing(net, variables, spec, 0, layers)
+
+    @jax.jit
+    def images(z0, z, expected):
+        wanted = net.apply(variables, expected, truncation=0.7, method=net.from_w)
+        return mix(z0, z), (wanted + 1) / 2, mix(z, z), whole.decode(z)
+
+    mixed, wanted, same, plain = images(z0, z, expected)
+    np.testing.assert_allclose(mixed, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(same, plain, rtol=1e-4, atol=1e-5)
+    assert jnp.abs(mixed - plain).max() > 1e-3
+
+
+def test_layers_that_a_latent_does_not_reach_cannot_be_moved():
+    net, variables = SMALL_STYLEGAN2, filled(SMALL_STYLEGAN2)
+    for spec, layers, message in [
+        (GeneratorSpec(), "3-4", r"--layers 3-4 names layer 4, and there are 4: 0 to 3"),
+        (GeneratorSpec(), "a", r"--layers must be numbers and ranges from 0 .*, got a"),
+        (GeneratorSpec(layers="0-1"), "1-2", r"--layers 1-2: the latent is given to layers 0-1 al"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            style_mixing(net, variables, spec, 0, layers)

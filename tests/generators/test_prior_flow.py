@@ -1,12 +1,22 @@
 """The prior flow: it is the distribution of codes, its own inverse, and its own density."""
 
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from latent_flows.generators import freeze, load_generator
+from latent_flows.generators._mixture import (
+    GaussianMixture,
+    best_mixture,
+    mixture_log_prob,
+    mixture_velocity,
+)
 from latent_flows.generators.prior_flow import (
+    blend_mixture,
     fit_prior_flow,
     init_prior_flow,
     through_noise,
@@ -18,6 +28,7 @@ from latent_flows.generators.stored import (
     restore_generator,
     to_bytes,
 )
+from latent_flows.objectives.flow_matching import trigonometric_bridge
 from tests.generators.small_nets import filled, small_net_of_a_vae
 
 
@@ -54,6 +65,20 @@ def density_error(flow, mixture, count):
 
 
 TWO = Mixture(2, 3, 1.5)
+EIGHT = Mixture(8, 4, 1.0)
+
+
+def exact(mixture):
+    """The same mixture, by the axes of its components."""
+    variances, axes = jnp.linalg.eigh(mixture.factors @ jnp.swapaxes(mixture.factors, 1, 2))
+    return GaussianMixture(mixture.weights, mixture.means, variances, axes)
+
+
+class Exact:
+    """In the place of a network: the velocity itself."""
+
+    def apply(self, params, t, y):
+        return mixture_velocity(params, t, y)
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +92,78 @@ def test_the_density_of_a_mixture_in_two_dimensions_is_close_to_its_closed_form(
     gaussian = init_prior_flow(jax.random.key(0), TWO.draw(jax.random.key(1), 8_000), steps=1)
     assert density_error(gaussian, TWO, 500) > 0.15
     assert density_error(fitted, TWO, 500) < 0.05
+    # Its network by itself too.
+    assert density_error(replace(fitted, mixture=None), TWO, 500) < 0.05
 
 
 @pytest.mark.slow
 def test_the_density_of_a_mixture_in_eight_dimensions_is_within_a_twentieth_of_a_nat():
-    """On average over draws; single points are off by more, to both sides."""
-    mixture = Mixture(8, 4, 1.0)
-    flow = fit_prior_flow(jax.random.key(0), mixture.draw(jax.random.key(1), 100_000))
-    points = mixture.draw(jax.random.key(99), 1000)
-    short = jax.vmap(mixture.log_prob)(points) - jax.jit(jax.vmap(flow.log_prob))(points)
-    assert abs(short.mean()) < 0.05
-    assert abs(short).mean() < 0.15
+    """The mean absolute difference over draws; single points are off by more, to both sides."""
+    flow = fit_prior_flow(jax.random.key(0), EIGHT.draw(jax.random.key(1), 100_000))
+    assert density_error(flow, EIGHT, 1000) < 0.05
+
+
+def test_the_velocity_of_a_mixture_carries_noise_to_it_with_its_density():
+    """The solver's part of the error of a density is a ten thousandth of the network's."""
+    known = exact(EIGHT)
+    codes = EIGHT.draw(jax.random.key(1), 2000)
+    flow = init_prior_flow(jax.random.key(0), codes, width=2, depth=1)
+    flow = replace(
+        flow,
+        mean=jnp.zeros(8),
+        scale=jnp.eye(8),
+        mixture=known,
+        share=jnp.zeros(()),
+    )
+    assert density_error(flow, EIGHT, 20) < 1e-4
+    points = EIGHT.draw(jax.random.key(99), 20)
+    found = jax.vmap(partial(mixture_log_prob, known))(points)
+    np.testing.assert_allclose(found, jax.vmap(EIGHT.log_prob)(points), atol=1e-4)
+
+
+def test_the_velocity_of_a_mixture_is_the_mean_of_all_paths_through_a_place():
+    """At half time, from draws that are weighted by how likely they lead through it."""
+    known, y = exact(TWO), jnp.array([0.3, -0.2])
+    a, b = trigonometric_bridge(0.5)
+    draws = TWO.draw(jax.random.key(0), 200_000)
+    noise = (y - b * draws) / a
+    weights = jax.nn.softmax(-jnp.sum(noise**2, axis=1) / 2)
+    speeds = jnp.pi / 2 * (-b * noise + a * draws)
+    found = mixture_velocity(known, 0.5, y)
+    np.testing.assert_allclose(found, weights @ speeds, atol=0.01)
+
+
+def test_a_mixture_has_the_components_of_the_points_and_one_where_they_have_none():
+    points = EIGHT.draw(jax.random.key(1), 8000)
+    points = (points - points.mean(0)) / points.std(0)
+    gaussian = jax.random.normal(jax.random.key(2), (4000, 3))
+    for there, counts in [(points, (4, 8)), (gaussian, (1,))]:
+        found = best_mixture(jax.random.key(0), there[500:], there[:500], (1, 4))
+        assert len(found.weights) in counts
+        np.testing.assert_allclose(found.weights.sum(), 1, atol=1e-4)
+    # Few points are no ground for many numbers.
+    assert len(best_mixture(jax.random.key(0), points[:200], points[200:], (1, 4)).weights) == 1
+
+
+def test_a_flow_that_knows_less_than_a_mixture_takes_its_velocity_and_a_better_one_does_not():
+    codes = EIGHT.draw(jax.random.key(1), 10_000)
+    flow = init_prior_flow(jax.random.key(0), codes, width=4, depth=1)
+    blended = blend_mixture(flow, jax.random.key(1), codes[1000:], codes[:1000])
+    # It has learnt nothing: its velocity is 0 everywhere.
+    assert blended.share < 0.1
+    assert density_error(blended, EIGHT, 200) < 0.2
+    assert density_error(flow, EIGHT, 200) > 0.9
+
+    true = replace(
+        init_prior_flow(jax.random.key(0), codes, width=2, depth=1),
+        params=exact(EIGHT),
+        mean=jnp.zeros(8),
+        scale=jnp.eye(8),
+        net=Exact(),
+    )
+    # As many as one Gaussian can be fitted to.
+    kept = blend_mixture(true, jax.random.key(1), codes[1000:1600], codes[:1000])
+    assert kept.share is None or kept.share > 0.9
 
 
 def test_the_density_integrates_to_one(fitted):
@@ -204,6 +290,19 @@ def test_without_a_flow_the_file_says_nothing_of_one_and_the_prior_is_normal(kep
     assert b"prior_flow" not in content
     found = restore_generator(load_bytes(content))
     assert found.log_prior(jnp.zeros(2)) == pytest.approx(-np.log(2 * np.pi), abs=1e-5)
+
+
+def test_a_mixture_in_the_prior_is_kept_and_earlier_versions_are_told_of_it(kept, tmp_path):
+    flow = replace(kept.prior_flow, mixture=exact(TWO), share=jnp.array(0.25))
+    content = to_bytes(kept._replace(prior_flow=flow))
+    assert b'"version":"3"' in content
+    z = jnp.array([0.2, -0.3])
+    found = load_bytes(content).prior_flow
+    t = jnp.float32(0.7)
+    np.testing.assert_array_equal(found.velocity(t, z), flow.velocity(t, z))
+    assert abs(found.velocity(t, z) - replace(flow, mixture=None).velocity(t, z)).max() > 1e-3
+    with pytest.raises(ValueError, match="mixture/means is float32"):
+        load_bytes(to_bytes(kept._replace(prior_flow=replace(flow, mixture=exact(EIGHT)))))
 
 
 @pytest.mark.parametrize(
