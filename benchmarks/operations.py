@@ -45,10 +45,10 @@ Part: TypeAlias = Literal[
 ]
 PATHS: dict[Name, tuple[Part, ...]] = {
     "vae": ("flow step", "joint step", "trajectory step", "geodesic iteration", "steering"),
-    "sngan-animefaces": ("flow step", "trajectory step", "steering"),
+    "sngan-animefaces": ("flow step", "trajectory step"),
     "stylegan2-256": ("flow step", "trajectory step"),
 }
-"""What makes sense on each: other parts are of a VAE, or for short latents."""
+"""What makes sense on each: others are of a VAE, or of a Jacobian that is formed."""
 
 
 @dataclass(frozen=True)
