@@ -77,7 +77,8 @@ def steer(
         z0: where to start.
         ts: amounts, in the transformation's unit, in any order.
         hold: attributes `x -> [k]` that are held to what the transformation makes of them, see
-            `transformation_field`. Where it knows nothing of the image, they see the generator's.
+            `transformation_field`. Where it knows nothing of the image they see black, so that
+            they do best for light on black.
         blur: in pixels, see `transformation_field`.
         damping: see `transformation_field`.
         steps: of the midpoint rule from one amount to the next.
@@ -114,8 +115,7 @@ def steer(
         found, weights = at(generator, mask, z, blur, damping, hold)
         goal = features(target, mask, blur)
         if hold is not None:
-            whole = jnp.where(mask[..., None] > 0, target, generator(z))
-            goal = jnp.concatenate([goal, weights * hold(whole)])
+            goal = jnp.concatenate([goal, weights * hold(target)])
         return z + found.solve(found.pull(goal - found.value))
 
     def residual(z: Latent, t: Scalar) -> Scalar:
