@@ -50,6 +50,7 @@ bench: export MALLOC_TOP_PAD_ := 268435456
 bench: export MALLOC_MMAP_THRESHOLD_ := 1073741824
 bench: export MALLOC_ARENA_MAX := 1
 bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
+	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python -m benchmarks.laplacian
 	$(BIN)/python -m benchmarks.potential_flows
 	$(BIN)/python -m benchmarks.joint_step

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
+import jax.numpy as jnp
 import tyro
+from jaxtyping import Array, Float
 
 from experiments.directions import config as direction_config
 from experiments.generators.spec import Flags, Usual
@@ -12,7 +14,7 @@ from experiments.runtime.defaults import Quick
 from experiments.runtime.training import Training
 from latent_flows import directions, steering
 from latent_flows._validation import at_least, choose
-from latent_flows.data.image_factors import shape
+from latent_flows.data.image_factors import SIZE, X, Y, measure, shape
 from latent_flows.directions.transformations import ENTRIES
 from latent_flows.generators import GeneratorSpec
 from latent_flows.steering import Attributes
@@ -21,8 +23,21 @@ from latent_flows.typing import Generator, VectorField
 
 PHASE = "distilled"
 
-HOLDS: dict[str, Attributes | None] = {"nothing": None, "shape": shape}
-"""What may be held while an image is transformed, by name."""
+PLACE = (X, Y, SIZE)
+"""Where the light is, and how far it spreads."""
+
+
+def moments(image: Float[Array, "h w c"]) -> Float[Array, "7"]:
+    """Place, size, stretch, slant, spread and crispness of the light of an image.
+
+    Args:
+        image: light on black.
+    """
+    return jnp.concatenate([measure(PLACE, image), shape(image)])
+
+
+HOLDS: dict[str, Attributes | None] = {"nothing": None, "moments": moments}
+"""What may be held to what a transformation makes of it, by name."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +102,17 @@ class Config:
     hold: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
-            help=f"What stays as it is meanwhile, one after the other: {', '.join(HOLDS)}."
+            help="What is held to what the transformation makes of it, beside the image, one after "
+            f"the other: {', '.join(HOLDS)}. Moments are of light on black: its place, size, "
+            "stretch, slant, spread and crispness."
         ),
-    ] = ("nothing", "shape")
-    """What stays as it is meanwhile."""
+    ] = ("nothing", "moments")
+    """What is held to what the transformation makes of it, beside the image."""
     blur: float = 3.0
     """Standard deviation of the blur through which images are compared, in pixels."""
-    damping: float = 0.01
+    damping: float = 0.03
     """Of the least-squares problems, in units of the mean squared slope of the image."""
-    corrections: int = 2
+    corrections: int = 4
     """Gauss-Newton steps at each amount."""
     tolerance: float = 0.2
     """Of what is missing of a change, as a share of it, up to which it counts as reached."""

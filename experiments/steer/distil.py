@@ -16,12 +16,12 @@ from experiments.directions.learn import key_of, remembered
 from experiments.directions.subject import Data, Subject, codes
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, drawn, fit
-from experiments.steer.config import HOLDS, PHASE, Config, exact_field
+from experiments.steer.config import PHASE, PLACE, Config, exact_field
 from latent_flows import flows
-from latent_flows.data.image_factors import measure
+from latent_flows.data.image_factors import measure, shape
 from latent_flows.directions import to_ball
 from latent_flows.generators import FrozenGenerator, draw_latents
-from latent_flows.steering import distilled
+from latent_flows.steering import Attributes, distilled
 from latent_flows.steering.distilled import Fields, Form, Lesson, Scales
 from latent_flows.typing import Generator, Latent, Scalar
 
@@ -41,8 +41,12 @@ def lessons(config: Config, subject: Subject) -> Lessons:
     The attributes that the fields change come first, then those that are held.
     """
     own = [lines.place_of(config.asked, subject, kind) for kind in config.transformations]
-    holds = [hold for name in config.hold if (hold := HOLDS[name]) is not None]
     factors = [subject.factors[i] for i in own]
+    holds: list[Attributes] = []
+    if "moments" in config.hold:
+        names = [factor.name for factor in factors]
+        rest = [factor for factor in PLACE if factor.name not in names]
+        holds = [partial(measure, rest), shape] if rest else [shape]
 
     def one(generator: Generator, z: Latent) -> Lesson:
         def attributes(z: Latent) -> Float[Array, "m"]:

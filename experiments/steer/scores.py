@@ -90,8 +90,8 @@ def led(
 def method_of(hold: str) -> str:
     """What steering is called in tables.
 
-    >>> method_of("nothing"), method_of("shape")
-    ('steered', 'steered, shape held')
+    >>> method_of("nothing"), method_of("moments")
+    ('steered', 'steered, moments held')
     """
     return "steered" if hold == "nothing" else f"steered, {hold} held"
 
@@ -128,7 +128,7 @@ def lead(
 
     Args:
         kind: the transformation.
-        hold: what stays as it is, by its name.
+        hold: what is held to what the transformation makes of it, by its name.
         settings: blur, damping, corrections and tolerance.
         ts: the amounts, without 0.
         generator: of the images.

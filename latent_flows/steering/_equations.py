@@ -16,8 +16,9 @@ from latent_flows.typing import Generator, Latent, Metric
 Attributes = Callable[[Array], Float[Array, "k"]]
 """What is measured on a sample, differentiably: `x -> [k]`."""
 
-HOLDING = 0.2
-"""How much an attribute that is held counts: its slope in units of that of the image."""
+INVISIBLE = 1e-5
+"""Slope below which an attribute does not count, in units of its value or of the steepest's slope:
+what is rounded shall not be amplified."""
 
 
 def check_settings(blur: float, damping: float) -> None:
@@ -102,7 +103,7 @@ def at(
         z: where.
         sigma: of the blur.
         damping: in units of the mean of the diagonal.
-        hold: attributes `x -> [k]` that count beside the image.
+        hold: attributes `x -> [k]` that count beside the image, each as much as it in the mean.
 
     Returns:
         The equations, and by what each attribute is multiplied in them.
@@ -114,9 +115,10 @@ def at(
     if hold is None:
         return normal(seen, z, damping), jnp.zeros(0, z.dtype)
     still = hold
-    rows = jax.jacobian(lambda z: still(generator(z)))(z)
+    values, rows = value_and_slopes(lambda z: still(generator(z)), z)
     image, own = mean_square(jax.linearize(seen, z)[1], z), jnp.mean(rows**2, -1)
-    weights = HOLDING * jnp.sqrt(image / jnp.where(own > 0, own, 1))
+    own += INVISIBLE**2 * (values**2 + own.max())
+    weights = jnp.sqrt(image / jnp.where(own > 0, own, 1))
 
     def both(z: Latent) -> Float[Array, "n"]:
         sample = generator(z)

@@ -82,16 +82,17 @@ def transformation_field(
     Jacobian is formed for short latents; for long ones the equations are solved by conjugate
     gradients on products with it, in memory that does not grow with the latent.
 
-    With `hold`, the squared rates of these attributes count as well, each in the unit in which its
-    mean squared slope is a multiple of the image's: what cannot be had together is shared out.
+    With `hold`, these attributes are held to what the transformation makes of them: their rates
+    count as well, each in the unit in which its mean squared slope is that of the image. What
+    cannot be had together is shared out.
 
     Args:
         generator: `z -> x`, an image `[h, w, c]`.
         transformation: `(x, t) -> (x, mask)`.
         blur: standard deviation in pixels; 0 compares pixel by pixel.
         damping: `lambda`: little of it follows the image more closely, and drifts.
-        hold: attributes `x -> [k]` that the transformation leaves alone and that shall stand still:
-            a shape, while it moves.
+        hold: attributes `x -> [k]` that are held to what the transformation makes of them: a shape,
+            which stays as it is, or a place, which moves as asked.
 
     Returns:
         `(t, z) -> dz/dt`, which does not depend on `t`. Zero where the image cannot move at all.
@@ -121,7 +122,10 @@ def transformation_field(
         image = generator(z)
         moving, mask = velocity(transformation, image)
         found, weights = at(generator, mask, z, blur, damping, hold)
-        asked = jnp.concatenate([features(moving, mask, blur), jnp.zeros_like(weights)])
+        asked = features(moving, mask, blur)
+        if hold is not None:
+            rates = jax.jvp(hold, (image,), (moving,))[1]
+            asked = jnp.concatenate([asked, weights * rates])
         return found.solve(found.pull(asked))
 
     return field

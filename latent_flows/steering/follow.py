@@ -76,7 +76,9 @@ def steer(
         transformation: `(x, t) -> (x, mask)`.
         z0: where to start.
         ts: amounts, in the transformation's unit, in any order.
-        hold: attributes `x -> [k]` that shall stay as they are: a shape, while it moves.
+        hold: attributes `x -> [k]` that are held to what the transformation makes of them, see
+            `transformation_field`. Where it knows nothing of the image they see black, so that
+            they do best for light on black.
         blur: in pixels, see `transformation_field`.
         damping: see `transformation_field`.
         steps: of the midpoint rule from one amount to the next.
@@ -103,7 +105,6 @@ def steer(
     check_settings(blur, damping)
     field = transformation_field(generator, transformation, blur=blur, damping=damping, hold=hold)
     start = generator(z0)
-    still = None if hold is None else hold(start)
 
     def wanted(t: Scalar) -> tuple[Array, Array]:
         target, mask = transformation(start, t)
@@ -113,8 +114,8 @@ def steer(
         target, mask = wanted(t)
         found, weights = at(generator, mask, z, blur, damping, hold)
         goal = features(target, mask, blur)
-        if still is not None:
-            goal = jnp.concatenate([goal, weights * still])
+        if hold is not None:
+            goal = jnp.concatenate([goal, weights * hold(target)])
         return z + found.solve(found.pull(goal - found.value))
 
     def residual(z: Latent, t: Scalar) -> Scalar:

@@ -28,10 +28,10 @@ def test_a_run_leaves_its_numbers_and_pictures(call, compile_quickly, vae, tmp_p
     assert (run / "steered_translate_x.png").stat().st_size > 1000
     rows = json.loads((run / "metrics.json").read_text())["methods"]
     methods = [row["method"] for row in rows]
-    assert methods[:3] == ["steered", "steered, shape held", "line: mean of the field"]
+    assert methods[:3] == ["steered", "steered, moments held", "line: mean of the field"]
     assert {"line: SeFa", "line: GANSpace"} < set(methods)
     assert all(0 <= row["overlap"] <= 1 for row in rows if row["overlap"] is not None)
-    assert "steered, shape held" in out
+    assert "steered, moments held" in out
     before = (run / "metrics.json").read_bytes()
     assert call(steer, *words)[0] == 0
     assert (run / "metrics.json").read_bytes() == before
@@ -40,7 +40,7 @@ def test_a_run_leaves_its_numbers_and_pictures(call, compile_quickly, vae, tmp_p
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--hold", "shap"], "did you mean 'shape'?"),
+        (["--hold", "moment"], "did you mean 'moments'?"),
         (["--transformations", "zoom", "--ts", "1", "2"], "one value for each of the 1"),
         (["--transformations", "hue"], "needs 3 channels"),
         (["--damping", "0"], "damping must be positive"),

@@ -1,0 +1,272 @@
+"""Work of hot paths in units of the generator's passes that their methods cannot do without.
+
+Run as `python -m benchmarks.operations`. Nothing is timed: floating-point operations and bytes are
+those of the compiled programs, by the compiler's account, so that they say the same on a busy
+machine. Each path is divided by a program of the generator alone:
+
+- flow step: a training step of the published loss; two images a start, and their gradients by the
+  latents
+- joint step: a training step of a VAE with potentials; the bound of both images, and its gradients
+  by the VAE's parameters
+- trajectory step: a step of Adam towards a transformed image; an image, and its gradient
+- geodesic iteration: a step of Newton's method; image and Jacobian at each inner point
+- steering: the field of a transformation; an image and its Jacobian
+
+The compiler counts a loop once, whatever its length, so that each is looked at a step at a time.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import gan_step, joint_step
+from benchmarks import potential_flows as decoders
+from latent_flows import directions, steering
+from latent_flows.directions.losses import blurred_error
+from latent_flows.generators import vae as vaes
+from latent_flows.generators.vae import VAE, VAEConfig
+from latent_flows.geometry import _discrete_energy, _newton
+from latent_flows.geometry.metrics import pullback
+from latent_flows.typing import Generator, Latent
+
+Name: TypeAlias = Literal["vae", "sngan-animefaces", "stylegan2-256"]
+Part: TypeAlias = Literal[
+    "flow step", "joint step", "trajectory step", "geodesic iteration", "steering"
+]
+PATHS: dict[Name, tuple[Part, ...]] = {
+    "vae": ("flow step", "joint step", "trajectory step", "geodesic iteration", "steering"),
+    "sngan-animefaces": ("flow step", "trajectory step"),
+    "stylegan2-256": ("flow step", "trajectory step"),
+}
+"""What makes sense on each: others are of a VAE, or of a Jacobian that is formed."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is counted."""
+
+    generators: tuple[Name, ...] = ("vae", "sngan-animefaces", "stylegan2-256")
+    """At random parameters: a convolutional VAE with ten latents, and published ones."""
+    size: gan_step.Size = field(default_factory=lambda: gan_step.Size(count=4, batch=4))
+    """Size of a flow step; the ratio hardly depends on the batch."""
+    joint: joint_step.Size = field(default_factory=joint_step.Size)
+    """Size of a joint step."""
+    side: int = 64
+    """Pixels along each side of the VAE's images."""
+    segments: int = 16
+    """Of a geodesic."""
+    channels: tuple[int, ...] = ()
+    """Features of the published ones, instead of theirs: to see that it runs."""
+    json: str = ""
+    """File for the rows, as JSON."""
+
+
+class Source(NamedTuple):
+    """A generator, of whose parameters there are only shapes."""
+
+    make: Callable[[Any], Generator]
+    variables: Any
+    latent: int
+    image: tuple[int, ...]
+
+
+class Cost(NamedTuple):
+    """What a program does, by the compiler's account."""
+
+    operations: float
+    bytes: float
+
+
+def cost(function: Callable, *shapes: Any) -> Cost:
+    """What a function of arrays of some shapes costs, once compiled."""
+    found: Any = jax.jit(function).lower(*shapes).compile().cost_analysis()
+    return Cost(found["flops"], found["bytes accessed"])
+
+
+def source(config: Config, name: Name) -> Source:
+    """A generator by its name."""
+    if name == "vae":
+        vae = VAE(VAEConfig(latent_dim=10, decoder="conv", width=64), (config.side, config.side, 1))
+        variables = jax.eval_shape(vae.init, jax.random.key(0), jnp.zeros(vae.image_shape))
+        return Source(partial(vaes.generator, vae), variables, 10, vae.image_shape)
+    work = gan_step.prepared(
+        gan_step.Config(model=name, size=config.size, channels=config.channels)
+    )
+    return Source(work.generator, work.variables, work.starts.shape[1], work.image_shape)
+
+
+def latents(of: Source, count: int) -> jax.ShapeDtypeStruct:
+    """That many latents."""
+    return jax.ShapeDtypeStruct((count, of.latent), jnp.float32)
+
+
+def pulled(of: Source, count: int) -> Cost:
+    """That many images, and the gradients of something of them by their latents."""
+
+    def both(variables: Any, zs: jax.Array, ends: jax.Array) -> Any:
+        images, pull = jax.vjp(jax.vmap(of.make(variables)), zs)
+        return images, pull(ends)
+
+    ends = jax.ShapeDtypeStruct((count, *of.image), jnp.float32)
+    return cost(both, of.variables, latents(of, count), ends)
+
+
+def jacobians(of: Source, count: int) -> Cost:
+    """That many images, and their Jacobians."""
+
+    def both(variables: Any, zs: jax.Array) -> Any:
+        def one(z: Latent) -> Any:
+            image, push = jax.linearize(of.make(variables), z)
+            return image, jax.vmap(push)(jnp.eye(of.latent))
+
+        return jax.vmap(one)(zs)
+
+    return cost(both, of.variables, latents(of, count))
+
+
+def flow_step(config: Config, of: Source) -> tuple[Cost, Cost]:
+    """A training step of the published loss."""
+    size = config.size
+    net = decoders.PotentialNet(width=size.width, horizon=float(size.horizon), initial="free")
+    work = gan_step.Work(net, size, 0, of.make, of.image, of.variables, latents(of, size.batch))
+    learnt = jax.eval_shape(lambda: gan_step.begin(work))
+    whole = cost(gan_step.update(work), work.variables, work.starts, *learnt)
+    return whole, pulled(of, 2 * size.batch)
+
+
+def joint(config: Config, of: Source) -> tuple[Cost, Cost]:
+    """A training step of a VAE together with potentials."""
+    del of
+    work = joint_step.problem(config.joint)
+    vae, own = work.vae, work.params["vae"]
+
+    def bound(own: Any, key: jax.Array, images: jax.Array) -> jax.Array:
+        apply: Any = vae.apply
+
+        def one(key: jax.Array, x: jax.Array) -> jax.Array:
+            mean, deviation = apply(own, x, method=vae.encode)
+            z = mean + deviation * jax.random.normal(key, mean.shape)
+            return apply(own, x, z, method=vae.log_likelihood)
+
+        return jax.vmap(one)(jax.random.split(key, len(images)), images).mean()
+
+    images = jax.ShapeDtypeStruct((2 * config.joint.batch, *vae.image_shape), jnp.float32)
+    floor = cost(jax.value_and_grad(bound), own, work.key, images)
+    optimiser = optax.adam(decoders.LEARNING_RATE)
+
+    def update(params: Any, state: Any) -> Any:
+        total, gradient = jax.value_and_grad(work.value)(params)
+        change, state = optimiser.update(gradient, state, params)
+        return optax.apply_updates(params, change), state, total
+
+    return cost(update, work.params, optimiser.init(work.params)), floor
+
+
+def trajectory_step(config: Config, of: Source) -> tuple[Cost, Cost]:
+    """A step of Adam towards a transformed image, at each of some starts."""
+    count = config.size.batch
+
+    def step(variables: Any, zs: jax.Array, targets: jax.Array, states: Any) -> Any:
+        generator = of.make(variables)
+
+        def one(z: Latent, target: jax.Array, state: Any) -> Any:
+            mask = jnp.ones(target.shape[:2])
+            error = lambda z: blurred_error(generator(z), target, mask, sigma=3.0)  # noqa: E731
+            value, slope = jax.value_and_grad(error)(z)
+            change, state = optax.adam(0.05).update(slope, state)
+            return value, optax.apply_updates(z, change), state
+
+        return jax.vmap(one)(zs, targets, states)
+
+    zs = latents(of, count)
+    targets = jax.ShapeDtypeStruct((count, *of.image), jnp.float32)
+    states = jax.eval_shape(jax.vmap(optax.adam(0.05).init), zs)
+    return cost(step, of.variables, zs, targets, states), pulled(of, count)
+
+
+def geodesic_iteration(config: Config, of: Source) -> tuple[Cost, Cost]:
+    """A step of Newton's method on the energy of a curve."""
+    inner = config.segments - 1
+
+    def iteration(variables: Any, ends: jax.Array, points: jax.Array) -> Any:
+        metric = pullback(of.make(variables))
+        _, advance, blank, _ = _discrete_energy.model(metric, ends[0], ends[1], config.segments)
+        return _newton.propose(advance(points, points, blank)[0], jnp.zeros(()))
+
+    whole = cost(iteration, of.variables, latents(of, 2), latents(of, inner))
+    return whole, jacobians(of, inner)
+
+
+def steering_step(config: Config, of: Source) -> tuple[Cost, Cost]:
+    """The field of a translation at one latent."""
+    del config
+
+    def velocity(variables: Any, z: Latent) -> Latent:
+        move = steering.transformation_field(of.make(variables), directions.translate_x)
+        return move(jnp.zeros(()), z)
+
+    z = jax.ShapeDtypeStruct((of.latent,), jnp.float32)
+    return cost(velocity, of.variables, z), jacobians(of, 1)
+
+
+COUNTED: dict[Part, Callable[[Config, Source], tuple[Cost, Cost]]] = {
+    "flow step": flow_step,
+    "joint step": joint,
+    "trajectory step": trajectory_step,
+    "geodesic iteration": geodesic_iteration,
+    "steering": steering_step,
+}
+
+
+def measure(config: Config) -> list[dict[str, Any]]:
+    """A row for each generator and path."""
+    rows = []
+    for name in config.generators:
+        of = source(config, name)
+        for path in PATHS[name]:
+            whole, floor = COUNTED[path](config, of)
+            rows.append(
+                {
+                    "generator": name,
+                    "path": path,
+                    "operations": whole.operations,
+                    "operations_over_passes": whole.operations / floor.operations,
+                    "bytes_over_passes": whole.bytes / floor.bytes,
+                }
+            )
+    return rows
+
+
+def main(config: Config) -> None:
+    """Count and print."""
+    table = Table(title="Operations and bytes, in units of the generator's own passes")
+    for column in ("generator", "path", "operations", "over passes", "bytes over passes"):
+        table.add_column(column)
+    rows = []
+    for name in config.generators:
+        rows += (found := measure(replace(config, generators=(name,))))
+        for row in found:
+            table.add_row(
+                row["generator"],
+                row["path"],
+                f"{row['operations']:.2e}",
+                f"{row['operations_over_passes']:.2f}",
+                f"{row['bytes_over_passes']:.2f}",
+            )
+    Console().print(table)
+    if config.json:
+        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
