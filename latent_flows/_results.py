@@ -44,6 +44,11 @@ class Result(eqx.Enumeration):
         "The points are too few to show the curve between them, which is longer or less evenly "
         "fast than they say: raise segments, or the knots of a spline."
     )
+    undersampled_draws = (
+        "The points are too few to show how the members differ between them. More segments weigh "
+        "the difference more, so that fewer may help, or a start where they agree (initial); "
+        'draws="one" needs no such choice.'
+    )
     left_manifold = (
         "It did not keep its speed, as a geodesic does: it ran into where the metric degenerates, "
         "such as a border of the manifold, or took too long steps (tolerance)."

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOBATTO",
+    "PANELS",
     "SIMPSON",
     "Geodesic",
     "Measures",
@@ -38,7 +39,7 @@ __all__ = [
     "straight",
 ]
 
-_PANELS = 16
+PANELS = 16
 """Parts, at least, in which the length of a spline is measured."""
 LOBATTO = (0.5 - np.sqrt(0.05), 0.5 + np.sqrt(0.05))
 """Inner places, in [0, 1], of four-point Gauss-Lobatto quadrature; its outer ones are the ends."""
@@ -332,7 +333,10 @@ class Measures(NamedTuple):
 
 
 def measure(
-    metric: Metric, points: Float[Array, "k d"], inside: tuple[float, ...] = LOBATTO
+    metric: Metric,
+    points: Float[Array, "k d"],
+    inside: tuple[float, ...] = LOBATTO,
+    panels: int = PANELS,
 ) -> Measures:
     """Length and energy of the spline through points.
 
@@ -343,12 +347,13 @@ def measure(
         metric: any metric.
         points: at equal distances in `s`.
         inside: the places inside each part: `LOBATTO`, or `SIMPSON` for a third fewer.
+        panels: parts, at least, that are measured.
 
     Returns:
         The `Measures`.
     """
     segments = len(points) - 1
-    parts = segments * -(-_PANELS // segments)
+    parts = segments * -(-panels // segments)
     corners = np.linspace(0, 1, parts + 1)
     between = ((np.arange(parts)[:, None] + inside) / parts).ravel()
     places = np.concatenate([corners, between])

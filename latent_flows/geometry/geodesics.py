@@ -18,6 +18,7 @@ from latent_flows.geometry import _block_tridiagonal, _discrete_energy, _ode, me
 from latent_flows.geometry._newton import minimise, minimum
 from latent_flows.geometry.curvature import acceleration
 from latent_flows.geometry.curves import (
+    PANELS,
     SIMPSON,
     Geodesic,
     Measures,
@@ -387,7 +388,12 @@ def described(
     Returns:
         The `Geodesic`.
     """
-    found, begun = measure(metric, points), measure(metric, start, SIMPSON)
+    if segments is None:
+        found, begun = measure(metric, points), measure(metric, start, SIMPSON)
+    else:
+        # Between knots an image may turn as often as there are chords.
+        seen = partial(measure, metric, inside=SIMPSON, panels=max(2 * segments, PANELS))
+        found, begun = seen(points), seen(start)
     rounding = _rounding(metric, points)
 
     def known(measures: Measures) -> Bool[Array, ""]:
@@ -396,7 +402,10 @@ def described(
     # A start that is a geodesic is a little shorter than the best that is known by points.
     longer = known(begun) & (found.length > 1.001 * begun.length + rounding)
     good = jnp.isfinite(points).all() & known(found) & ~longer
-    even = 2 * found.energy <= _UNEVEN * found.length**2 + rounding**2
+    even = known(found) & (2 * found.energy <= _UNEVEN * found.length**2 + rounding**2)
+    if segments is not None:
+        # So crooked may images be that neither is known: much shorter is shorter all the same.
+        good |= found.length * (1 + found.doubt) < begun.length * (1 - begun.doubt)
     if (drawn := _with_draws(metric)) is not None:
         parts = _BETWEEN * (segments or len(points) - 1)
         by_points, whole = _discrete_energy.refined(drawn, resample(points, parts), _BETWEEN)
@@ -408,7 +417,8 @@ def described(
     better = good & ~is_point
     points = jnp.where(better, points, start)
     # More rather than less, where the rules differ.
-    length = jnp.where(better, found.length, begun.length * (1 + begun.doubt))
+    bound = found.length * jnp.where(known(found), 1, 1 + found.doubt)
+    length = jnp.where(better, bound, begun.length * (1 + begun.doubt))
     energy = jnp.where(better, found.energy, begun.energy)
     # Where the metric breaks down nothing is known of the length. The line is no worse an answer.
     numbers = jnp.stack([length, energy, _residual(metric, points)])
@@ -418,7 +428,7 @@ def described(
     result = first_failure(
         (finite.all() & sound, Result.indefinite),
         (ended == Result.successful, ended),
-        (good & even, Result.undersampled),
+        (good & even, Result.undersampled if drawn is None else Result.undersampled_draws),
     )
     return Geodesic(points, length, energy, residual, result == Result.successful, result)
 

@@ -165,6 +165,8 @@ def test_a_chord_that_leaps_over_disagreement_is_said_to_be_too_long():
     path = geodesic(ensemble_pullback(hill, draws="independent"), *ENDS, segments=1)
     assert not path.converged
     assert "too few" in path.message
+    assert "fewer may help" in path.message
+    assert "raise segments" not in path.message
 
 
 def test_independent_draws_keep_farther_from_where_members_disagree_than_one_draw():

@@ -81,6 +81,40 @@ def test_a_search_that_is_cut_short_says_so_and_is_no_worse_than_its_start():
     assert found.energy < measure(metric, straight(z0, z1, 8))[1]
 
 
+def test_a_path_through_images_too_crooked_for_a_few_panels_is_measured_and_kept():
+    crooked = network(32)
+    metric = pullback(lambda z: crooked(8 * z))
+    z0, z1 = jax.random.normal(jax.random.key(3), (2, 12, 32))[:, 8]
+    found = spline_geodesic(metric, z0, z1, tolerance=3e-3)
+    line = measure(metric, straight(z0, z1, 8), panels=512).length
+    assert found.converged
+    assert found.length < 0.6 * line
+    exact = measure(metric, found.points, panels=512).length
+    assert found.length == pytest.approx(float(exact), rel=5e-3)
+
+
+def test_through_a_convolution_it_is_what_it_is_through_the_same_linear_map(key):
+    kernel = jax.random.normal(key, (3, 3, 1, 2))
+
+    def convolved(image):
+        axes = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=axes)
+
+    def drawn(z):
+        return jnp.tanh(jnp.outer(z, z[::-1]) + z)[None, ..., None]
+
+    pairs = jax.random.normal(key, (2, 2, 3))
+    matrix = jax.jacobian(convolved)(drawn(pairs[0, 0])).reshape(18, 9)
+
+    def paths(decode):
+        search = partial(spline_geodesic, pullback(decode), knots=2, segments=8)
+        return jax.jit(jax.vmap(search))(*pairs)
+
+    found = paths(lambda z: convolved(drawn(z)))
+    wanted = paths(lambda z: matrix @ drawn(z).ravel())
+    np.testing.assert_allclose(found.length, wanted.length, rtol=1e-3)
+
+
 def test_a_metric_that_is_not_finite_leaves_the_line():
     holed = conformal(lambda z: jnp.where(jnp.abs(z[0]) < 0.1, jnp.nan, 1.0))
     found = spline_geodesic(holed, [-1.0, 0.0], [1.0, 0.0])
