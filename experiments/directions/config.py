@@ -200,7 +200,7 @@ def reach(config: Config) -> dict[str, float]:
 def visible(config: Config) -> dict[str, str]:
     """The transformations whose effect can be measured, each with the name of its factor.
 
-    >>> visible(Config(transformations=("zoom", "hue", "brightness")))
+    >>> visible(Config(transformations=("zoom", "rotate", "brightness")))
     {'zoom': 'size', 'brightness': 'light'}
     """
     found = {name: ENTRIES[name].factor for name in config.transformations}
@@ -211,7 +211,7 @@ def measured(config: Config) -> tuple[ImageFactor, ...]:
     """The factors to measure: `ALWAYS`, and what else transformations change.
 
     >>> [factor.name for factor in measured(Config(transformations=("hue", "brightness")))]
-    ['x', 'y', 'size', 'light']
+    ['x', 'y', 'size', 'light', 'hue']
     """
     wanted = visible(config)
     others = [entry.factor for name, entry in ENTRIES.items() if name in wanted and entry.factor]

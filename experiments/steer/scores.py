@@ -24,6 +24,7 @@ from experiments.steer.config import HOLDS, Config, exact_field
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
 from latent_flows.data.image_factors import measure as measure_image
+from latent_flows.data.image_factors import unwrapped
 from latent_flows.steering import distilled
 from latent_flows.steering.distilled import Fields
 from latent_flows.typing import Generator
@@ -258,6 +259,7 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
             jnp.asarray(ts),
         ),
     )
+    after = np.asarray(unwrapped(subject.factors, before[:, None], after))
     starts = whole & (bright >= subject.faintest)
     counts = starts[:, None] & (light >= subject.faintest)
     wanted = np.broadcast_to(starts[:, None], counts.shape)

@@ -21,6 +21,7 @@ from latent_flows.typing import Scalar
 __all__ = [
     "ANY_IMAGE",
     "CONTRAST",
+    "HUE",
     "LIGHT",
     "SATURATION",
     "SIZE",
@@ -30,6 +31,7 @@ __all__ = [
     "X",
     "Y",
     "doublings",
+    "hue",
     "light",
     "measure",
     "moments",
@@ -225,6 +227,34 @@ def doublings(value: Number) -> Scalar:
     return jnp.log2(jnp.maximum(value, _LEAST))
 
 
+def hue(image: Image) -> Scalar:
+    r"""The hue of all pixels together, in turns of the colour circle.
+
+    $$\frac{1}{2 \pi} \arg \sum_p \sum_{c=0}^{2} x_{p, c}\, e^{2 \pi i c / 3} \bmod 1$$
+
+    Args:
+        image: of three channels.
+
+    Returns:
+        From 0, red, by 1/3, green, and 2/3, blue, to 1; 0 of a grey image.
+
+    Raises:
+        ValueError: the image is not `[h, w, 3]`.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(hue(jnp.ones((2, 2, 3)) * jnp.array([0.0, 1.0, 0.0]))), 3)
+    0.333
+    """
+    floats("a measurement of an image", image=image)
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"expected one image of shape (height, width, 3), got {image.shape}")
+    phase = 2 * np.pi * np.arange(3) / 3
+    colour = image.sum((0, 1))
+    real, imaginary = (colour @ np.asarray(f(phase), image.dtype) for f in (np.cos, np.sin))
+    grey = (real == 0) & (imaginary == 0)
+    return jnp.arctan2(imaginary, jnp.where(grey, 1, real)) / (2 * np.pi) % 1
+
+
 def _x(image: Image) -> Scalar:
     return moments(image.mean(-1)).x
 
@@ -259,6 +289,8 @@ LIGHT = ImageFactor("light", "doublings", _light)
 """The `light` of an image."""
 CONTRAST = ImageFactor("contrast", "doublings", _contrast)
 """The standard deviation of the pixels."""
+HUE = ImageFactor("hue", "turns", hue, period=1.0)
+"""The `hue` of all pixels together."""
 SATURATION = ImageFactor("saturation", "doublings", _saturation)
 """The mean distance of the channels from their mean."""
 
@@ -293,8 +325,7 @@ def unwrapped(
     Returns:
         The values afterwards, of which differences to those before can be taken.
 
-    >>> hue = ImageFactor("hue", "turns", lambda image: image.mean(), period=1.0)
-    >>> print(unwrapped((X, hue), jnp.array([0.2, 0.9]), jnp.array([0.7, 0.15])))
+    >>> print(unwrapped((X, HUE), jnp.array([0.2, 0.9]), jnp.array([0.7, 0.15])))
     [0.7  1.15]
     """
     periods = np.array([factor.period for factor in factors])

@@ -44,6 +44,7 @@ from latent_flows.data.image_factors import (
     Measures,
     Moments,
     doublings,
+    hue,
     moments,
     raw_moments,
 )
@@ -427,14 +428,6 @@ def _spectrum(image: Image) -> tuple[Array, Array, Array]:
     return image.mean(-1), image @ real, image @ imaginary
 
 
-def _hue(image: Image) -> Scalar:
-    """Of all pixels together, from 0 to 1."""
-    _, real, imaginary = _spectrum(image)
-    real, imaginary = real.sum(), imaginary.sum()
-    grey = (real == 0) & (imaginary == 0)
-    return jnp.arctan2(imaginary, jnp.where(grey, 1, real)) / (2 * math.pi) % 1
-
-
 def _top(image: Image) -> Float[Array, "rows columns c"]:
     return image[: max(image.shape[0] // 16, 1)]
 
@@ -450,15 +443,15 @@ def _centre(image: Image) -> Float[Array, "rows columns c"]:
 
 
 def _floor_hue(image: Image) -> Scalar:
-    return _hue(_bottom(image))
+    return hue(_bottom(image))
 
 
 def _wall_hue(image: Image) -> Scalar:
-    return _hue(_top(image))
+    return hue(_top(image))
 
 
 def _object_hue(image: Image) -> Scalar:
-    return _hue(_centre(image))
+    return hue(_centre(image))
 
 
 def silhouette(image: Image) -> Float[Array, "h w"]:

@@ -319,7 +319,7 @@ def contrast(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _everywhere(image, colours + (jnp.exp2(t) - 1) * (colours - colours.mean()))
 
 
-@registered(reach=0.2, extent=2 / 3, coloured=True)
+@registered(reach=0.2, extent=2 / 3, factor=image_factors.HUE, coloured=True)
 def hue(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     """Turns the colours about the grey axis by `t` full turns, from red towards green.
 

@@ -5,7 +5,7 @@ import pytest
 
 from latent_flows import directions
 from latent_flows.data import load
-from latent_flows.data.image_factors import LIGHT
+from latent_flows.data.image_factors import HUE, LIGHT, unwrapped
 from latent_flows.data.sequences import known_factors
 from latent_flows.directions import transformations
 from latent_flows.directions.transformations import TRANSFORMATIONS
@@ -189,6 +189,15 @@ def test_images_of_any_sides_are_transformed_about_their_middle(name, sides):
         assert mask.shape == image.shape[:2]
         if t == 0 or name == "rotate":
             np.testing.assert_allclose(changed, image, atol=1e-3)
+
+
+@pytest.mark.parametrize("t", [-0.2, 0.1, 0.3])
+def test_the_hue_is_raised_across_the_end_of_the_circle(t):
+    image = jnp.full((2, 2, 3), 0.5).at[..., 0].add(0.2).at[..., 2].add(0.05)
+    before = HUE.measure(image)
+    after = HUE.measure(transformations.hue(image, t)[0])
+    change = unwrapped((HUE,), before[None], after[None])[0] - before
+    np.testing.assert_allclose(change, t, atol=1e-6)
 
 
 def test_a_transformation_is_known_by_its_name_as_soon_as_it_is_registered(monkeypatch):
