@@ -35,7 +35,7 @@ class Run:
 
     groups: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Groups: baselines-sprites, baselines-mnist, baselines-sngan, ablation-sprites, joint-mnist,
-    joint-sprites, guided-sprites."""
+    joint-sprites, sequences-digits, sequences-mnist, sequences-sprites, guided-sprites."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of every row."""
     rows: tuple[str, ...] = ()
