@@ -204,11 +204,12 @@ def _sequences(data: str, presets: str, shown: str) -> Group:
         figure=("a frame of a sequence", "a frame alone, N(0, I)", "equivariance error"),
         notes=(
             "Importance-weighted bounds (64 samples) in nats, larger is better, of held-out "
-            "sequences of nine frames at the same architecture of the VAE and number of steps. In a "
-            "sequence all frames follow from one code; the factor is told, or summed over where it is "
-            "inferred. A frame alone has the density of a random frame of a random sequence: the "
-            "prior, carried along every flow for every time. A line and a linear map are "
-            f"potentials without a network and an equation: any transport. {shown}"
+            "sequences of nine frames, at the same architecture of the VAE and number of steps. "
+            "In a sequence all frames follow from one code; the factor is told, or summed over "
+            "where it is inferred. A frame alone has the density of a random frame of a random "
+            "sequence: the prior, carried along every flow for every time. A line and a linear "
+            "map are potentials without a network and an equation: any transport. "
+            f"{shown}"
         ),
     )
 
