@@ -285,7 +285,7 @@ def _restored_vae(stored: StoredGenerator, spec: GeneratorSpec, seed: int) -> Fr
 
 _FROM_NOISE = "VAE from noise"
 _RESTORED: dict[str, Callable[[StoredGenerator, GeneratorSpec, int], FrozenGenerator]] = {
-    **{name: _restored_gan for name in _NETS},
+    **dict.fromkeys(_NETS, _restored_gan),
     DataFlow.__name__: _restored_data_flow,
     VAE.__name__: _restored_vae,
     _FROM_NOISE: _restored_from_noise,

@@ -25,9 +25,7 @@ def brightened_side(key, pairs, shape=(8, 8, 1)):
     return before, before + 0.2 * masks[labels], labels
 
 
-@pytest.mark.parametrize(
-    "shape", [pytest.param((64, 64, 3), marks=pytest.mark.slow), (7, 9, 2)]
-)
+@pytest.mark.parametrize("shape", [pytest.param((64, 64, 3), marks=pytest.mark.slow), (7, 9, 2)])
 def test_distinct_changes_are_predicted(shape):
     images = brightened_side(jax.random.key(1), 300, shape)
     score = vp_score(jax.random.key(0), *images, **QUICK)

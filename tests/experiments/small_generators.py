@@ -46,9 +46,7 @@ def _vae(dataset, shape, config, stds, seed):
     net = StdNetwork(shape, width=4, depth=1)
     made = {
         "rbf": lambda: StoredStd(rbf.init_rbf(codes, shape, centres=4)),
-        "network": lambda: StoredStd(
-            jax.jit(net.init)(third, jnp.zeros(config.latent_dim)), 4, 1
-        ),
+        "network": lambda: StoredStd(jax.jit(net.init)(third, jnp.zeros(config.latent_dim)), 4, 1),
     }
     return to_bytes(
         StoredGenerator(
