@@ -159,7 +159,13 @@ def test_what_a_page_imports_is_there_and_takes_the_arguments_that_it_names(page
         assert given <= {each.name for each in taken}, ast.unparse(call)
 
 
-LONG = [f"docs/{page}.md" for page in ("generators", "steering", "likelihoods", "geodesic_solvers")]
+LONG = [
+    f"docs/{page}.md"
+    for page in (
+        *("generators", "steering", "likelihoods", "geodesic_solvers"),
+        *("new_loss_term", "new_metric", "table"),
+    )
+]
 
 
 @pytest.mark.usefixtures("forget_programs")

@@ -61,8 +61,8 @@ class UNet(nn.Module):
 
     >>> import jax
     >>> net = UNet(widths=(4, 8))
-    >>> params = net.init(jax.random.key(0), 0.0, jnp.zeros((7, 5, 1)))
-    >>> float(jnp.abs(net.apply(params, 0.5, jnp.ones((7, 5, 1)))).max())
+    >>> params = jax.jit(net.init)(jax.random.key(0), 0.0, jnp.zeros((7, 5, 1)))
+    >>> float(jnp.abs(jax.jit(net.apply)(params, 0.5, jnp.ones((7, 5, 1)))).max())
     0.0
     """
 

@@ -229,3 +229,8 @@ def test_several_decoders_come_back_and_earlier_versions_are_told_of_them():
 def safe_header(content):
     size = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + size])["__metadata__"]
+
+
+def test_a_network_that_no_file_holds_is_named():
+    with pytest.raises(ValueError, match="unknown generator 'object'"):
+        restore_generator(StoredGenerator(object(), {}, "of another kind"))
