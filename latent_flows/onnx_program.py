@@ -252,18 +252,30 @@ def _scan(params: Mapping[str, Any], *values: Any) -> list[Any]:
         found = _evaluated(body, *fixed, *carry, *x)
         return found[:count], found[count:]
 
-    if not isinstance(length, int) or length > UNROLLED:
-        carry, ys = jax.lax.scan(step, carry, list(xs), length, params["reverse"])
-        return [*carry, *ys]
-    rows = []
-    for i in reversed(range(length)) if params["reverse"] else range(length):
-        carry, row = step(carry, [x[i] for x in xs])
-        rows.append(row)
-    rows = rows[::-1] if params["reverse"] else rows
-    if not rows:
+    if length == 0:
         shapes: list[Any] = [atom.aval for atom in body.jaxpr.outvars[count:]]
         return [*carry, *(jnp.zeros((0, *shape.shape), shape.dtype) for shape in shapes)]
-    return [*carry, *(jnp.stack(column) for column in zip(*rows, strict=True))]
+    carry, ys = _looped(step, carry, list(xs), length, params["reverse"])
+    return [*carry, *ys]
+
+
+def _looped(
+    step: Callable[[list[Any], Sequence[Any]], tuple[list[Any], list[Any]]],
+    carry: list[Any],
+    xs: list[Any],
+    length: Any = None,
+    reverse: bool = False,
+) -> tuple[list[Any], list[Any]]:
+    """`jax.lax.scan`, written out where there are few steps."""
+    length = len(xs[0]) if length is None else length
+    if not isinstance(length, int) or length > UNROLLED:
+        return jax.lax.scan(step, carry, xs, length, reverse)
+    rows = []
+    for i in reversed(range(length)) if reverse else range(length):
+        carry, row = step(carry, [x[i] for x in xs])
+        rows.append(row)
+    rows = rows[::-1] if reverse else rows
+    return carry, [jnp.stack(column) for column in zip(*rows, strict=True)]
 
 
 def _while(params: Mapping[str, Any], *values: Any) -> list[Any]:
@@ -304,6 +316,42 @@ def _pad(params: Mapping[str, Any], value: Any, filling: Any) -> list[Any]:
     return [jax.lax.pad(value, filling, edges)]
 
 
+def _cholesky(params: Mapping[str, Any], matrix: Any) -> list[Any]:
+    """A column a step: exporters write a step for each product of two numbers, n^3 / 6 of them."""
+    units = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+
+    def step(left: list[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        unit, below = x
+        column = left[0] @ unit
+        column = column * below / jnp.sqrt(column @ unit)[..., None]
+        return [left[0] - column[..., :, None] * column[..., None, :]], [column]
+
+    _, (columns,) = _looped(step, [matrix], [units, jnp.triu(jnp.ones_like(units))])
+    return [jnp.moveaxis(columns, 0, -1)]
+
+
+def _triangular_solve(params: Mapping[str, Any], matrix: Any, right: Any) -> list[Any]:
+    """A row a step, of a matrix that stands on the left of its unknowns."""
+    turn = partial(jnp.swapaxes, axis1=-1, axis2=-2)
+    on_left = params["left_side"]
+    is_turned = bool(params["transpose_a"]) == bool(on_left)
+    matrix = turn(matrix) if is_turned else matrix
+    right = right if on_left else turn(right)
+    units = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+
+    def step(found: list[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        (unit,) = x
+        row = unit @ matrix
+        pivot = 1 if params["unit_diagonal"] else (row @ unit)[..., None]
+        known = (row[..., None, :] @ found[0])[..., 0, :]
+        value = (unit @ right - known) / pivot
+        return [found[0] + unit[:, None] * value[..., None, :]], []
+
+    order = units[::-1] if bool(params["lower"]) == is_turned else units
+    (found,), _ = _looped(step, [jnp.zeros_like(right)], [order])
+    return [found if on_left else turn(found)]
+
+
 _RULES: dict[str, Callable[..., Sequence[Array]]] = {
     "scan": _scan,
     "while": _while,
@@ -311,6 +359,8 @@ _RULES: dict[str, Callable[..., Sequence[Array]]] = {
     "concatenate": _concatenate,
     "split": _split,
     "pad": _pad,
+    "cholesky": _cholesky,
+    "triangular_solve": _triangular_solve,
     # Of numbers that are ordered the total order is the order.
     "lt_to": lambda params, a, b: [a < b],
     "le_to": lambda params, a, b: [a <= b],
