@@ -32,6 +32,8 @@ __all__ = [
 
 TOLERANCE = 1e-5
 """Largest difference of a program from its function, in units of the largest number."""
+PART = 300
+"""Operations of a part of a large program."""
 UNROLLED = 16
 """Steps of a loop up to which it is written out: runtimes stumble over loops within loops."""
 
@@ -118,7 +120,7 @@ def to_onnx(
 
     shapes = list(inputs.values())
     # The exporter patches JAX's functions while it traces; of operations there is nothing to patch.
-    call = jaxpr_as_fun(_rewritten(function, shapes))
+    call = jaxpr_as_fun(_in_parts(_rewritten(function, shapes)))
     try:
         model: Any = jax2onnx.to_onnx(
             lambda *args: call(*args)[0],
@@ -185,6 +187,56 @@ def _rewritten(function: Callable[..., Any], shapes: Sequence[Any]) -> ClosedJax
     for _ in range(2):
         traced = jax.make_jaxpr(partial(_evaluated, traced))(*shapes)
     return traced
+
+
+def _in_parts(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """A large program as a sequence of small ones.
+
+    For each operation the exporter looks through all others of its graph, which takes an hour where
+    there are tens of thousands. The branches of a choice have graphs of their own, so each part is
+    a choice that is always made the same way; runtimes see that beforehand.
+    """
+    equations = _needed(closed.jaxpr)
+    shapes = [atom.aval.shape for equation in equations for atom in equation.outvars]
+    is_fixed = all(isinstance(n, int) for shape in shapes for n in shape)
+    if len(equations) <= 2 * PART or not is_fixed:
+        return closed
+    parts = [equations[i : i + PART] for i in range(0, len(equations), PART)]
+    return jax.make_jaxpr(partial(_evaluated_in_parts, closed, parts))(*closed.in_avals)
+
+
+def _evaluated_in_parts(
+    closed: ClosedJaxpr, parts: Sequence[Sequence[JaxprEqn]], *args: Any
+) -> list[Any]:
+    jaxpr = closed.jaxpr
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
+    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    outputs = []
+    for part in reversed(parts):
+        outputs.append([atom for one in part for atom in one.outvars if atom in wanted])
+        wanted |= {atom for one in part for atom in one.invars if not isinstance(atom, Literal)}
+    for part, results in zip(parts, reversed(outputs), strict=True):
+        used = {atom: None for one in part for atom in one.invars if not isinstance(atom, Literal)}
+        given = [atom for atom in used if atom in known]
+        made = partial(_values_of_part, part, given, results)
+        nothing = partial(_zeros_of_part, results)
+        found = jax.lax.cond(jnp.asarray(True), made, nothing, *(known[atom] for atom in given))
+        known.update(zip(results, found, strict=True))
+    return [atom.val if isinstance(atom, Literal) else known[atom] for atom in jaxpr.outvars]
+
+
+def _values_of_part(
+    part: Sequence[JaxprEqn], given: Sequence[Any], results: Sequence[Any], *values: Any
+) -> list[Any]:
+    known = dict(zip(given, values, strict=True))
+    for one in part:
+        args = [atom.val if isinstance(atom, Literal) else known[atom] for atom in one.invars]
+        known.update(zip(one.outvars, bind(one, args), strict=True))
+    return [known[atom] for atom in results]
+
+
+def _zeros_of_part(results: Sequence[Any], *_: Any) -> list[Any]:
+    return [jnp.zeros(atom.aval.shape, atom.aval.dtype) for atom in results]
 
 
 def _evaluated(closed: ClosedJaxpr, *args: Any) -> list[Any]:

@@ -142,6 +142,26 @@ def test_a_missing_extra_is_named_before_anything_is_computed(monkeypatch):
         onnx_program.require()
 
 
+def test_a_program_in_parts_is_the_same_and_none_of_its_graphs_is_large(monkeypatch):
+    monkeypatch.setattr(onnx_program, "PART", 10)
+
+    def chain(z):
+        early = z + 1
+        for i in range(20):
+            z = jnp.sin(z) * 0.5 + i
+        return [z * early, early, z]
+
+    z = jnp.asarray(LATENTS[0])
+    plain = onnx_program._rewritten(chain, (z,))
+    found = onnx_program._in_parts(plain)
+    for one, other in zip(chain(z), jax.extend.core.jaxpr_as_fun(found)(z), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    parts = [equation for equation in found.jaxpr.eqns if equation.primitive.name == "cond"]
+    assert len(parts) == -(-len(onnx_program._needed(plain.jaxpr)) // 10) > 2
+    sizes = [len(branch.jaxpr.eqns) for part in parts for branch in part.params["branches"]]
+    assert max(sizes) <= 10
+
+
 # With the extra
 
 
@@ -251,8 +271,8 @@ def test_what_a_triangle_solves_is_the_same_on_either_side_and_turned(n, left_si
 
 
 @pytest.mark.usefixtures("exporter")
-def test_onnxruntime_solves_least_squares_of_many_latents_as_jax_does():
-    """In a choice, as of steering: loops of more steps than are written out."""
+def test_onnxruntime_solves_least_squares_of_many_latents_as_jax_does(monkeypatch):
+    """In a choice, as of steering, and in parts: loops of more steps than are written out."""
     basis = jnp.asarray(np.random.default_rng(0).normal(size=(30, 20)) / 5, jnp.float32)
 
     def solved(k, t, z):
@@ -260,8 +280,9 @@ def test_onnxruntime_solves_least_squares_of_many_latents_as_jax_does():
             factor = jax.scipy.linalg.cho_factor(basis.T @ basis + jnp.diag(z**2) + jnp.eye(20))
             return t * jax.scipy.linalg.cho_solve(factor, z)
 
-        return jax.lax.cond(k > 0, ridge, lambda z: t * z, z)
+        return jax.lax.cond(k > 0, ridge, lambda z: t * z, jnp.tanh(jnp.sin(2 * z) + t))
 
+    monkeypatch.setattr(onnx_program, "PART", 2)
     content = motion_to_onnx(solved, 20, batched=False)
     z = np.random.default_rng(1).normal(size=20).astype(np.float32)
     examples = [example(k, 0.5, z) for k in (0, 1)]
