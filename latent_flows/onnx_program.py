@@ -32,6 +32,8 @@ __all__ = [
 
 TOLERANCE = 1e-5
 """Largest difference of a program from its function, in units of the largest number."""
+MOST_BYTES = 2**31
+"""Of an ONNX file."""
 PART = 300
 """Operations of a part of a large program."""
 UNROLLED = 16
@@ -117,10 +119,14 @@ def to_onnx(
     """
     with extra("onnx"):
         import jax2onnx
+        from google.protobuf.message import EncodeError
 
     shapes = list(inputs.values())
     # The exporter patches JAX's functions while it traces; of operations there is nothing to patch.
-    call = jaxpr_as_fun(_in_parts(_rewritten(function, shapes)))
+    program = _rewritten(function, shapes)
+    if (size := _weight(program)) > MOST_BYTES:
+        raise ValueError(_too_large(f"at least {size / 2**30:.1f} GiB"))
+    call = jaxpr_as_fun(_in_parts(program))
     try:
         model: Any = jax2onnx.to_onnx(
             lambda *args: call(*args)[0],
@@ -129,10 +135,12 @@ def to_onnx(
             input_names=list(inputs),
             output_names=[output],
         )
+        return model.SerializeToString()
     except (NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"this function has no ONNX program: {reason}") from None
-    return model.SerializeToString()
+    except EncodeError:
+        raise ValueError(_too_large("more than 2 GiB")) from None
 
 
 def check_program(
@@ -177,6 +185,18 @@ def check_program(
     return share
 
 
+def _weight(program: ClosedJaxpr) -> int:
+    """Bytes of the constants of a program."""
+    return sum(np.size(const) * np.dtype(const.dtype).itemsize for const in program.consts)
+
+
+def _too_large(size: str) -> str:
+    return (
+        f"this function has no ONNX program: it takes {size}, and an ONNX file holds 2 GiB; take a "
+        "smaller generator, or the function in JAX"
+    )
+
+
 # --- rewriting ---
 
 
@@ -197,8 +217,8 @@ def _in_parts(closed: ClosedJaxpr) -> ClosedJaxpr:
     a choice that is always made the same way; runtimes see that beforehand.
     """
     equations = _needed(closed.jaxpr)
-    shapes = [atom.aval.shape for equation in equations for atom in equation.outvars]
-    is_fixed = all(isinstance(n, int) for shape in shapes for n in shape)
+    made: list[Any] = [atom.aval for equation in equations for atom in equation.outvars]
+    is_fixed = all(isinstance(n, int) for one in made for n in one.shape)
     if len(equations) <= 2 * PART or not is_fixed:
         return closed
     parts = [equations[i : i + PART] for i in range(0, len(equations), PART)]
@@ -210,6 +230,7 @@ def _evaluated_in_parts(
 ) -> list[Any]:
     jaxpr = closed.jaxpr
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
+    is_constant = set(jaxpr.constvars).__contains__
     wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
     outputs = []
     for part in reversed(parts):
@@ -217,7 +238,8 @@ def _evaluated_in_parts(
         wanted |= {atom for one in part for atom in one.invars if not isinstance(atom, Literal)}
     for part, results in zip(parts, reversed(outputs), strict=True):
         used = {atom: None for one in part for atom in one.invars if not isinstance(atom, Literal)}
-        given = [atom for atom in used if atom in known]
+        # One that is not known beforehand comes first, see `_zeros_of_part`.
+        given = sorted((atom for atom in used if atom in known), key=is_constant)
         made = partial(_values_of_part, part, given, results)
         nothing = partial(_zeros_of_part, results)
         found = jax.lax.cond(jnp.asarray(True), made, nothing, *(known[atom] for atom in given))
@@ -235,8 +257,10 @@ def _values_of_part(
     return [known[atom] for atom in results]
 
 
-def _zeros_of_part(results: Sequence[Any], *_: Any) -> list[Any]:
-    return [jnp.zeros(atom.aval.shape, atom.aval.dtype) for atom in results]
+def _zeros_of_part(results: Sequence[Any], *values: Any) -> list[Any]:
+    # Of a number that is not known: the exporter writes known arrays out, number by number.
+    zero = jnp.ravel(values[0])[0] * 0 if values else jnp.zeros(())
+    return [jnp.broadcast_to(zero.astype(atom.aval.dtype), atom.aval.shape) for atom in results]
 
 
 def _evaluated(closed: ClosedJaxpr, *args: Any) -> list[Any]:

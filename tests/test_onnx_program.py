@@ -149,7 +149,7 @@ def test_a_program_in_parts_is_the_same_and_none_of_its_graphs_is_large(monkeypa
         early = z + 1
         for i in range(20):
             z = jnp.sin(z) * 0.5 + i
-        return [z * early, early, z]
+        return [z * early, early, z + jnp.arange(3), jnp.arange(4) < 2]
 
     z = jnp.asarray(LATENTS[0])
     plain = onnx_program._rewritten(chain, (z,))
@@ -208,6 +208,13 @@ def test_a_program_of_another_function_is_refused_with_the_difference():
         check_program(content, other, [{"z": LATENTS}])
     with pytest.raises(ValueError, match="onnxruntime cannot run the program"):
         check_program(b"nothing", other, [{"z": LATENTS}])
+
+
+@pytest.mark.usefixtures("exporter")
+def test_weights_that_no_file_holds_are_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr(onnx_program, "MOST_BYTES", 100)
+    with pytest.raises(ValueError, match=r"it takes at least 0.0 GiB, and an ONNX file holds"):
+        metric_to_onnx(pullback(generator), DIM)
 
 
 @pytest.mark.usefixtures("exporter")
