@@ -168,23 +168,24 @@ def _steering(run: str) -> Found:
     config = read_config(run, steer_config.Config)
     frozen = of_run(run)
 
-    def led(kind: str, z: Latent, t: Scalar) -> Latent:
+    ways = [transformation(kind) for kind in config.transformations]
+
+    def move(k: ArrayLike, t: ArrayLike, z: Latent) -> Latent:
+        # One program of the generator for all of them: it is by far the largest part.
+        def chosen(image: Array, amount: Scalar) -> tuple[Array, Array]:
+            return jax.lax.switch(k, ways, image, amount)
+
         found = steering.steer(
             frozen.decode,
-            transformation(kind),
+            chosen,
             z,
-            t[None],
+            jnp.asarray(t, z.dtype)[None],
             blur=config.blur,
             damping=config.damping,
             corrections=config.corrections,
             tolerance=config.tolerance,
         )
         return found.zs[0]
-
-    ways = [partial(led, kind) for kind in config.transformations]
-
-    def move(k: ArrayLike, t: ArrayLike, z: Latent) -> Latent:
-        return jax.lax.switch(k, ways, z, jnp.asarray(t, z.dtype))
 
     return Found(None, steering=move, names=config.transformations, dim=frozen.latent_dim)
 

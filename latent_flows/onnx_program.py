@@ -32,6 +32,10 @@ __all__ = [
 
 TOLERANCE = 1e-5
 """Largest difference of a program from its function, in units of the largest number."""
+MOST_BYTES = 2**31
+"""Of an ONNX file."""
+PART = 300
+"""Operations of a part of a large program."""
 UNROLLED = 16
 """Steps of a loop up to which it is written out: runtimes stumble over loops within loops."""
 
@@ -115,10 +119,14 @@ def to_onnx(
     """
     with extra("onnx"):
         import jax2onnx
+        from google.protobuf.message import EncodeError
 
     shapes = list(inputs.values())
     # The exporter patches JAX's functions while it traces; of operations there is nothing to patch.
-    call = jaxpr_as_fun(_rewritten(function, shapes))
+    program = _rewritten(function, shapes)
+    if (size := _weight(program)) > MOST_BYTES:
+        raise ValueError(_too_large(f"at least {size / 2**30:.1f} GiB"))
+    call = jaxpr_as_fun(_in_parts(program))
     try:
         model: Any = jax2onnx.to_onnx(
             lambda *args: call(*args)[0],
@@ -127,10 +135,12 @@ def to_onnx(
             input_names=list(inputs),
             output_names=[output],
         )
+        return model.SerializeToString()
     except (NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"this function has no ONNX program: {reason}") from None
-    return model.SerializeToString()
+    except EncodeError:
+        raise ValueError(_too_large("more than 2 GiB")) from None
 
 
 def check_program(
@@ -175,6 +185,18 @@ def check_program(
     return share
 
 
+def _weight(program: ClosedJaxpr) -> int:
+    """Bytes of the constants of a program."""
+    return sum(np.size(const) * np.dtype(const.dtype).itemsize for const in program.consts)
+
+
+def _too_large(size: str) -> str:
+    return (
+        f"this function has no ONNX program: it takes {size}, and an ONNX file holds 2 GiB; take a "
+        "smaller generator, or the function in JAX"
+    )
+
+
 # --- rewriting ---
 
 
@@ -185,6 +207,60 @@ def _rewritten(function: Callable[..., Any], shapes: Sequence[Any]) -> ClosedJax
     for _ in range(2):
         traced = jax.make_jaxpr(partial(_evaluated, traced))(*shapes)
     return traced
+
+
+def _in_parts(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """A large program as a sequence of small ones.
+
+    For each operation the exporter looks through all others of its graph, which takes an hour where
+    there are tens of thousands. The branches of a choice have graphs of their own, so each part is
+    a choice that is always made the same way; runtimes see that beforehand.
+    """
+    equations = _needed(closed.jaxpr)
+    made: list[Any] = [atom.aval for equation in equations for atom in equation.outvars]
+    is_fixed = all(isinstance(n, int) for one in made for n in one.shape)
+    if len(equations) <= 2 * PART or not is_fixed:
+        return closed
+    parts = [equations[i : i + PART] for i in range(0, len(equations), PART)]
+    return jax.make_jaxpr(partial(_evaluated_in_parts, closed, parts))(*closed.in_avals)
+
+
+def _evaluated_in_parts(
+    closed: ClosedJaxpr, parts: Sequence[Sequence[JaxprEqn]], *args: Any
+) -> list[Any]:
+    jaxpr = closed.jaxpr
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
+    is_constant = set(jaxpr.constvars).__contains__
+    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    outputs = []
+    for part in reversed(parts):
+        outputs.append([atom for one in part for atom in one.outvars if atom in wanted])
+        wanted |= {atom for one in part for atom in one.invars if not isinstance(atom, Literal)}
+    for part, results in zip(parts, reversed(outputs), strict=True):
+        used = {atom: None for one in part for atom in one.invars if not isinstance(atom, Literal)}
+        # One that is not known beforehand comes first, see `_zeros_of_part`.
+        given = sorted((atom for atom in used if atom in known), key=is_constant)
+        made = partial(_values_of_part, part, given, results)
+        nothing = partial(_zeros_of_part, results)
+        found = jax.lax.cond(jnp.asarray(True), made, nothing, *(known[atom] for atom in given))
+        known.update(zip(results, found, strict=True))
+    return [atom.val if isinstance(atom, Literal) else known[atom] for atom in jaxpr.outvars]
+
+
+def _values_of_part(
+    part: Sequence[JaxprEqn], given: Sequence[Any], results: Sequence[Any], *values: Any
+) -> list[Any]:
+    known = dict(zip(given, values, strict=True))
+    for one in part:
+        args = [atom.val if isinstance(atom, Literal) else known[atom] for atom in one.invars]
+        known.update(zip(one.outvars, bind(one, args), strict=True))
+    return [known[atom] for atom in results]
+
+
+def _zeros_of_part(results: Sequence[Any], *values: Any) -> list[Any]:
+    # Of a number that is not known: the exporter writes known arrays out, number by number.
+    zero = jnp.ravel(values[0])[0] * 0 if values else jnp.zeros(())
+    return [jnp.broadcast_to(zero.astype(atom.aval.dtype), atom.aval.shape) for atom in results]
 
 
 def _evaluated(closed: ClosedJaxpr, *args: Any) -> list[Any]:
@@ -252,18 +328,30 @@ def _scan(params: Mapping[str, Any], *values: Any) -> list[Any]:
         found = _evaluated(body, *fixed, *carry, *x)
         return found[:count], found[count:]
 
-    if not isinstance(length, int) or length > UNROLLED:
-        carry, ys = jax.lax.scan(step, carry, list(xs), length, params["reverse"])
-        return [*carry, *ys]
-    rows = []
-    for i in reversed(range(length)) if params["reverse"] else range(length):
-        carry, row = step(carry, [x[i] for x in xs])
-        rows.append(row)
-    rows = rows[::-1] if params["reverse"] else rows
-    if not rows:
+    if length == 0:
         shapes: list[Any] = [atom.aval for atom in body.jaxpr.outvars[count:]]
         return [*carry, *(jnp.zeros((0, *shape.shape), shape.dtype) for shape in shapes)]
-    return [*carry, *(jnp.stack(column) for column in zip(*rows, strict=True))]
+    carry, ys = _looped(step, carry, list(xs), length, params["reverse"])
+    return [*carry, *ys]
+
+
+def _looped(
+    step: Callable[[list[Any], Sequence[Any]], tuple[list[Any], list[Any]]],
+    carry: list[Any],
+    xs: list[Any],
+    length: Any = None,
+    reverse: bool = False,
+) -> tuple[list[Any], list[Any]]:
+    """`jax.lax.scan`, written out where there are few steps."""
+    length = len(xs[0]) if length is None else length
+    if not isinstance(length, int) or length > UNROLLED:
+        return jax.lax.scan(step, carry, xs, length, reverse)
+    rows = []
+    for i in reversed(range(length)) if reverse else range(length):
+        carry, row = step(carry, [x[i] for x in xs])
+        rows.append(row)
+    rows = rows[::-1] if reverse else rows
+    return carry, [jnp.stack(column) for column in zip(*rows, strict=True)]
 
 
 def _while(params: Mapping[str, Any], *values: Any) -> list[Any]:
@@ -304,6 +392,42 @@ def _pad(params: Mapping[str, Any], value: Any, filling: Any) -> list[Any]:
     return [jax.lax.pad(value, filling, edges)]
 
 
+def _cholesky(params: Mapping[str, Any], matrix: Any) -> list[Any]:
+    """A column a step: exporters write a step for each product of two numbers, n^3 / 6 of them."""
+    units = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+
+    def step(left: list[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        unit, below = x
+        column = left[0] @ unit
+        column = column * below / jnp.sqrt(column @ unit)[..., None]
+        return [left[0] - column[..., :, None] * column[..., None, :]], [column]
+
+    _, (columns,) = _looped(step, [matrix], [units, jnp.triu(jnp.ones_like(units))])
+    return [jnp.moveaxis(columns, 0, -1)]
+
+
+def _triangular_solve(params: Mapping[str, Any], matrix: Any, right: Any) -> list[Any]:
+    """A row a step, of a matrix that stands on the left of its unknowns."""
+    turn = partial(jnp.swapaxes, axis1=-1, axis2=-2)
+    on_left = params["left_side"]
+    is_turned = bool(params["transpose_a"]) == bool(on_left)
+    matrix = turn(matrix) if is_turned else matrix
+    right = right if on_left else turn(right)
+    units = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+
+    def step(found: list[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        (unit,) = x
+        row = unit @ matrix
+        pivot = 1 if params["unit_diagonal"] else (row @ unit)[..., None]
+        known = (row[..., None, :] @ found[0])[..., 0, :]
+        value = (unit @ right - known) / pivot
+        return [found[0] + unit[:, None] * value[..., None, :]], []
+
+    order = units[::-1] if bool(params["lower"]) == is_turned else units
+    (found,), _ = _looped(step, [jnp.zeros_like(right)], [order])
+    return [found if on_left else turn(found)]
+
+
 _RULES: dict[str, Callable[..., Sequence[Array]]] = {
     "scan": _scan,
     "while": _while,
@@ -311,6 +435,8 @@ _RULES: dict[str, Callable[..., Sequence[Array]]] = {
     "concatenate": _concatenate,
     "split": _split,
     "pad": _pad,
+    "cholesky": _cholesky,
+    "triangular_solve": _triangular_solve,
     # Of numbers that are ordered the total order is the order.
     "lt_to": lambda params, a, b: [a < b],
     "le_to": lambda params, a, b: [a <= b],

@@ -144,6 +144,26 @@ def test_a_missing_extra_is_named_before_anything_is_computed(monkeypatch):
         onnx_program.require()
 
 
+def test_a_program_in_parts_is_the_same_and_none_of_its_graphs_is_large(monkeypatch):
+    monkeypatch.setattr(onnx_program, "PART", 10)
+
+    def chain(z):
+        early = z + 1
+        for i in range(20):
+            z = jnp.sin(z) * 0.5 + i
+        return [z * early, early, z + jnp.arange(3), jnp.arange(4) < 2]
+
+    z = jnp.asarray(LATENTS[0])
+    plain = onnx_program._rewritten(chain, (z,))
+    found = onnx_program._in_parts(plain)
+    for one, other in zip(chain(z), jax.extend.core.jaxpr_as_fun(found)(z), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    parts = [equation for equation in found.jaxpr.eqns if equation.primitive.name == "cond"]
+    assert len(parts) == -(-len(onnx_program._needed(plain.jaxpr)) // 10) > 2
+    sizes = [len(branch.jaxpr.eqns) for part in parts for branch in part.params["branches"]]
+    assert max(sizes) <= 10
+
+
 # With the extra
 
 
@@ -193,7 +213,86 @@ def test_a_program_of_another_function_is_refused_with_the_difference():
 
 
 @pytest.mark.usefixtures("exporter")
+def test_weights_that_no_file_holds_are_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr(onnx_program, "MOST_BYTES", 100)
+    with pytest.raises(ValueError, match=r"it takes at least 0.0 GiB, and an ONNX file holds"):
+        metric_to_onnx(pullback(generator), DIM)
+
+
+@pytest.mark.usefixtures("exporter")
 def test_what_has_no_program_is_refused_in_a_line():
     with pytest.raises(ValueError, match="this function has no ONNX program: ") as raised:
         motion_to_onnx(lambda k, t, z: jax.pure_callback(np.sin, z, z), DIM, batched=False)
     assert "\n" not in str(raised.value)
+
+
+# Factors of matrices
+
+
+def positive(shape, n):
+    square = np.random.default_rng(n).normal(size=(*shape, n, n)).astype(np.float32)
+    return square @ np.swapaxes(square, -1, -2) + np.eye(n, dtype=np.float32)
+
+
+def counted(function, *args):
+    return len([*operations(onnx_program._rewritten(function, args).jaxpr)])
+
+
+@pytest.mark.parametrize(("shape", "n"), [((), 1), ((3,), 5), ((), 20)])
+def test_a_cholesky_factor_is_the_same_and_has_a_few_operations_a_column(shape, n):
+    matrix = positive(shape, n)
+    traced = jax.make_jaxpr(jnp.linalg.cholesky)(matrix)
+    (found,) = onnx_program._evaluated(traced, matrix)
+    np.testing.assert_allclose(found, np.linalg.cholesky(matrix), atol=1e-5)
+    assert {"cholesky"}.isdisjoint(
+        name
+        for name, _ in operations(onnx_program._rewritten(jnp.linalg.cholesky, (matrix,)).jaxpr)
+    )
+
+
+def test_the_operations_of_a_factor_and_what_it_solves_do_not_grow_with_its_size():
+    def solve(matrix):
+        return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), matrix[0])
+
+    assert counted(solve, positive((), 90)) == counted(solve, positive((), 20)) < 150
+
+
+@pytest.mark.parametrize("n", [3, 20])
+@pytest.mark.parametrize("left_side", [True, False])
+@pytest.mark.parametrize("lower", [True, False])
+def test_what_a_triangle_solves_is_the_same_on_either_side_and_turned(n, left_side, lower):
+    factor = np.linalg.cholesky(positive((2,), n))
+    factor = factor if lower else np.swapaxes(factor, -1, -2)
+    right = np.random.default_rng(1).normal(size=(2, n, 4) if left_side else (2, 4, n))
+    right = right.astype(np.float32)
+    for transpose in (True, False):
+        for unit in (True, False):
+            solve = partial(
+                jax.lax.linalg.triangular_solve,
+                left_side=left_side,
+                lower=lower,
+                transpose_a=transpose,
+                unit_diagonal=unit,
+            )
+            (found,) = onnx_program._evaluated(jax.make_jaxpr(solve)(factor, right), factor, right)
+            expected = solve(factor, right)
+            np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures("exporter")
+def test_onnxruntime_solves_least_squares_of_many_latents_as_jax_does(monkeypatch):
+    """In a choice, as of steering, and in parts: loops of more steps than are written out."""
+    basis = jnp.asarray(np.random.default_rng(0).normal(size=(30, 20)) / 5, jnp.float32)
+
+    def solved(k, t, z):
+        def ridge(z):
+            factor = jax.scipy.linalg.cho_factor(basis.T @ basis + jnp.diag(z**2) + jnp.eye(20))
+            return t * jax.scipy.linalg.cho_solve(factor, z)
+
+        return jax.lax.cond(k > 0, ridge, lambda z: t * z, jnp.tanh(jnp.sin(2 * z) + t))
+
+    monkeypatch.setattr(onnx_program, "PART", 2)
+    content = motion_to_onnx(solved, 20, batched=False)
+    z = np.random.default_rng(1).normal(size=20).astype(np.float32)
+    examples = [example(k, 0.5, z) for k in (0, 1)]
+    assert check_program(content, jax.jit(solved), examples) < TOLERANCE

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def grid(found: Contents) -> "Figure":
     shape = found.frozen.event_shape
     about = found.about.replace("slider", "row")
     caption = f"{found.frozen.name}. {about} {plots.how_drawn(shape)}"
-    known = {"row_labels": names, "axis": axis, "caption": caption.strip()}
+    known: dict[str, Any] = {"row_labels": names, "axis": axis, "caption": caption.strip()}
     samples = found.samples[0]
     if not plots.are_pictures(shape):
         outputs = found.frozen.output_names
