@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +21,19 @@ from experiments.latent_oddity import figures, setup
 from experiments.latent_oddity.setup import Subject
 from experiments.runtime import tables
 from experiments.runtime.defaults import Quick
+from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Folder, Timed
 from latent_flows._validation import at_least
 from latent_flows.evaluation import pairwise_f_measure
 from latent_flows.evaluation.pairwise_f_measure import named_after
-from latent_flows.geometry import kmeans
+from latent_flows.geometry.kmeans import KMeans, kmeans
 from latent_flows.typing import Metric
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 9
+"""Samples of each cluster that are drawn, its centre included."""
 TITLES = {
     "rbf": "geodesic, RBF deviation",
     "network": "geodesic, ordinary deviation",
@@ -40,9 +46,9 @@ class Clustering:
     """The clusters."""
 
     points: int = 300
-    """Held-out codes that are put into clusters."""
+    """Held-out codes, or draws, that are put into clusters."""
     clusters: int = 0
-    """How many; 0: as many as there are labels."""
+    """How many; 0: as many as there are labels, or 3 without labels."""
     restarts: int = 2
     """Random starts (k-means++ under the metric), next to that from the Euclidean centres; the
     clusters of least inertia are taken. Labels play no part in the choice."""
@@ -76,35 +82,42 @@ class Config(setup.Config):
     """Clusters."""
 
 
-PRESETS = setup.presets(Config)
+FEW = Clustering(points=24, clusters=3, restarts=0, segments=4, iterations=4)
+"""For long latents, whose geodesics take hundreds of passes through the generator each."""
+
+PRESETS = {**setup.presets(Config), **setup.gan_preset(Config, clustering=FEW, codes=200)}
+
+
+def title_of(name: str) -> str:
+    """The method with this metric."""
+    return TITLES.get(name) or f"geodesic, {setup.OTHERS[name]}"
 
 
 def check(config: Config, subject: Subject) -> None:
     """Reject what the data cannot give, before anything is written.
 
     Raises:
-        ValueError: data without labels, or more clusters than points.
+        ValueError: more clusters than points.
     """
-    if subject.test.labels is None:
-        raise ValueError(f"clusters are compared with labels, and {subject.data.name} has none")
-    _, labels = points(config, subject)
-    if (clusters := count(config, labels)) > len(labels):
+    codes, labels = points(config, subject)
+    if (clusters := count(config, labels)) > len(codes):
         raise ValueError(
-            f"clustering.clusters ({clusters}) is more than the {len(labels)} points that are put "
+            f"clustering.clusters ({clusters}) is more than the {len(codes)} points that are put "
             "into them, the least of clustering.points, codes and what the data hold"
         )
 
 
-def points(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Int[np.ndarray, "n"]]:
+def points(
+    config: Config, subject: Subject
+) -> tuple[Float[Array, "n d"], Int[np.ndarray, "n"] | None]:
     """The codes that are put into clusters, and their labels."""
-    assert subject.test.labels is not None
-    chosen = slice(config.clustering.points)
-    return subject.test.codes[chosen], subject.test.labels[chosen]
+    chosen, labels = slice(config.clustering.points), subject.test.labels
+    return subject.test.codes[chosen], None if labels is None else labels[chosen]
 
 
-def count(config: Config, labels: Int[np.ndarray, "n"]) -> int:
+def count(config: Config, labels: Int[np.ndarray, "n"] | None) -> int:
     """The number of clusters."""
-    return config.clustering.clusters or len(np.unique(labels))
+    return config.clustering.clusters or (3 if labels is None else len(np.unique(labels)))
 
 
 def euclidean(config: Config, codes: Float[Array, "n d"], k: int) -> Timed:
@@ -129,7 +142,12 @@ def geodesic(
 ) -> Timed:
     """Clusters by the distances of a metric, of least inertia over all starts."""
     settings, k = config.clustering, len(start)
-    solve = partial(kmeans, segments=settings.segments, max_iterations=settings.iterations)
+    solve = partial(
+        kmeans,
+        segments=settings.segments,
+        max_iterations=settings.iterations,
+        batch_size=setup.at_once(codes),
+    )
     search = jax.jit(lambda key, codes, at: solve(key, metric, codes, k, initial=at))
     restart = jax.jit(lambda key, codes: solve(key, metric, codes, k))
     first, *keys = jax.random.split(jax.random.key(config.seed), 1 + settings.restarts)
@@ -137,8 +155,14 @@ def geodesic(
     from_start = search.lower(first, codes, start).compile()
     from_random = restart.lower(first, codes).compile() if keys else None
     compiled = time.monotonic()
-    runs = [from_start(first, codes, start)]
-    runs += [from_random(key, codes) for key in keys if from_random is not None]
+    solvers: list[Callable[[], KMeans]] = [partial(from_start, first, codes, start)]
+    solvers += [partial(from_random, key, codes) for key in keys if from_random is not None]
+    runs: list[KMeans] = []
+    with progress("clusters", 0, len(solvers)) as report:
+        report(0, "begins")
+        for solve_one in solvers:
+            runs.append(jax.block_until_ready(solve_one()))
+            report(len(runs), f"inertia {runs[-1].inertia:.4g}")
     best = min(runs, key=lambda found: float(found.inertia))
     times = {"seconds": time.monotonic() - compiled, "compiling": compiled - begun}
     return best._asdict(), times
@@ -162,51 +186,97 @@ def find(
         start = jnp.asarray(found[setup.EUCLIDEAN]["centres"], codes.dtype)
     for name, metric in setup.tabulated(subject, config.clustering.table).items():
         recall(name, partial(geodesic, config, metric, codes, start))
-    return {name: found[name] for name in setup.METHODS}
+    return {name: found[name] for name in subject.metrics}
 
 
-def measure(found: Mapping[str, Any], labels: Int[np.ndarray, "n"], k: int) -> dict[str, Any]:
-    """How well the clusters of each method agree with the labels."""
+def measure(
+    found: Mapping[str, Any], labels: Int[np.ndarray, "n"] | None, k: int
+) -> dict[str, Any]:
+    """How well the clusters of each method agree with the labels; without, with the Euclidean."""
 
     from sklearn.metrics import adjusted_rand_score
 
+    def agreement(groups: Any) -> dict[str, float]:
+        if labels is None:
+            like = adjusted_rand_score(found[setup.EUCLIDEAN]["labels"], groups)
+            return {"like_euclidean": float(like), "smallest": smallest_share(groups, k)}
+        return {
+            "f_measure": pairwise_f_measure(labels, groups),
+            "adjusted_rand": float(adjusted_rand_score(labels, groups)),
+        }
+
     rows = [
         {
-            "method": TITLES[name],
-            "f_measure": pairwise_f_measure(labels, clusters["labels"]),
-            "adjusted_rand": float(adjusted_rand_score(labels, clusters["labels"])),
+            "method": title_of(name),
+            **agreement(clusters["labels"]),
             "converged": float(clusters["converged"]),
             "solved": clusters["solved"],
         }
         for name, clusters in found.items()
     ]
-    return {"points": len(labels), "clusters": k, "methods": rows}
+    points = len(found[setup.EUCLIDEAN]["labels"])
+    return {"points": points, "clusters": k, "methods": rows}
 
 
-def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def smallest_share(groups: Any, k: int) -> float:
+    """The share of points in the smallest of `k` clusters.
+
+    >>> smallest_share([0, 0, 1, 0], 2)
+    0.25
+    """
+    return float(np.bincount(np.asarray(groups), minlength=k).min() / len(groups))
+
+
+def show(
+    metrics: Mapping[str, Any], found: Mapping[str, Any], what: str = "held-out codes"
+) -> None:
     """Print the numbers of a run."""
     rows = tables.with_times(metrics["methods"], [of["times"] for of in found.values()])
-    title = f"{metrics['clusters']} clusters of {metrics['points']} held-out codes"
-    tables.show(f"{title}: agreement with labels (F-measure over pairs)", rows)
+    compared = "labels (F-measure over pairs)"
+    if "like_euclidean" in metrics["methods"][0]:
+        compared = "Euclidean clusters (adjusted Rand index), there being no labels"
+    title = f"{metrics['clusters']} clusters of {metrics['points']} {what}"
+    tables.show(f"{title}: agreement with {compared}", rows)
 
 
 def draw(
     subject: Subject,
     codes: Float[Array, "n d"],
-    labels: Int[np.ndarray, "n"],
+    labels: Int[np.ndarray, "n"] | None,
     found: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> figures.Drawn:
-    """The labels, and the clusters of each method."""
+    """The labels, and the clusters of each method; of long codes, what clusters decode to."""
+    what = "Held-out codes" if subject.data else "Draws"
+    if codes.shape[1] > 2:
+        return {"samples": partial(draw_samples, subject, codes, found)}
     picture = partial(figures.clusters, subject, codes)
-    drawn = {"labels": partial(picture, labels, "labels", "Held-out codes and their labels")}
+    drawn = {}
+    if labels is not None:
+        drawn["labels"] = partial(picture, labels, "labels", f"{what} and their labels")
     for (name, clusters), row in zip(found.items(), metrics["methods"], strict=True):
-        groups = named_after(labels, np.asarray(clusters["labels"]))
-        title = f"{TITLES[name]}: F = {row['f_measure']:.2f}"
-        drawn[f"clusters_{name}"] = partial(
-            picture, groups, title, "Held-out codes, coloured by cluster"
-        )
+        groups, title = np.asarray(clusters["labels"]), title_of(name)
+        if labels is not None:
+            groups, title = named_after(labels, groups), f"{title}: F = {row['f_measure']:.2f}"
+        drawn[f"clusters_{name}"] = partial(picture, groups, title, f"{what}, coloured by cluster")
     return {**drawn}
+
+
+def draw_samples(
+    subject: Subject, codes: Float[Array, "n d"], found: Mapping[str, Any]
+) -> "Figure":
+    """What the centre of each cluster decodes to, and some of its points, the nearest first."""
+    rows = {}
+    for name, clusters in found.items():
+        for place, centre in enumerate(np.asarray(clusters["centres"], np.float32)):
+            own = np.asarray(codes)[np.asarray(clusters["labels"]) == place]
+            near = own[np.argsort(np.linalg.norm(own - centre, axis=1))][: SHOWN - 1]
+            filled = np.concatenate([centre[None], near])
+            filled = np.pad(filled, ((0, SHOWN - len(filled)), (0, 0)), mode="edge")
+            rows[f"{title_of(name)}, {place + 1}"] = filled
+    axis = "the centre, then points of the cluster by their distance in latent space"
+    caption = "Clusters of each method, decoded; where points are few the last is repeated."
+    return figures.samples_of_groups(subject, rows, axis, caption)
 
 
 def run(config: Config) -> int | None:
@@ -218,11 +288,7 @@ def run(config: Config) -> int | None:
     folder = open_study(config)
     found = find(folder, config, subject, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
-    failed = []
     with folder.understood("metrics"):
-        if codes.shape[1] > 2:
-            print(f"no pictures: codes of {codes.shape[1]} numbers lie in no plane")
-        else:
-            failed = tables.save_figures(folder, draw(subject, codes, labels, found, metrics))
-        show(metrics, found)
+        failed = tables.save_figures(folder, draw(subject, codes, labels, found, metrics))
+        show(metrics, found, "held-out codes" if subject.data else "draws from the prior")
     return tables.where(folder, failed)

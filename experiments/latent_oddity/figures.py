@@ -185,7 +185,7 @@ def clusters(
     """Codes in groups, over the log volume that is trusted."""
     low, high = code_box(np.asarray(codes))
     return plots.latent_maps(
-        [log_volume(subject.metrics["rbf"])],
+        [log_volume(subject.metrics[subject.kinds[0]])],
         low=low,
         high=high,
         titles=[title],
@@ -193,7 +193,7 @@ def clusters(
         data=np.asarray(codes),
         labels=groups,
         resolution=61,
-        caption=f"{caption}, over the log volume of the metric with RBF deviation.",
+        caption=f"{caption}, over the log volume of {trusted(subject)}.",
     )
 
 
@@ -228,12 +228,13 @@ def walks(
 ) -> "Figure":
     """Random walks over the log volume, by the name of their metric."""
     codes = np.asarray(subject.train.codes[:POINTS])
+    among = "training codes" if subject.data else "draws"
     low, high = code_box(codes)
     # A walk that runs away leaves the picture, which it would else make too coarse to see.
     far = (high - low) / 2
     seen = np.concatenate([walk.reshape(-1, codes.shape[1]) for walk in zs.values()])
     low, high = code_box(np.concatenate([codes, np.clip(seen, low - far, high + far)]))
-    behind = ["rbf" if name == setup.EUCLIDEAN else name for name in zs]
+    behind = [subject.kinds[0] if name == setup.EUCLIDEAN else name for name in zs]
     return plots.latent_maps(
         [log_volume(subject.metrics[name]) for name in behind],
         low=low,
@@ -245,8 +246,8 @@ def walks(
         curves=[{"walk": walk} for walk in zs.values()],
         resolution=61,
         caption=(
-            "Random walks from training codes over the log volume of the walk's own metric "
-            "(for Euclidean walks that with RBF deviation), with training codes."
+            f"Random walks from {among} over the log volume of the walk's own metric (for "
+            f"Euclidean walks {trusted(subject)}), with {among}."
         ),
     )
 
@@ -263,7 +264,33 @@ def along_walks(
         row_labels=[titles[name] for name, rows in samples.items() for _ in rows],
         axis="along the walk",
         names=subject.generator.output_names,
-        caption="Decoded points of random walks that start from the same training codes.",
+        caption=(
+            "Decoded points of random walks that start from the same "
+            f"{'training codes' if subject.data else 'draws'}."
+        ),
+    )
+
+
+def trusted(subject: Subject) -> str:
+    """The metric that pictures show, in words."""
+    kind = subject.kinds[0]
+    title = setup.OTHERS.get(kind)
+    return "the metric with RBF deviation" if title is None else f"the {title} metric"
+
+
+def samples_of_groups(
+    subject: Subject, rows: Mapping[str, Float[np.ndarray, "t d"]], axis: str, caption: str
+) -> "Figure":
+    """Decoded latents in rows of as many, by their name."""
+    samples = everywhere(subject.generator.decode, np.concatenate([*rows.values()]))
+    count = len(next(iter(rows.values())))
+    return rows_of_samples(
+        samples.reshape(len(rows), count, *samples.shape[1:]),
+        subject.generator.event_shape,
+        row_labels=[*rows],
+        axis=axis,
+        names=subject.generator.output_names,
+        caption=caption,
     )
 
 

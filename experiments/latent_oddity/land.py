@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.generators.noise_std import KINDS
 from experiments.generators.spec import open_study
 from experiments.latent_oddity import figures, mixtures, setup
 from experiments.latent_oddity.setup import Subject, everywhere
@@ -52,7 +51,7 @@ class Fit:
     components: int = 0
     """Of each mixture; 0: as many as there are labels, or 3 without labels."""
     points: int = 300
-    """Training codes that mixtures are fitted to."""
+    """Training codes, or draws, that mixtures are fitted to."""
     test_points: int = 500
     """Held-out codes whose density is measured."""
     samples: int = 512
@@ -98,19 +97,44 @@ class Config(setup.Config):
 SHORT = Fit(iterations=3, final_samples=1024)
 """For mixtures of ten, which take ten times as long."""
 
+FEW = Fit(
+    components=1,
+    points=80,
+    test_points=40,
+    samples=16,
+    final_samples=32,
+    segments=4,
+    iterations=2,
+)
+"""For long latents, whose geodesics take hundreds of passes through the generator each."""
+
 PRESETS = {
-    name: (about, replace(config, fit=SHORT) if name in ("digits", "mnist") else config)
-    for name, (about, config) in setup.presets(Config).items()
+    **{
+        name: (about, replace(config, fit=SHORT) if name in ("digits", "mnist") else config)
+        for name, (about, config) in setup.presets(Config).items()
+    },
+    **setup.gan_preset(Config, fit=FEW, codes=200),
 }
+
+
+def title_of(name: str) -> str:
+    """The mixture of this name."""
+    kind, _, measure = name.partition("_")
+    return TITLES.get(name) or f"LAND, {setup.OTHERS[kind]}, {measure}"
 
 
 def check(config: Config, subject: Subject) -> None:
     """Reject what the data cannot give, before anything is written.
 
     Raises:
-        ValueError: more components than points.
+        ValueError: more components than points, or no more points than numbers of a code.
     """
     codes, _ = points(config, subject)
+    if len(codes) <= (dim := subject.generator.latent_dim):
+        raise ValueError(
+            f"fit.points: {len(codes)} {subject.source} are too few for latents of {dim} numbers; "
+            f"at least {dim + 1} are needed, of fit.points, codes and what the data hold"
+        )
     if (wanted := components(config, subject)) > len(codes):
         raise ValueError(
             f"fit.components: {wanted} are more than the {len(codes)} codes that they are fitted "
@@ -148,9 +172,10 @@ def find(
         final_samples=config.fit.final_samples,
         segments=config.fit.segments,
         max_iterations=config.fit.iterations,
+        batch_size=setup.at_once(codes),
     )
     found = {}
-    for kind, measure in itertools.product(KINDS["both"], MEASURES):
+    for kind, measure in itertools.product(subject.kinds, MEASURES):
         name = f"land_{kind}_{measure}"
         compute = partial(fit, metric=known[kind], measure=measure)
         kept, times = folder.remember_timed(name, compute)
@@ -181,7 +206,7 @@ def measure(
         values = everywhere(log_density(known, name, saved), test)
         rows.append(
             {
-                "method": TITLES[name],
+                "method": title_of(name),
                 "held_out": float(np.mean(values)),
                 "median": float(np.median(values)),
                 "fitted": saved["log_likelihood"],
@@ -218,12 +243,15 @@ def draw(
     mixture: "GaussianMixture",
     found: Mapping[str, Any],
 ) -> figures.Drawn:
-    """The densities side by side, with held-out codes."""
+    """The densities side by side, with held-out codes; of long codes, what the means decode to."""
     _, test = points(config, subject)
     if test.shape[1] > 2:
-        print(f"no picture: codes of {test.shape[1]} numbers lie in no plane")
-        return {}
-    shown = {TITLES[n]: log_density(known, n, found[n]) for n in found if n.startswith("rbf")}
+        means = {title_of(n): np.asarray(saved["means"], np.float32) for n, saved in found.items()}
+        means[TITLES[GAUSSIAN]] = np.asarray(mixture.means_, np.float32)
+        caption = "What the means of each mixture decode to."
+        return {"means": partial(figures.samples_of_groups, subject, means, "components", caption)}
+    first = subject.kinds[0]
+    shown = {title_of(n): log_density(known, n, found[n]) for n in found if n.startswith(first)}
     shown[TITLES[GAUSSIAN]] = mixtures.gaussian_log_density(mixture)
     top = float(np.quantile(mixture.score_samples(np.asarray(test)), 0.9))
     picture = partial(

@@ -23,16 +23,19 @@ from experiments.latent_oddity.scores import Judges
 from experiments.latent_oddity.setup import Subject, everywhere
 from experiments.runtime import tables
 from experiments.runtime.defaults import Quick
+from experiments.runtime.progress import in_parts
 from experiments.runtime.run_dir import Folder, Timed
-from latent_flows._transforms import vmap_chunked
+from latent_flows._transforms import even_size
 from latent_flows._validation import at_least
 from latent_flows.evaluation.plausibility import walk_plausibility
 from latent_flows.geometry import brownian_motion
 from latent_flows.geometry.metrics import matrix, pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
-BATCH = 64
-"""Walks that are followed at once."""
+BATCH = 16
+"""Walks that are followed at once; of long latents one, whose metric is work enough."""
+SURVEYED = 500
+"""Codes at which the metric says how long a step takes; of long latents a tenth."""
 TITLES = {
     "rbf": "Brownian, RBF deviation",
     "network": "Brownian, ordinary deviation",
@@ -45,7 +48,7 @@ class Walks:
     """The walks, and when a sample counts as plausible."""
 
     walks: int = 60
-    """Walks of each kind, from as many training codes."""
+    """Walks of each kind, from as many training codes, or draws."""
     steps: int = 200
     """Of each walk."""
     step: float = 0.1
@@ -84,7 +87,15 @@ class Config(scores.Config):
     """Walks."""
 
 
-PRESETS = setup.presets(Config)
+FEW = Walks(walks=3, steps=10, substeps=1)
+"""For long latents, whose metric takes many passes through the generator, and its slope far more.
+"""
+PRESETS = {**setup.presets(Config), **setup.gan_preset(Config, walks=FEW, codes=200)}
+
+
+def title_of(name: str) -> str:
+    """The walks of this metric."""
+    return TITLES.get(name) or f"Brownian, {setup.OTHERS[name]}"
 
 
 class Paths(NamedTuple):
@@ -131,23 +142,30 @@ def walk(config: Config, metric: Metric, starts: Float[Array, "n d"], step: floa
         return brownian_motion(key, metric, z, ts, substeps=settings.substeps)
 
     keys = jax.random.split(jax.random.key(config.seed), len(starts))
+    size = even_size(len(starts), 1 if starts.shape[1] > setup.LONG else BATCH)
     begun = time.monotonic()
-    compiled = jax.jit(vmap_chunked(follow, BATCH)).lower(keys, starts).compile()
+    compiled = jax.jit(jax.vmap(follow)).lower(keys[:size], starts[:size]).compile()
     ready = time.monotonic()
-    found = jax.block_until_ready(compiled(keys, starts))
+    zs, ok = in_parts(
+        "walks",
+        lambda *part: compiled(*part)[1:3],
+        (keys, starts),
+        size,
+        lambda part: f"{part[1].mean():.0%} stayed finite",
+    )
     times = {"seconds": time.monotonic() - ready, "compiling": ready - begun}
-    return {"zs": found.zs, "ok": found.ok, "time_step": step}, times
+    return {"zs": zs, "ok": ok, "time_step": step}, times
 
 
 def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
     """The walks of every method, by its metric's name."""
     starts = subject.train.codes[: config.walks.walks]
     found = {}
-    for name in setup.METHODS:
-        metric = subject.metrics[name]
+    few = SURVEYED // 10 if starts.shape[1] > setup.LONG else SURVEYED
+    for name, metric in subject.metrics.items():
 
         def compute(metric: Metric = metric) -> Timed:
-            step = time_step(config, subject, metric, subject.train.codes[:500])
+            step = time_step(config, subject, metric, subject.train.codes[:few])
             return walk(config, metric, starts, step)
 
         saved, times = folder.remember_timed(f"walks_{name}", compute)
@@ -165,7 +183,7 @@ def measure(
     lowest = float(np.quantile(judge.log_density(held_out), config.walks.density))
     rows = [
         {
-            "walk": TITLES[name],
+            "walk": title_of(name),
             **walk_plausibility(
                 subject.generator.decode,
                 paths.zs,
@@ -186,23 +204,24 @@ def measure(
     }
 
 
-def show(metrics: Mapping[str, Any], found: Mapping[str, Paths]) -> None:
+def show(metrics: Mapping[str, Any], found: Mapping[str, Paths], what: str) -> None:
     """Print the numbers of a run."""
     rows = tables.with_times(metrics["methods"], [paths.times for paths in found.values()])
-    title = f"{metrics['walks']} walks of {metrics['steps']} steps from training codes"
+    title = f"{metrics['walks']} walks of {metrics['steps']} steps from {what}"
     tables.show(f"{title}: shares of plausible samples", rows)
 
 
 def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> figures.Drawn:
     """Walks over the log volume, and what they decode to."""
     zs = {name: np.asarray(paths.zs[: config.walks.drawn]) for name, paths in found.items()}
+    titles = {name: title_of(name) for name in zs}
     drawn: figures.Drawn = {}
     if subject.generator.latent_dim <= 2:
-        drawn["walks"] = partial(figures.walks, subject, zs, TITLES)
+        drawn["walks"] = partial(figures.walks, subject, zs, titles)
     if subject.generator.event_shape != (1, 1, 3):
         steps = np.linspace(0, config.walks.steps, 12).astype(int)
         some = {name: walks[:, steps] for name, walks in zs.items()}
-        drawn["samples"] = partial(figures.along_walks, subject, some, TITLES)
+        drawn["samples"] = partial(figures.along_walks, subject, some, titles)
     return drawn
 
 
@@ -216,5 +235,5 @@ def run(config: Config) -> int | None:
     metrics = folder.remember("metrics", partial(measure, config, subject, judge, found))
     failed = tables.save_figures(folder, draw(config, subject, found))
     with folder.understood("metrics"):
-        show(metrics, found)
+        show(metrics, found, "training codes" if subject.data else "draws from the prior")
     return tables.where(folder, failed)

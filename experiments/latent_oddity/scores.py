@@ -77,6 +77,8 @@ def check(config: Config, subject: Subject) -> None:
         ValueError: a batch larger than the data set, or one that the devices cannot share.
     """
     check_devices(classifier=config.classifier)
+    if subject.data is None:
+        return  # without labels there is no classifier
     if config.classifier.batch_size > subject.data.length:
         raise ValueError(
             f"classifier.batch_size ({config.classifier.batch_size}) is more than the "
@@ -88,15 +90,16 @@ def appoint(folder: Folder, config: Config, subject: Subject) -> Judges:
     """Fit the density, and train the classifier in the run's folder."""
     with announced("fitting a density to the codes"):
         log_density = code_density(*np.array_split(np.asarray(subject.test.codes), 2))
-    if subject.train.labels is None or subject.test.labels is None:
+    if subject.data is None or subject.train.labels is None or subject.test.labels is None:
         return Judges(log_density, None, None)
     classes = int(max(subject.train.labels.max(), subject.test.labels.max())) + 1
     network = Classifier(classes)
     apply: Any = network.apply  # flax types its result as a pair as well
+    data = subject.data
     params = classifier.train(
         folder,
-        subject.data,
-        lambda key: network.init(key, jnp.zeros(subject.data.image_shape)),
+        data,
+        lambda key: network.init(key, jnp.zeros(data.image_shape)),
         lambda params, images: jax.vmap(partial(apply, params))(images),
         config.classifier,
         config.seed,

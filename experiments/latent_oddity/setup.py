@@ -2,13 +2,15 @@
 
 The generator is a VAE whose noise has a deviation that was fitted afterwards, once by an RBF
 network and once by an ordinary network: two metrics, to be compared with each other and with
-straight lines.
+straight lines. One of several decoders has the metric of their ensemble; and one without an
+encoder its own, and draws from its prior in place of codes.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -25,16 +27,25 @@ from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
 from latent_flows.evaluation.plausibility import code_box
-from latent_flows.generators import FrozenGenerator, GeneratorSpec
+from latent_flows.generators import FrozenGenerator, GeneratorSpec, draw_latents
+from latent_flows.geometry.ensembles import ensemble_pullback
 from latent_flows.geometry.interpolation import tabulate
-from latent_flows.geometry.metrics import pullback, stochastic_pullback
+from latent_flows.geometry.metrics import Pullback, pullback, stochastic_pullback, unit_metric
 from latent_flows.typing import Metric
 
 EUCLIDEAN = "euclidean"
 FEWEST = 4
 """Held-out examples without which nothing can be measured."""
 METHODS = (*KINDS["both"], EUCLIDEAN)
-"""The metrics of a subject, by name."""
+"""The metrics of a VAE with both deviations, by name."""
+OTHERS = {"pullback": "pull-back", "ensemble": "ensemble of decoders"}
+"""The metrics of what has no such deviations, by name, and their titles."""
+DAMPING = 0.01
+"""Of the metric of a generator without an encoder, in units of its mean over draws and axes."""
+SURVEYED = 32
+"""Draws over which that mean is taken."""
+LONG = 16
+"""Numbers of a latent above which a metric is work enough for a few points at a time."""
 REACH = 1.4
 """Half the side of a table, in halves of the box of the training codes and a margin."""
 
@@ -51,12 +62,14 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = ""
-    """Run folder of train_vae with --variance both, or of any experiment on one; for geodesics
-    also of train_gan or import_weights, package.module:function or file.py:function."""
+    """Run folder of train_vae with --variance both or several decoders, or of any experiment on
+    one; or without an encoder: of train_gan or import_weights, package.module:function or
+    file.py:function. Then draws from its prior take the place of codes."""
     source: Flags = field(default_factory=GeneratorSpec)
-    """More of a generator without an encoder; for geodesics."""
+    """More of a generator without an encoder."""
     codes: int = 2000
-    """Examples, at most, that are encoded, of the training and of the held-out part each."""
+    """Examples, at most, that are encoded, of the training and of the held-out part each; or as
+    many draws."""
 
     def __post_init__(self) -> None:
         at_least(self, codes=16)
@@ -97,12 +110,24 @@ def presets(kind: type[Kind], **settings: Any) -> Presets[Kind]:
     }
 
 
+def gan_preset(kind: type[Kind], **settings: Any) -> Presets[Kind]:
+    """The preset for a generator without an encoder, or for one's own."""
+    experiment = module_name(kind).rpartition(".")[2]
+    config = kind(
+        run=f"runs/{experiment}-gan",
+        generator=Usual("runs/gan", "train_gan sprites"),
+        **settings,
+    )
+    return {"gan": ("draws of a run of train_gan, or of your own; minutes on a CPU", config)}
+
+
 class Sample(NamedTuple):
     """Examples, and where the encoder puts them."""
 
-    images: Float[Array, "n *event"]
+    images: Float[Array, "m *event"]
+    """Of data; none of draws."""
     codes: Float[Array, "n d"]
-    """Means of the posterior."""
+    """Means of the posterior, or draws from the prior."""
     labels: Int[np.ndarray, "n"] | None
 
 
@@ -112,34 +137,46 @@ class Subject(NamedTuple):
     generator: FrozenGenerator
     metrics: Mapping[str, Metric]
     """The expected metric with each deviation, of the RBF network ("rbf") and of the ordinary one
-    ("network"), and "euclidean", the latent's own."""
-    data: Dataset
-    """What the generator was trained on."""
+    ("network"), or those of `OTHERS`; and "euclidean", the latent's own."""
+    data: Dataset | None
+    """What the generator was trained on; None where draws take the place of codes."""
     train: Sample
-    """Of these data."""
+    """Of these data, or draws."""
     test: Sample
-    """Of held-out data."""
+    """Of held-out data, or other draws."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """The metrics that come of the generator; the first is the one to trust."""
+        return [name for name in self.metrics if name != EUCLIDEAN]
+
+    @property
+    def source(self) -> str:
+        """What its latents are, in words."""
+        return "codes" if self.data else "draws"
 
 
 def load_subject(config: Config) -> Subject:
-    """The generator that the flags name, and examples of its data.
+    """The generator that the flags name, and examples of its data, or draws from its prior.
 
     Raises:
-        UsageError: it has no encoder, or not both deviations.
+        UsageError: it has an encoder, but neither both deviations nor several decoders.
         ValueError: there is none, or its data are too few.
     """
-    return subject(config, spec.load(config))
+    generator = spec.load(config)
+    return drawn(config, generator) if generator.encode is None else subject(config, generator)
 
 
 def subject(config: Config, generator: FrozenGenerator) -> Subject:
     """The metrics of a generator, and examples of its data encoded.
 
     Raises:
-        UsageError: it has no encoder, or not both deviations.
+        UsageError: it has no encoder, or neither both deviations nor several decoders.
         ValueError: its data are too few.
     """
     check_encoder(generator, module_name(type(config)))
-    if missing := [kind for kind in KINDS["both"] if kind not in generator.noise_std]:
+    missing = [kind for kind in KINDS["both"] if kind not in generator.noise_std]
+    if missing and generator.members is None:
         raise UsageError(
             f"{generator.name} has no deviation of its noise ({' and '.join(missing)}), of which "
             "its metrics are made: make it by `python -m experiments.train_vae` with --variance "
@@ -151,14 +188,36 @@ def subject(config: Config, generator: FrozenGenerator) -> Subject:
             f"{test.name} has {test.length} held-out examples; at least {FEWEST} are needed, half "
             "of them for a density"
         )
-    metrics: dict[str, Metric] = {
-        kind: stochastic_pullback(generator.decode, generator.noise_std[kind])
-        for kind in KINDS["both"]
-    }
+    metrics: dict[str, Metric] = {**own_metrics(generator)}
+    if not missing:
+        metrics = {
+            kind: stochastic_pullback(generator.decode, generator.noise_std[kind])
+            for kind in KINDS["both"]
+        }
     metrics[EUCLIDEAN] = pullback(lambda z: z)
     with announced("encoding images"):
         samples = (sample(config, generator, part) for part in (train, test))
         return Subject(generator, metrics, train, *samples)
+
+
+def drawn(config: Config, generator: FrozenGenerator) -> Subject:
+    """The metric of a generator without an encoder, and draws from its prior."""
+    draws = draw_latents(generator.prior, jax.random.key(config.seed), 2 * config.codes)
+    none = jnp.zeros((0, *generator.event_shape))
+    halves = (Sample(none, half, None) for half in jnp.split(draws, 2))
+    own = {
+        # So that there is a length along what samples do not show, of which GANs have much.
+        name: unit_metric(metric.immersion, draws[:SURVEYED], damping=DAMPING)
+        for name, metric in own_metrics(generator).items()
+    }
+    return Subject(generator, {**own, EUCLIDEAN: pullback(lambda z: z)}, None, *halves)
+
+
+def own_metrics(generator: FrozenGenerator) -> dict[str, Pullback]:
+    """The metric that needs no deviation: that of several decoders, where there are, or of one."""
+    if generator.members is not None:
+        return {"ensemble": ensemble_pullback(generator)}
+    return {"pullback": pullback(generator.decode)}
 
 
 def sample(config: Config, generator: FrozenGenerator, dataset: Dataset) -> Sample:
@@ -168,6 +227,11 @@ def sample(config: Config, generator: FrozenGenerator, dataset: Dataset) -> Samp
     images = jnp.asarray(examples["image"])
     labels = np.asarray(examples["label"]) if "label" in examples else None
     return Sample(images, encoded(generator, images)[0], labels)
+
+
+def at_once(codes: Float[Array, "n d"]) -> int:
+    """Geodesics that are solved at once, of these latents."""
+    return 16 if codes.shape[1] > LONG else 256
 
 
 def everywhere(
@@ -186,12 +250,12 @@ def tabulated(subject: Subject, resolution: int) -> dict[str, Metric]:
             what a generator has whose latents are not two.
     """
     if not resolution or subject.generator.latent_dim != 2:
-        return {kind: subject.metrics[kind] for kind in KINDS["both"]}
+        return {kind: subject.metrics[kind] for kind in subject.kinds}
     with announced("putting the metrics into tables"):
         low, high = code_box(np.asarray(subject.train.codes))
         centre, half = (low + high) / 2, REACH * (high - low) / 2
         corners = centre - half, centre + half
         return {
             kind: tabulate(subject.metrics[kind], *corners, resolution=resolution)
-            for kind in KINDS["both"]
+            for kind in subject.kinds
         }

@@ -10,7 +10,9 @@ from latent_flows._norms import safe_sqrt
 from latent_flows._results import Result, first_failure
 from latent_flows._transforms import vmap_chunked
 from latent_flows.geometry import _ode, curves, metrics
+from latent_flows.geometry.curves import Geodesic
 from latent_flows.geometry.geodesics import geodesic, reach
+from latent_flows.geometry.splines import spline_geodesic
 from latent_flows.typing import Latent, Metric, Scalar
 
 __all__ = ["Descent", "Spokes", "check_points", "descend", "ended", "lines", "spokes"]
@@ -18,6 +20,12 @@ __all__ = ["Descent", "Spokes", "check_points", "descend", "ended", "lines", "sp
 _ITERATIONS = 25
 """Of one geodesic. Most need fewer, all of a batch wait for the last, and what is not solved goes
 on from where it is in the next round."""
+_SHORT = 16
+"""Numbers of a latent up to which a Newton step, by Jacobians, costs less than it saves."""
+_CHORDS = 2
+"""Chords between the points of a spline, which longer latents have."""
+_TOLERANCE = 1e-2
+"""Of the search for such a spline, which goes on in the next round."""
 
 
 class Spokes(NamedTuple):
@@ -65,15 +73,24 @@ def spokes(
     fade = jnp.linspace(1, 0, m, dtype=guesses.dtype)[:, None]
     guesses = guesses + fade * (centres[:, None] - guesses[:, :, 0])[:, :, None]
 
-    def spoke(curve: Float[Array, "m d"]) -> tuple[Array, ...]:
-        found = geodesic(
+    def connect(curve: Float[Array, "m d"]) -> Geodesic:
+        ends, parts = (curve[0], curve[-1]), m - 1
+        if d <= _SHORT:
+            return geodesic(
+                metric, *ends, segments=parts, initial=curve, max_iterations=_ITERATIONS
+            )
+        return spline_geodesic(
             metric,
-            curve[0],
-            curve[-1],
-            segments=m - 1,
+            *ends,
+            knots=parts,
+            segments=_CHORDS * parts,
             initial=curve,
+            tolerance=_TOLERANCE,
             max_iterations=_ITERATIONS,
         )
+
+    def spoke(curve: Float[Array, "m d"]) -> tuple[Array, ...]:
+        found = connect(curve)
         length = found.length
         zero = jnp.zeros((), curve.dtype)
         velocity = jax.jvp(found, (zero,), (jnp.ones_like(zero),))[1]

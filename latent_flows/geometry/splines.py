@@ -144,10 +144,15 @@ def _shorten(
     found = search(segments, begun)
     points = moved(found.value)
     finite = jnp.isfinite(points).all()
+    # At a minimum that it started from no step is taken, of which the search would know.
+    _, slope = energy_by(segments)
+    value, gradient = slope(found.value)
+    still = (gradient**2).sum() <= tolerance**2 * value
+    stopped = found.result != optimistix.RESULTS.nonlinear_max_steps_reached
     return jnp.where(finite, points, start), first_failure(
         (finite, Result.nonfinite),
-        (found.result != optimistix.RESULTS.nonlinear_max_steps_reached, Result.max_steps_reached),
-        (found.result == optimistix.RESULTS.successful, Result.stalled),
+        (still | stopped, Result.max_steps_reached),
+        (still | (found.result == optimistix.RESULTS.successful), Result.stalled),
     )
 
 

@@ -146,8 +146,6 @@ def test_at_pace_1_a_flow_goes_as_far_as_two_vectors_are_apart():
         (directions, ["gan"], "directions perform transformations of images"),
         (steer, ["gan"], "directions perform transformations of images"),
         (guided, ["sprites"], "a guided flow is about codes of data"),
-        (clustering, [], "has no encoder: only a VAE will do"),
-        (random_walk, [], "has no encoder: only a VAE will do"),
     ],
     ids=lambda value: value.__name__ if hasattr(value, "__name__") else "",
 )

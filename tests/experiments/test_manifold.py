@@ -357,16 +357,68 @@ def test_splines_join_latents_that_are_long():
     np.testing.assert_allclose(found.points, straight(pairs, 8).points, atol=1e-5)
 
 
-@pytest.mark.parametrize("module", [clustering, land, random_walk])
-def test_what_is_about_codes_refuses_a_generator_without_an_encoder(module, tmp_path, call):
+DRAWN = {
+    "clustering": (
+        clustering,
+        "--clustering.points 6 --clustering.clusters 2 --clustering.restarts 0 "
+        "--clustering.segments 2 --clustering.table 0 --clustering.iterations 1",
+        ["geodesic, pull-back", "Euclidean"],
+        ["clusters_pullback", "clusters_euclidean"],
+    ),
+    "land": (
+        land,
+        "--fit.components 1 --fit.points 8 --fit.test-points 2 --fit.samples 16 --fit.table 0 "
+        "--fit.final-samples 16 --fit.segments 2 --fit.iterations 1 --fit.resolution 2",
+        ["LAND, pull-back, volume", "LAND, pull-back, lebesgue", "Gaussian mixture"],
+        ["densities"],
+    ),
+    "random_walk": (
+        random_walk,
+        "--walks.walks 2 --walks.steps 3 --walks.substeps 1 --walks.drawn 1",
+        ["Brownian, pull-back", "Euclidean"],
+        ["walks", "samples"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "land" else n for n in DRAWN]
+)
+def test_without_an_encoder_draws_from_the_prior_take_the_place_of_codes(name, tmp_path, call):
+    module, flags, methods, pictures = DRAWN[name]
     (tmp_path / "own.py").write_text(OWN)
-    flags = ("--generator.path", f"{tmp_path / 'own.py'}:bowl", "--run", tmp_path / "run")
-    code, out, err = call(module, "digits", *flags)
+    own = ("--generator.path", f"{tmp_path / 'own.py'}:bowl", "--codes", "24")
+    code, out, err = call(module, "gan", *own, *shlex.split(flags), "--run", tmp_path / "run")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [next(iter(row.values())) for row in metrics["methods"]] == methods
+    for picture in pictures:
+        assert (tmp_path / "run" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    assert "draws" in out
+
+
+def test_draws_are_those_of_the_prior_and_their_metric_is_nowhere_singular(key):
+    flat = freeze(lambda z: z[:1] * jnp.ones(3), 2, prior=lambda key: jnp.array([5.0, 1.0]))
+    subject = setup.drawn(setup.Config(codes=16), flat)
+    np.testing.assert_array_equal(subject.test.codes, np.tile([5.0, 1.0], (16, 1)))
+    assert (subject.data, subject.kinds, subject.train.labels) == (None, ["pullback"], None)
+    np.testing.assert_allclose(
+        subject.metrics["pullback"](jnp.zeros(2)), np.diag([2.01, 0.01]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_several_decoders_have_the_metric_of_their_ensemble_without_any_deviation():
+    both = freeze(lambda z: 2 * z, 2, members=lambda z: jnp.stack([z, 3 * z]))
+    metric = setup.own_metrics(both)["ensemble"]
+    np.testing.assert_allclose(metric(jnp.ones(2)), 5 * np.eye(2), rtol=1e-6)
+
+
+def test_long_latents_are_no_more_of_a_mixture_than_there_are_numbers(tmp_path, call):
+    (tmp_path / "own.py").write_text(VECTOR.replace("latent_dim = 2", "latent_dim = 30"))
+    own = ("--generator.path", f"{tmp_path / 'own.py'}:helix", "--run", tmp_path / "run")
+    code, out, err = call(land, "gan", *own, "--fit.points", "30")
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    about = f"experiments.{module.__name__.rpartition('.')[2]} is about codes of data"
-    assert about in err
-    assert "own.py:bowl has no encoder" in err
-    assert not (tmp_path / "run").exists()
+    assert "fit.points: 30 draws are too few for latents of 30 numbers; at least 31" in err
 
 
 def test_names_of_kinds_are_names_of_metrics():

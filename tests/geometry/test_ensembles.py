@@ -14,6 +14,7 @@ from latent_flows.geometry import (
     ensemble_energy,
     ensemble_pullback,
     ensemble_variance,
+    fit_land,
     geodesic,
     geodesic_batch,
     kmeans,
@@ -230,3 +231,16 @@ def test_draws_and_points_that_make_no_sense_are_refused():
         ensemble_pullback([jnp.sin, jnp.cos], draws="both")
     with pytest.raises(ValueError, match=r"points must be a matrix \[n \+ 1, d\]"):
         ensemble_energy([jnp.sin, jnp.cos], jnp.zeros((1, 2)))
+
+
+@pytest.mark.slow
+def test_a_land_takes_an_ensemble(key):
+    points = jax.random.normal(key, (12, 2))
+    stretched = [lambda z: z, lambda z: 3.0 * z]
+    few = {"segments": 2, "samples": 64, "final_samples": 128, "max_iterations": 2}
+    ours, plain = (
+        fit_land(key, metric, points, **few)
+        for metric in (ensemble_pullback(stretched), pullback(lambda z: jnp.sqrt(5.0) * z))
+    )
+    assert_allclose(ours.means, plain.means, atol=1e-3)
+    assert_allclose(ours.log_likelihood, plain.log_likelihood, atol=1e-2)

@@ -66,3 +66,12 @@ def test_no_polygon_of_images_is_longer_than_the_curve_it_is_told_for(key):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.zeros((3, 2)))
+
+
+def test_long_latents_are_put_into_clusters_by_splines(key):
+    points = 0.1 * jax.random.normal(key, (6, 20)) + 5.0 * (jnp.arange(6) % 2)[:, None]
+    found = kmeans(key, pullback(lambda z: 2 * z), points, 2, initial=points[:2], segments=2)
+    assert found.converged
+    assert found.solved == 1
+    np.testing.assert_array_equal(found.labels, jnp.arange(6) % 2)
+    np.testing.assert_allclose(found.centres[0], points[::2].mean(0), atol=1e-3)

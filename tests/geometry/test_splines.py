@@ -122,6 +122,12 @@ def test_a_metric_that_is_not_finite_leaves_the_line():
     np.testing.assert_allclose(found.points, straight(*jnp.array([[-1.0, 0.0], [1.0, 0.0]]), 8))
 
 
+def test_a_search_that_starts_at_the_minimum_has_converged():
+    found = spline_geodesic(pullback(lambda z: 2 * z), jnp.zeros(20), jnp.ones(20), knots=2)
+    assert found.converged
+    assert found.length == pytest.approx(2 * 20**0.5, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_one_knot_is_the_line_and_derivatives_are_zero():
     metric = pullback(bowl)
