@@ -72,7 +72,13 @@ def direction_part(controls: Sequence[Control], models: Sequence[FittedDirection
 
 
 def steered_part(
-    control: Control, kind: str, *, hold: Attributes | None, blur: float, damping: float
+    control: Control,
+    kind: str,
+    *,
+    blur: float,
+    damping: float,
+    hold: Attributes | None = None,
+    match: Attributes | None = None,
 ) -> Part:
     """A transformation of the image, by the generator's own Jacobian."""
 
@@ -83,6 +89,7 @@ def steered_part(
             z,
             amounts,
             hold=hold,
+            match=match,
             blur=blur,
             damping=damping,
             steps=STEER_STEPS,

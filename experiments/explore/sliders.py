@@ -134,8 +134,8 @@ def _steered(found: Steered) -> Iterator[Part]:
         limit = float(found.limits[kind])
         name = kind.replace("_", " ")
         control = Control(name, STEERED, UNITS.get(kind, ""), 2 * limit, (-limit, limit), words)
-        held = HOLDS[hold]
-        yield steered_part(control, kind, hold=held, blur=config.blur, damping=config.damping)
+        kept = HOLDS[hold]._asdict()
+        yield steered_part(control, kind, **kept, blur=config.blur, damping=config.damping)
 
 
 def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
@@ -159,7 +159,7 @@ def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
             (-entry.reach, entry.reach),
             "the usual range, not measured on this generator",
         )
-        found.append(steered_part(control, kind, hold=None, blur=blur, damping=0.01))
+        found.append(steered_part(control, kind, blur=blur, damping=0.01))
     return tuple(found)
 
 

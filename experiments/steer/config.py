@@ -1,11 +1,10 @@
 """The flags of a run of steering."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from functools import partial
+from typing import Annotated, ClassVar, NamedTuple
 
-import jax.numpy as jnp
 import tyro
-from jaxtyping import Array, Float
 
 from experiments.directions import config as direction_config
 from experiments.generators.spec import Flags, Usual
@@ -27,17 +26,17 @@ PLACE = (X, Y, SIZE)
 """Where the light is, and how far it spreads."""
 
 
-def moments(image: Float[Array, "h w c"]) -> Float[Array, "7"]:
-    """Place, size, stretch, slant, spread and crispness of the light of an image.
+class Kept(NamedTuple):
+    """What counts beside the image."""
 
-    Args:
-        image: light on black.
-    """
-    return jnp.concatenate([measure(PLACE, image), shape(image)])
+    hold: Attributes | None = None
+    """What stays as it is."""
+    match: Attributes | None = None
+    """What is to be that of the transformed image."""
 
 
-HOLDS: dict[str, Attributes | None] = {"nothing": None, "moments": moments}
-"""What may be held to what a transformation makes of it, by name."""
+HOLDS = {"nothing": Kept(), "moments": Kept(shape, partial(measure, PLACE))}
+"""What may count beside the image while it is transformed, by name."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +101,12 @@ class Config:
     hold: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
-            help="What is held to what the transformation makes of it, beside the image, one after "
-            f"the other: {', '.join(HOLDS)}. Moments are of light on black: its place, size, "
-            "stretch, slant, spread and crispness."
+            help=f"What counts beside the image, one after the other: {', '.join(HOLDS)}. Moments "
+            "are of light on black: stretch, slant, spread and crispness stay, place and size are "
+            "those of the transformed image."
         ),
     ] = ("nothing", "moments")
-    """What is held to what the transformation makes of it, beside the image."""
+    """What counts beside the image."""
     blur: float = 3.0
     """Standard deviation of the blur through which images are compared, in pixels."""
     damping: float = 0.03

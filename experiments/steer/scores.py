@@ -129,7 +129,7 @@ def lead(
 
     Args:
         kind: the transformation.
-        hold: what is held to what the transformation makes of it, by its name.
+        hold: what counts beside the image, by its name.
         settings: blur, damping, corrections and tolerance.
         ts: the amounts, without 0.
         generator: of the images.
@@ -143,7 +143,7 @@ def lead(
             directions.transformation(kind),
             z,
             np.asarray(ts),
-            hold=HOLDS[hold],
+            **HOLDS[hold]._asdict(),
             blur=blur,
             damping=damping,
             corrections=corrections,
@@ -259,7 +259,7 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
             jnp.asarray(ts),
         ),
     )
-    after = np.asarray(unwrapped(subject.factors, before[:, None], after))
+    after = np.asarray(unwrapped(subject.factors, jnp.asarray(before[:, None]), jnp.asarray(after)))
     starts = whole & (bright >= subject.faintest)
     counts = starts[:, None] & (light >= subject.faintest)
     wanted = np.broadcast_to(starts[:, None], counts.shape)

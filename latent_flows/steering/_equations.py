@@ -16,6 +16,8 @@ from latent_flows.typing import Generator, Latent, Metric
 Attributes = Callable[[Array], Float[Array, "k"]]
 """What is measured on a sample, differentiably: `x -> [k]`."""
 
+HOLDING = 0.2
+"""How much an attribute counts beside the image: its slope in units of that of the image."""
 INVISIBLE = 1e-5
 """Slope below which an attribute does not count, in units of its value or of the steepest's slope:
 what is rounded shall not be amplified."""
@@ -103,7 +105,7 @@ def at(
         z: where.
         sigma: of the blur.
         damping: in units of the mean of the diagonal.
-        hold: attributes `x -> [k]` that count beside the image, each as much as it in the mean.
+        hold: attributes `x -> [k]` that count beside the image.
 
     Returns:
         The equations, and by what each attribute is multiplied in them.
@@ -118,13 +120,28 @@ def at(
     values, rows = value_and_slopes(lambda z: still(generator(z)), z)
     image, own = mean_square(jax.linearize(seen, z)[1], z), jnp.mean(rows**2, -1)
     own += INVISIBLE**2 * (values**2 + own.max())
-    weights = jnp.sqrt(image / jnp.where(own > 0, own, 1))
+    weights = HOLDING * jnp.sqrt(image / jnp.where(own > 0, own, 1))
 
     def both(z: Latent) -> Float[Array, "n"]:
         sample = generator(z)
         return jnp.concatenate([features(sample, mask, sigma), weights * still(sample)])
 
     return normal(both, z, damping), weights
+
+
+def joined(*attributes: Attributes | None) -> Attributes | None:
+    """Several attributes as one; None where there are none.
+
+    Args:
+        *attributes: each `x -> [k]`, or None.
+
+    Returns:
+        `x -> [sum of k]`.
+    """
+    known = [each for each in attributes if each is not None]
+    if not known:
+        return None
+    return lambda x: jnp.concatenate([each(x) for each in known])
 
 
 def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:

@@ -17,6 +17,7 @@ from latent_flows.steering._equations import (
     choice,
     features,
     inverse,
+    joined,
     least_change,
     measured_rows,
 )
@@ -71,6 +72,7 @@ def transformation_field(
     blur: float = 3.0,
     damping: float = 0.01,
     hold: Attributes | None = None,
+    match: Attributes | None = None,
 ) -> VectorField:
     r"""The field that performs a transformation of the image, at unit rate, as well as can be.
 
@@ -82,17 +84,19 @@ def transformation_field(
     Jacobian is formed for short latents; for long ones the equations are solved by conjugate
     gradients on products with it, in memory that does not grow with the latent.
 
-    With `hold`, these attributes are held to what the transformation makes of them: their rates
-    count as well, each in the unit in which its mean squared slope is that of the image. What
-    cannot be had together is shared out.
+    With `hold`, the rates of these attributes count as well, and with `match` how far those of
+    others are from what the transformation makes of them: each in the unit in which its mean
+    squared slope is a multiple of the image's. What cannot be had together is shared out.
 
     Args:
         generator: `z -> x`, an image `[h, w, c]`.
         transformation: `(x, t) -> (x, mask)`.
         blur: standard deviation in pixels; 0 compares pixel by pixel.
         damping: `lambda`: little of it follows the image more closely, and drifts.
-        hold: attributes `x -> [k]` that are held to what the transformation makes of them: a shape,
-            which stays as it is, or a place, which moves as asked.
+        hold: attributes `x -> [k]` that the transformation leaves alone and that shall stand still:
+            a shape, while it moves.
+        match: attributes that the transformation changes, and that shall do what it does to them: a
+            place.
 
     Returns:
         `(t, z) -> dz/dt`, which does not depend on `t`. Zero where the image cannot move at all.
@@ -121,11 +125,12 @@ def transformation_field(
         del t
         image = generator(z)
         moving, mask = velocity(transformation, image)
-        found, weights = at(generator, mask, z, blur, damping, hold)
-        asked = features(moving, mask, blur)
-        if hold is not None:
-            rates = jax.jvp(hold, (image,), (moving,))[1]
-            asked = jnp.concatenate([asked, weights * rates])
+        found, weights = at(generator, mask, z, blur, damping, joined(hold, match))
+        rates = jnp.zeros_like(weights)
+        if match is not None:
+            own = jax.jvp(match, (image,), (moving,))[1]
+            rates = rates.at[len(rates) - len(own) :].set(own)
+        asked = jnp.concatenate([features(moving, mask, blur), weights * rates])
         return found.solve(found.pull(asked))
 
     return field

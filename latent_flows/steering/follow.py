@@ -20,6 +20,7 @@ from latent_flows.steering._equations import (
     choice,
     features,
     inverse,
+    joined,
     least_change,
     measured_rows,
 )
@@ -57,6 +58,7 @@ def steer(
     ts: ArrayLike | Sequence[float],
     *,
     hold: Attributes | None = None,
+    match: Attributes | None = None,
     blur: float = 3.0,
     damping: float = 0.01,
     steps: int = 1,
@@ -76,9 +78,9 @@ def steer(
         transformation: `(x, t) -> (x, mask)`.
         z0: where to start.
         ts: amounts, in the transformation's unit, in any order.
-        hold: attributes `x -> [k]` that are held to what the transformation makes of them, see
-            `transformation_field`. Where it knows nothing of the image they see black, so that
-            they do best for light on black.
+        hold: attributes `x -> [k]` that shall stay as they are: a shape, while it moves.
+        match: attributes that shall be those of the transformed image, black where nothing is known
+            of it: where it is.
         blur: in pixels, see `transformation_field`.
         damping: see `transformation_field`.
         steps: of the midpoint rule from one amount to the next.
@@ -103,7 +105,9 @@ def steer(
     [-2.  2.] [ True  True]
     """
     check_settings(blur, damping)
-    field = transformation_field(generator, transformation, blur=blur, damping=damping, hold=hold)
+    field = transformation_field(
+        generator, transformation, blur=blur, damping=damping, hold=hold, match=match
+    )
     start = generator(z0)
 
     def wanted(t: Scalar) -> tuple[Array, Array]:
@@ -112,10 +116,12 @@ def steer(
 
     def correct(z: Latent, t: Scalar) -> Latent:
         target, mask = wanted(t)
-        found, weights = at(generator, mask, z, blur, damping, hold)
+        found, weights = at(generator, mask, z, blur, damping, joined(hold, match))
+        kept = [] if hold is None else [hold(start)]
+        kept += [] if match is None else [match(target)]
         goal = features(target, mask, blur)
-        if hold is not None:
-            goal = jnp.concatenate([goal, weights * hold(target)])
+        if kept:
+            goal = jnp.concatenate([goal, weights * jnp.concatenate(kept)])
         return z + found.solve(found.pull(goal - found.value))
 
     def residual(z: Latent, t: Scalar) -> Scalar:

@@ -99,7 +99,7 @@ def test_products_with_the_jacobian_do_as_well_as_the_jacobian(monkeypatch):
 
 def test_what_is_held_changes_less_while_the_rest_moves():
     generator = lambda z: blob((z[0] + z[1]) / 10, 0.0, 1 + 0.2 * z[1])  # noqa: E731
-    light = lambda x: x.sum()[None]  # noqa: E731
+    light = lambda x: x.max()[None]  # noqa: E731
     z = jnp.array([0.1, 0.2])
 
     @jax.jit
@@ -114,21 +114,21 @@ def test_what_is_held_changes_less_while_the_rest_moves():
     assert held < 0.95 * free
 
 
-def test_what_a_transformation_moves_is_held_to_where_it_moves_it():
+def test_what_a_transformation_moves_is_matched_with_where_it_moves_it():
     generator = lambda z: (1 + z[0]) * blob(z[0] / 10, 0.0, 1.0)  # noqa: E731
     z = jnp.array([0.1])
 
     @jax.jit
     def errors(z):
         found = []
-        for hold in (None, barycentre):
-            led = steering.steer(generator, translate_x, z, TS, hold=hold, corrections=4)
+        for match in (None, barycentre):
+            led = steering.steer(generator, translate_x, z, TS, match=match, corrections=4)
             moved = jax.vmap(lambda z: barycentre(generator(z)))(led.zs)
             found.append(jnp.abs(moved[:, 0] - barycentre(generator(z))[0] - TS).max())
         return jnp.stack(found)
 
-    free, held = errors(z)
-    assert held < 0.7 * free
+    free, matched = errors(z)
+    assert matched < 0.97 * free
 
 
 def test_an_attribute_grows_at_unit_rate_and_the_others_stand_still():
