@@ -83,6 +83,8 @@ _FORGOTTEN = {
     "__orig_bases__",
     "__parameters__",
     "__qualname__",
+    "__replace__",
+    "__repr__",
     "__slots__",
     "__static_attributes__",
     "__type_params__",

@@ -318,11 +318,19 @@ def _split(params: Mapping[str, Any], value: Any) -> list[Any]:
     return [cut(first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
 
 
+def _scanned(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many values a scan leaves alone, and how many it carries."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # since JAX 0.12
+    return len(consts), len(carry)
+
+
 def _scan(params: Mapping[str, Any], *values: Any) -> list[Any]:
-    body, length, consts = params["jaxpr"], params["length"], params["num_consts"]
+    body, length = params["jaxpr"], params["length"]
+    consts, count = _scanned(params)
     fixed, rest = values[:consts], values[consts:]
-    carry, xs = list(rest[: params["num_carry"]]), rest[params["num_carry"] :]
-    count = len(carry)
+    carry, xs = list(rest[:count]), rest[count:]
 
     def step(carry: list[Any], x: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         found = _evaluated(body, *fixed, *carry, *x)
