@@ -293,12 +293,13 @@ def run(config: Config) -> int | None:
     if (draws := draws_of(config, generator)) is not None:
         return run_ensemble(config, generator, given, draws)
     # Between latents of one's own the generator's own metric will do, where no other is at hand.
-    is_plain = given is not None and not {*KINDS["both"]} <= {*generator.noise_std}
+    is_plain = given is not None and not setup.has_deviations(generator)
     if generator.encode is None or is_plain or config.geodesics.features:
         metric = gan_geodesics.seen_through(generator, config.geodesics)
         folder = spec.open_study(config)
         keep_ends(folder, given)
         return gan_geodesics.run(folder, generator, metric, config.geodesics, config.seed, given)
+    setup.check_deviations(generator)
     subject = setup.subject(config, generator)
     check(config, subject)
     folder = spec.open_study(config)

@@ -175,13 +175,8 @@ def subject(config: Config, generator: FrozenGenerator) -> Subject:
         ValueError: its data are too few.
     """
     check_encoder(generator, module_name(type(config)))
-    missing = [kind for kind in KINDS["both"] if kind not in generator.noise_std]
-    if missing and generator.members is None:
-        raise UsageError(
-            f"{generator.name} has no deviation of its noise ({' and '.join(missing)}), of which "
-            "its metrics are made: make it by `python -m experiments.train_vae` with --variance "
-            "both, or one of that command's presets that end in -plane"
-        )
+    if generator.members is None:
+        check_deviations(generator)
     train, test = (load_data(generator, part) for part in ("train", "test"))
     if test.length < FEWEST:
         raise ValueError(
@@ -189,7 +184,7 @@ def subject(config: Config, generator: FrozenGenerator) -> Subject:
             "of them for a density"
         )
     metrics: dict[str, Metric] = {**own_metrics(generator)}
-    if not missing:
+    if has_deviations(generator):
         metrics = {
             kind: stochastic_pullback(generator.decode, generator.noise_std[kind])
             for kind in KINDS["both"]
@@ -198,6 +193,25 @@ def subject(config: Config, generator: FrozenGenerator) -> Subject:
     with announced("encoding images"):
         samples = (sample(config, generator, part) for part in (train, test))
         return Subject(generator, metrics, train, *samples)
+
+
+def has_deviations(generator: FrozenGenerator) -> bool:
+    """Whether both deviations of its noise are known."""
+    return {*KINDS["both"]} <= {*generator.noise_std}
+
+
+def check_deviations(generator: FrozenGenerator) -> None:
+    """Reject a generator without both deviations of its noise.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    if missing := [kind for kind in KINDS["both"] if kind not in generator.noise_std]:
+        raise UsageError(
+            f"{generator.name} has no deviation of its noise ({' and '.join(missing)}), of which "
+            "its metrics are made: make it by `python -m experiments.train_vae` with --variance "
+            "both, or one of that command's presets that end in -plane"
+        )
 
 
 def drawn(config: Config, generator: FrozenGenerator) -> Subject:

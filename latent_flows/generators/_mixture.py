@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from latent_flows.objectives.flow_matching import trigonometric_bridge
 from latent_flows.typing import Latent, Scalar
 
 __all__ = ["GaussianMixture", "best_mixture", "fit_mixture", "mixture_log_prob", "mixture_velocity"]
@@ -56,6 +55,8 @@ def mixture_velocity(mixture: GaussianMixture, t: Scalar | float, y: Latent) -> 
     >>> print(jnp.abs(mixture_velocity(one, 0.3, jnp.ones(2))).max().round(5))
     0.0
     """
+    from latent_flows.objectives.flow_matching import trigonometric_bridge
+
     t = jnp.asarray(t, y.dtype)
     (a, b), (da, db) = jax.jvp(trigonometric_bridge, (t,), (jnp.ones_like(t),))
     weights, means, variances, axes = mixture

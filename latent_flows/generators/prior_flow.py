@@ -18,7 +18,6 @@ from latent_flows._normal import log_normal
 from latent_flows.generators._flow_map import check_steps, followed, stepping
 from latent_flows.generators._mixture import GaussianMixture, best_mixture, mixture_velocity
 from latent_flows.generators.frozen import FrozenGenerator, freeze, replace_prior
-from latent_flows.objectives.flow_matching import flow_matching_loss, trigonometric_bridge
 from latent_flows.typing import Latent, Scalar
 
 __all__ = [
@@ -263,6 +262,8 @@ def prior_flow_loss(flow: PriorFlow, key: PRNGKeyArray, codes: Float[Array, "n d
     Returns:
         The loss, see `objectives.flow_matching.flow_matching_loss`.
     """
+    from latent_flows.objectives.flow_matching import flow_matching_loss
+
     return flow_matching_loss(flow.velocity, key, jax.vmap(flow.standardised)(codes))
 
 
@@ -427,6 +428,8 @@ def blend_mixture(
 @jax.jit
 def _share(flow: PriorFlow, mixture: GaussianMixture, held: Array, keys: Array) -> Float[Array, ""]:
     """The least-squares weight of the network, over random places on paths to held-out codes."""
+
+    from latent_flows.objectives.flow_matching import trigonometric_bridge
 
     def sums(key: PRNGKeyArray) -> tuple[Array, Array]:
         time_key, noise_key = jax.random.split(key)

@@ -61,6 +61,9 @@ def spokes(
     Returns:
         The `Spokes`.
 
+    Raises:
+        ValueError: members of an ensemble are drawn at every point of a curve.
+
     >>> import jax.numpy as jnp
     >>> centres, points = jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])
     >>> flat = lambda z: jnp.eye(2)
@@ -68,6 +71,11 @@ def spokes(
     >>> print(found.distances.round(2), jnp.allclose(found.logarithms[0, 0], points[0], rtol=1e-4))
     [[5.]] True
     """
+    if metrics.drawn(metric) is not None:
+        raise ValueError(
+            "the shortest curves of independent draws of an ensemble have no logarithms, as their "
+            'energy is no metric\'s: take ensemble_pullback(decoders, draws="one") here'
+        )
     k, n, m, d = guesses.shape
     # A guess whose centre has moved is moved with it, less and less towards the point.
     fade = jnp.linspace(1, 0, m, dtype=guesses.dtype)[:, None]

@@ -77,7 +77,8 @@ def ensemble_pullback(decoders: Decoders, *, draws: Draws = "one") -> EnsemblePu
     segments the mean's part counts, of many the variance is all. Where points leave a gap that they
     cannot show, the result says that they are too few; more of them weigh the variance more, so
     that here it can be fewer that help. What needs no discretised curve, such as `exponential_map`,
-    is of the expected metric whatever `draws` says.
+    is of the expected metric whatever `draws` says; `frechet_mean`, `kmeans` and `fit_land` follow
+    curves from their first velocity, and refuse such curves.
 
     Args:
         decoders: at least two members `z -> x` of one event shape; or one function

@@ -294,7 +294,7 @@ def _inner(
 
     def no_worse(chain: Float[Array, "k d"], other: Float[Array, "k d"]) -> Bool[Array, ""]:
         """Draws count less in the energy of few points: what is least there may not be lower."""
-        is_free = _with_draws(metric) is None
+        is_free = metrics.drawn(metric) is None
         return jnp.array(True) if is_free else energy(chain) <= energy(other)
 
     def solve(_, inner: Float[Array, "m d"]) -> tuple[Float[Array, "m d"], Result]:
@@ -406,7 +406,7 @@ def described(
     if segments is not None:
         # So crooked may images be that neither is known: much shorter is shorter all the same.
         good |= found.length * (1 + found.doubt) < begun.length * (1 - begun.doubt)
-    if (drawn := _with_draws(metric)) is not None:
+    if (drawn := metrics.drawn(metric)) is not None:
         parts = _BETWEEN * (segments or len(points) - 1)
         by_points, whole = _discrete_energy.refined(drawn, resample(points, parts), _BETWEEN)
         before, _ = _discrete_energy.refined(drawn, resample(start, parts), _BETWEEN)
@@ -431,11 +431,6 @@ def described(
         (good & even, Result.undersampled if drawn is None else Result.undersampled_draws),
     )
     return Geodesic(points, length, energy, residual, result == Result.successful, result)
-
-
-def _with_draws(metric: Metric) -> metrics.Pullback | None:
-    immersed = metrics.euclidean(metric)
-    return immersed if immersed is not None and immersed.is_drawn else None
 
 
 def _rounding(metric: Metric, points: Float[Array, "k d"]) -> Scalar:

@@ -472,6 +472,24 @@ def euclidean(metric: Metric) -> Pullback | None:
     return found if found is not None and found.is_euclidean else None
 
 
+def drawn(metric: Metric) -> Pullback | None:
+    """A metric some of whose samples are drawn anew at every point of a discretised curve.
+
+    The energy of such a curve is another one for every number of points, and no metric's.
+
+    Args:
+        metric: any metric.
+
+    Returns:
+        Its immersion into Euclidean space; None of all other metrics.
+
+    >>> drawn(pullback(jnp.sin)) is None
+    True
+    """
+    found = euclidean(metric)
+    return found if found is not None and found.is_drawn else None
+
+
 def volume(metric: Metric) -> Callable[[Latent], Scalar]:
     r"""The volume measure: how much data space a piece of latent space covers.
 

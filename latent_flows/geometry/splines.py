@@ -136,7 +136,7 @@ def _shorten(
         )
 
     begun = zero
-    if (coarse := _FIRST * knots) * 2 <= segments and not _is_drawn(metric):
+    if (coarse := _FIRST * knots) * 2 <= segments and metrics.drawn(metric) is None:
         first = search(coarse, zero).value
         energy, slope = energy_by(segments)
         # Fewer chords can miss what lies between their ends.
@@ -154,12 +154,6 @@ def _shorten(
         (still | stopped, Result.max_steps_reached),
         (still | (found.result == optimistix.RESULTS.successful), Result.stalled),
     )
-
-
-def _is_drawn(metric: Metric) -> bool:
-    """Whether the energy is another one for every number of chords."""
-    immersed = metrics.euclidean(metric)
-    return immersed is not None and immersed.is_drawn
 
 
 def _with_slope(

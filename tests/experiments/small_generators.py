@@ -95,7 +95,7 @@ def small_stylegan2(run, *, latent_dim=3, channels=(4, 3)):
     """
     net = StyleGAN2(2 ** (len(channels) + 1), latent_dim, mapping_layers=1, channels=channels)
     kept = StoredGenerator(net, filled(net), "a StyleGAN2")
-    return _write(run, "experiments.import_weights", kept)
+    return _write(run, "experiments.import_weights", to_bytes(kept))
 
 
 @jax.jit

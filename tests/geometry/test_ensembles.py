@@ -15,6 +15,7 @@ from latent_flows.geometry import (
     ensemble_pullback,
     ensemble_variance,
     fit_land,
+    frechet_mean,
     geodesic,
     geodesic_batch,
     kmeans,
@@ -231,6 +232,20 @@ def test_draws_and_points_that_make_no_sense_are_refused():
         ensemble_pullback([jnp.sin, jnp.cos], draws="both")
     with pytest.raises(ValueError, match=r"points must be a matrix \[n \+ 1, d\]"):
         ensemble_energy([jnp.sin, jnp.cos], jnp.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        frechet_mean,
+        lambda metric, points: kmeans(jax.random.key(0), metric, points, 2),
+        lambda metric, points: fit_land(jax.random.key(0), metric, points, samples=16),
+    ],
+)
+def test_what_follows_curves_from_their_velocity_refuses_independent_draws(fit):
+    metric = ensemble_pullback(linear(), draws="independent")
+    with pytest.raises(ValueError, match='draws="one"'):
+        fit(metric, jnp.asarray(POINTS))
 
 
 @pytest.mark.slow
