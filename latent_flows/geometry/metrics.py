@@ -28,6 +28,7 @@ __all__ = [
     "Pullback",
     "check_tangent",
     "conformal",
+    "drawn",
     "euclidean",
     "inner",
     "local_pca",

@@ -124,14 +124,18 @@ function imageCard(page) {
     arrive(told);
   });
 
+  let strips = 0;
   page.on("strip", async (told) => {
+    const turn = ++strips;
+    if (told.sheet) {
+      // Until it has come, what was there is shown; what came later is not replaced.
+      told.sheet = await loaded(told.sheet);
+      told.width = told.sheet.naturalWidth / told.count;
+      if (turn < strips) return;
+    }
     const resume = playing;
     pause();
     frames = told;
-    if (told.sheet) {
-      frames.sheet = await loaded(told.sheet);
-      frames.width = frames.sheet.naturalWidth / told.count;
-    }
     follow.value = told.title;
     scrubber.max = told.count - 1;
     scrubber.value = told.is_way ? 0 : told.start;
