@@ -230,7 +230,7 @@ def doublings(value: Number) -> Scalar:
 def hue(image: Image) -> Scalar:
     r"""The hue of all pixels together, in turns of the colour circle.
 
-    $$\frac{1}{2 \pi} \arg \sum_p \sum_{c=0}^{2} x_{p, c}\, e^{2 \pi i c / 3} \bmod 1$$
+    $$\frac{1}{2 \pi}\, \mathrm{arg} \sum_p \sum_{c=0}^{2} x_{p, c}\, e^{2 \pi i c / 3}$$
 
     Args:
         image: of three channels.
