@@ -11,13 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import Jaxpr, JaxprEqn, jaxpr_as_fun, jaxprs_in_params
 from jaxtyping import Array
+
+from latent_flows._operations import bind, body_of, evaluate
 
 __all__ = ["channels_last"]
 
-_CALLS = {"pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr"}
-"""Primitives that do nothing but call a program, and the parameter that holds it."""
+_CALLS = ("pjit", "jit", "closed_call")
+"""Primitives that do nothing but call a program; others say how it is differentiated or kept."""
 _CONVOLUTION = "conv_general_dilated"
 
 
@@ -43,7 +45,7 @@ def channels_last(function: Callable[..., Any]) -> Callable[..., Any]:
         traced, made = jax.make_jaxpr(function, return_shape=True)(*args)
         given = jax.tree.leaves(args)
         if _convolves(traced.jaxpr):
-            found = _evaluate(traced.jaxpr, traced.consts, given)
+            found = evaluate(traced.jaxpr, traced.consts, given, _applied)
         else:
             found = jaxpr_as_fun(traced)(*given)
         return jax.tree.unflatten(jax.tree.structure(made), found)
@@ -58,36 +60,12 @@ def _convolves(jaxpr: Jaxpr) -> bool:
     )
 
 
-def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    known: dict[Any, Any] = {}
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else known[atom]
-
-    known.update(zip(jaxpr.constvars, consts, strict=True))
-    known.update(zip(jaxpr.invars, args, strict=True))
-    for eqn in jaxpr.eqns:
-        given = [read(atom) for atom in eqn.invars]
-        name, params = eqn.primitive.name, eqn.params
-        if name == _CONVOLUTION:
-            made: Sequence[Any] = [_convolve(*given, **params)]
-        elif name in _CALLS:
-            called = params[_CALLS[name]]
-            made = _evaluate(called.jaxpr, called.consts, given)
-        else:
-            made = _bind(eqn, given)
-        known.update(zip(eqn.outvars, made, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _bind(eqn: JaxprEqn, given: Sequence[Any]) -> Sequence[Any]:
-    settings: Any = eqn.primitive.get_bind_params(eqn.params)
-    functions: Sequence[Any] = ()
-    if isinstance(settings, tuple):  # as before JAX 0.10
-        functions, settings = settings
-    with eqn.ctx.manager:
-        made = eqn.primitive.bind(*functions, *given, **settings)
-    return made if eqn.primitive.multiple_results else [made]
+def _applied(eqn: JaxprEqn, given: list[Any]) -> Sequence[Any]:
+    if eqn.primitive.name == _CONVOLUTION:
+        return [_convolve(*given, **eqn.params)]
+    if eqn.primitive.name in _CALLS:
+        return evaluate(*body_of(eqn), given, _applied)
+    return bind(eqn, given)
 
 
 def _convolve(image: Array, kernel: Array, *, dimension_numbers: Any, **settings: Any) -> Array:

@@ -16,7 +16,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from latent_flows._operations import INLINED, bind, body_of
+from latent_flows._operations import INLINED, bind, body_of, evaluate
 from latent_flows._validation import choose
 from latent_flows.typing import Latent, Potential, Scalar
 
@@ -251,16 +251,7 @@ def _summed_second_derivative(f: Callable, z: Latent, probes: Float[Array, "m d"
 
 def _propagate(jaxpr: jex.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list:
     """Evaluate a jaxpr on arguments of which some are jets and the others plain arrays."""
-    known = dict(zip(jaxpr.constvars, consts, strict=True))
-    known.update(zip(jaxpr.invars, args, strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, jex.Literal) else known[atom]
-
-    for equation in jaxpr.eqns:
-        outs = _apply(equation, [read(atom) for atom in equation.invars])
-        known.update(zip(equation.outvars, outs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return evaluate(jaxpr, consts, args, _apply)
 
 
 def _apply(equation: jex.JaxprEqn, args: list) -> Sequence[Any]:

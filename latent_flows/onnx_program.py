@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jaxtyping import Array
 
 from latent_flows._extras import extra
-from latent_flows._operations import INLINED, bind, body_of
+from latent_flows._operations import INLINED, bind, body_of, evaluate
 from latent_flows.traversals import Motion
 from latent_flows.typing import Metric
 
@@ -269,26 +269,19 @@ def _evaluated(closed: ClosedJaxpr, *args: Any) -> list[Any]:
 
 def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     """The values of a program's results, its operations replaced where there is a rule."""
-    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+    return evaluate(jaxpr, consts, args, _applied, _needed(jaxpr))
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else known[atom]
 
-    for equation in _needed(jaxpr):
-        values = [read(atom) for atom in equation.invars]
-        name = equation.primitive.name
-        shapes: list[Any] = [atom.aval for atom in equation.outvars]
-        found: Sequence[Any]
-        if all(map(_is_empty, shapes)):
-            found = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-        elif name in _RULES:
-            found = _RULES[name](equation.params, *values)
-        elif name in INLINED or name == "custom_jvp_call":
-            found = _evaluate(*body_of(equation), values)
-        else:
-            found = bind(equation, values)
-        known.update(zip(equation.outvars, found, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+def _applied(equation: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+    name = equation.primitive.name
+    shapes: list[Any] = [atom.aval for atom in equation.outvars]
+    if all(map(_is_empty, shapes)):
+        return [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    if name in _RULES:
+        return _RULES[name](equation.params, *values)
+    if name in INLINED or name == "custom_jvp_call":
+        return _evaluate(*body_of(equation), values)
+    return bind(equation, values)
 
 
 def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
