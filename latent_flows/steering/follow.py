@@ -109,6 +109,7 @@ def steer(
         generator, transformation, blur=blur, damping=damping, hold=hold, match=match
     )
     start = generator(z0)
+    still = [] if hold is None else [hold(start)]
 
     def wanted(t: Scalar) -> tuple[Array, Array]:
         target, mask = transformation(start, t)
@@ -117,8 +118,7 @@ def steer(
     def correct(z: Latent, t: Scalar) -> Latent:
         target, mask = wanted(t)
         found, weights = at(generator, mask, z, blur, damping, joined(hold, match))
-        kept = [] if hold is None else [hold(start)]
-        kept += [] if match is None else [match(target)]
+        kept = [*still, match(target)] if match is not None else still
         goal = features(target, mask, blur)
         if kept:
             goal = jnp.concatenate([goal, weights * jnp.concatenate(kept)])
