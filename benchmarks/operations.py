@@ -32,6 +32,7 @@ from rich.table import Table
 from benchmarks import gan_step, joint_step
 from benchmarks import potential_flows as decoders
 from latent_flows import directions, steering
+from latent_flows._compiled import Cost, cost
 from latent_flows.directions.losses import blurred_error
 from latent_flows.generators import vae as vaes
 from latent_flows.generators.vae import VAE, VAEConfig
@@ -80,17 +81,9 @@ class Source(NamedTuple):
     image: tuple[int, ...]
 
 
-class Cost(NamedTuple):
-    """What a program does, by the compiler's account."""
-
-    operations: float
-    bytes: float
-
-
-def cost(function: Callable, *shapes: Any) -> Cost:
+def compiled(function: Callable, *shapes: Any) -> Cost:
     """What a function of arrays of some shapes costs, once compiled."""
-    found: Any = jax.jit(function).lower(*shapes).compile().cost_analysis()
-    return Cost(found["flops"], found["bytes accessed"])
+    return cost(jax.jit(function).lower(*shapes).compile())
 
 
 def source(config: Config, name: Name) -> Source:
@@ -118,7 +111,7 @@ def pulled(of: Source, count: int) -> Cost:
         return images, pull(ends)
 
     ends = jax.ShapeDtypeStruct((count, *of.image), jnp.float32)
-    return cost(both, of.variables, latents(of, count), ends)
+    return compiled(both, of.variables, latents(of, count), ends)
 
 
 def jacobians(of: Source, count: int) -> Cost:
@@ -131,7 +124,7 @@ def jacobians(of: Source, count: int) -> Cost:
 
         return jax.vmap(one)(zs)
 
-    return cost(both, of.variables, latents(of, count))
+    return compiled(both, of.variables, latents(of, count))
 
 
 def flow_step(config: Config, of: Source) -> tuple[Cost, Cost]:
@@ -140,7 +133,7 @@ def flow_step(config: Config, of: Source) -> tuple[Cost, Cost]:
     net = decoders.PotentialNet(width=size.width, horizon=float(size.horizon), initial="free")
     work = gan_step.Work(net, size, 0, of.make, of.image, of.variables, latents(of, size.batch))
     learnt = jax.eval_shape(lambda: gan_step.begin(work))
-    whole = cost(gan_step.update(work), work.variables, work.starts, *learnt)
+    whole = compiled(gan_step.update(work), work.variables, work.starts, *learnt)
     return whole, pulled(of, 2 * size.batch)
 
 
@@ -161,15 +154,8 @@ def joint(config: Config, of: Source) -> tuple[Cost, Cost]:
         return jax.vmap(one)(jax.random.split(key, len(images)), images).mean()
 
     images = jax.ShapeDtypeStruct((2 * config.joint.batch, *vae.image_shape), jnp.float32)
-    floor = cost(jax.value_and_grad(bound), own, work.key, images)
-    optimiser = optax.adam(decoders.LEARNING_RATE)
-
-    def update(params: Any, state: Any) -> Any:
-        total, gradient = jax.value_and_grad(work.value)(params)
-        change, state = optimiser.update(gradient, state, params)
-        return optax.apply_updates(params, change), state, total
-
-    return cost(update, work.params, optimiser.init(work.params)), floor
+    floor = compiled(jax.value_and_grad(bound), own, work.key, images)
+    return cost(decoders.Step(work).update), floor
 
 
 def trajectory_step(config: Config, of: Source) -> tuple[Cost, Cost]:
@@ -191,7 +177,7 @@ def trajectory_step(config: Config, of: Source) -> tuple[Cost, Cost]:
     zs = latents(of, count)
     targets = jax.ShapeDtypeStruct((count, *of.image), jnp.float32)
     states = jax.eval_shape(jax.vmap(optax.adam(0.05).init), zs)
-    return cost(step, of.variables, zs, targets, states), pulled(of, count)
+    return compiled(step, of.variables, zs, targets, states), pulled(of, count)
 
 
 def geodesic_iteration(config: Config, of: Source) -> tuple[Cost, Cost]:
@@ -203,7 +189,7 @@ def geodesic_iteration(config: Config, of: Source) -> tuple[Cost, Cost]:
         _, advance, blank, _ = _discrete_energy.model(metric, ends[0], ends[1], config.segments)
         return _newton.propose(advance(points, points, blank)[0], jnp.zeros(()))
 
-    whole = cost(iteration, of.variables, latents(of, 2), latents(of, inner))
+    whole = compiled(iteration, of.variables, latents(of, 2), latents(of, inner))
     return whole, jacobians(of, inner)
 
 
@@ -216,7 +202,7 @@ def steering_step(config: Config, of: Source) -> tuple[Cost, Cost]:
         return move(jnp.zeros(()), z)
 
     z = jax.ShapeDtypeStruct((of.latent,), jnp.float32)
-    return cost(velocity, of.variables, z), jacobians(of, 1)
+    return compiled(velocity, of.variables, z), jacobians(of, 1)
 
 
 COUNTED: dict[Part, Callable[[Config, Source], tuple[Cost, Cost]]] = {

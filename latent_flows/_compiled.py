@@ -4,6 +4,7 @@ import functools
 import gc
 import inspect
 import logging
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -267,20 +268,42 @@ def _as_known(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, jax.Array) else value
 
 
-def operations(function: Callable[..., Any], *args: Any) -> float:
-    """What a compiled function costs, whatever machine runs it.
+class Cost(NamedTuple):
+    """What a compiled program does, by the compiler's account; NaN where it gives none.
 
     Loops are counted once by the compiler, whatever their length.
+    """
+
+    operations: float
+    """Of floating-point numbers."""
+    bytes: float
+    """Read and written."""
+
+
+def cost(program: Any) -> Cost:
+    """What a compiled program costs, whatever machine runs it.
+
+    Args:
+        program: of `jax.jit(function).lower(...).compile()`.
+
+    Returns:
+        The `Cost`.
+    """
+    found = program.cost_analysis() or {}
+    return Cost(*(float(found.get(name, math.nan)) for name in ("flops", "bytes accessed")))
+
+
+def operations(function: Callable[..., Any], *args: Any) -> float:
+    """The operations of a compiled function, see `Cost`.
 
     Args:
         function: of arrays; a new program is made for it.
         *args: its arguments.
 
     Returns:
-        Floating-point operations by the compiler's account; NaN where it gives none.
+        Floating-point operations.
 
     >>> operations(lambda x: x @ x, jnp.ones((8, 8))) >= 2 * 8**3 - 8**2
     True
     """
-    found = jax.jit(function).lower(*args).compile().cost_analysis()
-    return float((found or {}).get("flops", float("nan")))
+    return cost(jax.jit(function).lower(*args).compile()).operations

@@ -38,6 +38,7 @@ TITLES = {
     "rbf": "geodesic, RBF deviation",
     "network": "geodesic, ordinary deviation",
     setup.EUCLIDEAN: "Euclidean",
+    **{name: f"geodesic, {title}" for name, title in setup.OTHERS.items()},
 }
 
 
@@ -86,11 +87,6 @@ FEW = Clustering(points=24, clusters=3, restarts=0, segments=4, iterations=4)
 """For long latents, whose geodesics take hundreds of passes through the generator each."""
 
 PRESETS = {**setup.presets(Config), **setup.gan_preset(Config, clustering=FEW, codes=200)}
-
-
-def title_of(name: str) -> str:
-    """The method with this metric."""
-    return TITLES.get(name) or f"geodesic, {setup.OTHERS[name]}"
 
 
 def check(config: Config, subject: Subject) -> None:
@@ -207,7 +203,7 @@ def measure(
 
     rows = [
         {
-            "method": title_of(name),
+            "method": TITLES[name],
             **agreement(clusters["labels"]),
             "converged": float(clusters["converged"]),
             "solved": clusters["solved"],
@@ -255,7 +251,7 @@ def draw(
     if labels is not None:
         drawn["labels"] = partial(picture, labels, "labels", f"{what} and their labels")
     for (name, clusters), row in zip(found.items(), metrics["methods"], strict=True):
-        groups, title = np.asarray(clusters["labels"]), title_of(name)
+        groups, title = np.asarray(clusters["labels"]), TITLES[name]
         if labels is not None:
             groups, title = named_after(labels, groups), f"{title}: F = {row['f_measure']:.2f}"
         drawn[f"clusters_{name}"] = partial(picture, groups, title, f"{what}, coloured by cluster")
@@ -273,7 +269,7 @@ def draw_samples(
             near = own[np.argsort(np.linalg.norm(own - centre, axis=1))][: SHOWN - 1]
             filled = np.concatenate([centre[None], near])
             filled = np.pad(filled, ((0, SHOWN - len(filled)), (0, 0)), mode="edge")
-            rows[f"{title_of(name)}, {place + 1}"] = filled
+            rows[f"{TITLES[name]}, {place + 1}"] = filled
     axis = "the centre, then points of the cluster by their distance in latent space"
     caption = "Clusters of each method, decoded; where points are few the last is repeated."
     return figures.samples_of_groups(subject, rows, axis, caption)

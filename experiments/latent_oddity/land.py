@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 GAUSSIAN = "gaussian"
 TITLES = {
     **{
-        f"{kind}_{measure}": f"LAND, {name} deviation, {measure}"
-        for kind, name in (("rbf", "RBF"), ("network", "ordinary"))
+        f"{kind}_{measure}": f"LAND, {name}, {measure}"
+        for kind, name in {
+            "rbf": "RBF deviation",
+            "network": "ordinary deviation",
+            **setup.OTHERS,
+        }.items()
         for measure in MEASURES
     },
     GAUSSIAN: "Gaussian mixture",
@@ -115,12 +119,6 @@ PRESETS = {
     },
     **setup.gan_preset(Config, fit=FEW, codes=200),
 }
-
-
-def title_of(name: str) -> str:
-    """The mixture of this name."""
-    kind, _, measure = name.partition("_")
-    return TITLES.get(name) or f"LAND, {setup.OTHERS[kind]}, {measure}"
 
 
 def check(config: Config, subject: Subject) -> None:
@@ -206,7 +204,7 @@ def measure(
         values = everywhere(log_density(known, name, saved), test)
         rows.append(
             {
-                "method": title_of(name),
+                "method": TITLES[name],
                 "held_out": float(np.mean(values)),
                 "median": float(np.median(values)),
                 "fitted": saved["log_likelihood"],
@@ -246,12 +244,12 @@ def draw(
     """The densities side by side, with held-out codes; of long codes, what the means decode to."""
     _, test = points(config, subject)
     if test.shape[1] > 2:
-        means = {title_of(n): np.asarray(saved["means"], np.float32) for n, saved in found.items()}
+        means = {TITLES[n]: np.asarray(saved["means"], np.float32) for n, saved in found.items()}
         means[TITLES[GAUSSIAN]] = np.asarray(mixture.means_, np.float32)
         caption = "What the means of each mixture decode to."
         return {"means": partial(figures.samples_of_groups, subject, means, "components", caption)}
     first = subject.kinds[0]
-    shown = {title_of(n): log_density(known, n, found[n]) for n in found if n.startswith(first)}
+    shown = {TITLES[n]: log_density(known, n, found[n]) for n in found if n.startswith(first)}
     shown[TITLES[GAUSSIAN]] = mixtures.gaussian_log_density(mixture)
     top = float(np.quantile(mixture.score_samples(np.asarray(test)), 0.9))
     picture = partial(

@@ -40,6 +40,7 @@ TITLES = {
     "rbf": "Brownian, RBF deviation",
     "network": "Brownian, ordinary deviation",
     setup.EUCLIDEAN: "Euclidean",
+    **{name: f"Brownian, {title}" for name, title in setup.OTHERS.items()},
 }
 
 
@@ -91,11 +92,6 @@ FEW = Walks(walks=3, steps=10, substeps=1)
 """For long latents, whose metric takes many passes through the generator, and its slope far more.
 """
 PRESETS = {**setup.presets(Config), **setup.gan_preset(Config, walks=FEW, codes=200)}
-
-
-def title_of(name: str) -> str:
-    """The walks of this metric."""
-    return TITLES.get(name) or f"Brownian, {setup.OTHERS[name]}"
 
 
 class Paths(NamedTuple):
@@ -183,7 +179,7 @@ def measure(
     lowest = float(np.quantile(judge.log_density(held_out), config.walks.density))
     rows = [
         {
-            "walk": title_of(name),
+            "walk": TITLES[name],
             **walk_plausibility(
                 subject.generator.decode,
                 paths.zs,
@@ -214,14 +210,13 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Paths], what: str) -> N
 def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> figures.Drawn:
     """Walks over the log volume, and what they decode to."""
     zs = {name: np.asarray(paths.zs[: config.walks.drawn]) for name, paths in found.items()}
-    titles = {name: title_of(name) for name in zs}
     drawn: figures.Drawn = {}
     if subject.generator.latent_dim <= 2:
-        drawn["walks"] = partial(figures.walks, subject, zs, titles)
+        drawn["walks"] = partial(figures.walks, subject, zs, TITLES)
     if subject.generator.event_shape != (1, 1, 3):
         steps = np.linspace(0, config.walks.steps, 12).astype(int)
         some = {name: walks[:, steps] for name, walks in zs.items()}
-        drawn["samples"] = partial(figures.along_walks, subject, some, titles)
+        drawn["samples"] = partial(figures.along_walks, subject, some, TITLES)
     return drawn
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "raw_moments",
     "shape",
     "sharpness",
+    "spectrum",
     "unwrapped",
 ]
 
@@ -227,32 +228,56 @@ def doublings(value: Number) -> Scalar:
     return jnp.log2(jnp.maximum(value, _LEAST))
 
 
-def hue(image: Image) -> Scalar:
-    r"""The hue of all pixels together, in turns of the colour circle.
+def spectrum(image: Image) -> tuple[Array, Array, Array]:
+    r"""The light of each pixel, and how vivid and of which colour it is.
 
-    $$\frac{1}{2 \pi}\, \mathrm{arg} \sum_p \sum_{c=0}^{2} x_{p, c}\, e^{2 \pi i c / 3}$$
+    $$\frac13 \sum_c x_c, \qquad \frac23 \sum_c x_c \cos\frac{2 \pi c}{3}, \qquad
+      \frac23 \sum_c x_c \sin\frac{2 \pi c}{3}$$
 
     Args:
         image: of three channels.
 
     Returns:
-        From 0, red, by 1/3, green, and 2/3, blue, to 1; 0 of a grey image.
+        The mean of the channels, and real and imaginary part of their first Fourier coefficient.
 
     Raises:
-        ValueError: the image is not `[h, w, 3]`.
+        ValueError: the image is not `[h, w, 3]`, or not of floats.
+
+    >>> import jax.numpy as jnp
+    >>> print(*(part.round(3) for part in spectrum(jnp.array([[[0.5, 1.0, 0.0]]]))))
+    [[0.5]] [[0.]] [[0.577]]
+    """
+    floats("a measurement of an image", image=image)
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"expected one image of shape (height, width, 3), got {image.shape}")
+    phase = 2 * math.pi * np.arange(3) / 3
+    real, imaginary = (
+        np.asarray(part, image.dtype) * (2 / 3) for part in (np.cos(phase), np.sin(phase))
+    )
+    return image.mean(-1), image @ real, image @ imaginary
+
+
+def hue(image: Image) -> Scalar:
+    """The hue of all pixels together, in turns of the colour circle.
+
+    Args:
+        image: of three channels.
+
+    Returns:
+        From 0, red, by 1/3, green, and 2/3, blue, to 1: the argument of the sum of `spectrum`; 0 of
+        a grey image.
+
+    Raises:
+        ValueError: the image is not `[h, w, 3]`, or not of floats.
 
     >>> import jax.numpy as jnp
     >>> round(float(hue(jnp.ones((2, 2, 3)) * jnp.array([0.0, 1.0, 0.0]))), 3)
     0.333
     """
-    floats("a measurement of an image", image=image)
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"expected one image of shape (height, width, 3), got {image.shape}")
-    phase = 2 * np.pi * np.arange(3) / 3
-    colour = image.sum((0, 1))
-    real, imaginary = (colour @ np.asarray(f(phase), image.dtype) for f in (np.cos, np.sin))
+    _, real, imaginary = spectrum(image)
+    real, imaginary = real.sum(), imaginary.sum()
     grey = (real == 0) & (imaginary == 0)
-    return jnp.arctan2(imaginary, jnp.where(grey, 1, real)) / (2 * np.pi) % 1
+    return jnp.arctan2(imaginary, jnp.where(grey, 1, real)) / (2 * math.pi) % 1
 
 
 def _x(image: Image) -> Scalar:

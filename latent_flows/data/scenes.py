@@ -35,7 +35,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from latent_flows._norms import safe_sqrt
-from latent_flows._validation import floats
 from latent_flows.data.dataset import Dataset
 from latent_flows.data.drawn import Drawn, Span, drawn_dataset
 from latent_flows.data.image_factors import (
@@ -47,6 +46,7 @@ from latent_flows.data.image_factors import (
     hue,
     moments,
     raw_moments,
+    spectrum,
 )
 from latent_flows.typing import Scalar
 
@@ -416,18 +416,6 @@ def _coloured(shade: Plane, palette: tuple[float, float], hue: Scalar) -> Image:
 # --- what is measured ---
 
 
-def _spectrum(image: Image) -> tuple[Array, Array, Array]:
-    """Mean of the channels, and real and imaginary part of their first Fourier coefficient."""
-    floats("a measurement of an image", image=image)
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"expected one image of shape (height, width, 3), got {image.shape}")
-    phase = 2 * math.pi * np.arange(3) / 3
-    real, imaginary = (
-        np.asarray(part, image.dtype) * (2 / 3) for part in (np.cos(phase), np.sin(phase))
-    )
-    return image.mean(-1), image @ real, image @ imaginary
-
-
 def _top(image: Image) -> Float[Array, "rows columns c"]:
     return image[: max(image.shape[0] // 16, 1)]
 
@@ -470,7 +458,7 @@ def silhouette(image: Image) -> Float[Array, "h w"]:
     >>> print(silhouette(image)[::20, 20].round(1))
     [0. 0. 1. 0.]
     """
-    mean, real, imaginary = _spectrum(image)
+    mean, real, imaginary = spectrum(image)
     vivid = safe_sqrt(real**2 + imaginary**2) / jnp.maximum(mean, 1e-3)
     pale = _ROOM[1] / _ROOM[0]
     return jnp.clip((vivid - pale) / (_OBJECT[1] / _OBJECT[0] - pale), 0, 1)
@@ -533,7 +521,7 @@ def is_valid(image: Image) -> Bool[Array, ""]:
 
 
 def _purity(image: Image) -> Scalar:
-    _, real, imaginary = _spectrum(image)
+    _, real, imaginary = spectrum(image)
     lengths = safe_sqrt(real**2 + imaginary**2).sum()
     return safe_sqrt(real.sum() ** 2 + imaginary.sum() ** 2) / jnp.maximum(lengths, 1e-6)
 

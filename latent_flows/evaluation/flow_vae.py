@@ -122,14 +122,8 @@ def sample_bounds(
         Burda, Grosse and Salakhutdinov, *Importance Weighted Autoencoders*, 2016.
     """
     count, own = len(found.t), flowed and model.kind in ("flow", "hamilton-jacobi")
-    encode, likelihood = model.encoder(params), model.log_likelihood(params)
     factors, times = model.members, found.sequences.shape[2] - 1
-
-    def bound(key: Array, x: Array, log_prior: Callable[[Latent], Scalar]) -> Scalar:
-        def joint(x: Array, z: Latent) -> Scalar:
-            return likelihood(x, z) + log_prior(z) - log_normal(z)
-
-        return iwae_bound(key, encode, joint, x, samples=samples)
+    bound = partial(_bound, model, params, samples)
 
     def priors(z: Latent, t: Scalar) -> Float[Array, "K"]:
         """The log-density at time `t` along each of the flows."""
@@ -167,7 +161,7 @@ def sample_bounds(
         result |= _row(transformed_given=given(flat_keys, flat, flat_t, known))
     few = slice(0, CHECKED)
     result["log_prior_error"] = _density_error(
-        model, params, jax.vmap(encode)(flat[few])[0], flat_t[few], steps
+        model, params, jax.vmap(model.encoder(params))(flat[few])[0], flat_t[few], steps
     )
     return result
 
@@ -198,8 +192,8 @@ def frame_bounds(
         steps: of the midpoint rule along each path.
 
     Returns:
-        Means in nats: `frame_standard` under N(0, I), which is all that a model without a flow
-        has, and `frame_marginal` under the density above, where it has one.
+        Means in nats: `iwae_frame_standard` under N(0, I), which is all that a model without a flow
+        has, and `iwae_frame_marginal` under the density above, where it has one.
 
     References:
         Burda, Grosse and Salakhutdinov, *Importance Weighted Autoencoders*, 2016.
@@ -209,7 +203,6 @@ def frame_bounds(
     picked = jax.vmap(jax.vmap(lambda frames, t: frames[t]))(found.sequences, which)
     xs = picked.reshape(-1, *shape[3:])
     keys = jax.random.split(jax.random.key(5), len(xs))
-    encode, likelihood = model.encoder(params), model.log_likelihood(params)
     later = jnp.arange(1.0, shape[2])
 
     def marginal(z: Latent) -> Scalar:
@@ -220,19 +213,31 @@ def frame_bounds(
         each = jax.vmap(of)(params["potentials"])
         return jax.nn.logsumexp(each) - jnp.log(float(each.size))
 
-    def mean(log_prior: Callable[[Latent], Scalar]) -> float:
-        def joint(x: Array, z: Latent) -> Scalar:
-            return likelihood(x, z) + log_prior(z) - log_normal(z)
+    def mean(log_prior: Callable[[Latent], Scalar]) -> Array:
+        one = partial(_bound, model, params, samples, log_prior=log_prior)
+        return jax.jit(vmap_chunked(one, AT_ONCE))(keys, xs)
 
-        def bound(key: Array, x: Array) -> Scalar:
-            return iwae_bound(key, encode, joint, x, samples=samples)
-
-        return float(jax.jit(vmap_chunked(bound, AT_ONCE))(keys, xs).mean())
-
-    result = {"iwae_frame_standard": mean(log_normal)}
+    result = _row(frame_standard=mean(log_normal))
     if flowed and model.kind in ("flow", "hamilton-jacobi"):
-        result["iwae_frame_marginal"] = mean(marginal)
+        result |= _row(frame_marginal=mean(marginal))
     return result
+
+
+def _bound(
+    model: FlowVAE,
+    params: PyTree,
+    samples: int,
+    key: Array,
+    x: Array,
+    log_prior: Callable[[Latent], Scalar],
+) -> Scalar:
+    """The importance-weighted bound of one sample under a prior of one's own."""
+    likelihood = model.log_likelihood(params)
+
+    def joint(x: Array, z: Latent) -> Scalar:
+        return likelihood(x, z) + log_prior(z) - log_normal(z)
+
+    return iwae_bound(key, model.encoder(params), joint, x, samples=samples)
 
 
 def _density_error(

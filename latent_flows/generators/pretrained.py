@@ -217,21 +217,20 @@ def style_mixing(
             f"--layers {layers}: the latent is given to layers {spec.layers} alone, as "
             "generator.layers says; name some of these"
         )
-    apply: Any = net.apply
-
-    def styles(tree: PyTree, z: Latent) -> Array:
-        weights, base = tree
-        w = apply(weights, z, label, method=net.to_w) if spec.space == "z" else z
-        w = w.reshape(-1, net.style_width)
-        if base is None:
-            return jnp.broadcast_to(w, (net.style_count, net.style_width))
-        kept = jnp.broadcast_to(base, (net.style_count, net.style_width)).astype(w.dtype)
-        return kept.at[jnp.array(own)].set(w)
 
     def images(tree: PyTree, pair: Array) -> Array:
-        start, z = pair
-        mixed = styles(tree, start).at[jnp.array(moved)].set(styles(tree, z)[jnp.array(moved)])
-        image = stylegan2.generator(net, tree[0], space="w+", truncation=spec.truncation)
+        weights, base = tree
+        placed = stylegan2.styles(
+            net,
+            weights,
+            space=spec.space,
+            label=label,
+            layers=own if spec.layers else None,
+            base=base,
+        )
+        start, end = (jnp.broadcast_to(placed(z), (net.style_count, net.style_width)) for z in pair)
+        mixed = start.at[jnp.array(moved)].set(end[jnp.array(moved)])
+        image = stylegan2.generator(net, weights, space="w+", truncation=spec.truncation)
         return image(mixed.ravel())
 
     make = cast_and_remat(images, given.tree, dtype=spec.dtype, recompute=spec.recompute)

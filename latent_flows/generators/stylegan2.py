@@ -40,6 +40,7 @@ __all__ = [
     "generator",
     "key_names",
     "mean_w",
+    "styles",
     "with_mean_w",
 ]
 
@@ -435,12 +436,48 @@ def generator(
     synthesis = partial(
         _apply(net), variables, truncation=truncation, noise=noise, method=net.from_w
     )
+    to_styles = styles(net, variables, space=space, label=label, layers=layers, base=base)
+    return lambda z: synthesis(to_styles(z))
+
+
+def styles(
+    net: StyleGAN2,
+    variables: Any,
+    *,
+    space: Space = "z",
+    label: int | None = None,
+    layers: Sequence[int] | None = None,
+    base: Latent | Styles | None = None,
+) -> Callable[[Latent], Latent | Styles]:
+    """What the layers are given for a latent of one of the spaces.
+
+    Args:
+        net: the network.
+        variables: as of `generator`.
+        space: as there.
+        label: as there.
+        layers: as there.
+        base: as there.
+
+    Returns:
+        `z -> w`, one latent of W for all layers or `[style_count, style_width]`.
+
+    Raises:
+        ValueError: as `generator` does.
+
+    >>> import jax, jax.numpy as jnp
+    >>> net = StyleGAN2(8, latent_dim=4, mapping_layers=1, channels=(2, 2))
+    >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.ones(4))
+    >>> given = styles(net, variables, space="w", layers=[1], base=jnp.zeros(4))
+    >>> print(given(jnp.ones(4)).sum(1))
+    [0. 4. 0. 0.]
+    """
     to_w = partial(_apply(net), variables, method=net.to_w)
     placed = _placed(net, layers, base)
-    spaces: dict[str, Generator] = {
-        "z": lambda z: synthesis(placed(to_w(z, label))),
-        "w": lambda w: synthesis(placed(w)),
-        "w+": lambda w: synthesis(placed(w.reshape(-1, net.style_width))),
+    spaces: dict[str, Callable[[Latent], Latent | Styles]] = {
+        "z": lambda z: placed(to_w(z, label)),
+        "w": placed,
+        "w+": lambda w: placed(w.reshape(-1, net.style_width)),
     }
     return choose("space", space, spaces)
 
