@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.generators.straightness import linear_r2
 from experiments.generators.training_data import encoded
 from latent_flows import data
 from latent_flows._transforms import in_chunks
@@ -88,9 +89,6 @@ def _drawn(
     Of coloured images there is no overlap, but an error; a hue is decodable if the point on the
     colour circle is.
     """
-
-    from sklearn.linear_model import LinearRegression
-
     measures = data.measures(name)
     periods = {factor.name: factor.period for factor in measures.factors}
     mean, std = encoded(generator, images)
@@ -107,16 +105,10 @@ def _drawn(
     sample = mean + std * jax.random.normal(key, mean.shape)
     normal = jax.random.normal(key, mean.shape)
     prior = normal if flow is None else in_chunks(flow.to_code)(normal)
-    half = len(images) // 2
-    linear = {}
-    for factor, target in truth.items():
-        if math.isfinite(period := periods.get(factor, math.inf)):
-            angle = 2 * math.pi * target / period
-            seen = np.stack([np.cos(angle), np.sin(angle)], -1)
-        else:
-            seen = target
-        fitted = LinearRegression().fit(mean[:half], seen[:half])
-        linear[f"linear_r2_{factor}"] = float(fitted.score(mean[half:], seen[half:]))
+    linear = {
+        f"linear_r2_{factor}": linear_r2(np.asarray(mean), values, periods.get(factor, math.inf))
+        for factor, values in truth.items()
+    }
     return {
         **near,
         **linear,

@@ -9,7 +9,8 @@ from experiments.directions.config import reach
 from experiments.directions.learn import learnt_directions
 from experiments.runtime.run_dir import Folder, check_finished, read_config
 from experiments.steer import config as steer_config
-from experiments.steer.scores import METRICS, method_of
+from experiments.steer.config import method_of
+from experiments.steer.scores import METRICS
 from latent_flows.export import Directions
 from latent_flows.generators import FrozenGenerator
 

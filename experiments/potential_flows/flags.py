@@ -149,6 +149,9 @@ class Scores:
     """Compare with directions that need no learning, and measure the generator."""
     closed_form: bool = False
     """Compare with SeFa (where a linear layer takes the latent) and GANSpace directions too."""
+    steered: bool = False
+    """Compare with steered fields too, of data that are drawn from factors: of transformations, and
+    of the measured factors themselves."""
 
     def __post_init__(self) -> None:
         at_least(self, "scores.", starts=2, pairs=2, test_images=1, vp_steps=1, seeds=1, length=0)

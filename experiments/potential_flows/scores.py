@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.generators.bounds import measure as measure_generator
+from experiments.generators.straightness import straightness
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import steered
 from experiments.potential_flows.config import Config
 from experiments.potential_flows.subject import Subject, initial, is_image, vector_field
 from experiments.runtime import tables
@@ -48,6 +50,8 @@ ON_MANIFOLD = 8
 """Starting points from which paths are taken for equations on the generator's manifold."""
 AXES = {"ica": "ICA axes", "visible": "most visible axes"}
 CEILING = "re-encoded truth"
+UNNAMED = {CEILING, *steered.NAMES}
+"""Whose traversals are as many as there are factors: telling them apart is another task."""
 SURVEYED = 2000
 """Images whose factors say what their ranges are."""
 
@@ -88,6 +92,10 @@ def methods(
     if config.flows.frame != "identity":
         found.append(straight(AXES[config.flows.frame], jnp.eye(dim)[:count]))
     drawn = None if dataset is None else data.DRAWN.get(dataset.name)
+    if drawn is not None and config.scores.steered:
+        # As many traversals as there are ways to steer: all their starts are drawn alike.
+        enough = starts_for(start_key, subject, max(count, len(drawn.names)), starts.shape[1])
+        found += steered.families(generator, enough, data.measures(dataset.name))
     if drawn is not None and subject.frozen.encode is not None:
         found.append(reencoding(subject.frozen, drawn, config.scores.starts))
     return found
@@ -153,7 +161,7 @@ def measure_method(
         target,
         float(config.flows.horizon),
         starts=scores.starts,
-        pairs=0 if method.name == CEILING else scores.pairs,
+        pairs=0 if method.name in UNNAMED else scores.pairs,
         fractions=scores.fractions,
         steps=scores.vp_steps,
         seeds=scores.seeds,
@@ -245,7 +253,12 @@ def measure(
             with folder.understood(part):
                 rows.append({"displacement": name, **row})
         told(len(rows), "done")
-    summary = {"potentials": alone, "comparison": rows}
+    summary: dict[str, Any] = {"potentials": alone, "comparison": rows}
+    if factors and config.scores.others:
+        straight = partial(
+            straightness, subject.generator, subject.starts[:SURVEYED], factors["measures"]
+        )
+        summary["straightness"] = folder.remember("scores/straightness", straight)
     if subject.frozen.log_likelihood is not None and config.scores.others:
         generator = folder.remember("scores/generator", partial(bounds, config, subject.frozen))
         summary = {"generator": generator, **summary}
@@ -270,6 +283,8 @@ def tabulated(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     if "generator" in summary:
         found["Generator, held out"] = [summary["generator"]]
+    if summary.get("straightness"):
+        found["Linear R2 of the factors in the latent (1: straight)"] = [summary["straightness"]]
     alone = summary["potentials"]
     lists = {name: values for name, values in alone.items() if isinstance(values, list)}
     count = len(alone["length"])

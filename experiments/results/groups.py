@@ -49,9 +49,9 @@ class Group(NamedTuple):
     shared: str = ""
     """Flags of every row, before its own."""
     generator: str = ""
-    """Experiment and flags of the run whose generator all rows use, if they use one."""
+    """Experiment and flags of the run whose generator all rows of a seed use, if they use one."""
     home: str = ""
-    """Folder of that run, in the root of all runs."""
+    """Folder of that run, in the root of all runs, before the seed."""
     figure: tuple[str, ...] = ()
     """Columns that are drawn."""
     notes: str = ""
@@ -75,14 +75,22 @@ LENGTH = {"length": _compared("length", LONG)}
 RESIDUAL = {"PDE residual": Measure("residual", "potentials")}
 FACTORS = {
     "factor share": _compared("share", LONG),
+    "worst share": _compared("worst share", LONG),
     "factors": _compared("factors", LONG),
     "sign": _compared("sign", LONG),
     "valid": _compared("valid", LONG),
+    "worst valid": _compared("worst valid", LONG),
 }
+STRAIGHT = "linear R2"
+"""Column of how straight a generator is, which is the same for all rows of a seed."""
+STRAIGHTNESS = {STRAIGHT: Measure("mean", "straightness")}
 
 SCORES = "--scores.pairs 256 --scores.vp-steps 60 --scores.seeds 2 --scores.starts 64"
 ON_SPRITES = (
     f"demo --flows.reach 0 --training.steps 800 --scores.length 8 {SCORES} --scores.no-others"
+)
+ON_SPRITES_GAN = (
+    f"gan --flows.count 4 --training.steps 500 --scores.length 8 {SCORES} --scores.no-others"
 )
 PLAIN = "--weights.sparsity 0 --weights.overlap 0 --weights.consistency 0"
 """What leaves the alignment with axes out of the loss."""
@@ -116,11 +124,46 @@ LEARNT = (
 """Everything that is learnt, under one loss but for the alignment."""
 
 
-def _baselines(others: tuple[str, ...]) -> tuple[Row, ...]:
+KEPT = (
+    "wave",
+    "potentials, no equation",
+    "learnt lines",
+    "RBF warps",
+    "ours: wave, aligned in the metric",
+)
+"""Of what is learnt, what is compared on generators that are less straight."""
+STEERED = ("steered", "steered, moments held", "steered by attributes")
+
+
+def _baselines(
+    others: tuple[str, ...], learnt: tuple[Row, ...] = LEARNT, more: str = ""
+) -> tuple[Row, ...]:
     """The rows of all methods: the first one's run measures what needs no learning as well."""
-    first, *rest = LEARNT
-    measuring = first._replace(flags=f"{first.flags} --scores.others --scores.closed-form")
+    first, *rest = learnt
+    measuring = first._replace(flags=f"{first.flags} --scores.others --scores.closed-form{more}")
     return (measuring, *rest, *(Row(name, method=name, of=first.label) for name in others))
+
+
+def _on_sprites(
+    generator: str, home: str, shared: str, others: tuple[str, ...], which: str
+) -> Group:
+    """The methods on a kind of generator that learnt sprites, where factors are measured."""
+    learnt = tuple(row for row in LEARNT if row.label in KEPT)
+    return Group(
+        title=f"Traversals of {which}, at equal length in data space",
+        module="experiments.potential_flows",
+        shared=shared,
+        rows=_baselines(
+            ("random directions", "latent coordinates", *others, *STEERED),
+            learnt,
+            " --scores.steered",
+        ),
+        measures={**FACTORS, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
+        generator=generator,
+        home=home,
+        figure=("factor share", "valid"),
+        notes=EQUAL + OF_FACTORS + TERMS + OF_STEERING,
+    )
 
 
 EQUAL = (
@@ -139,6 +182,13 @@ TERMS = (
     "All that is learnt minimises the same terms (naming the traversal, the equation where there "
     "is one, a wanted speed, staying where codes are); *aligned* adds sparsity, little overlap and "
     "consistency in the generator's metric. "
+)
+
+OF_STEERING = (
+    "*Steered* are the fields of moving in x and y and of zooming, with nothing learnt and no "
+    "labels, by the image alone or with the moments of its light; *by attributes*, fields that are "
+    "told the four measures, of which each moves one and holds the others. "
+    f"`{STRAIGHT}`: of the four in the latent, their mean; 1 where straight lines would do. "
 )
 
 ABLATED = ["classification", "residual", "speed", "outside", "sparsity", "overlap", "consistency"]
@@ -244,7 +294,7 @@ def _controlled(name: str, factor: str) -> Measure:
 
 GROUPS: Mapping[str, Group] = {
     "baselines-sprites": Group(
-        title="Traversals of one VAE of sprites, at equal length in data space",
+        title="Traversals of a VAE of sprites, at equal length in data space",
         module="experiments.potential_flows",
         shared=ON_SPRITES,
         rows=_baselines(
@@ -255,16 +305,33 @@ GROUPS: Mapping[str, Group] = {
                 "GANSpace",
                 "ICA axes",
                 "re-encoded truth",
-            )
+                *STEERED,
+            ),
+            more=" --scores.steered",
         ),
-        measures={**FACTORS, **VP, **LENGTH, **RESIDUAL},
+        measures={**FACTORS, **VP, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator="experiments.train_vae sprites",
         home="vae-sprites",
         figure=("factor share", "valid", "VP 10%, short"),
-        notes=EQUAL + OF_FACTORS + TERMS,
+        notes=EQUAL + OF_FACTORS + TERMS + OF_STEERING,
+    ),
+    "baselines-sprites-conv": _on_sprites(
+        "experiments.train_vae sprites-conv",
+        "vae-sprites-conv",
+        ON_SPRITES,
+        ("SeFa", "GANSpace", "ICA axes", "re-encoded truth"),
+        "a plain convolutional VAE of sprites",
+    ),
+    "baselines-sprites-gan": _on_sprites(
+        "experiments.train_gan sprites --networks.generator 32 32 16 16 "
+        "--networks.discriminator 16 16 32 32 --training.steps 1500",
+        "sngan-sprites",
+        ON_SPRITES_GAN,
+        ("SeFa", "GANSpace", "most visible axes"),
+        "an SNGAN of sprites",
     ),
     "baselines-mnist": Group(
-        title="Traversals of one VAE of MNIST, at equal length in data space",
+        title="Traversals of a VAE of MNIST, at equal length in data space",
         module="experiments.potential_flows",
         shared=(
             f"mnist --training.steps 800 --flows.bank 1024 --scores.length 5 {SCORES} "
@@ -278,7 +345,7 @@ GROUPS: Mapping[str, Group] = {
         notes=EQUAL + TERMS,
     ),
     "baselines-sngan": Group(
-        title="Traversals of one SNGAN of MNIST, at equal length in data space",
+        title="Traversals of an SNGAN of MNIST, at equal length in data space",
         module="experiments.potential_flows",
         shared=f"gan --training.steps 500 --scores.length 8 {SCORES} --scores.no-others",
         rows=_baselines(
@@ -368,3 +435,33 @@ GROUPS: Mapping[str, Group] = {
         ),
     ),
 }
+
+
+class Across(NamedTuple):
+    """One column of several groups side by side."""
+
+    title: str
+    groups: Mapping[str, str]
+    """By what they are called here: groups on other generators, with rows of the same labels."""
+    columns: tuple[str, ...]
+    """What is compared; the first one is drawn."""
+    notes: str
+
+
+ACROSS: Mapping[str, Across] = {
+    "flows-and-lines": Across(
+        title="When flows beat straight lines",
+        groups={
+            "VAE that shifts coordinates": "baselines-sprites",
+            "plain VAE": "baselines-sprites-conv",
+            "SNGAN": "baselines-sprites-gan",
+        },
+        columns=("factor share", "valid"),
+        notes=(
+            "The same sprites, by generators whose latents are ever less straight: in brackets the "
+            "linear R2 of the factors in the latent. Seeds are of the generator and of what is "
+            "learnt on it."
+        ),
+    ),
+}
+"""What is shown across groups, by the name of its figure."""

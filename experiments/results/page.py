@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from experiments.results.groups import GROUPS, Group
+from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, Across, Group
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, read_object, understood
 from latent_flows import plots
 
 PAGE = "RESULTS.md"
+Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
+"""The entries of a group, one a seed, by the label of their row."""
 INTRODUCTION = """\
 # Results
 
@@ -62,7 +64,7 @@ def seeds(entries: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(entries) - lost}" + (f" (and {lost} diverged)" if lost else "")
 
 
-def table(group: Group, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def table(group: Group, rows: Rows) -> list[str]:
     """The rows as lines of Markdown; a column that no row has a number for is left out."""
     columns = [
         name for name in group.measures if any(column(entries, name) for entries in rows.values())
@@ -77,7 +79,7 @@ def table(group: Group, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list
     return lines
 
 
-def commands(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def commands(rows: Rows) -> list[str]:
     """The command of the first seed of each row, and why others diverged."""
     lines = ["<details><summary>The command of each row, first seed</summary>", ""]
     for label, entries in rows.items():
@@ -88,6 +90,40 @@ def commands(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
             if entry["status"] == "diverged"
         ]
     return [*lines, "", "</details>"]
+
+
+class Beside(NamedTuple):
+    """The rows of several groups side by side."""
+
+    labels: list[str]
+    lines: list[str]
+    """Of Markdown."""
+    panels: dict[str, list[list[float]]]
+    """What is drawn, by what a group is called."""
+
+
+def beside(across: Across, found: Mapping[str, Rows]) -> Beside:
+    """The rows of several groups side by side, each with how straight its generators are."""
+    named = {}
+    for heading, name in across.groups.items():
+        if rows := found.get(name):
+            straight = [n for entries in rows.values() for n in column(entries, STRAIGHT)]
+            named[f"{heading} ({spread(straight)})"] = rows
+    labels = [*dict.fromkeys(label for rows in named.values() for label in rows)]
+    headings = [f"{heading}: {name}" for heading in named for name in across.columns]
+    lines = ["| " + " | ".join(["", *headings]) + " |", "|" + "---|" * (len(headings) + 1)]
+    for label in labels:
+        cells = [
+            spread(column(rows.get(label, ()), name))
+            for rows in named.values()
+            for name in across.columns
+        ]
+        lines.append("| " + " | ".join([label, *cells]) + " |")
+    drawn = {
+        heading: [column(rows.get(label, ()), across.columns[0]) for label in labels]
+        for heading, rows in named.items()
+    }
+    return Beside(labels, lines, drawn)
 
 
 def render(results: str) -> list[Path]:
@@ -101,24 +137,32 @@ def render(results: str) -> list[Path]:
     """
     path = Path(results).expanduser().absolute()
     folder, page, written = Folder(path), [INTRODUCTION], []
+    found: dict[str, Rows] = {}
     for name, group in GROUPS.items():
-        if not (path / f"{name}.json").exists():
-            continue
-        with understood(path / f"{name}.json"):
-            rows = by_row(group, read_object(path / f"{name}.json")["entries"])
+        if (path / f"{name}.json").exists():
+            with understood(path / f"{name}.json"):
+                found[name] = by_row(group, read_object(path / f"{name}.json")["entries"])
+
+    def draw(name: str, panels: Mapping[str, Any], labels: Sequence[str], title: str) -> list[str]:
+        caption = f"{title}. Small: one seed each; large: mean and deviation."
+        figure = plots.dots(panels, labels=labels, caption=caption)
+        folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
+        written.append(path / f"{name}.png")
+        return ["", f"![{title}]({name}.png)"]
+
+    for name, across in ACROSS.items():
+        if sum(bool(found.get(of)) for of in across.groups.values()) > 1:
+            both = beside(across, found)
+            page += ["", f"## {across.title}", "", across.notes.strip(), "", *both.lines]
+            page += draw(name, both.panels, both.labels, f"{across.title}: {across.columns[0]}")
+    for name, rows in found.items():
         if not rows:
             continue
+        group = GROUPS[name]
         page += ["", f"## {group.title}", "", group.notes.strip(), "", *table(group, rows)]
-        drawn = [c for c in group.figure if any(column(entries, c) for entries in rows.values())]
-        if drawn:
-            figure = plots.dots(
-                {c: [column(entries, c) for entries in rows.values()] for c in drawn},
-                labels=[*rows],
-                caption=f"{group.title}. Small: one seed each; large: mean and deviation.",
-            )
-            folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
-            written.append(path / f"{name}.png")
-            page += ["", f"![{group.title}]({name}.png)"]
+        panels = {c: [column(entries, c) for entries in rows.values()] for c in group.figure}
+        if panels := {c: numbers for c, numbers in panels.items() if any(numbers)}:
+            page += draw(name, panels, [*rows], group.title)
         page += ["", f"`python -m experiments.table run {name}`", "", *commands(rows)]
     if len(page) == 1:
         raise UsageError(

@@ -43,7 +43,8 @@ class Run:
     root: str = "runs/table"
     """Folder of the runs."""
     generator: str = ""
-    """Run folder whose generator to use; empty: the group's own, which is trained first."""
+    """Run folder whose generator to use for every seed; empty: the group's own, which is trained
+    with each seed first."""
     results: str = "docs/results"
     """Folder for the numbers."""
     again: bool = False
@@ -103,11 +104,16 @@ def slug(label: str) -> str:
     return "-".join(kept.split())
 
 
+def home(config: Run, group: Group, seed: int) -> Path:
+    """Where the generator of a seed of a group is, if it has one of its own."""
+    return Path(config.root) / f"{group.home}-{seed}"
+
+
 def jobs(config: Run, name: str) -> Iterator[Job]:
     """The runs of a group, seed by seed, so that one seed of all rows is there first."""
     group = GROUPS[name]
-    generator = config.generator or (f"{config.root}/{group.home}" if group.home else "")
     for seed in config.seeds:
+        generator = config.generator or home(config, group, seed).as_posix()
         for row in group.rows:
             if row.of or (config.rows and row.label not in config.rows):
                 continue
@@ -252,8 +258,8 @@ def keep(store: Store, name: str, job: Job, status: str, message: str) -> None:
         store.put(entry | ({"message": message} if message else {}))
 
 
-def train_generator(config: Run, name: str) -> None:
-    """Make the generator of a group, unless it is there or another one is given.
+def train_generator(config: Run, name: str, seed: int) -> None:
+    """Make the generator of a seed of a group, unless it is there or another one is given.
 
     Raises:
         Failure: its training failed.
@@ -261,12 +267,14 @@ def train_generator(config: Run, name: str) -> None:
     group = GROUPS[name]
     if not group.home or config.generator:
         return
-    folder = Path(config.root) / group.home
+    folder = home(config, group, seed)
     if (folder / METRICS).exists():
         return
     module, flags = group.generator.split(" ", 1)
     print(f"{name}: training the generator in {folder}", flush=True)
-    status, message = run_job(Job("generator", 0, folder, arguments(module, flags, folder, 0, "")))
+    status, message = run_job(
+        Job("generator", seed, folder, arguments(module, flags, folder, seed, ""))
+    )
     if status != "done":
         raise Failure(f"the generator of {name}: {message}")
 
@@ -292,7 +300,7 @@ def run_groups(config: Run) -> None:
             if (job.folder / METRICS).exists():
                 status = "done"
             else:
-                train_generator(config, name)
+                train_generator(config, name, job.seed)
                 print(f"{where} ...", flush=True)
                 status, message = run_job(job)
             keep(store, name, job, status, message)

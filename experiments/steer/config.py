@@ -39,6 +39,15 @@ HOLDS = {"nothing": Kept(), "moments": Kept(shape, partial(measure, PLACE))}
 """What may count beside the image while it is transformed, by name."""
 
 
+def method_of(hold: str) -> str:
+    """What steering is called in tables.
+
+    >>> method_of("nothing"), method_of("moments")
+    ('steered', 'steered, moments held')
+    """
+    return "steered" if hold == "nothing" else f"steered, {hold} held"
+
+
 @dataclass(frozen=True)
 class Distil:
     """Networks that the exact fields are taught to."""

@@ -20,7 +20,7 @@ from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.steer import distil
-from experiments.steer.config import HOLDS, Config, exact_field
+from experiments.steer.config import HOLDS, Config, exact_field, method_of
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
 from latent_flows.data.image_factors import measure as measure_image
@@ -86,15 +86,6 @@ def led(
                 step = np.asarray(row["direction"]) / row["slope"]
                 found[kind][f"line: {row['method']}"] = along(subject, step, ts)
     return found
-
-
-def method_of(hold: str) -> str:
-    """What steering is called in tables.
-
-    >>> method_of("nothing"), method_of("moments")
-    ('steered', 'steered, moments held')
-    """
-    return "steered" if hold == "nothing" else f"steered, {hold} held"
 
 
 def along(subject: Subject, step: Float[np.ndarray, "d"], ts: Float[np.ndarray, "a"]) -> Led:

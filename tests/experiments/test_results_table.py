@@ -10,7 +10,7 @@ import pytest
 
 from experiments.results import page as table_page
 from experiments.results import table
-from experiments.results.groups import GROUPS, Group, Measure, Row
+from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, Across, Group, Measure, Row
 from tests.test_docs import complaint
 
 FAKE = """
@@ -60,6 +60,8 @@ def fake(tmp_path, monkeypatch, call):
     return run
 
 
+COMMON = {"wave", "learnt lines", "latent coordinates", "steered"}
+GROUP = group(Row("row"))
 ROWS = group(
     Row("first", "small --share 1.0", "own"),
     Row("second: other", "diverging --share 3.0", "own"),
@@ -131,7 +133,7 @@ def test_what_is_no_divergence_stops_the_table(flags, code, message, fake):
     assert not Path("docs/results/fake.json").exists()
 
 
-def test_a_generator_is_made_once_and_shared_unless_one_is_given(fake):
+def test_a_generator_is_made_for_each_seed_and_shared_unless_one_is_given(fake):
     rows = group(
         Row("row", "small --share 1.0", "own"),
         generator="fake_rows small --share 0",
@@ -139,14 +141,45 @@ def test_a_generator_is_made_once_and_shared_unless_one_is_given(fake):
     )
     assert fake(rows, "run", "fake", "--seeds", 0, 1)[0] == 0
     assert [line.split()[-1] for line in started()] == [
-        "runs/table/vae",
+        "runs/table/vae-0",
         "runs/table/fake/row-0",
+        "runs/table/vae-1",
         "runs/table/fake/row-1",
     ]
-    assert "--generator runs/table/vae" in entries()["row", 1]["command"]
+    assert "--generator runs/table/vae-1" in entries()["row", 1]["command"]
     assert fake(rows, "run", "fake", "--seeds", 2, "--generator", "mine")[0] == 0
     assert "--generator mine" in entries()["row", 2]["command"]
-    assert len(started()) == 4
+    assert len(started()) == 5
+
+
+def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch):
+    measures = {"share": Measure("share"), STRAIGHT: Measure("mean", "straightness")}
+    kinds = {name: GROUP._replace(title=name, measures=measures) for name in ("one", "two")}
+    side = Across("Both", {"straight": "one", "folded": "two"}, ("share",), "Notes.")
+    monkeypatch.setattr(table_page, "GROUPS", kinds)
+    monkeypatch.setattr(table_page, "ACROSS", {"both": side})
+    for name, (share, straight) in {"one": (0.9, 0.75), "two": (0.25, 0.5)}.items():
+        found = [
+            {"label": "a", "seed": 0, "status": "done", "command": "x", "values": {"share": share}},
+            {"label": f"of {name}", "seed": 0, "status": "done", "command": "x", "values": {}},
+        ]
+        found[0]["values"][STRAIGHT] = straight
+        (tmp_path / f"{name}.json").write_text(json.dumps({"entries": found}))
+    assert tmp_path / "both.png" in table_page.render(str(tmp_path))
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| straight (0.75): share | folded (0.5): share |" in page
+    assert "| a | 0.9 | 0.25 |" in page
+    assert "| of two | - | - |" in page
+    # One alone has nothing beside it.
+    (tmp_path / "two.json").unlink()
+    assert tmp_path / "both.png" not in table_page.render(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_what_is_shown_side_by_side_is_there_in_each_group(name):
+    for other in ACROSS[name].groups.values():
+        assert {*ACROSS[name].columns, STRAIGHT} <= {*GROUPS[other].measures}
+        assert len({row.label for row in GROUPS[other].rows} & COMMON) == len(COMMON)
 
 
 @pytest.mark.parametrize(

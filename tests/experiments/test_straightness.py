@@ -1,0 +1,62 @@
+"""How straight generators are, and steered fields on them as traversals to compare with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.generators.straightness import straightness
+from experiments.potential_flows import steered
+from latent_flows.data.image_factors import Measures, X, Y
+
+PLACES = jnp.arange(16) + 0.5
+MEASURES = Measures((X, Y))
+
+
+def bump(x, y):
+    """A spot of light at a place of a picture of 16 by 16."""
+    across, down = (jnp.exp(-((PLACES - 16 * place) ** 2) / 8) for place in (x, y))
+    return (down[:, None] * across)[:, :, None]
+
+
+def straight(z):
+    return bump(0.5 + 0.05 * z[0], 0.5 + 0.05 * z[1])
+
+
+def folded(z):
+    """The place, turned by an angle that depends on a third latent."""
+    angle = 2.0 * z[2]
+    turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+    return straight(turn @ z[:2])
+
+
+@pytest.fixture(scope="module")
+def latents():
+    return jax.random.normal(jax.random.key(0), (256, 3))
+
+
+def test_where_latents_are_places_a_linear_map_knows_them_and_where_they_turn_it_does_not(latents):
+    known = straightness(straight, latents, MEASURES)
+    turned = straightness(folded, latents, MEASURES)
+    assert min(known["x"], known["y"]) > 0.99
+    assert max(turned["x"], turned["y"]) < 0.2
+    assert known["mean"] == pytest.approx(np.mean([known[name] for name in ("x", "y")]))
+
+
+def test_of_too_few_valid_images_nothing_is_said(latents):
+    none = MEASURES._replace(is_valid=lambda image: image.sum() < 0)
+    assert straightness(straight, latents, none) == {}
+
+
+def test_a_steered_family_moves_its_own_factor_where_no_line_does(latents):
+    starts = jnp.tile(latents[None, :2], (4, 1, 1))
+    found = {family.name: family for family in steered.families(folded, starts, MEASURES)}
+    assert tuple(found) == steered.NAMES
+    z = jnp.array([0.5, -0.3, 0.4])
+    for name in ("steered", steered.BY_ATTRIBUTES):
+        family = found[name]
+        assert len(family.starts) == len(family.params) == 2
+        for place in (0, 1):
+            velocity = family.field(family.params[place], jnp.zeros(()), z)
+            rate = jax.jvp(lambda z: MEASURES.measure(folded(z)), (z,), (velocity,))[1]
+            np.testing.assert_allclose(rate, jnp.eye(2)[place], atol=0.1)
