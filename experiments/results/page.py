@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, Across, Group
+from experiments.results.jobs import is_of
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, read_object, understood
 from latent_flows import plots
@@ -47,6 +48,22 @@ def by_row(group: Group, entries: Sequence[Mapping[str, Any]]) -> dict[str, list
         for label in dict.fromkeys(labels)
     }
     return {label: own for label, own in found.items() if own}
+
+
+def check(name: str, group: Group, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Rejects numbers that were measured by other flags than their row has now.
+
+    Raises:
+        UsageError: there are some.
+    """
+    for entry in entries:
+        if not is_of(group, entry["label"], entry["command"]):
+            label, seed = entry["label"], entry["seed"]
+            own = next(row.of or label for row in group.rows if row.label == label)
+            raise UsageError(
+                f"{name}: {label}, seed {seed}, was run by other flags than it has now; run it "
+                f"again: python -m experiments.table run {name} --seeds {seed} --rows '{own}'"
+            )
 
 
 def column(entries: Sequence[Mapping[str, Any]], name: str) -> list[float]:
@@ -133,7 +150,7 @@ def render(results: str) -> list[Path]:
         The files written.
 
     Raises:
-        UsageError: there are no numbers.
+        UsageError: there are no numbers, or some of other flags than the row has now.
     """
     path = Path(results).expanduser().absolute()
     folder, page, written = Folder(path), [INTRODUCTION], []
@@ -141,7 +158,9 @@ def render(results: str) -> list[Path]:
     for name, group in GROUPS.items():
         if (path / f"{name}.json").exists():
             with understood(path / f"{name}.json"):
-                found[name] = by_row(group, read_object(path / f"{name}.json")["entries"])
+                entries = read_object(path / f"{name}.json")["entries"]
+                check(name, group, entries)
+                found[name] = by_row(group, entries)
 
     def draw(name: str, panels: Mapping[str, Any], labels: Sequence[str], title: str) -> list[str]:
         caption = f"{title}. Small: one seed each; large: mean and deviation."

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
 from experiments.results import page as table_page
 from experiments.results.groups import GROUPS, Group, Measure, Row
+from experiments.results.jobs import Job, arguments, flags_of, slug
 from experiments.runtime.cli import Failure, UsageError, is_of_the_disk
 from experiments.runtime.json_values import is_number
 from experiments.runtime.run_dir import Folder, read_object, run_around, understood
@@ -73,37 +74,6 @@ PRESETS: dict[str, tuple[str, Any]] = {
 }
 
 
-class Job(NamedTuple):
-    """A run of one row with one seed."""
-
-    label: str
-    seed: int
-    folder: Path
-    command: list[str]
-    """From `python` on."""
-
-
-def arguments(module: str, flags: str, folder: Path, seed: int, generator: str) -> list[str]:
-    """The command of a run.
-
-    >>> arguments("experiments.x", "small --a 1", Path("runs/x"), 2, "")
-    ['python', '-m', 'experiments.x', 'small', '--a', '1', '--seed', '2', '--run', 'runs/x']
-    """
-    given = ["--generator", generator] if generator else []
-    words = [*shlex.split(flags), *given, "--seed", str(seed), "--run", folder.as_posix()]
-    return ["python", "-m", module, *words]
-
-
-def slug(label: str) -> str:
-    """A label as the name of a folder.
-
-    >>> slug("ours: wave, natural gradient")
-    'ours-wave-natural-gradient'
-    """
-    kept = "".join(letter if letter.isalnum() else " " for letter in label)
-    return "-".join(kept.split())
-
-
 def home(config: Run, group: Group, seed: int) -> Path:
     """Where the generator of a seed of a group is, if it has one of its own."""
     return Path(config.root) / f"{group.home}-{seed}"
@@ -118,9 +88,9 @@ def jobs(config: Run, name: str) -> Iterator[Job]:
             if row.of or (config.rows and row.label not in config.rows):
                 continue
             folder = Path(config.root) / name / f"{slug(row.label)}-{seed}"
-            flags = f"{group.shared} {row.flags}"
             used = generator if group.home else ""
-            yield Job(row.label, seed, folder, arguments(group.module, flags, folder, seed, used))
+            words = arguments(group.module, flags_of(group, row), folder, seed, used)
+            yield Job(row.label, seed, folder, words)
 
 
 def find(metrics: Mapping[str, Any], measure: Measure, method: str) -> float | None:

@@ -152,6 +152,17 @@ def test_a_generator_is_made_for_each_seed_and_shared_unless_one_is_given(fake):
     assert len(started()) == 5
 
 
+def test_numbers_of_other_flags_than_a_row_has_now_are_refused(fake):
+    rows = group(Row("row", "small --share 1.0", "own"), Row("beside", of="row"))
+    assert fake(rows, "run", "fake", "--seeds", 0)[0] == 0
+    assert fake(rows, "render")[0] == 0
+    other = group(Row("row", "small --share 1.0 --more 2", "own"), Row("beside", of="row"))
+    code, _, err = fake(other, "render")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "fake: row, seed 0, was run by other flags than it has now" in err
+    assert "python -m experiments.table run fake --seeds 0 --rows 'row'" in err
+
+
 def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch):
     measures = {"share": Measure("share"), STRAIGHT: Measure("mean", "straightness")}
     kinds = {name: GROUP._replace(title=name, measures=measures) for name in ("one", "two")}
@@ -160,8 +171,8 @@ def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch)
     monkeypatch.setattr(table_page, "ACROSS", {"both": side})
     for name, (share, straight) in {"one": (0.9, 0.75), "two": (0.25, 0.5)}.items():
         found = [
-            {"label": "a", "seed": 0, "status": "done", "command": "x", "values": {"share": share}},
-            {"label": f"of {name}", "seed": 0, "status": "done", "command": "x", "values": {}},
+            {"label": "a", "seed": 0, "status": "done", "command": "", "values": {"share": share}},
+            {"label": f"of {name}", "seed": 0, "status": "done", "command": "", "values": {}},
         ]
         found[0]["values"][STRAIGHT] = straight
         (tmp_path / f"{name}.json").write_text(json.dumps({"entries": found}))

@@ -1,0 +1,60 @@
+"""The runs that make up a group of results."""
+
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.results.groups import Group, Row
+
+
+class Job(NamedTuple):
+    """A run of one row with one seed."""
+
+    label: str
+    seed: int
+    folder: Path
+    command: list[str]
+    """From `python` on."""
+
+
+def arguments(module: str, flags: str, folder: Path, seed: int, generator: str) -> list[str]:
+    """The command of a run.
+
+    >>> arguments("experiments.x", "small --a 1", Path("runs/x"), 2, "")
+    ['python', '-m', 'experiments.x', 'small', '--a', '1', '--seed', '2', '--run', 'runs/x']
+    """
+    given = ["--generator", generator] if generator else []
+    words = [*shlex.split(flags), *given, "--seed", str(seed), "--run", folder.as_posix()]
+    return ["python", "-m", module, *words]
+
+
+def slug(label: str) -> str:
+    """A label as the name of a folder.
+
+    >>> slug("ours: wave, natural gradient")
+    'ours-wave-natural-gradient'
+    """
+    kept = "".join(letter if letter.isalnum() else " " for letter in label)
+    return "-".join(kept.split())
+
+
+def flags_of(group: Group, row: Row) -> str:
+    """The flags of a row: those that all share, and its own."""
+    return f"{group.shared} {row.flags}"
+
+
+def is_of(group: Group, label: str, command: str) -> bool:
+    """Whether a command has the flags that a row has now, whatever its generator and its folder.
+
+    Args:
+        group: the row's.
+        label: of the row; one that is no longer there had flags of its own.
+        command: as it was run.
+    """
+    rows = {row.label: row for row in group.rows}
+    if label not in rows:
+        return True
+    row = rows[rows[label].of or label]
+    words = ["python", "-m", group.module, *shlex.split(flags_of(group, row))]
+    found = shlex.split(command)
+    return found[: len(words)] == words and found[len(words)] in ("--generator", "--seed")
