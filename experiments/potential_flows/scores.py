@@ -57,7 +57,12 @@ SURVEYED = 2000
 
 
 def methods(
-    config: Config, subject: Subject, params: Params, dataset: Dataset | None, key: Array
+    config: Config,
+    subject: Subject,
+    params: Params,
+    dataset: Dataset | None,
+    key: Array,
+    factors: Mapping[str, Any],
 ) -> list[Family]:
     """The learnt flows, and what they have to be compared with if that is asked for."""
     count, dim = config.flows.count, subject.starts.shape[1]
@@ -95,7 +100,7 @@ def methods(
     if drawn is not None and config.scores.steered:
         # As many traversals as there are ways to steer: all their starts are drawn alike.
         enough = starts_for(start_key, subject, max(count, len(drawn.names)), starts.shape[1])
-        found += steered.families(generator, enough, data.measures(dataset.name))
+        found += steered.families(generator, enough, **factors, horizon=float(config.flows.horizon))
     if drawn is not None and subject.frozen.encode is not None:
         found.append(reencoding(subject.frozen, drawn, config.scores.starts))
     return found
@@ -234,7 +239,7 @@ def measure(
             factors = {"measures": known, "ranges": factor_ranges(known, images)}
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
     with announced("preparing the directions to compare with"):
-        families = methods(config, subject, params, dataset, key)
+        families = methods(config, subject, params, dataset, key, factors)
     alone = folder.remember(
         "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
     )
