@@ -149,6 +149,8 @@ class Scores:
     """Compare with directions that need no learning, and measure the generator."""
     closed_form: bool = False
     """Compare with SeFa (where a linear layer takes the latent) and GANSpace directions too."""
+    local_basis: bool = False
+    """Compare with the directions that show most at each latent, which costs a Jacobian a step."""
     steered: bool = False
     """Compare with steered fields too, of data that are drawn from factors: of transformations, and
     of the measured factors themselves."""

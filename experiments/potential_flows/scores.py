@@ -16,7 +16,7 @@ from experiments.generators.bounds import measure as measure_generator
 from experiments.generators.straightness import straightness
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
-from experiments.potential_flows import steered
+from experiments.potential_flows import local_basis, steered
 from experiments.potential_flows.config import Config
 from experiments.potential_flows.subject import Subject, initial, is_image, vector_field
 from experiments.runtime import tables
@@ -96,6 +96,8 @@ def methods(
         found += [straight(name, rows) for name, rows in closed_form(subject, count).items()]
     if config.flows.frame != "identity":
         found.append(straight(AXES[config.flows.frame], jnp.eye(dim)[:count]))
+    if config.scores.local_basis:
+        found.append(local_basis.family(generator, starts))
     drawn = None if dataset is None else data.DRAWN.get(dataset.name)
     if drawn is not None and config.scores.steered:
         # As many traversals as there are ways to steer: all their starts are drawn alike.

@@ -132,7 +132,9 @@ KEPT = (
     "ours: wave, aligned in the metric",
 )
 """Of what is learnt, what is compared on generators that are less straight."""
-STEERED = ("steered", "steered, moments held", "steered by attributes")
+EXACT = " --scores.local-basis --scores.steered"
+"""What asks for the traversals that need a Jacobian at every step."""
+STEERED = ("local basis", "steered", "steered, moments held", "steered by attributes")
 
 
 def _baselines(
@@ -156,7 +158,7 @@ def _on_sprites(
         rows=_baselines(
             ("random directions", "latent coordinates", *others, *STEERED),
             learnt,
-            " --scores.steered",
+            EXACT,
         ),
         measures={**FACTORS, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator=generator,
@@ -185,9 +187,10 @@ TERMS = (
 )
 
 OF_STEERING = (
-    "*Steered* are the fields of moving in x and y and of zooming, with nothing learnt and no "
-    "labels, by the image alone or with the moments of its light; *by attributes*, fields that are "
-    "told the four measures, of which each moves one and holds the others. "
+    "*Local basis*: along the leading singular vectors of the Jacobian at every latent. *Steered* "
+    "are the fields of moving in x and y and of zooming, with nothing learnt and no labels, by the "
+    "image alone or with the moments of its light; *by attributes*, fields that are told the four "
+    "measures, of which each moves one and holds the others. "
     f"`{STRAIGHT}`: of the four in the latent, their mean; 1 where straight lines would do. "
 )
 
@@ -307,7 +310,7 @@ GROUPS: Mapping[str, Group] = {
                 "re-encoded truth",
                 *STEERED,
             ),
-            more=" --scores.steered",
+            more=EXACT,
         ),
         measures={**FACTORS, **VP, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator="experiments.train_vae sprites",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.generators.straightness import straightness
-from experiments.potential_flows import steered
+from experiments.potential_flows import local_basis, steered
 from latent_flows.data.image_factors import Measures, X, Y
 
 PLACES = jnp.arange(16) + 0.5
@@ -62,3 +62,16 @@ def test_a_steered_family_moves_its_own_factor_where_no_line_does(latents):
             velocity = family.field(family.params[place], jnp.zeros(()), z)
             rate = jax.jvp(lambda z: MEASURES.measure(folded(z)), (z,), (velocity,))[1]
             np.testing.assert_allclose(rate / pace, jnp.eye(2)[place], atol=0.1)
+
+
+def test_the_local_basis_follows_what_shows_most_from_where_it_set_out():
+    """On a polar map: round the circle, and outwards, wherever the path has come."""
+    polar = lambda z: 3.0 * (1 + z[0]) * jnp.stack([jnp.cos(z[1]), jnp.sin(z[1])])  # noqa: E731
+    starts = jnp.zeros((2, 1, 2))
+    family = local_basis.family(polar, starts)
+    # Where the circle is small, what shows most is outwards; the start went round it first.
+    there = family.starts[0, 0].at[:2].set(jnp.array([-0.5, 1.0]))
+    rates = [family.field(k, jnp.zeros(()), there)[:2] for k in (0, 1)]
+    first = family.starts[0, 0, 2:].reshape(2, 2)
+    np.testing.assert_allclose(jnp.stack(rates), first, atol=1e-5)
+    assert (family.generator(there) == polar(there[:2])).all()
