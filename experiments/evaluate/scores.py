@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from experiments.evaluate.confidence import confidence
 from experiments.evaluate.readers import Evaluated, HeldOut, is_normal
+from experiments.potential_flows.subject import is_image
 from experiments.runtime.cli import UsageError
 from latent_flows import evaluation
 from latent_flows._transforms import in_chunks
@@ -164,6 +165,10 @@ NEEDS: dict[str, Need] = {
         lambda run: run.generator is not None, "a run of {run.experiment} is about no generator"
     ),
     "flows": Need(lambda run: run.paths is not None, "a run of {run.experiment} has no traversals"),
+    "images": Need(
+        lambda run: run.generator is None or is_image(run.generator),
+        "attributes are measured on images, and this generator makes none",
+    ),
     "comparison": Need(
         lambda run: run.paths is None or bool(run.metrics),
         "the run has no metrics.json; run it to its end first, with --scores",
@@ -362,7 +367,7 @@ SCORES: dict[str, Score] = {
     "vp": Score("variation predictability at equal length", _OWN, _vp),
     "share": Score("share of the largest change", (*_OWN, "measured factors"), _share),
     "path_length": Score("length of traversals in data space, pixels", _OWN, _path_length),
-    "correlation": Score("of measured attributes with time", ("flows",), _correlation),
+    "correlation": Score("of measured attributes with time", ("flows", "images"), _correlation),
     "equivariance": Score("error of moved codes, pixels a frame", ("sequences",), _equivariance),
     "ppl": Score(
         "perceptual path length: squared speed of what is seen between draws",

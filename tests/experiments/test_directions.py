@@ -62,7 +62,7 @@ def test_a_run_leaves_its_numbers_and_pictures(whole):
     metrics = json.loads((whole / "metrics.json").read_text())
     ours = ["linear", "nonlinear", "linear, one shot"]
     assert [row["method"] for row in metrics["fitted"]] == ours
-    untrained = ["SeFa", "GANSpace", "random direction", "latent coordinate"]
+    untrained = ["steered", "SeFa", "GANSpace", "random direction", "latent coordinate"]
     assert [row["method"] for row in metrics["control"]] == [*ours, *untrained]
     for row in metrics["control"]:
         assert row["r2"] <= 1

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments.evaluate import evaluate
-from experiments.evaluate.scores import SCORES
+from experiments.evaluate.readers import Evaluated
+from experiments.evaluate.scores import SCORES, lacks
 from experiments.flow_vae import config as flow_vae_config
 from experiments.generators.spec import open_study
 from experiments.potential_flows import subject as flow_subject
@@ -382,3 +383,12 @@ def test_a_vae_with_flows_is_a_vae_with_an_equivariance_error(call, tmp_path):
     assert scores["equivariance"] == {"equivariance": 2.0, "still": 3.0}
     assert 0 <= scores["mig"] < 0.5
     assert -1000 < scores["elbo"]["mean"] < 0
+
+
+def test_what_is_measured_on_images_is_not_asked_of_vectors():
+    vectors = Evaluated("run", "x", generator=freeze(lambda z: z, 2), paths=lambda: None)._replace(
+        metrics={}
+    )
+    pictures = vectors._replace(generator=freeze(lambda z: jnp.zeros((8, 8, 1)) + z[0], 2))
+    assert "makes none" in lacks(vectors, SCORES["correlation"])
+    assert lacks(pictures, SCORES["correlation"]) is None

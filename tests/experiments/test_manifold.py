@@ -241,8 +241,10 @@ def test_draws_of_a_generator_of_ones_own_are_joined(tmp_path, call):
     code, out, err = call(geodesics, *flags)
     assert code == 0, err
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    ours, straight = metrics["paths"]
-    assert (ours["path"], straight["path"]) == ("geodesic", "straight line")
+    ours, straight, arc = metrics["paths"]
+    named = [row["path"] for row in metrics["paths"]]
+    assert named == ["geodesic", "straight line", "great circle"]
+    assert ours["length"] < arc["length"]
     assert ours["converged"] == 1
     assert 0.5 < ours["of_straight"] < 1 == straight["of_straight"]
     assert ours["length"] < straight["length"]
