@@ -150,7 +150,7 @@ class Scores:
     closed_form: bool = False
     """Compare with SeFa (where a linear layer takes the latent) and GANSpace directions too."""
     local_basis: bool = False
-    """Compare with the directions that show most at each latent, which costs a Jacobian a step."""
+    """Compare with the directions that show most at each start too."""
     steered: bool = False
     """Compare with steered fields too, of data that are drawn from factors: of transformations, and
     of the measured factors themselves."""

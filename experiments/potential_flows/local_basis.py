@@ -1,4 +1,4 @@
-"""The local basis as traversals to compare with: the directions that show most, wherever one is."""
+"""The local basis as traversals to compare with: the directions that show most at each start."""
 
 from functools import partial
 
@@ -14,36 +14,30 @@ NAME = "local basis"
 
 
 def family(generator: Generator, starts: Float[Array, "k n m"]) -> Family:
-    """Traversals along the leading singular vectors of the Jacobian, found anew at every latent.
+    """Straight lines along the leading singular vectors of the Jacobian where each begins.
 
-    Those are turned among themselves to be as near as they can to the ones of the start, which a
-    "latent" carries along: so a traversal keeps its direction where two of them cross.
+    A start goes its own way, which its "latent" carries along. Vectors that are found anew on the
+    way change places where their gains cross, which no adaptive solver follows.
 
     Args:
         generator: of one latent.
-        starts: of as many traversals as there are directions.
+        starts: of as many traversals as there are directions: the k-th shows k-th most.
 
     References:
         Choi et al., *Do Not Escape From the Manifold*, 2022, section 3.
     """
     count, _, dim = starts.shape
     found = in_chunks(lambda z: principal_directions(generator, z, count).directions)
-    frames = found(starts.reshape(-1, dim)).reshape(*starts.shape[:2], -1)
-    carrying = jnp.concatenate([starts, frames], axis=-1)
+    ways = jnp.stack([found(points)[:, place] for place, points in enumerate(starts)])
     return Family(
         NAME,
         lambda state: generator(state[:dim]),
-        partial(_follow, generator, count, dim),
+        partial(_onwards, dim),
         jnp.arange(count),
-        carrying,
+        jnp.concatenate([starts, ways], axis=-1),
     )
 
 
-def _follow(
-    generator: Generator, count: int, dim: int, place: Array, t: Array, state: Array
-) -> Array:
-    del t
-    first = state[dim:].reshape(count, dim)
-    found = principal_directions(generator, state[:dim], count).directions
-    u, _, vt = jnp.linalg.svd(first @ found.T)
-    return jnp.zeros_like(state).at[:dim].set((u @ vt @ found)[place])
+def _onwards(dim: int, place: Array, t: Array, state: Array) -> Array:
+    del place, t
+    return jnp.concatenate([state[dim:], jnp.zeros(dim, state.dtype)])

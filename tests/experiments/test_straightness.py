@@ -64,14 +64,13 @@ def test_a_steered_family_moves_its_own_factor_where_no_line_does(latents):
             np.testing.assert_allclose(rate / pace, jnp.eye(2)[place], atol=0.1)
 
 
-def test_the_local_basis_follows_what_shows_most_from_where_it_set_out():
-    """On a polar map: round the circle, and outwards, wherever the path has come."""
-    polar = lambda z: 3.0 * (1 + z[0]) * jnp.stack([jnp.cos(z[1]), jnp.sin(z[1])])  # noqa: E731
-    starts = jnp.zeros((2, 1, 2))
+def test_the_local_basis_is_what_shows_most_where_each_traversal_begins():
+    """Of a polar map that is outwards within the unit circle, and round it beyond."""
+    polar = lambda z: z[0] * jnp.stack([jnp.cos(z[1]), jnp.sin(z[1])])  # noqa: E731
+    starts = jnp.tile(jnp.array([[0.5, 0.3], [2.0, 0.3]]), (2, 1, 1))
     family = local_basis.family(polar, starts)
-    # Where the circle is small, what shows most is outwards; the start went round it first.
-    there = family.starts[0, 0].at[:2].set(jnp.array([-0.5, 1.0]))
-    rates = [family.field(k, jnp.zeros(()), there)[:2] for k in (0, 1)]
-    first = family.starts[0, 0, 2:].reshape(2, 2)
-    np.testing.assert_allclose(jnp.stack(rates), first, atol=1e-5)
-    assert (family.generator(there) == polar(there[:2])).all()
+    for place, outwards in ((0, [1.0, 0.0]), (1, [0.0, 1.0])):
+        for start, share in zip(family.starts[place], outwards, strict=True):
+            rate = family.field(place, jnp.zeros(()), start)
+            np.testing.assert_allclose(rate, [share, 1 - share, 0, 0], atol=1e-5)
+    assert (family.generator(family.starts[0, 0]) == polar(starts[0, 0])).all()
