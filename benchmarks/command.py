@@ -43,13 +43,13 @@ class MismatchError(Exception):
     """Two sides that should do the same do not."""
 
 
-def command(main: Callable[[T], Results], flags: type[T], description: str | None) -> NoReturn:
+def command(main: Callable[[T], Results], description: str | None, flags: type[T]) -> NoReturn:
     """Measure what the command line says, and write it to the file that it names.
 
     Args:
         main: measures and prints.
-        flags: a dataclass.
         description: of the benchmark, for `--help`.
+        flags: a dataclass.
     """
     config = tyro.cli(flags, description=description)
     if config.json and not (folder := Path(config.json).absolute().parent).is_dir():

@@ -582,4 +582,4 @@ def _compared(title: str, first: str, rows: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, __doc__, Config)

@@ -207,4 +207,4 @@ def _shown(name: str, settings: Settings, config: Config, dataset: Dataset) -> T
 
 
 if __name__ == "__main__":
-    command(main, Settings, __doc__)
+    command(main, __doc__, Settings)

@@ -141,4 +141,4 @@ def main(config: Config) -> Results:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, __doc__, Config)

@@ -354,4 +354,4 @@ def _table(config: Config, columns: str) -> Table:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, __doc__, Config)
