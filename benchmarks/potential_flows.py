@@ -308,6 +308,16 @@ def main(config: Config) -> Results:
     console, found = Console(), Results()
     if not has("torch"):
         console.print(NO_TORCH, markup=False)
+    if "memory" in config.parts:
+        # First, while this process has none of an accelerator's memory.
+        each = {n: peaks(config, replace(config.size, latent=n)) for n in config.latents}
+        shown = _table(config, "latent, side*, peak MiB of the process")
+        for latent, here in each.items():
+            for row in here.rows:
+                shown.add_row(str(latent), row["side"], f"{row['peak_mib']:.0f}")
+            shown.add_section()
+            found += here
+        console.print(shown)
     if "peers" in config.parts:
         shown = _table(config, "latent, side*, ms, times JAX, threads, compile s, difference")
         for latent in config.latents:
@@ -319,15 +329,6 @@ def main(config: Config) -> Results:
             found += here
         console.print(shown)
         training_step.show_shares(console, found)
-    if "memory" in config.parts:
-        shown = _table(config, "latent, side*, peak MiB of the process")
-        for latent in config.latents:
-            here = peaks(config, replace(config.size, latent=latent))
-            for row in here.rows:
-                shown.add_row(str(latent), row["side"], f"{row['peak_mib']:.0f}")
-            shown.add_section()
-            found += here
-        console.print(shown)
     if "growth" in config.parts:
         shown = _table(config, "changed*, value, ms a step, compile s")
         for name, sizes in sweeps(config).items():
