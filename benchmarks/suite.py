@@ -48,18 +48,24 @@ SUITE = (
     Benchmark("geodesics", ("--parts", "peers", "bare", "cost", "--repeats", "9"), 90),
     Benchmark("trajectories", ("--size.amounts", "1", "--patience", "40"), 120),
     Benchmark("gan_step", ("--size.count", "4", "--size.batch", "4", "--repeats", "5"), 120),
-    Benchmark("steering", ("--latents", "6", "64", "--repeats", "1"), 40),
-    Benchmark("input", ("--sets", "sprites", "folder", "lazy", "--turns", "5"), 60),
+    Benchmark("steering", ("--latents", "6", "64", "--batch", "8", "--repeats", "1"), 30),
+    Benchmark(
+        "input",
+        ("--sets", "sprites", "folder", "lazy", "--steps", "15", "--turns", "5", "--files", "400"),
+        90,
+    ),
     Benchmark("from_torch", (), 90, needs=("torch",)),
 )
 """In the order in which they run."""
 
-ALONE = {
+ENVIRONMENT = {
     # XLA frees its buffers after each step on CPU, and without this glibc maps them anew.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(2**28),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_ARENA_MAX": "1",
+    # Alarms about slow compilations.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 """What the environment of each process says besides."""
 
@@ -139,7 +145,7 @@ def in_process(one: Benchmark, file: Path, seconds: float) -> None:
         UnfinishedError: it failed, or did not end in time.
     """
     words = [sys.executable, "-m", f"benchmarks.{one.name}", *one.flags, "--json", str(file)]
-    environment = ALONE | os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = ENVIRONMENT | os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(words, env=environment, start_new_session=True) as process:
         try:
             code = process.wait(timeout=seconds)
