@@ -486,7 +486,7 @@ def main(config: Config) -> Results:
     """Measure and print."""
     no_cached_programs()
     if config.quick:
-        config = replace(config, pairs=4, points=9, widths=(16, 16, 20), repeats=1, scales=(1.0,))
+        config = replace(config, pairs=4, points=9, widths=(16, 16, 20), repeats=3, scales=(1.0,))
     console, results = Console(width=120), Results()
     title = (
         f"{config.pairs} pairs, curves of {config.points} points, decoder "

@@ -10,6 +10,10 @@ import numpy as np
 
 LEAST = 3
 """Turns without which there is no saying how far their times lie apart."""
+SHORT = 0.02
+"""Seconds of which a single call is measured well."""
+MOST_CALLS = 100
+"""Of a function in a turn."""
 
 
 def no_cached_programs() -> None:
@@ -30,27 +34,39 @@ def turns(
     repeats: int,
     *,
     warm: int = 1,
+    least: float = SHORT,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """The seconds of each call of each function, in turns.
+    """The seconds of a call of each function, in turns.
 
     Args:
         functions: by name.
         args: of every one.
         repeats: turns that are counted.
         warm: turns before them that are not.
+        least: seconds that a function is called for in a turn, as often as the turns that are not
+            counted say: one call of what takes less is mostly noise.
         clock: that is read, in seconds.
 
     Returns:
-        The seconds by name, one a turn.
+        The seconds by name, one a turn, the mean of its calls.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + warm):
-        for name, function in functions.items():
-            start = clock()
+
+    def timed(function: Callable, calls: int) -> float:
+        start = clock()
+        for _ in range(calls):
             jax.block_until_ready(function(*args))
-            seconds[name].append(clock() - start)
-    return {name: taken[warm:] for name, taken in seconds.items()}
+        return (clock() - start) / calls
+
+    calls = dict.fromkeys(functions, 1)
+    for _ in range(warm):
+        for name, function in functions.items():
+            calls[name] = min(MOST_CALLS, 1 + int(least / max(timed(function, 1), 1e-9)))
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            seconds[name].append(timed(function, calls[name]))
+    return seconds
 
 
 def medians(functions: Mapping[str, Callable], args: tuple, repeats: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import bench, matmul
@@ -226,9 +227,18 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(monkeypatch,
 def test_sides_take_turns_and_the_first_one_is_not_counted():
     order = []
     sides = {name: lambda name=name: order.append(name) for name in "ab"}
-    found = turns(sides, (), 3)
+    found = turns(sides, (), 3, least=0.0)
     assert order == ["a", "b"] * 4
     assert [len(taken) for taken in found.values()] == [3, 3]
+
+
+def test_what_is_over_at_once_is_called_often_in_a_turn():
+    calls = []
+    ticks = iter(np.arange(100) / 8)
+    found = turns({"": lambda: calls.append(1)}, (), 2, least=0.5, clock=lambda: next(ticks))
+    # A tick of an eighth of a second: one call not counted, then two turns of five.
+    assert len(calls) == 1 + 2 * 5
+    assert found[""] == pytest.approx([1 / 40, 1 / 40])
 
 
 def test_slow_sides_take_at_least_three_turns():
