@@ -69,7 +69,7 @@ class Config(Flags):
     """Size of a step."""
     thrift: Thrift = Thrift()
     """What saves memory."""
-    peer: str = "torch stacked, columns"
+    peer: decoders.Way | Literal[""] = "torch stacked, columns"
     """The PyTorch variant; "": none. See `benchmarks.potential_flows`."""
     run: bool = True
     """Run the step and not only compile it."""

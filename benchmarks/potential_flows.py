@@ -15,7 +15,7 @@ against, but the time of what people run today.
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,14 @@ IMAGE = (28, 28, 1)
 PACE = 1.0
 BOX = 2.0
 """Half the width of the box that paths should stay in."""
-PEERS = {
+Way: TypeAlias = Literal[
+    "torch loop, columns",
+    "torch loop, hessian",
+    "torch stacked, columns",
+    "torch stacked, hessian",
+    "torch loop, row sums",
+]
+PEERS: dict[str, tuple[str, bool]] = {
     "torch loop, columns": ("columns", False),
     "torch loop, hessian": ("hessian", False),
     "torch stacked, columns": ("columns", True),
@@ -90,6 +97,8 @@ class Config(Flags):
     """Seconds after which a comparison makes do with fewer repeats, but at least 3."""
     processes: int = 3
     """Of each side, whose peaks are measured."""
+    weighed: tuple[Way, ...] = get_args(Way)
+    """PyTorch's ways whose peaks are measured beside that of JAX."""
     quick: bool = False
     """Small sizes, in seconds: to see that it runs."""
 
@@ -274,7 +283,7 @@ def peak(size: Size, side: str) -> float:
 
 def peaks(config: Config, size: Size) -> Results:
     """Peak memory of JAX and of every PyTorch variant, each in processes of its own, in turns."""
-    sides = (OURS, *peers(size))
+    sides = (OURS, *(name for name in peers(size) if name in config.weighed))
     found: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(config.processes):
         for side in sides:

@@ -42,7 +42,12 @@ SUITE = (
     Benchmark("operations", (), 90),
     Benchmark("laplacian", ("--dims", "8", "128", "--widths", "64"), 60),
     Benchmark(
-        "potential_flows", ("--parts", "peers", "memory", "--latents", "64", "--repeats", "9"), 120
+        "potential_flows",
+        (
+            *("--parts", "peers", "memory", "--latents", "64", "--repeats", "9"),
+            *("--weighed", "torch loop, columns", "torch stacked, hessian"),
+        ),
+        150,
     ),
     Benchmark("joint_step", ("--parts", "peers", "--repeats", "9"), 60),
     Benchmark("geodesics", ("--parts", "peers", "bare", "cost", "--repeats", "9"), 90),
@@ -74,7 +79,13 @@ ENVIRONMENT = {
 class Settings:
     """What is run, and where its table goes."""
 
-    benchmarks: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    benchmarks: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="NAME", help=f"Which; none: all of {', '.join(one.name for one in SUITE)}."
+        ),
+    ] = ()
     """Which, by name; all of them by default."""
     out: str = "build/bench"
     """Folder for bench.json, bench.md and a file for each benchmark."""

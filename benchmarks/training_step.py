@@ -135,4 +135,4 @@ def show_shares(console: Console, found: Results) -> None:
     """Print how well JAX uses the device."""
     for row in found.ratios:
         if row.unit == "operations/s":
-            console.print(said(row), markup=False)
+            console.print(said(row), markup=False, soft_wrap=True)
