@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array
-from rich.console import Console
 
 from benchmarks import table
 from benchmarks.command import Flags, MismatchError, Results, command
@@ -197,7 +196,7 @@ def measure(config: Config, name: str) -> Results:
 
 def main(config: Config) -> Results:
     """Measure and print."""
-    console = Console()
+    console = table.console()
     if not has("torch"):
         console.print("PyTorch is not installed: pip install 'latent-flows[peers]'", markup=False)
         return Results()

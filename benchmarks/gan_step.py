@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import potential_flows as decoders
@@ -228,7 +227,7 @@ def _show(shown: Table, config: Config, row: dict[str, Any]) -> None:
 def main(config: Config) -> Results:
     """Measure and print."""
     no_cached_programs()
-    console = Console()
+    console = table.console()
     if config.model.startswith("stylegan2"):
         config = replace(config, peer="")
     if config.run and config.peer and not has("torch"):

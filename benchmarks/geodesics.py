@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import table
@@ -487,7 +486,7 @@ def main(config: Config) -> Results:
     no_cached_programs()
     if config.quick:
         config = replace(config, pairs=4, points=9, widths=(16, 16, 20), repeats=3, scales=(1.0,))
-    console, results = Console(width=120), Results()
+    console, results = table.console(), Results()
     title = (
         f"{config.pairs} pairs, curves of {config.points} points, decoder "
         f"d-{'-'.join(map(str, config.widths))}; {jax.devices()[0].device_kind}, "

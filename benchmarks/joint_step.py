@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import table, training_step
@@ -203,7 +202,7 @@ def growth(config: Config, shown: Table) -> Results:
 def main(config: Config) -> Results:
     """Measure and print."""
     no_cached_programs()
-    console, found = Console(), Results()
+    console, found = table.console(), Results()
     size = config.size
     about = (
         f"latent {size.latent}, batch {size.batch}, {size.prior} prior; "

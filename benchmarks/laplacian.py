@@ -13,12 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import Flags, Results, command
 from benchmarks.ratio import compared
-from benchmarks.table import empty
+from benchmarks.table import console, empty
 from benchmarks.turns import compiled, median, turns
 from latent_flows.calculus import laplacian
 from latent_flows.potentials import PotentialNet
@@ -136,7 +135,7 @@ def main(config: Config) -> Results:
     found = Results()
     for width, dim in itertools.product(config.widths, config.dims):
         found += measure(config, width, dim, table)
-    Console().print(table)
+    console().print(table)
     return found
 
 

@@ -23,7 +23,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from rich.console import Console
 
 from benchmarks import gan_step, joint_step, table
 from benchmarks import potential_flows as decoders
@@ -251,7 +250,7 @@ def main(config: Config) -> Results:
                 f"{row['operations_over_passes']:.2f}",
                 f"{row['bytes_over_passes']:.2f}",
             )
-    Console().print(shown)
+    table.console().print(shown)
     return found
 
 

@@ -20,7 +20,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import table, training_step
@@ -314,7 +313,7 @@ def main(config: Config) -> Results:
     if config.quick:
         small = replace(config.size, latent=8, count=4, batch=16, horizon=4, width=16)
         config = replace(config, size=small, latents=(8,), repeats=3)
-    console, found = Console(), Results()
+    console, found = table.console(), Results()
     if not has("torch"):
         console.print(NO_TORCH, markup=False)
     if "memory" in config.parts:

@@ -1,5 +1,6 @@
 """Tables that benchmarks print."""
 
+from rich.console import Console
 from rich.table import Table
 
 
@@ -16,7 +17,14 @@ def empty(title: str, columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns.split(", "):
         words = column.endswith("*")
+        # Headings of numbers are what gives way in a narrow terminal.
         table.add_column(
-            column.rstrip("*"), justify="left" if words else "right", no_wrap=not words
+            column.rstrip("*"), justify="left" if words else "right", min_width=8 if words else 4
         )
     return table
+
+
+def console() -> Console:
+    """Where tables are printed: in a file they are as wide as they need."""
+    found = Console()
+    return found if found.is_terminal else Console(width=160)

@@ -18,9 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
-from rich.console import Console
 
-from benchmarks import training_step
+from benchmarks import table, training_step
 from benchmarks.command import Flags, MismatchError, Results, command
 from benchmarks.matmul import PRODUCT, Product, operations, share_of_product
 from benchmarks.peers import NO_TORCH, has, torch_module
@@ -233,7 +232,7 @@ def main(config: Config) -> Results:
         f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
     tables.show(title, found.rows)
-    training_step.show_shares(Console(), found)
+    training_step.show_shares(table.console(), found)
     return found
 
 
