@@ -56,6 +56,8 @@ def command(main: Callable[[T], Results], description: str | None, flags: type[T
         stop(f"there is no folder {folder} for --json {config.json}; make it first", 2)
     try:
         found = main(config)
+    except ValueError as error:  # what the library rejects
+        stop(str(error), 2)
     except (MismatchError, OSError) as error:
         stop(str(error), 1)
     if config.json:

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import bench, matmul
 from benchmarks.bench import Measured
-from benchmarks.command import command, write_json
+from benchmarks.command import MismatchError, command, write_json
 from benchmarks.laplacian import Config, main
 from benchmarks.ratio import Ratio, compared
 from benchmarks.suite import Benchmark, Settings, UnfinishedError, in_process, run
@@ -222,6 +222,20 @@ def test_a_file_in_no_folder_is_refused_before_anything_is_measured(monkeypatch,
         command(main, None, Config)
     assert ended.value.code == 2
     assert "there is no folder /no/such/folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ValueError("no\nsuch size"), 2), (MismatchError("no\nsuch size"), 1)]
+)
+def test_what_cannot_be_measured_is_one_line(error, code, monkeypatch, capsys):
+    def refuse(config):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["laplacian"])
+    with pytest.raises(SystemExit) as ended:
+        command(refuse, None, Config)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == "error: no such size\n"
 
 
 def test_sides_take_turns_and_the_first_one_is_not_counted():
