@@ -125,7 +125,11 @@ def run(
     except OSError as error:
         stop(f"--out {settings.out} cannot be written ({error.strerror}); name another folder", 2)
     found = _machine() if machine is None else machine
-    table = _Table(folder, {"code": sources(), "machine": dict(found)})
+    table = _Table(suite, folder, {"code": sources(), "machine": dict(found)})
+    for one in suite:
+        # What was measured before stays in the table where only some are asked for.
+        if one not in chosen and not table.keep(one, again=False):
+            table.left_out[one.name] = table.missing.pop(one.name)
     able = [one for one in chosen if not table.leave_out(one)]
     ahead = [one for one in able if not table.keep(one, settings.again)]
     clock = _Clock(settings.minutes, ahead)
@@ -187,8 +191,10 @@ def main(settings: Settings) -> int:
 class _Table:
     """What is finished, what is missing, and the folder for both."""
 
-    def __init__(self, folder: Path, identity: dict[str, dict[str, Any] | str]):
-        self.folder, self.identity = folder, identity
+    def __init__(
+        self, suite: Sequence[Benchmark], folder: Path, identity: dict[str, dict[str, Any] | str]
+    ):
+        self.suite, self.folder, self.identity = suite, folder, identity
         self.finished: dict[str, Measured] = {}
         self.before: dict[str, Measured] = {}
         self.missing: dict[str, str] = {}
@@ -248,7 +254,8 @@ class _Table:
     def write(self) -> None:
         """The table of all that is finished."""
         machine: Any = self.identity["machine"]
-        done, missing = [*self.finished.values()], self.left_out | self.missing
+        done = [self.finished[one.name] for one in self.suite if one.name in self.finished]
+        missing = self.left_out | self.missing
         write_json(self.folder / "bench.json", bench.data(machine, done, missing))
         write_text(self.folder / "bench.md", bench.page(machine, done, missing))
 

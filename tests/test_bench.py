@@ -91,6 +91,15 @@ def test_other_flags_another_machine_or_again_measure_anew(settings):
     assert again.ran == ["first", "second"]
 
 
+def test_what_is_not_asked_for_stays_in_the_table(settings):
+    assert bench_all(replace(settings, benchmarks=("second",)), Measure()) == 0
+    assert table(settings)["missing"] == {"first": "not measured yet"}
+    first = Measure()
+    assert bench_all(replace(settings, benchmarks=("first",)), first) == 0
+    assert first.ran == ["first"]
+    assert [row["benchmark"] for row in table(settings)["ratios"]] == ["first", "second"]
+
+
 def test_a_second_run_says_which_ratios_left_their_spread(settings, capsys):
     bench_all(settings, Measure())
     bench_all(replace(settings, again=True), Measure(ratio=2.1))
