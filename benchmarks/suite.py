@@ -33,7 +33,7 @@ class Benchmark(NamedTuple):
     name: str
     flags: tuple[str, ...]
     seconds: float
-    """That it takes on two quiet cores."""
+    """A guess for two quiet cores, from which the time left is said before any is known."""
     needs: tuple[str, ...] = ()
     """Packages without which there is nothing to compare."""
 
