@@ -44,22 +44,8 @@ build/examples/%.png: examples/%.py $(LIBRARY) | $(READY)
 	@mkdir -p $(@D)
 	MPLBACKEND=agg $(BIN)/python $< $(@D)
 
-# XLA frees its buffers after each step on CPU, and without this glibc maps them anew for the next.
-bench: export MALLOC_TRIM_THRESHOLD_ := 1073741824
-bench: export MALLOC_TOP_PAD_ := 268435456
-bench: export MALLOC_MMAP_THRESHOLD_ := 1073741824
-bench: export MALLOC_ARENA_MAX := 1
-bench: $(READY)  ## Benchmarks; those against PyTorch need the extra `peers`.
-	$(BIN)/python -m benchmarks.operations
-	$(BIN)/python -m benchmarks.laplacian
-	$(BIN)/python -m benchmarks.potential_flows
-	$(BIN)/python -m benchmarks.joint_step
-	$(BIN)/python -m benchmarks.geodesics
-	$(BIN)/python -m benchmarks.trajectories
-	$(BIN)/python -m benchmarks.gan_step
-	$(BIN)/python -m benchmarks.steering
-	$(BIN)/python -m benchmarks.input
-	$(BIN)/python -m benchmarks.from_torch
+bench: $(READY)  ## Ratios in build/bench/bench.md, within 20 minutes; peers need the extra `peers`.
+	$(BIN)/python -m benchmarks
 
 # Rebuilt whenever pyproject.toml is newer than the environment.
 $(READY): pyproject.toml

@@ -8,25 +8,23 @@ of all threads, which other work on the machine changes little. diffusers' Autoe
 measured where that is installed.
 """
 
-import importlib.util
-import json
-import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import linen as nn
 from jaxtyping import Array
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.laplacian import compiled
+from benchmarks import table
+from benchmarks.command import Flags, MismatchError, Results, command
+from benchmarks.peers import has
+from benchmarks.ratio import compared
+from benchmarks.turns import compiled, median, turns
 from latent_flows.generators import from_torch
 from latent_flows.generators.weights import Target, from_state_dict
 
@@ -34,7 +32,7 @@ Name = Literal["MLP", "DCGAN", "VAE", "AutoencoderKL", "StyleGAN2"]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     networks: tuple[Name, ...] = get_args(Name)
@@ -45,8 +43,6 @@ class Config:
     """Timed calls of each, of which the median counts."""
     threads: int = 1
     """Threads of PyTorch."""
-    json: str = ""
-    """File for the rows, as JSON."""
 
 
 class MLP(nn.Module):
@@ -112,22 +108,19 @@ def difference(a: Any, b: Any, scale: float) -> float:
     return float(np.abs(np.asarray(a) - np.asarray(b)).max()) / scale
 
 
-def processor_ms(calls: Mapping[str, Callable], repeats: int) -> dict[str, float]:
-    """The median of each in milliseconds, taken in turns, the first turn not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            began = time.process_time()
-            jax.block_until_ready(call())
-            taken[name].append(1e3 * (time.process_time() - began))
-    return {name: statistics.median(each[1:]) for name, each in taken.items()}
+def ahead(function: Callable, firsts: Mapping[str, Any], *args: Any) -> dict[str, Callable]:
+    """Calls of a function that is compiled for each of some first arguments."""
+    return {
+        name: partial(compiled(function, first, *args)[0], first, *args)
+        for name, first in firsts.items()
+    }
 
 
-def measure(config: Config, name: str) -> dict[str, Any]:
+def measure(config: Config, name: str) -> Results:
     """The row of one network.
 
     Raises:
-        AssertionError: flax's network is another.
+        MismatchError: flax's network is another.
     """
     import torch
 
@@ -180,64 +173,61 @@ def measure(config: Config, name: str) -> dict[str, Any]:
     wanted = wanted_slopes.numpy().reshape(zs.shape)
     row["vjp_error"] = difference(slopes, wanted, float(np.abs(wanted).max()))
 
-    # Then in turns.
-    functions: dict[str, Any] = {"PyTorch": net, "JAX": generator}
+    functions: dict[str, Any] = {"JAX": generator}
     twin = flax_twin(name, {k: v.numpy() for k, v in net.state_dict().items()})
     if twin is not None:
         apart = difference(jax.vmap(twin)(zs).reshape(samples.shape), samples, float(np.ptp(x)))
         if not apart < 1e-4:
-            raise AssertionError(f"flax's {name} makes other samples, by {apart:.1e}")
+            raise MismatchError(f"flax's {name} makes other samples, by {apart:.1e}")
         functions["flax"] = twin
+    found = Results([row])
     for work, theirs, ours in (
         ("forward", forward, lambda generator, zs, vs: jax.vmap(generator)(zs)),
         ("jvp", forward_mode, pushed),
     ):
-        calls: dict[str, Callable] = {"PyTorch": theirs}
-        for side in list(functions)[1:]:
-            args = (functions[side], zs, vs)
-            ready, _ = compiled(ours, *args)
-            calls[side] = lambda ready=ready, args=args: ready(*args)
-        for side, spent in processor_ms(calls, config.repeats).items():
-            row[f"{work}_{side}_ms"] = spent
-    return row
+        calls = {"PyTorch": theirs} | ahead(ours, functions, zs, vs)
+        # The processor's time, see above.
+        spent = turns(calls, (), config.repeats, clock=time.process_time)
+        row |= {f"{work}_{side}_ms": 1e3 * median(taken) for side, taken in spent.items()}
+        what = f"{name} taken over from PyTorch, {work}"
+        found.ratios += compared(what, spent, ours="JAX", unit="s of all threads")
+    return found
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Measure and print."""
-    console = Console()
-    if importlib.util.find_spec("torch") is None:
+    console = table.console()
+    if not has("torch"):
         console.print("PyTorch is not installed: pip install 'latent-flows[peers]'", markup=False)
-        return
+        return Results()
     import torch
 
     torch.set_num_threads(config.threads)
-    table = Table(
-        title=f"{config.batch} latents at once, {jax.devices()[0].device_kind}, JAX "
-        f"{jax.__version__}, PyTorch {torch.__version__} with {torch.get_num_threads()} threads"
+    shown = table.empty(
+        f"{config.batch} latents at once, {jax.devices()[0].device_kind}, JAX "
+        f"{jax.__version__}, PyTorch {torch.__version__} with {torch.get_num_threads()} threads",
+        "network*, parameters, forward error, jvp error, vjp error, ms: PyTorch; here; flax, "
+        "jvp: PyTorch; here; flax",
     )
-    columns = ("network", "parameters", "forward error", "jvp error", "vjp error")
-    for column in (*columns, "ms: PyTorch, here, flax", "jvp: PyTorch, here, flax"):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    rows = []
+    found = Results()
     for name in config.networks:
-        if name == "AutoencoderKL" and importlib.util.find_spec("diffusers") is None:
+        if name == "AutoencoderKL" and not has("diffusers"):
             console.print("AutoencoderKL is left out: pip install diffusers", markup=False)
             continue
-        row = measure(config, name)
-        rows.append(row)
-        if config.json:
-            Path(config.json).write_text(json.dumps([asdict(config), *rows], indent=2) + "\n")
+        found += (here := measure(config, name))
+        [row] = here.rows
         times = (
-            ", ".join(
+            "; ".join(
                 f"{row[key]:.1f}" if key in row else "-"
                 for key in (f"{work}_{side}_ms" for side in ("PyTorch", "JAX", "flax"))
             )
             for work in ("forward", "jvp")
         )
         errors = (f"{row[f'{work}_error']:.0e}" for work in ("forward", "jvp", "vjp"))
-        table.add_row(name, f"{row['parameters']:,}", *errors, *times)
-    console.print(table)
+        shown.add_row(name, f"{row['parameters']:,}", *errors, *times)
+    console.print(shown)
+    return found
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, __doc__, Config)

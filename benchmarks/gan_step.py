@@ -6,21 +6,22 @@ both sides, compared before any clock starts, and steps in turns. `--model
 stylegan2-1024 --no-run` gives what a step needs by the compiler's account, without running it.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import potential_flows as decoders
-from benchmarks.laplacian import compiled, medians
+from benchmarks import table, training_step
+from benchmarks.command import Flags, Results, command
+from benchmarks.matmul import operations
+from benchmarks.peers import NO_TORCH, has
+from benchmarks.training_step import LEARNING_RATE, OURS, TOLERANCE
+from benchmarks.turns import compiled, no_cached_programs
 from experiments.runtime.memory import needs
 from latent_flows.generators import sngan, stylegan2
 from latent_flows.generators.memory import cast_and_remat, remat_layers
@@ -58,7 +59,7 @@ class Thrift:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     model: Model = "sngan-animefaces"
@@ -67,7 +68,7 @@ class Config:
     """Size of a step."""
     thrift: Thrift = Thrift()
     """What saves memory."""
-    peer: str = "torch stacked, columns"
+    peer: decoders.Way | Literal[""] = "torch stacked, columns"
     """The PyTorch variant; "": none. See `benchmarks.potential_flows`."""
     run: bool = True
     """Run the step and not only compile it."""
@@ -79,8 +80,6 @@ class Config:
     """Threads of PyTorch; 0: one or one a core, whichever is faster."""
     channels: tuple[int, ...] = ()
     """Features of the generator, instead of the published ones: to see that it runs."""
-    json: str = ""
-    """File for the rows, as JSON."""
 
 
 class Work(NamedTuple):
@@ -145,7 +144,7 @@ def begin(work: Work) -> tuple[Any, Any]:
     """Parameters of potentials and classifier, and the optimiser's state."""
     image, dim = jnp.zeros(work.image_shape), work.starts.shape[1]
     params = decoders.initial(work.net, jax.random.key(1), work.size.count, dim, image)
-    return params, optax.adam(decoders.LEARNING_RATE).init(params)
+    return params, optax.adam(LEARNING_RATE).init(params)
 
 
 def update(work: Work) -> Callable:
@@ -154,7 +153,7 @@ def update(work: Work) -> Callable:
     def step(variables: Any, starts: jax.Array, params: Any, state: Any) -> tuple:
         value = work.problem(variables, starts, params).value
         total, gradient = jax.value_and_grad(value)(params)
-        change, state = optax.adam(decoders.LEARNING_RATE).update(gradient, state, params)
+        change, state = optax.adam(LEARNING_RATE).update(gradient, state, params)
         return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
 
     return step
@@ -166,6 +165,7 @@ class Step:
     def __init__(self, work: Work):
         self.fixed = (work.variables, work.starts)
         self.learnt = jax.jit(lambda: begin(work))()
+        self.operations = operations(update(work), *self.fixed, *self.learnt)
         self.update, self.compile_seconds = compiled(update(work), *self.fixed, *self.learnt)
 
     def __call__(self) -> tuple[float, float]:
@@ -185,53 +185,36 @@ def torch_side(config: Config, work: Work, step: Step) -> Any:
     from benchmarks import torch_sngan  # only where PyTorch is
 
     problem = work.problem(work.variables, work.starts, step.learnt[0])
-    made = decoders.peer(problem, config.peer, torch_sngan.images, work.variables)
-    made.threads = config.threads or made.threads
-    return made
+    return decoders.peer(problem, config.peer, torch_sngan.images, work.variables)
 
 
-def measure(config: Config, table: Table) -> list[dict[str, Any]]:
-    """The rows of one configuration.
-
-    Raises:
-        AssertionError: the first steps do not have the same loss and gradient.
-    """
+def measure(config: Config) -> Results:
+    """The rows of one configuration."""
     if not config.run:
         program, seconds = compile_only(config)
-        row = {"side": "JAX", **asdict(config.thrift), "compile_seconds": seconds}
-        row["memory"] = needs(program)
-        _show(table, config, row)
-        return [row]
+        row = {"side": OURS, **asdict(config.thrift), "compile_seconds": seconds}
+        return Results([row | {"memory": needs(program)}])
     work = filled(config)
     step = Step(work)
-    steps: dict[str, Any] = {"JAX": step}
-    if config.peer and decoders.torch_step() is not None:
-        steps[config.peer] = torch_side(config, work, step)
-    first = {name: made() for name, made in steps.items()}
-    if config.peer in steps:
-        found = decoders.difference(first["JAX"], first[config.peer])
-        if config.thrift.dtype == "float32" and not found < decoders.TOLERANCE:
-            raise AssertionError(f"{config.peer}: loss or gradient differs from JAX by {found:.1e}")
-        if not config.threads:
-            decoders.choose_threads(steps[config.peer])
-    timing = decoders.Config(repeats=config.repeats, patience=config.patience)
-    taken = medians(steps, (), decoders.repeats(steps, timing))
-    rows = []
-    for name, seconds in taken.items():
-        row = {"side": name, **asdict(config.thrift), "seconds": seconds}
-        row["ratio"] = seconds / taken["JAX"]
-        if name == "JAX":
-            row |= {"compile_seconds": step.compile_seconds, "memory": needs(step.update)}
-        else:
-            row |= {"difference": found, "threads": steps[name].threads}
-        _show(table, config, row)
-        rows.append(row)
-    return rows
+    size = config.size
+    found = training_step.compare(
+        f"potential-flow step on {config.model}, K = {size.count}, batch {size.batch}",
+        step,
+        {config.peer: torch_side(config, work, step)} if config.peer and has("torch") else {},
+        repeats=config.repeats,
+        patience=config.patience,
+        threads=config.threads,
+        # What is computed in fewer digits differs by them.
+        tolerance=TOLERANCE if config.thrift.dtype == "float32" else float("inf"),
+    )
+    found.rows = [row | asdict(config.thrift) for row in found.rows]
+    found.rows[0]["memory"] = needs(step.update)
+    return found
 
 
-def _show(table: Table, config: Config, row: dict[str, Any]) -> None:
+def _show(shown: Table, config: Config, row: dict[str, Any]) -> None:
     taken = row.get("memory", {})
-    table.add_row(
+    shown.add_row(
         config.model,
         row["side"],
         *(f"{row[name]:.2f}" if name in row else "" for name in ("seconds", "ratio")),
@@ -241,28 +224,27 @@ def _show(table: Table, config: Config, row: dict[str, Any]) -> None:
     )
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Measure and print."""
-    decoders.prepare()
-    console = Console()
+    no_cached_programs()
+    console = table.console()
     if config.model.startswith("stylegan2"):
         config = replace(config, peer="")
-    if config.run and config.peer and decoders.torch_step() is None:
-        console.print(decoders.NO_TORCH, markup=False)
+    if config.run and config.peer and not has("torch"):
+        console.print(NO_TORCH, markup=False)
     size, thrift = config.size, config.thrift
-    table = Table(
-        title=f"K = {size.count}, batch {size.batch}, T = {size.horizon}, width {size.width}; "
+    shown = table.empty(
+        f"K = {size.count}, batch {size.batch}, T = {size.horizon}, width {size.width}; "
         f"{thrift.dtype}, checkpoint {thrift.checkpoint}, at once {thrift.at_once or 'all'}",
-        title_justify="left",
+        "model*, side*, s a step, times JAX, compile s, GiB of features, GiB, difference",
     )
-    columns = "model, side, s a step, times JAX, compile s, GiB of features, GiB, difference"
-    for name in columns.split(", "):
-        table.add_column(name, justify="left" if name in ("model", "side") else "right")
-    rows = measure(config, table)
-    console.print(table)
-    if config.json:
-        Path(config.json).write_text(json.dumps([asdict(config), *rows], indent=2) + "\n")
+    found = measure(config)
+    for row in found.rows:
+        _show(shown, config, row)
+    console.print(shown)
+    training_step.show_shares(console, found)
+    return found
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    command(main, __doc__, Config)

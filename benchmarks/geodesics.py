@@ -12,28 +12,31 @@ with its backtracking line search: it only asks for the metric, not for the imme
 where a step promises as little as where the library stops.
 """
 
-import importlib.util
-import json
-import multiprocessing
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Array, Bool, Float, Int
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.laplacian import compiled, medians
-from benchmarks.potential_flows import choose_threads, prepare
+from benchmarks import table
+from benchmarks.command import Flags, Results, command
+from benchmarks.own_process import in_own_process, peak_mib
+from benchmarks.peers import NO_STOCHMAN, has, torch_module
+from benchmarks.ratio import compared
+from benchmarks.turns import (
+    choose_threads,
+    compiled,
+    median,
+    medians,
+    no_cached_programs,
+    turns,
+)
 from experiments.generators.training_data import encoded, load_data
 from latent_flows._transforms import vmap_chunked
 from latent_flows.generators import load_generator
@@ -43,7 +46,8 @@ from latent_flows.geometry.geodesics import geodesic_batch, reach
 from latent_flows.geometry.metrics import conformal, pullback, squared_norm
 from latent_flows.typing import Generator, Latent, Metric, Scalar
 
-NO_STOCHMAN = "stochman is not installed, so it is left out: pip install 'latent-flows[peers]'"
+OURS = "latent_flows"
+"""The side of the library."""
 FINE = 257
 """Points at which every curve's energy is measured."""
 AT_ONCE = 32
@@ -53,7 +57,7 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     pairs: int = 100
@@ -82,8 +86,6 @@ class Config:
     """Timed calls of each, of which the median counts."""
     quick: bool = False
     """Small sizes, in seconds: to see that it runs."""
-    json: str = ""
-    """File for the rows, as JSON."""
 
 
 # --- what is connected ---
@@ -191,19 +193,17 @@ def georce(
 
 def has_stochman() -> bool:
     """Whether stochman, and PyTorch below it, are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("torch", "stochman"))
+    return has("torch", "stochman")
 
 
 class Stochman:
     """`connecting_geodesic` of all pairs; a call gives the curve and whether it converged."""
 
     def __init__(self, decode: Any, z0: jax.Array, z1: jax.Array):
-        # Threads of PyTorch that wait must not take the cores from JAX.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        self.torch: Any = importlib.import_module("torch")
+        torch: Any = torch_module("torch")
+        self.torch = torch
         self.threads = 1
-        manifold: Any = importlib.import_module("stochman.manifold")
-        torch = self.torch
+        manifold: Any = torch_module("stochman.manifold")
         weights = [torch.tensor(np.asarray(layer)) for layer in decode.layers]
         self.ends = tuple(torch.tensor(np.asarray(z)) for z in (z0, z1))
 
@@ -223,7 +223,7 @@ class Stochman:
 
 def stochman_points(curve: Any, count: int) -> Float[np.ndarray, "p n d"]:
     """Points of all its curves at equal distances in `s`."""
-    torch: Any = importlib.import_module("torch")
+    torch: Any = torch_module("torch")
     with torch.no_grad():
         return curve(torch.linspace(0, 1, count)).numpy()
 
@@ -270,7 +270,7 @@ def reached(
     return Reached(np.asarray(energies), np.asarray(gradients), converged)
 
 
-def compare(config: Config, scale: float) -> list[dict[str, Any]]:
+def compare(config: Config, scale: float) -> Results:
     """The library, stochman and GEORCE through one decoder."""
     decode = decoder(jax.random.key(0), 2, config.widths, scale)
     metric = pullback(decode)
@@ -281,13 +281,13 @@ def compare(config: Config, scale: float) -> list[dict[str, Any]]:
         *pairs,
     )
     theirs, their_seconds = compiled(many(partial(georce, metric, segments=segments)), *pairs)
-    sides: dict[str, Callable] = {"latent_flows": ours, "GEORCE": theirs}
+    sides: dict[str, Callable] = {OURS: ours, "GEORCE": theirs}
     if has_stochman():
         sides["stochman"] = Stochman(decode, *pairs)
         choose_threads(sides["stochman"])
-    taken = medians(sides, pairs, config.repeats)
+    taken = turns(sides, pairs, config.repeats)
     found = ours(*pairs)
-    results = {"latent_flows": (found.points, float(found.converged.mean()))}
+    results = {OURS: (found.points, float(found.converged.mean()))}
     points, converged, _ = theirs(*pairs)
     results["GEORCE"] = (points, float(converged.mean()))
     outcomes = {
@@ -302,11 +302,12 @@ def compare(config: Config, scale: float) -> list[dict[str, Any]]:
             jnp.asarray(stochman_points(curve, config.points)),
             float(success),
         )
-    compile_seconds = {"latent_flows": seconds, "GEORCE": their_seconds}
-    return _rows({"scale": scale}, taken, outcomes, compile_seconds)
+    compile_seconds = {OURS: seconds, "GEORCE": their_seconds}
+    name = f"{config.pairs} geodesics of a decoder, scale {scale:g}"
+    return _results(name, {"scale": scale}, taken, outcomes, compile_seconds)
 
 
-def compare_bare(config: Config) -> list[dict[str, Any]]:
+def compare_bare(config: Config) -> Results:
     """The library and GEORCE for metrics that are only known as matrices."""
     decode = decoder(jax.random.key(0), 2, config.widths, 3.0)
     hidden = pullback(decode)
@@ -322,7 +323,7 @@ def compare_bare(config: Config) -> list[dict[str, Any]]:
         # A callable that does not show its immersion.
         "decoder, scale 3": (hidden.__call__, lambda z: z),
     }
-    rows = []
+    results = Results()
     for name, (metric, place) in metrics.items():
         pairs = tuple(map(place, ends(jax.random.key(1), config.pairs, 2)))
         segments = config.points - 1
@@ -333,20 +334,21 @@ def compare_bare(config: Config) -> list[dict[str, Any]]:
             *pairs,
         )
         theirs, their_seconds = compiled(many(partial(georce, metric, segments=segments)), *pairs)
-        taken = medians({"latent_flows": ours, "GEORCE": theirs}, pairs, config.repeats)
+        taken = turns({OURS: ours, "GEORCE": theirs}, pairs, config.repeats)
         found, (points, converged, _) = ours(*pairs), theirs(*pairs)
         outcomes = {
-            "latent_flows": reached(
+            OURS: reached(
                 metric, sample(found.points, FINE), found.points, float(found.converged.mean())
             ),
             "GEORCE": reached(metric, sample(points, FINE), points, float(converged.mean())),
         }
-        compile_seconds = {"latent_flows": seconds, "GEORCE": their_seconds}
-        rows += _rows({"metric": name}, taken, outcomes, compile_seconds)
-    return rows
+        compile_seconds = {OURS: seconds, "GEORCE": their_seconds}
+        what = f"{config.pairs} geodesics of a metric known as matrices, {name}"
+        results += _results(what, {"metric": name}, taken, outcomes, compile_seconds)
+    return results
 
 
-def costs(config: Config, latent: int) -> dict[str, Any]:
+def costs(config: Config, latent: int) -> Results:
     """One metric in forward-mode passes, one iteration in evaluations of the Jacobian."""
     decode = decoder(jax.random.key(0), latent, config.widths, 1.0)
     metric, segments = pullback(decode), config.points - 1
@@ -376,13 +378,24 @@ def costs(config: Config, latent: int) -> dict[str, Any]:
         "iteration": iteration,
     }
     ready = {name: compiled(jax.vmap(side), z0, z1, points)[0] for name, side in sides.items()}
-    taken = medians(ready, (z0, z1, points), 3 * config.repeats)
-    return {
-        "latent": latent,
-        "metric_over_passes": taken["metric"] / taken["passes"],
-        "iteration_over_jacobian": taken["iteration"] / taken["jacobian"],
-        "jacobian_seconds": taken["jacobian"],
+    taken = turns(ready, (z0, z1, points), 3 * config.repeats)
+    floors = {
+        "metric": ("passes", f"M(z), d = {latent}", "d passes along a direction"),
+        "iteration": ("jacobian", f"an iteration, d = {latent}", "image and Jacobian"),
     }
+    ratios = [
+        row
+        for ours, (floor, name, against) in floors.items()
+        for row in compared(name, {ours: taken[ours], against: taken[floor]}, ours=ours)
+    ]
+    metric_ratio, iteration_ratio = (1 / row.ratio for row in ratios)
+    row = {
+        "latent": latent,
+        "metric_over_passes": metric_ratio,
+        "iteration_over_jacobian": iteration_ratio,
+        "jacobian_seconds": median(taken["jacobian"]),
+    }
+    return Results([row], ratios)
 
 
 def grow(config: Config, name: str, value: int) -> dict[str, Any]:
@@ -403,12 +416,6 @@ def grow(config: Config, name: str, value: int) -> dict[str, Any]:
     }
 
 
-def thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, Any]:
-    """Many geodesics in one decoder, in a process of their own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_thousand, pairs, widths, generator).result()
-
-
 def trained(folder: str, pairs: int) -> tuple[Generator, tuple[jax.Array, jax.Array]]:
     """The decoder of a run of train_vae, and pairs of codes of its held-out images."""
     generator = load_generator(folder)
@@ -418,8 +425,9 @@ def trained(folder: str, pairs: int) -> tuple[Generator, tuple[jax.Array, jax.Ar
     return generator.decode, (codes[:pairs], codes[pairs:])
 
 
-def _thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, Any]:
-    prepare()
+def thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, Any]:
+    """Many geodesics in one decoder; to be called in a process of their own."""
+    no_cached_programs()
     if generator:
         decode, both = trained(generator, pairs)
     else:
@@ -430,50 +438,55 @@ def _thousand(pairs: int, widths: tuple[int, ...], generator: str) -> dict[str, 
     start = time.perf_counter()
     found = jax.block_until_ready(run(*both))
     taken = time.perf_counter() - start
-    status = Path("/proc/self/status")
-    peak = (
-        int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10 if status.exists() else None
-    )
     return {
         "pairs": pairs,
         "seconds": taken,
         "converged": float(found.converged.mean()),
-        "peak_mib": peak,
+        "peak_mib": peak_mib(),
         "compile_seconds": seconds,
     }
 
 
-def _rows(
+def _results(
+    name: str,
     what: dict[str, Any],
-    taken: dict[str, float],
+    taken: dict[str, list[float]],
     outcomes: dict[str, Reached],
     compile_seconds: dict[str, float],
-) -> list[dict[str, Any]]:
+) -> Results:
     """One row a side, compared with the library's."""
-    ours = outcomes["latent_flows"].energy
-    return [
+    ours = outcomes[OURS].energy
+    ratios = compared(name, taken, ours=OURS)
+    by_side = {row.against: row.ratio for row in ratios}
+    # Of those that stop before they are there it has to be said.
+    ratios = [
+        row._replace(against=f"{row.against}, {outcomes[row.against].converged:.0%} converged")
+        for row in ratios
+    ]
+    rows = [
         what
         | {
-            "side": name,
-            "seconds": seconds,
-            "ratio": seconds / taken["latent_flows"],
-            "energy": float(outcomes[name].energy.mean()),
-            "energy_over_ours": float((outcomes[name].energy / ours).mean()),
-            "lower_than_ours": float((outcomes[name].energy < ours * (1 - 1e-3)).mean()),
-            "gradient": float(np.median(outcomes[name].gradient)),
-            "converged": outcomes[name].converged,
-            "compile_seconds": compile_seconds.get(name),
+            "side": side,
+            "seconds": median(seconds),
+            "ratio": by_side.get(side, 1.0),
+            "energy": float(outcomes[side].energy.mean()),
+            "energy_over_ours": float((outcomes[side].energy / ours).mean()),
+            "lower_than_ours": float((outcomes[side].energy < ours * (1 - 1e-3)).mean()),
+            "gradient": float(np.median(outcomes[side].gradient)),
+            "converged": outcomes[side].converged,
+            "compile_seconds": compile_seconds.get(side),
         }
-        for name, seconds in taken.items()
+        for side, seconds in taken.items()
     ]
+    return Results(rows, ratios)
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Measure and print."""
-    prepare()
+    no_cached_programs()
     if config.quick:
-        config = replace(config, pairs=4, points=9, widths=(16, 16, 20), repeats=1, scales=(1.0,))
-    console, rows = Console(width=120), []
+        config = replace(config, pairs=4, points=9, widths=(16, 16, 20), repeats=3, scales=(1.0,))
+    console, results = table.console(), Results()
     title = (
         f"{config.pairs} pairs, curves of {config.points} points, decoder "
         f"d-{'-'.join(map(str, config.widths))}; {jax.devices()[0].device_kind}, "
@@ -482,30 +495,33 @@ def main(config: Config) -> None:
     if "peers" in config.parts:
         if not has_stochman():
             console.print(NO_STOCHMAN, markup=False)
-        found = [row for scale in config.scales for row in compare(config, scale)]
-        console.print(_compared(f"d = 2; {title}", "scale", found))
-        rows += found
+        found = Results()
+        for scale in config.scales:
+            found += compare(config, scale)
+        console.print(_compared(f"d = 2; {title}", "scale", found.rows))
+        results += found
     if "bare" in config.parts:
         found = compare_bare(config)
-        console.print(_compared(f"metrics without an immersion; {title}", "metric", found))
-        rows += found
+        console.print(_compared(f"metrics without an immersion; {title}", "metric", found.rows))
+        results += found
     if "cost" in config.parts:
-        table = _table(
+        shown = table.empty(
             title, "latent, M(z) / d passes, iteration / (generator and Jacobian), ms of the latter"
         )
         for latent in (2, 4) if config.quick else (2, 8, 32, 128):
             few = replace(config, pairs=max(2, min(config.pairs, 400 // latent)))
-            row = costs(few, latent)
-            table.add_row(
+            found = costs(few, latent)
+            [row] = found.rows
+            shown.add_row(
                 str(latent),
                 f"{row['metric_over_passes']:.2f}",
                 f"{row['iteration_over_jacobian']:.2f}",
                 f"{1e3 * row['jacobian_seconds']:.1f}",
             )
-            rows.append(row)
-        console.print(table)
+            results += found
+        console.print(shown)
     if "growth" in config.parts:
-        table = _table(title, "changed*, value, ms, converged, compile s")
+        shown = table.empty(title, "changed*, value, ms, converged, compile s")
         sweeps = {"pairs": (10, 100, 1000), "points": (9, 20, 33, 65), "latent": (2, 8, 32, 128)}
         if config.quick:
             sweeps = {"pairs": (2, 4), "points": (5, 9), "latent": (2, 4)}
@@ -513,45 +529,44 @@ def main(config: Config) -> None:
             for value in values:
                 few = replace(config, pairs=min(config.pairs, 20)) if name == "latent" else config
                 row = grow(few, name, value)
-                table.add_row(
+                shown.add_row(
                     name,
                     str(value),
                     f"{1e3 * row['seconds']:.1f}",
                     f"{row['converged']:.0%}",
                     f"{row['compile_seconds']:.1f}",
                 )
-                rows.append(row)
-            table.add_section()
-        console.print(table)
+                results.rows.append(row)
+            shown.add_section()
+        console.print(shown)
     if "memory" in config.parts:
         size = (8, (16, 16, 20)) if config.quick else (1000, (512, 512, 784))
-        row = thousand(*size, config.generator)
+        row = in_own_process(thousand, *size, config.generator)
         where = config.generator or "a random decoder, d = 10"
-        table = _table(
+        shown = table.empty(
             f"geodesics of 33 points through {where}", "pairs, s, converged, peak MiB, compile s"
         )
-        table.add_row(
+        shown.add_row(
             str(row["pairs"]),
             f"{row['seconds']:.2f}",
             f"{row['converged']:.1%}",
-            "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
+            f"{row['peak_mib']:.0f}",
             f"{row['compile_seconds']:.1f}",
         )
-        rows.append(row)
-        console.print(table)
-    if config.json:
-        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+        results.rows.append(row)
+        console.print(shown)
+    return results
 
 
 def _compared(title: str, first: str, rows: list[dict[str, Any]]) -> Table:
-    table = _table(
+    shown = table.empty(
         title,
         f"{first}*, side*, ms, times ours, energy / ours, pairs lower, gradient, converged, "
         "compile s",
     )
     for row in rows:
         seconds = row["compile_seconds"]
-        table.add_row(
+        shown.add_row(
             str(row[first]),
             row["side"],
             f"{1e3 * row['seconds']:.1f}",
@@ -562,17 +577,8 @@ def _compared(title: str, first: str, rows: list[dict[str, Any]]) -> Table:
             f"{row['converged']:.0%}",
             "" if seconds is None else f"{seconds:.1f}",
         )
-    return table
-
-
-def _table(title: str, columns: str) -> Table:
-    """An empty table; a column whose name ends in * holds words."""
-    table = Table(title=title)
-    for column in columns.split(", "):
-        justify: Any = "left" if "*" in column else "right"
-        table.add_column(column.rstrip("*"), justify=justify, no_wrap=True)
-    return table
+    return shown
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    command(main, __doc__, Config)

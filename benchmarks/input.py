@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from unittest import mock
 import jax
 import numpy as np
 import optax
-import tyro
 
+from benchmarks.command import Flags, Results, command
+from benchmarks.ratio import Ratio, compared
 from experiments.generators import train_vae
 from experiments.generators.train_vae import Config, images
 from experiments.runtime.training import optimizer
@@ -41,7 +42,7 @@ SIDES = (32, 48, 64, 100)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Flags):
     """Measure how long training waits for its input."""
 
     sets: tuple[str, ...] = ("sprites", "mnist", "folder", "lazy")
@@ -54,6 +55,8 @@ class Settings:
     """Training steps that are timed, after as many as fill the pipeline."""
     warmup: int = 5
     """Steps before that."""
+    turns: int = 3
+    """In which these steps are taken, each with as many on one batch and as many batches alone."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,13 @@ class Timing:
     """A step on a batch that is there."""
     starved: float
     """Share of the steps that were done before the next batch was there."""
+    steps: list[float] = field(default_factory=list)
+    """A step in training in each turn."""
+    computes: list[float] = field(default_factory=list)
+    """A step on a batch that is there in each turn."""
 
 
-def measure(config: Config, dataset: Dataset, steps: int, warmup: int) -> Timing:
+def measure(config: Config, dataset: Dataset, steps: int, warmup: int, turns: int = 1) -> Timing:
     """Time the training of a VAE and its parts on a data set."""
     vae = train_vae.model(config, dataset)
     method = optimizer(config.training)
@@ -91,42 +98,50 @@ def measure(config: Config, dataset: Dataset, steps: int, warmup: int) -> Timing
         updates, opt_state = method.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state, count + 1), value
 
-    def stream() -> Iterator[Any]:
-        return iter(images(dataset, config.training.batch_size, 0, 0, sharding))
-
     key = jax.random.key(1)
     state = (params, method.init(params), 0)
-    source = stream()
+    source = iter(images(dataset, config.training.batch_size, 0, 0, sharding))
     batch = next(source)
-    waits, wholes, starved = [], [], []
-    for index in range(warmup + steps):
-        begun = time.perf_counter()
-        state, value = step(state, key, batch)
-        asked = time.perf_counter()
-        batch = jax.block_until_ready(next(source))
-        waited = time.perf_counter() - asked
-        done = value.is_ready()
-        jax.block_until_ready(value)
-        if index >= warmup:
-            waits.append(waited)
-            starved.append(done)
-            wholes.append(time.perf_counter() - begun)
-    computes = []
-    for _ in range(steps):
-        begun = time.perf_counter()
-        state, value = step(state, key, batch)
-        jax.block_until_ready(value)
-        computes.append(time.perf_counter() - begun)
-    fetches = []
-    source = stream()
-    for _ in range(steps):
-        begun = time.perf_counter()
-        jax.block_until_ready(next(source))
-        fetches.append(time.perf_counter() - begun)
-    wait, whole, fetch, compute = (
-        statistics.median(times) * 1e3 for times in (waits, wholes, fetches, computes)
+    waits: list[float] = []
+    starved: list[bool] = []
+    wholes: list[list[float]] = []
+    computes: list[list[float]] = []
+    fetches: list[float] = []
+    for turn in range(turns):
+        # The pipeline is filled anew: what is fetched alone in between is the next batches.
+        wholes.append([])
+        for index in range(warmup + steps):
+            begun = time.perf_counter()
+            state, value = step(state, key, batch)
+            asked = time.perf_counter()
+            batch = jax.block_until_ready(next(source))
+            waited = time.perf_counter() - asked
+            done = value.is_ready()
+            jax.block_until_ready(value)
+            if index >= warmup:
+                waits.append(waited)
+                starved.append(done)
+                wholes[turn].append(time.perf_counter() - begun)
+        computes.append([])
+        for _ in range(steps):
+            begun = time.perf_counter()
+            state, value = step(state, key, batch)
+            jax.block_until_ready(value)
+            computes[turn].append(time.perf_counter() - begun)
+        for _ in range(steps):
+            begun = time.perf_counter()
+            jax.block_until_ready(next(source))
+            fetches.append(time.perf_counter() - begun)
+    medians = [[1e3 * statistics.median(turn) for turn in each] for each in (wholes, computes)]
+    return Timing(
+        wait=1e3 * statistics.median(waits),
+        step=statistics.median(medians[0]),
+        fetch=1e3 * statistics.median(fetches),
+        compute=statistics.median(medians[1]),
+        starved=statistics.mean(starved),
+        steps=medians[0],
+        computes=medians[1],
     )
-    return Timing(wait, whole, fetch, compute, statistics.mean(starved))
 
 
 def make_folder(folder: Path, count: int) -> None:
@@ -161,14 +176,26 @@ def load(name: str, folder: str) -> tuple[Config, Dataset]:
         return config, train_vae.load(config, "train")
 
 
-def run(settings: Settings) -> dict[str, Timing]:
+def ratio(name: str, timing: Timing) -> Ratio:
+    """A step in training against one on a batch that is there: 1 where the input is for nothing."""
+    sides = {"training": timing.steps, "the step on one batch": timing.computes}
+    [row] = compared(f"training step with its input, {name}", sides, ours="training", unit="ms")
+    return row
+
+
+def main(settings: Settings) -> Results:
     """Measure and print every data set."""
+    found = Results()
     with folder_of(settings) as folder:
-        return {name: _shown(name, settings, *load(name, folder)) for name in settings.sets}
+        for name in settings.sets:
+            timing = _shown(name, settings, *load(name, folder))
+            found.rows.append({"set": name, **asdict(timing)})
+            found.ratios.append(ratio(name, timing))
+    return found
 
 
 def _shown(name: str, settings: Settings, config: Config, dataset: Dataset) -> Timing:
-    timing = measure(config, dataset, settings.steps, settings.warmup)
+    timing = measure(config, dataset, settings.steps, settings.warmup, settings.turns)
     print(
         f"{name}, batches of {config.training.batch_size}: step {timing.step:.1f} ms "
         f"({timing.compute:.1f} ms on one batch over and over); the next batch is there after "
@@ -180,4 +207,4 @@ def _shown(name: str, settings: Settings, config: Config, dataset: Dataset) -> T
 
 
 if __name__ == "__main__":
-    run(tyro.cli(Settings))
+    command(main, __doc__, Settings)

@@ -10,32 +10,20 @@ Rows of PyTorch: a loop over the K potentials, or all stacked as batched product
 one backward pass a coordinate, or as the trace of `vmap(hessian)`.
 """
 
-import importlib
-import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.laplacian import medians
-from benchmarks.potential_flows import (
-    LEARNING_RATE,
-    NO_TORCH,
-    TOLERANCE,
-    Step,
-    choose_threads,
-    difference,
-    prepare,
-    repeats,
-    torch_step,
-)
+from benchmarks import table, training_step
+from benchmarks.command import Flags, Results, command
+from benchmarks.peers import NO_TORCH, has, torch_module
 from benchmarks.potential_flows import PEERS as ALL_PEERS
+from benchmarks.training_step import LEARNING_RATE, OURS, Step
+from benchmarks.turns import median, no_cached_programs, patient_turns
 from latent_flows import objectives, pde
 from latent_flows.generators.vae import VAE, VAEConfig
 from latent_flows.potentials import PotentialNet, init_stack
@@ -68,7 +56,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     size: Size = Size()
@@ -81,8 +69,6 @@ class Config:
     """Timed steps of each, of which the median counts."""
     patience: float = 40.0
     """Seconds after which a comparison makes do with fewer repeats, but at least 3."""
-    json: str = ""
-    """File for the rows, as JSON."""
 
 
 class Problem(NamedTuple):
@@ -152,7 +138,7 @@ def peer(work: Problem, name: str) -> Any:
         work: the step.
         name: a key of `PEERS`.
     """
-    torch_joint = importlib.import_module("benchmarks.torch_joint")
+    torch_joint: Any = torch_module("benchmarks.torch_joint")
     torch = torch_joint.torch
 
     def tensors(tree):
@@ -183,83 +169,65 @@ def peer(work: Problem, name: str) -> Any:
     return torch_joint.Step(numbers, setting, *PEERS[name])
 
 
-def compare(config: Config, table: Table) -> list[dict[str, Any]]:
-    """JAX and every PyTorch variant, in turns.
-
-    Raises:
-        AssertionError: the first steps do not have the same loss and gradient.
-    """
+def compare(config: Config) -> Results:
+    """JAX and every PyTorch variant, in turns."""
     work = problem(config.size)
-    step = Step(work)
-    names = [] if torch_step() is None else [*PEERS]
-    steps = {"JAX": step} | {name: peer(work, name) for name in names}
-    first = {name: step() for name, step in steps.items()}
-    differences = {name: difference(first["JAX"], found) for name, found in first.items()}
-    for name, found in differences.items():
-        if not found < TOLERANCE:
-            raise AssertionError(f"{name}: loss or gradient differs from JAX by {found:.1e}")
-    for name in names:
-        choose_threads(steps[name])
-    taken = medians(steps, (), repeats(steps, config))  # type: ignore[arg-type]
-    rows = []
-    for name, seconds in taken.items():
-        row = {"side": name, "seconds": seconds, "ratio": seconds / taken["JAX"]}
-        row |= {"difference": differences[name], "threads": getattr(steps[name], "threads", None)}
-        rows.append(row)
-        compiling = f"{step.compile_seconds:.1f}" if name == "JAX" else ""
-        table.add_row(
-            name,
-            f"{1e3 * seconds:.1f}",
-            f"{row['ratio']:.2f}",
-            str(row["threads"] or ""),
-            compiling,
-            f"{differences[name]:.0e}",
-        )
-    rows[0]["compile_seconds"] = step.compile_seconds
-    return rows
+    names = [*PEERS] if has("torch") else []
+    return training_step.compare(
+        f"joint step, latent {config.size.latent}, K = {config.size.count}",
+        Step(work),
+        {name: peer(work, name) for name in names},
+        repeats=config.repeats,
+        patience=config.patience,
+    )
 
 
-def growth(config: Config, table: Table) -> list[dict[str, Any]]:
+def growth(config: Config, shown: Table) -> Results:
     """JAX alone at several K, with the same batch shared out among the potentials, in turns."""
     steps = {k: Step(problem(replace(config.size, count=k))) for k in config.counts}
     named = {str(k): step for k, step in steps.items()}
-    taken = medians(named, (), repeats(named, config))  # type: ignore[arg-type]
-    first = config.counts[0]
-    rows = []
+    for step in steps.values():
+        step()
+    taken = patient_turns(named, config.repeats, config.patience)
+    first = median(taken[str(config.counts[0])])
+    rows: list[dict[str, Any]] = []
     for k, step in steps.items():
-        seconds = taken[str(k)]
-        rows.append({"side": "JAX", "count": k, "seconds": seconds})
-        ratio = seconds / taken[str(first)]
-        table.add_row(str(k), f"{1e3 * seconds:.1f}", f"{ratio:.2f}", f"{step.compile_seconds:.1f}")
-    return rows
+        seconds = median(taken[str(k)])
+        rows.append({"side": OURS, "count": k, "seconds": seconds})
+        cells = f"{1e3 * seconds:.1f}", f"{seconds / first:.2f}", f"{step.compile_seconds:.1f}"
+        shown.add_row(str(k), *cells)
+    return Results(rows)
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Measure and print."""
-    prepare()
-    console, rows = Console(), []
+    no_cached_programs()
+    console, found = table.console(), Results()
     size = config.size
     about = (
         f"latent {size.latent}, batch {size.batch}, {size.prior} prior; "
         f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
-    if torch_step() is None:
+    if not has("torch"):
         console.print(NO_TORCH, markup=False)
     if "peers" in config.parts:
-        table = Table(title=f"One joint training step: K = {size.count}, {about}")
-        for column in ("side", "ms", "times JAX", "threads", "compile s", "difference"):
-            table.add_column(column)
-        rows += compare(config, table)
-        console.print(table)
+        shown = table.empty(
+            f"One joint training step: K = {size.count}, {about}",
+            "side*, ms, times JAX, threads, compile s, difference",
+        )
+        found += compare(config)
+        for row in found.rows:
+            shown.add_row(*training_step.cells(row))
+        console.print(shown)
+        training_step.show_shares(console, found)
     if "growth" in config.parts:
-        table = Table(title=f"One joint training step against K: {about}")
-        for column in ("K", "ms", "times the first", "compile s"):
-            table.add_column(column)
-        rows += growth(config, table)
-        console.print(table)
-    if config.json:
-        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+        shown = table.empty(
+            f"One joint training step against K: {about}", "K, ms, times the first, compile s"
+        )
+        found += growth(config, shown)
+        console.print(shown)
+    return found
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    command(main, __doc__, Config)

@@ -6,7 +6,6 @@ the machine meets all of them. Compilation is timed apart. Nothing is saved.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +13,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import tyro
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import Flags, Results, command
+from benchmarks.ratio import compared
+from benchmarks.table import console, empty
+from benchmarks.turns import compiled, median, turns
 from latent_flows.calculus import laplacian
 from latent_flows.potentials import PotentialNet
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     dims: tuple[int, ...] = (8, 32, 128)
@@ -61,24 +61,6 @@ def methods(samples: tuple[int, ...]) -> Mapping[str, Callable[[Callable, Any], 
     return exact | estimates
 
 
-def compiled(function: Callable, *args: Any) -> tuple[Callable, float]:
-    """The compiled function, and the seconds that tracing and compiling took."""
-    start = time.perf_counter()
-    ready = jax.jit(function).lower(*args).compile()
-    return ready, time.perf_counter() - start
-
-
-def medians(functions: dict[str, Callable], args: tuple, repeats: int) -> dict[str, float]:
-    """The median seconds of a call of each, taken in turns, the first turn not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function(*args))
-            seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(taken[1:])) for name, taken in seconds.items()}
-
-
 def difference(a: Any, b: Any) -> float:
     """The largest difference of two pytrees, relative to the largest entry of the second."""
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
@@ -86,8 +68,8 @@ def difference(a: Any, b: Any) -> float:
     return max(float(jnp.abs(x - y).max()) for x, y in pairs) / largest
 
 
-def measure(config: Config, width: int, dim: int, table: Table) -> None:
-    """Add the rows of one width and one dimension."""
+def measure(config: Config, width: int, dim: int, table: Table) -> Results:
+    """One width and one dimension; adds rows to the table."""
     net = PotentialNet(width=width, depth=config.depth, initial=config.initial)
     zs = jax.random.normal(jax.random.key(1), (config.batch, dim))
     ts = jnp.linspace(1.0, 9.0, config.batch)
@@ -103,6 +85,7 @@ def measure(config: Config, width: int, dim: int, table: Table) -> None:
         "value": values,
         "gradient": lambda method, *args: jax.grad(partial(loss, method))(*args),
     }
+    found = Results()
     for work, build in works.items():
         if work == "gradient" and not config.gradient:
             continue
@@ -110,35 +93,51 @@ def measure(config: Config, width: int, dim: int, table: Table) -> None:
         ready, seconds = {}, {}
         for name, method in methods(config.samples).items():
             ready[name], seconds[name] = compiled(partial(build, method), *args)
-        taken = medians(ready, args, config.repeats)
+        taken = turns(ready, args, config.repeats)
+        of = f"forward Laplacian, {work}: d = {dim}, width {width}"
+        ratios = compared(of, taken, ours="forward")
+        by_method = {row.against: row.ratio for row in ratios}
+        found.ratios += ratios
         reference = ready["hessian"](*args)
         for name, function in ready.items():
+            row: dict[str, Any] = {
+                "width": width,
+                "d": dim,
+                "work": work,
+                "method": name,
+                "seconds": median(taken[name]),
+                "over_forward": by_method.get(name, 1.0),
+                "compile_seconds": seconds[name],
+                "difference": difference(function(*args), reference),
+            }
+            found.rows.append(row)
             table.add_row(
                 str(width),
                 str(dim),
                 work,
                 name,
-                f"{1e3 * taken[name]:.2f}",
-                f"{taken['hessian'] / taken[name]:.2f}",
-                f"{seconds[name]:.2f}",
-                f"{difference(function(*args), reference):.1e}",
+                f"{1e3 * row['seconds']:.2f}",
+                f"{row['over_forward']:.2f}",
+                f"{row['compile_seconds']:.2f}",
+                f"{row['difference']:.1e}",
             )
         table.add_section()
+    return found
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Measure and print."""
-    table = Table(
-        title=f"PotentialNet, depth {config.depth}, {config.initial}, batch {config.batch}, "
-        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    table = empty(
+        f"PotentialNet, depth {config.depth}, {config.initial}, batch {config.batch}, "
+        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}",
+        "width, d, work*, method*, ms, times forward, compile s, max rel. difference",
     )
-    figures = ("ms", "times faster", "compile s", "max rel. difference")
-    for column in ("width", "d", "work", "method", *figures):
-        table.add_column(column, justify="left" if column in ("work", "method") else "right")
+    found = Results()
     for width, dim in itertools.product(config.widths, config.dims):
-        measure(config, width, dim, table)
-    Console().print(table)
+        found += measure(config, width, dim, table)
+    console().print(table)
+    return found
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    command(main, __doc__, Config)

@@ -15,22 +15,20 @@ machine. Each path is divided by a program of the generator alone:
 The compiler counts a loop once, whatever its length, so that each is looked at a step at a time.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-import tyro
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import gan_step, joint_step
+from benchmarks import gan_step, joint_step, table
 from benchmarks import potential_flows as decoders
+from benchmarks.command import Flags, Results, command
+from benchmarks.ratio import less
+from benchmarks.training_step import Step
 from latent_flows import directions, steering
 from latent_flows._compiled import Cost, cost
 from latent_flows.directions.losses import blurred_error
@@ -53,7 +51,7 @@ PATHS: dict[Name, tuple[Part, ...]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is counted."""
 
     generators: tuple[Name, ...] = ("vae", "sngan-animefaces", "stylegan2-256")
@@ -68,8 +66,6 @@ class Config:
     """Of a geodesic."""
     channels: tuple[int, ...] = ()
     """Features of the published ones, instead of theirs: to see that it runs."""
-    json: str = ""
-    """File for the rows, as JSON."""
 
 
 class Source(NamedTuple):
@@ -155,7 +151,7 @@ def joint(config: Config, of: Source) -> tuple[Cost, Cost]:
 
     images = jax.ShapeDtypeStruct((2 * config.joint.batch, *vae.image_shape), jnp.float32)
     floor = compiled(jax.value_and_grad(bound), own, work.key, images)
-    return cost(decoders.Step(work).update), floor
+    return cost(Step(work).update), floor
 
 
 def trajectory_step(config: Config, of: Source) -> tuple[Cost, Cost]:
@@ -214,45 +210,49 @@ COUNTED: dict[Part, Callable[[Config, Source], tuple[Cost, Cost]]] = {
 }
 
 
-def measure(config: Config) -> list[dict[str, Any]]:
-    """A row for each generator and path."""
-    rows = []
-    for name in config.generators:
-        of = source(config, name)
-        for path in PATHS[name]:
-            whole, floor = COUNTED[path](config, of)
-            rows.append(
-                {
-                    "generator": name,
-                    "path": path,
-                    "operations": whole.operations,
-                    "operations_over_passes": whole.operations / floor.operations,
-                    "bytes_over_passes": whole.bytes / floor.bytes,
-                }
-            )
-    return rows
+def measure(config: Config, name: Name) -> Results:
+    """A row for each path through a generator."""
+    found = Results()
+    of = source(config, name)
+    for path in PATHS[name]:
+        whole, floor = COUNTED[path](config, of)
+        found.rows.append(
+            {
+                "generator": name,
+                "path": path,
+                "operations": whole.operations,
+                "operations_over_passes": whole.operations / floor.operations,
+                "bytes_over_passes": whole.bytes / floor.bytes,
+            }
+        )
+        what, against = f"{path}, {name}", "the generator's own passes"
+        found.ratios += [
+            less(what, against, unit, getattr(whole, unit), getattr(floor, unit))
+            for unit in ("operations", "bytes")
+        ]
+    return found
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Count and print."""
-    table = Table(title="Operations and bytes, in units of the generator's own passes")
-    for column in ("generator", "path", "operations", "over passes", "bytes over passes"):
-        table.add_column(column)
-    rows = []
+    shown = table.empty(
+        "Operations and bytes, in units of the generator's own passes",
+        "generator*, path*, operations, over passes, bytes over passes",
+    )
+    found = Results()
     for name in config.generators:
-        rows += (found := measure(replace(config, generators=(name,))))
-        for row in found:
-            table.add_row(
+        found += (here := measure(config, name))
+        for row in here.rows:
+            shown.add_row(
                 row["generator"],
                 row["path"],
                 f"{row['operations']:.2e}",
                 f"{row['operations_over_passes']:.2f}",
                 f"{row['bytes_over_passes']:.2f}",
             )
-    Console().print(table)
-    if config.json:
-        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+    table.console().print(shown)
+    return found
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, __doc__, Config)

@@ -13,31 +13,22 @@ published code does in place of a Laplacian: another loss and much less work, so
 against, but the time of what people run today.
 """
 
-import importlib
-import importlib.util
-import json
-import math
-import multiprocessing
-import os
-import resource
-import sys
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import tyro
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.laplacian import compiled, medians
+from benchmarks import table, training_step
+from benchmarks.command import Flags, Results, command
+from benchmarks.own_process import in_own_process, peak_mib
+from benchmarks.peers import NO_TORCH, has, torch_module
+from benchmarks.ratio import compared
+from benchmarks.training_step import LEARNING_RATE, OURS, Step
+from benchmarks.turns import median, no_cached_programs, patient_turns
 from latent_flows import objectives, pde
 from latent_flows.classifiers import PairClassifier, pair_features
 from latent_flows.generators import vae as vaes
@@ -48,14 +39,17 @@ from latent_flows.traversals import climbing
 from latent_flows.typing import Generator, Scalar
 
 IMAGE = (28, 28, 1)
-LEARNING_RATE = 1e-4
 PACE = 1.0
 BOX = 2.0
 """Half the width of the box that paths should stay in."""
-TOLERANCE = 1e-3
-"""Largest relative difference of losses and gradient norms that counts as the same step."""
-NO_TORCH = "PyTorch is not installed, so JAX is measured alone: pip install 'latent-flows[peers]'"
-PEERS = {
+Way: TypeAlias = Literal[
+    "torch loop, columns",
+    "torch loop, hessian",
+    "torch stacked, columns",
+    "torch stacked, hessian",
+    "torch loop, row sums",
+]
+PEERS: dict[str, tuple[str, bool]] = {
     "torch loop, columns": ("columns", False),
     "torch loop, hessian": ("hessian", False),
     "torch stacked, columns": ("columns", True),
@@ -86,7 +80,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     size: Size = Size()
@@ -100,10 +94,12 @@ class Config:
     """Timed steps of each, of which the median counts."""
     patience: float = 40.0
     """Seconds after which a comparison makes do with fewer repeats, but at least 3."""
+    processes: int = 3
+    """Of each side, whose peaks are measured."""
+    weighed: tuple[Way, ...] = get_args(Way)
+    """PyTorch's ways whose peaks are measured beside that of JAX."""
     quick: bool = False
     """Small sizes, in seconds: to see that it runs."""
-    json: str = ""
-    """File for the rows, as JSON."""
 
 
 class Problem(NamedTuple):
@@ -199,41 +195,7 @@ def problem(size: Size) -> Problem:
     )
 
 
-class Step:
-    """One compiled training step a call; returns the loss and gradient norm before it.
-
-    Args:
-        work: a problem with a loss `value(params)`, and `params` to start from.
-    """
-
-    def __init__(self, work: Any):
-        optimiser = optax.adam(LEARNING_RATE)
-
-        def update(params, state):
-            total, gradient = jax.value_and_grad(work.value)(params)
-            change, state = optimiser.update(gradient, state, params)
-            return optax.apply_updates(params, change), state, total, optax.global_norm(gradient)
-
-        self.params, self.state = work.params, jax.jit(optimiser.init)(work.params)
-        self.update, self.compile_seconds = compiled(update, self.params, self.state)
-
-    def __call__(self) -> tuple[float, float]:
-        self.params, self.state, *report = self.update(self.params, self.state)
-        total, norm = map(float, report)
-        return total, norm
-
-
 # --- PyTorch ---
-
-
-def torch_step() -> Any | None:
-    """The module with PyTorch's side, if PyTorch is installed."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    # Read when PyTorch loads OpenMP, whose idle threads would otherwise spin, and take the cores
-    # from the JAX steps in between.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    return importlib.import_module("benchmarks.torch_step")
 
 
 def draws(work: Problem) -> tuple[jax.Array, jax.Array]:
@@ -250,7 +212,7 @@ def draws(work: Problem) -> tuple[jax.Array, jax.Array]:
 
 def peers(size: Size) -> list[str]:
     """The PyTorch variants that run at a size; none without PyTorch."""
-    if importlib.util.find_spec("torch") is None:
+    if not has("torch"):
         return []
     return [
         name for name, (_, stacked) in PEERS.items() if not stacked or size.latent <= STACKED_UP_TO
@@ -266,7 +228,7 @@ def peer(work: Problem, name: str, decoder: Any = None, weights: Any = None) -> 
         decoder: the generator in PyTorch, `(weights, z) -> images`; that of the VAE by default.
         weights: its parameters.
     """
-    torch_side: Any = torch_step()
+    torch_side: Any = torch_module("benchmarks.torch_step")
     starts = work.starts
     signs, chosen = draws(work)
 
@@ -292,95 +254,45 @@ def peer(work: Problem, name: str, decoder: Any = None, weights: Any = None) -> 
     return torch_side.Step(numbers, setting, *PEERS[name])
 
 
-def difference(ours: tuple[float, float], theirs: tuple[float, float]) -> float:
-    """The larger relative difference of two sides' losses and gradient norms.
-
-    >>> difference((1.0, 2.0), (1.0, 2.5))
-    0.25
-    """
-    return max(abs(b - a) / abs(a) for a, b in zip(ours, theirs, strict=True))
-
-
 # --- measurements ---
 
 
-def compare(config: Config, size: Size, table: Table) -> list[dict[str, Any]]:
-    """JAX and every PyTorch variant at one size, in turns.
-
-    Raises:
-        AssertionError: the first steps do not have the same loss and gradient.
-    """
+def compare(config: Config, size: Size) -> Results:
+    """JAX and every PyTorch variant at one size, in turns."""
     work = problem(size)
-    step = Step(work)
-    steps = {"JAX": step} | {name: peer(work, name) for name in peers(size)}
-    first = {name: step() for name, step in steps.items()}
-    differences = {name: difference(first["JAX"], found) for name, found in first.items()}
-    for name, found in differences.items():
-        if PEERS.get(name, ("",))[0] == "row sums":
-            differences[name] = math.nan
-        elif not found < TOLERANCE:
-            raise AssertionError(f"{name}: loss or gradient differs from JAX by {found:.1e}")
-    for name in peers(size):
-        choose_threads(steps[name])
-    taken = medians(steps, (), repeats(steps, config))
-    rows = []
-    for name, seconds in taken.items():
-        row = {"side": name, "latent": size.latent, "seconds": seconds}
-        row |= {"ratio": seconds / taken["JAX"], "difference": _finite(differences[name])}
-        row["threads"] = getattr(steps[name], "threads", None)
-        rows.append(row)
-        table.add_row(
-            str(size.latent),
-            name,
-            f"{1e3 * seconds:.1f}",
-            f"{row['ratio']:.2f}",
-            str(row["threads"] or ""),
-            f"{step.compile_seconds:.1f}" if name == "JAX" else "",
-            "other loss" if math.isnan(differences[name]) else f"{differences[name]:.0e}",
-        )
-    rows[0]["compile_seconds"] = step.compile_seconds
-    table.add_section()
-    return rows
+    return training_step.compare(
+        f"potential-flow step, latent {size.latent}",
+        Step(work),
+        {name: peer(work, name) for name in peers(size)},
+        repeats=config.repeats,
+        patience=config.patience,
+        other_losses=[name for name, (way, _) in PEERS.items() if way == "row sums"],
+    )
 
 
-def choose_threads(step: Any) -> None:
-    """Give a PyTorch step one thread or one a core, whichever is faster.
-
-    Its operations are small: where another process takes a core, every one of them waits for a
-    thread that does not run, and a step on two threads was ten times slower than on one.
-    """
-    seconds = {}
-    for step.threads in {1, os.cpu_count() or 1}:
-        seconds[step.threads] = medians({"": step}, (), 2)[""]
-    step.threads = min(seconds, key=seconds.__getitem__)
-
-
-def repeats(steps: Mapping[str, Callable[[], Any]], config: Config) -> int:
-    """How many turns the patience allows, by the time of one."""
-    start = time.perf_counter()
-    for step in steps.values():
-        step()
-    return max(3, min(config.repeats, int(config.patience / (time.perf_counter() - start))))
-
-
-def peak_memory(size: Size, side: str) -> float:
+def peak(size: Size, side: str) -> float:
     """Peak memory in MiB of a process that makes three steps, and nothing else."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_memory, size, side).result()
-
-
-def _peak_memory(size: Size, side: str) -> float:
-    prepare()
+    no_cached_programs()
     work = problem(size)
-    step = Step(work) if side == "JAX" else peer(work, side)
+    step = Step(work) if side == OURS else peer(work, side)
     for _ in range(3):
         step()
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux carries ru_maxrss over from the process that started this one.
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return peak_mib()
+
+
+def peaks(config: Config, size: Size) -> Results:
+    """Peak memory of JAX and of every PyTorch variant, each in processes of its own, in turns."""
+    sides = (OURS, *(name for name in peers(size) if name in config.weighed))
+    found: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(config.processes):
+        for side in sides:
+            found[side].append(in_own_process(peak, size, side))
+    rows = [
+        {"side": side, "latent": size.latent, "peak_mib": median(each)}
+        for side, each in found.items()
+    ]
+    name = f"potential-flow step, latent {size.latent}: peak memory"
+    return Results(rows, compared(name, found, ours=OURS, unit="MiB"))
 
 
 def sweeps(config: Config) -> dict[str, list[Size]]:
@@ -395,72 +307,60 @@ def sweeps(config: Config) -> dict[str, list[Size]]:
     }
 
 
-def prepare() -> None:
-    """No programs from a cache, so that compiling is timed."""
-    jax.config.update("jax_enable_compilation_cache", False)
-
-
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Measure and print."""
-    prepare()
+    no_cached_programs()
     if config.quick:
         small = replace(config.size, latent=8, count=4, batch=16, horizon=4, width=16)
         config = replace(config, size=small, latents=(8,), repeats=3)
-    console, rows = Console(), []
-    if torch_step() is None:
+    console, found = table.console(), Results()
+    if not has("torch"):
         console.print(NO_TORCH, markup=False)
-    if "peers" in config.parts:
-        table = _table(
-            config,
-            "latent, side*, ms, times JAX, threads, compile s, difference",
-        )
-        for latent in config.latents:
-            rows += compare(config, replace(config.size, latent=latent), table)
-        console.print(table)
     if "memory" in config.parts:
-        table = _table(config, "latent, side*, peak MiB of the process")
+        # First, while this process has none of an accelerator's memory.
+        each = {n: peaks(config, replace(config.size, latent=n)) for n in config.latents}
+        shown = _table(config, "latent, side*, peak MiB of the process")
+        for latent, here in each.items():
+            for row in here.rows:
+                shown.add_row(str(latent), row["side"], f"{row['peak_mib']:.0f}")
+            shown.add_section()
+            found += here
+        console.print(shown)
+    if "peers" in config.parts:
+        shown = _table(config, "latent, side*, ms, times JAX, threads, compile s, difference")
         for latent in config.latents:
-            for side in ("JAX", *peers(replace(config.size, latent=latent))):
-                peak = peak_memory(replace(config.size, latent=latent), side)
-                rows.append({"side": side, "latent": latent, "peak_mib": peak})
-                table.add_row(str(latent), side, f"{peak:.0f}")
-            table.add_section()
-        console.print(table)
+            here = compare(config, replace(config.size, latent=latent))
+            for row in here.rows:
+                row["latent"] = latent
+                shown.add_row(str(latent), *training_step.cells(row))
+            shown.add_section()
+            found += here
+        console.print(shown)
+        training_step.show_shares(console, found)
     if "growth" in config.parts:
-        table = _table(config, "changed*, value, ms a step, compile s")
+        shown = _table(config, "changed*, value, ms a step, compile s")
         for name, sizes in sweeps(config).items():
             for size in sizes:
                 step = Step(problem(size))
-                seconds = medians({"JAX": step}, (), repeats({"JAX": step}, config))["JAX"]
-                rows.append({"side": "JAX", **asdict(size), "seconds": seconds})
+                step()
+                taken = patient_turns({OURS: step}, config.repeats, config.patience)
+                seconds = median(taken[OURS])
+                found.rows.append({"side": OURS, **asdict(size), "seconds": seconds})
                 value = str(getattr(size, name))
-                table.add_row(name, value, f"{1e3 * seconds:.1f}", f"{step.compile_seconds:.1f}")
-            table.add_section()
-        console.print(table)
-    if config.json:
-        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
-
-
-def _finite(number: float) -> float | None:
-    """JSON has no NaN."""
-    return None if math.isnan(number) else number
+                shown.add_row(name, value, f"{1e3 * seconds:.1f}", f"{step.compile_seconds:.1f}")
+            shown.add_section()
+        console.print(shown)
+    return found
 
 
 def _table(config: Config, columns: str) -> Table:
-    """An empty table; a column whose name ends in * holds words."""
     size = config.size
-    table = Table(
-        title=f"One training step: K = {size.count}, batch {size.batch}, T = {size.horizon}, "
-        f"{size.decoder} decoder; {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    return table.empty(
+        f"One training step: K = {size.count}, batch {size.batch}, T = {size.horizon}, "
+        f"{size.decoder} decoder; {jax.devices()[0].device_kind}, JAX {jax.__version__}",
+        columns,
     )
-    for column in columns.split(", "):
-        table.add_column(
-            column.rstrip("*"),
-            no_wrap="*" not in column,
-            justify="left" if "*" in column else "right",
-        )
-    return table
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    command(main, __doc__, Config)

@@ -5,15 +5,16 @@ amounts of a translation on both sides; the operations of the whole program are 
 as many images as there are amounts, so that 1 would be making the images alone.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
+from benchmarks.command import Flags, Results, command
+from benchmarks.ratio import Ratio, less
+from benchmarks.turns import compiled, medians
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
 from latent_flows.generators import vae as vaes
@@ -22,7 +23,7 @@ from latent_flows.typing import Generator
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     decoder: Literal["mlp", "conv", "broadcast"] = "broadcast"
@@ -57,14 +58,8 @@ def measured(config: Config, latent: int) -> dict[str, float]:
     def together(params: Any, starts: jax.Array) -> jax.Array:
         return jax.lax.map(lambda z: lead(params, z), starts, batch_size=8)
 
-    began = time.perf_counter()
-    program = jax.jit(together).lower(params, starts).compile()
-    compiling = time.perf_counter() - began
-    seconds = []
-    for _ in range(config.repeats + 1):
-        began = time.perf_counter()
-        jax.block_until_ready(program(params, starts))
-        seconds.append(time.perf_counter() - began)
+    program, compiling = compiled(together, params, starts)
+    seconds = medians({"": program}, (params, starts), config.repeats)[""]
     # Loops are counted once by the compiler, whatever their length: a step is compared by itself.
     field = operations(
         lambda params, z: steering.transformation_field(
@@ -77,14 +72,24 @@ def measured(config: Config, latent: int) -> dict[str, float]:
     return {
         "latent": latent,
         "compiling_s": compiling,
-        "seconds": float(np.median(seconds[1:])),
+        "seconds": seconds,
+        "operations_a_field": field,
+        "operations_an_image": once,
         "passes_a_field": field / once,
     }
 
 
-def main(config: Config) -> None:
+def ratio(config: Config, row: dict[str, float]) -> Ratio:
+    """The operations of a field against those of an image."""
+    name = f"field of a translation, {config.decoder} decoder, d = {row['latent']}"
+    both = row["operations_a_field"], row["operations_an_image"]
+    return less(name, "one image", "operations", *both)
+
+
+def main(config: Config) -> Results:
     """Print a row for each length of latents."""
     print(f"{config.batch} trajectories of {2 * config.amounts} amounts, {config.decoder} decoder")
+    found = Results()
     for latent in config.latents:
         row = measured(config, latent)
         print(
@@ -92,7 +97,10 @@ def main(config: Config) -> None:
             f"{row['passes_a_field']:.0f} passes of the generator a field",
             flush=True,
         )
+        found.rows.append(row)
+        found.ratios.append(ratio(config, row))
+    return found
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, __doc__, Config)

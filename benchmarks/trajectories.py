@@ -8,26 +8,24 @@ checked before any clock starts. They then take turns, so that a change in the l
 meets both.
 """
 
-import importlib
-import importlib.util
-import json
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from jaxtyping import Array, Float
 
-from benchmarks.laplacian import compiled, medians
-from benchmarks.potential_flows import NO_TORCH, choose_threads, prepare
+from benchmarks import table, training_step
+from benchmarks.command import Flags, MismatchError, Results, command
+from benchmarks.matmul import PRODUCT, Product, operations, share_of_product
+from benchmarks.peers import NO_TORCH, has, torch_module
+from benchmarks.ratio import compared
+from benchmarks.training_step import OURS
+from benchmarks.turns import choose_threads, compiled, median, no_cached_programs, patient_turns
 from experiments.runtime import tables
 from latent_flows import directions
 from latent_flows.directions.losses import blurred_error
@@ -62,7 +60,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Flags):
     """What is measured."""
 
     size: Size = Size()
@@ -75,8 +73,6 @@ class Config:
     """Seconds after which a comparison makes do with fewer repeats, but at least 3."""
     quick: bool = False
     """Small sizes, in seconds: to see that it runs."""
-    json: str = ""
-    """File for the rows, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +111,8 @@ def problem(size: Size) -> Problem:
     )
 
 
-def ours(work: Problem) -> tuple[Callable[[], Float[Array, "n T d"]], float]:
-    """The library's trajectories as a compiled call, and the seconds that compiling took."""
+def search(work: Problem) -> Callable[[Any, Array], Float[Array, "n T d"]]:
+    """The library's trajectories, from the decoder's parameters and starts."""
 
     def find(params: Any, starts: Array) -> Array:
         found = directions.trajectories(
@@ -132,22 +128,18 @@ def ours(work: Problem) -> tuple[Callable[[], Float[Array, "n T d"]], float]:
         )
         return found.zs
 
-    call, seconds = compiled(find, work.params, work.starts)
+    return find
+
+
+def ours(work: Problem) -> tuple[Callable[[], Float[Array, "n T d"]], float]:
+    """The library's trajectories as a compiled call, and the seconds that compiling took."""
+    call, seconds = compiled(search(work), work.params, work.starts)
     return lambda: call(work.params, work.starts), seconds
-
-
-def torch_side() -> Any | None:
-    """The module with PyTorch's side, if PyTorch is installed."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    # Read when PyTorch loads OpenMP, whose idle threads would otherwise take the cores from JAX.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    return importlib.import_module("benchmarks.torch_trajectories")
 
 
 def peers(work: Problem) -> dict[str, Any]:
     """The same in PyTorch, in each of its ways; none without PyTorch."""
-    side = torch_side()
+    side = torch_module("benchmarks.torch_trajectories")
     if side is None:
         return {}
     size = work.size
@@ -176,69 +168,73 @@ def difference(ours: Any, theirs: Any, starts: Any) -> float:
     return float(np.median(apart) / np.median(np.linalg.norm(a - start[:, None], axis=-1)))
 
 
-def compare(config: Config, size: Size) -> list[dict[str, Any]]:
+def compare(config: Config, size: Size) -> Results:
     """JAX and every PyTorch variant at one size, in turns.
 
     Raises:
-        AssertionError: the trajectories are not the same.
+        MismatchError: the trajectories are not the same.
     """
     work = problem(size)
     call, compiling = ours(work)
-    sides: dict[str, Any] = {"JAX": call} | peers(work)
-    begun = time.perf_counter()
+    sides: dict[str, Any] = {OURS: call} | peers(work)
     found = {name: side() for name, side in sides.items()}
-    turn = time.perf_counter() - begun
     differences = {
-        name: difference(found["JAX"], other, work.starts) for name, other in found.items()
+        name: difference(found[OURS], other, work.starts) for name, other in found.items()
     }
     for name, value in differences.items():
         if not value < TOLERANCE:
-            raise AssertionError(f"{name}: latents differ from those of JAX by {value:.1e}")
+            raise MismatchError(f"{name}: latents differ from those of JAX by {value:.1e}")
     for name, side in sides.items():
-        if name != "JAX":
+        if name != OURS:
             whole, side.setting = side.setting, side.setting._replace(steps=2)
             choose_threads(side)
             side.setting = whole
-    repeats = max(3, min(config.repeats, int(config.patience / turn)))
-    taken = medians(sides, (), repeats)
-    return [
+    product = Product()
+    product()
+    seconds = patient_turns(
+        sides | {PRODUCT: product}, config.repeats, config.patience, choose=False
+    )
+    beside = seconds.pop(PRODUCT)
+    name = f"{size.batch} trajectories, {size.decoder} decoder"
+    ratios = compared(name, seconds, ours=OURS)
+    by_side = {row.against: row.ratio for row in ratios}
+    rows = [
         {
             "decoder": size.decoder,
-            "side": name,
-            "trajectories/s": size.batch / seconds,
-            "s a call": seconds,
-            "times JAX": seconds / taken["JAX"],
-            "threads": getattr(sides[name], "threads", None),
-            "compile s": compiling if name == "JAX" else None,
-            "difference": differences[name],
+            "side": side,
+            "trajectories/s": size.batch / median(taken),
+            "s a call": median(taken),
+            "times JAX": by_side.get(side, 1.0),
+            "threads": getattr(sides[side], "threads", None),
+            "compile s": compiling if side == OURS else None,
+            "difference": differences[side],
         }
-        for name, seconds in taken.items()
+        for side, taken in seconds.items()
     ]
+    done = operations(search(work), work.params, work.starts)
+    return Results(rows, [*ratios, share_of_product(name, done, seconds[OURS], product, beside)])
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Results:
     """Measure and print."""
-    prepare()
+    no_cached_programs()
     if config.quick:
         small = replace(config.size, latent=3, side=16, width=4, batch=4, amounts=2, steps=5)
         config = replace(config, size=small, repeats=3)
-    if torch_side() is None:
+    if not has("torch"):
         print(NO_TORCH)
-    size = config.size
-    rows = [
-        row
-        for decoder in config.decoders
-        for row in compare(config, replace(size, decoder=decoder))
-    ]
+    size, found = config.size, Results()
+    for decoder in config.decoders:
+        found += compare(config, replace(size, decoder=decoder))
     title = (
         f"{size.batch} trajectories of {2 * size.amounts} amounts with {size.steps} steps each, "
         f"{size.side} x {size.side} pixels, latent {size.latent}, width {size.width}; "
         f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
-    tables.show(title, rows)
-    if config.json:
-        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
+    tables.show(title, found.rows)
+    training_step.show_shares(table.console(), found)
+    return found
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    command(main, __doc__, Config)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import gan_step
 from benchmarks.gan_step import Config, Size, Step, Thrift, compile_only, filled, torch_side
-from benchmarks.potential_flows import TOLERANCE, difference
+from benchmarks.training_step import TOLERANCE, difference
 from experiments.runtime.memory import needs
 
 TINY = Config(channels=(2, 2, 2, 2, 2), size=Size(count=2, batch=2, horizon=2, width=2))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.joint_step import PEERS, Size, Step, peer, problem
-from benchmarks.potential_flows import TOLERANCE, difference
+from benchmarks.joint_step import PEERS, Size, peer, problem
+from benchmarks.training_step import TOLERANCE, Step, difference
 from latent_flows import pde
 from latent_flows.objectives.flow_vae import FlowVAE, FlowVAEObjective, Pairs, flow_vae_loss
 

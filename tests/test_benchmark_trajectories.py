@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import trajectories
+from benchmarks.peers import torch_module
 from benchmarks.trajectories import Size, difference, ours, peers, problem
 from latent_flows.directions.losses import blurred_error
 from latent_flows.directions.transformations import translate_x
@@ -41,7 +42,7 @@ def test_pytorch_moves_images_and_measures_their_difference_alike(t):
     images = jax.vmap(vaes.generator(work.vae, work.params))(work.starts)
     moved, masks = jax.vmap(partial(translate_x, t=t))(images)
     errors = jax.vmap(partial(blurred_error, sigma=trajectories.SIGMA))(images, moved, masks)
-    side = trajectories.torch_side()
+    side = torch_module("benchmarks.torch_trajectories")
     tensor = side.torch.tensor(np.asarray(images)).permute(0, 3, 1, 2)
     target, mask = side.translate(tensor, t)
     np.testing.assert_allclose(target[:, 0], moved[..., 0], atol=1e-5)

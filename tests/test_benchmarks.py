@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.potential_flows import BOX, PEERS, TOLERANCE, Size, Step, difference, peer, problem
+from benchmarks.potential_flows import BOX, PEERS, Size, peer, problem
+from benchmarks.training_step import TOLERANCE, Step, difference
 from experiments.potential_flows import train as potential_flows
 from experiments.potential_flows.config import Config, Flows
 from experiments.potential_flows.subject import Subject

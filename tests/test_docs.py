@@ -79,12 +79,13 @@ def entrance(module):
     calls = [
         node
         for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("main", "tyro.cli")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("main", "tyro.cli", "command")
     ]
     last = max(calls, key=lambda node: node.lineno)
     if ast.unparse(last.func) == "main" and ast.unparse(last.args[0]).startswith("tyro.cli"):
         last = last.args[0]
-    return loaded, ast.unparse(last.func), getattr(loaded, ast.unparse(last.args[-1]))
+    call = "tyro.cli" if ast.unparse(last.func) == "command" else ast.unparse(last.func)
+    return loaded, call, getattr(loaded, ast.unparse(last.args[-1]))
 
 
 def complaint(words):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Init, Params, Training, fit
 from latent_flows import data
-from latent_flows.data import Dataset, sprites
+from latent_flows.data import Dataset
 from latent_flows.data.dataset import Examples
 from latent_flows.typing import Scalar
 
@@ -24,11 +24,12 @@ Logits: TypeAlias = Callable[[Params, Float[Array, "n h w c"]], Float[Array, "n 
 
 
 def labels(examples: Examples) -> Int[np.ndarray, "n"] | None:
-    """What a classifier of the data can tell apart: its labels, the shape of a sprite, or None."""
+    """What a classifier can tell apart: labels, those of data that are drawn, or None."""
     if "label" in examples:
         return np.asarray(examples["label"])
-    if isinstance(examples.get("factors"), sprites.Factors):
-        return np.rint(np.asarray(examples["factors"].shape)).astype(int)
+    for drawn in data.DRAWN.values():
+        if isinstance(examples.get("factors"), drawn.factors):
+            return np.rint(np.asarray(getattr(examples["factors"], drawn.label))).astype(int)
     return None
 
 

@@ -1,9 +1,8 @@
 """The flags of a run of guided flows, and the networks and schedules that they name."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from experiments.runtime import extension
 from experiments.runtime.checks import check_devices
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.training import Training
+from experiments.supervised_flows.factors import KNOWN, NAMES
 from latent_flows import flows
 from latent_flows._validation import at_least, choose
 from latent_flows.generators import GeneratorSpec
@@ -26,28 +26,6 @@ PHASE = "guided"
 STRETCH = 2
 """How much longer than trained held-out sequences are."""
 
-
-class Factor(NamedTuple):
-    """A factor of sprites that sequences change, and what shows it in an image."""
-
-    field: str
-    """Of `sprites.Factors`."""
-    low: float
-    """The least value it starts from or gets to."""
-    width: float
-    """How far from there the greatest value is."""
-    seen: str
-    """Of what is measured on sprites."""
-
-
-FACTORS: Mapping[str, Factor] = {
-    "x": Factor("x", 0.0, 1.0, "x"),
-    "y": Factor("y", 0.0, 1.0, "y"),
-    "scale": Factor("scale", 0.5, 0.5, "size"),
-    # From a square to an ellipse, through shapes that no image of dSprites has.
-    "elongation": Factor("shape", 0.0, 1.0, "elongation"),
-}
-"""The known factors, by name."""
 
 BEATS = {"uniform": (0.0, 0.0), "swing": (math.pi / 2, math.pi / 2)}
 """Frequency, in radians over the horizon, and phase of the speed of each schedule."""
@@ -59,7 +37,11 @@ class Sequences:
 
     factors: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help=f"Known factors, one potential each: {', '.join(FACTORS)}."),
+        tyro.conf.arg(
+            help="Known factors, one potential each: "
+            + "; ".join(f"of {of} {', '.join(known.factors)}" for of, known in KNOWN.items())
+            + "."
+        ),
     ] = ("x", "y", "scale")
     """Known factors, one potential each."""
     count: int = 1500
@@ -83,7 +65,7 @@ class Sequences:
                 f"sequences.factors must name each factor once, got {self.factors or 'none'}"
             )
         for name in self.factors:
-            choose("factor", name, FACTORS)
+            choose("factor", name, NAMES)
         if not 0 < self.reach <= 1 / STRETCH:
             raise ValueError(
                 f"sequences.reach must lie in (0, {1 / STRETCH}], so that twice the trained time "
@@ -134,7 +116,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Config:
-    """Learn flows that change known factors of sprites by known amounts."""
+    """Learn flows that change known factors of sprites, or of scenes, by known amounts."""
 
     PHASES: ClassVar[extension.Phases] = {"training": (PHASE,)}
     QUICK: ClassVar[Quick] = {
@@ -152,7 +134,7 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = Usual("runs/vae-sprites", "train_vae sprites")
-    """Run folder of train_vae, or of any experiment on such a VAE of sprites."""
+    """Run folder of train_vae, or of any experiment on such a VAE of sprites or scenes."""
     source: GeneratorFlags = field(default_factory=GeneratorSpec)
     """How to use it."""
     sequences: Sequences = field(default_factory=Sequences)

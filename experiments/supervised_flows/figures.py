@@ -11,10 +11,11 @@ from jaxtyping import Array
 
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
-from experiments.supervised_flows.config import FACTORS, PHASE, Config
+from experiments.supervised_flows.config import PHASE, Config
+from experiments.supervised_flows.factors import Known
 from experiments.supervised_flows.scores import DIRECTION, FLOW, METRICS, Followed, Outcome
 from experiments.supervised_flows.sequences import Taught
-from experiments.supervised_flows.subject import ATTRIBUTES, Subject
+from experiments.supervised_flows.subject import Subject
 from latent_flows import plots
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def draw(
     """Save every picture of a run; gives the files of those that could not be drawn."""
     figures: dict[str, Callable[[], Figure]] = {}
     if outcomes:
-        figures[CONTROL] = partial(control_plot, config, outcomes)
+        figures[CONTROL] = partial(control_plot, config, subject.known, outcomes)
     figures[f"losses_{PHASE}"] = lambda: plots.loss_curves(
         folder.rows(PHASE), caption="Loss of the potentials, and its terms."
     )
@@ -47,12 +48,11 @@ def is_drawn(folder: Folder, config: Config) -> bool:
     return all((folder.path / name).exists() for name in names)
 
 
-def control_plot(config: Config, found: Mapping[str, Outcome]) -> "Figure":
+def control_plot(config: Config, known: Known, found: Mapping[str, Outcome]) -> "Figure":
     """Asked against achieved change of each factor."""
     horizon = config.sequences.horizon
     panels, trained = [], []
-    for k, name in enumerate(config.sequences.factors):
-        own = ATTRIBUTES.index(FACTORS[name].seen)
+    for k, own in enumerate(known.own(config.sequences.factors)):
         panel = {}
         for method, result in found.items():
             asked, got = np.asarray(result.asked[:, k]), np.asarray(result.changes[:, k, :, own])

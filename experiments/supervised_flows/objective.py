@@ -11,14 +11,13 @@ from jaxtyping import Array, Float, PyTree
 from experiments.potential_flows.families import EQUATIONS, coefficient
 from experiments.runtime.training import Batch, Params
 from experiments.supervised_flows.config import (
-    FACTORS,
     Config,
     network,
     progress,
     residual_is_on,
 )
+from experiments.supervised_flows.factors import Known
 from experiments.supervised_flows.sequences import Seen, Taught
-from experiments.supervised_flows.subject import ATTRIBUTES
 from latent_flows import data, flows, objectives
 from latent_flows.directions.sequences import constant_direction, mean_square_step
 from latent_flows.typing import Scalar
@@ -42,19 +41,13 @@ def lessons(config: Config, taught: Taught, seen: Seen) -> data.Dataset:
     return data.from_arrays("sequences", **repeated)
 
 
-def others(config: Config) -> Float[np.ndarray, "k f"]:
-    """For each factor, 1 for every attribute that it should not change."""
-    names = [FACTORS[name].seen for name in config.sequences.factors]
-    return np.array([[float(name != other) for other in ATTRIBUTES] for name in names])
-
-
 def loss(
-    config: Config, params: Params, key: Array, step: Array, batch: Batch
+    config: Config, known: Known, params: Params, key: Array, step: Array, batch: Batch
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """The weighted sum of the terms of one step, all potentials at once."""
     del step
     keys = jax.random.split(key, len(config.sequences.factors))
-    kept = jnp.asarray(others(config), batch["codes"].dtype)
+    kept = jnp.asarray(known.others(config.sequences.factors), batch["codes"].dtype)
     found = jax.vmap(partial(taught_by, config), in_axes=(0, 0, 0, 0, 1))(
         params["potentials"], params["coefficients"], keys, kept, dict(batch)
     )
@@ -92,12 +85,14 @@ def stillness(taught: Taught, seen: Seen) -> Float[Array, "k"]:
     return each(taught.codes[:, :, 0], taught.codes[:, :, 1:], seen.metric)
 
 
-def constant_directions(config: Config, taught: Taught, seen: Seen) -> Float[Array, "k m"]:
+def constant_directions(
+    config: Config, known: Known, taught: Taught, seen: Seen
+) -> Float[Array, "k m"]:
     """The best constant direction of each factor for the same sequences and the same loss."""
     horizon, weights = config.sequences.horizon, config.weights
     ends = taught.start[..., None] + jnp.arange(1.0, horizon + 1)
     passed = progress(config, ends) - progress(config, taught.start)[..., None]
-    slopes = seen.slopes * others(config)[None, :, None, :, None]
+    slopes = seen.slopes * known.others(config.sequences.factors)[None, :, None, :, None]
     leaks = jnp.einsum("nkpfi,nkpfj->kij", slopes, slopes) / np.prod(slopes.shape[0:3:2])
     # In units of the landing, which may be left out; then there is no saying how far to go.
     leakage = weights.leakage / max(weights.landing, 1e-6)

@@ -14,9 +14,10 @@ from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params
-from experiments.supervised_flows.config import FACTORS, Config, network, progress
+from experiments.supervised_flows.config import Config, network, progress
+from experiments.supervised_flows.factors import Known
 from experiments.supervised_flows.sequences import Taught, held_out
-from experiments.supervised_flows.subject import ATTRIBUTES, Subject, measured, true_attributes
+from experiments.supervised_flows.subject import Subject, measured, true_attributes
 from latent_flows import flows, pde
 from latent_flows.evaluation.control import sequence_control
 from latent_flows.traversals import climbing
@@ -60,19 +61,19 @@ def outcome(
     config: Config, subject: Subject, asked: Taught, paths: Array, ranges: Float[Array, "f"]
 ) -> Outcome:
     """Measure the images along paths against the sequences asked for."""
+    known = subject.known
     found, valid = measured(subject, paths)
-    true = true_attributes(subject, asked.factors) / ranges
-    own = [ATTRIBUTES.index(FACTORS[name].seen) for name in config.sequences.factors]
+    true = known.changes(true_attributes(subject, asked.factors)) / ranges
+    own = known.own(config.sequences.factors)
     wanted = jnp.stack([true[:, k, :, i] for k, i in enumerate(own)], axis=1)
-    found = found / ranges
-    return Outcome(wanted - wanted[..., :1], found - found[:, :, :1], valid)
+    return Outcome(wanted, known.changes(found) / ranges, valid)
 
 
-def scores(config: Config, found: Outcome) -> list[dict[str, Any]]:
+def scores(config: Config, known: Known, found: Outcome) -> list[dict[str, Any]]:
     """One row a factor."""
     rows = []
-    for k, name in enumerate(config.sequences.factors):
-        own = ATTRIBUTES.index(FACTORS[name].seen)
+    names = config.sequences.factors
+    for k, (name, own) in enumerate(zip(names, known.own(names), strict=True)):
         asked, changes, valid = (np.asarray(part[:, k]) for part in found)
         judged = sequence_control(asked, changes, valid, own, config.sequences.horizon)
         rows.append({"factor": name, **judged})
@@ -162,7 +163,7 @@ def measure(
         rows = [
             {"method": name, **row}
             for name, result in found.items()
-            for row in scores(config, result)
+            for row in scores(config, subject.known, result)
         ]
         metrics = {
             "summary": summary(rows),

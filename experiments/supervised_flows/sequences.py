@@ -1,24 +1,23 @@
-"""Sequences of sprites in which one known factor changes, as a frozen VAE sees them."""
+"""Sequences of images in which one known factor changes, as a frozen VAE sees them."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from experiments.supervised_flows.config import (
-    FACTORS,
     STRETCH,
     Config,
     per_factor,
     progress,
     random_keys,
 )
+from experiments.supervised_flows.factors import Known
 from experiments.supervised_flows.subject import AT_ONCE, Subject
 from latent_flows import directions
 from latent_flows._transforms import in_chunks
-from latent_flows.data import sprites
 from latent_flows.typing import Latent, Scalar
 
 DAMPING = 1.0
@@ -28,8 +27,8 @@ DAMPING = 1.0
 class Taught(NamedTuple):
     """`n` sequences of each of the K factors; they come first, to be split over devices."""
 
-    factors: sprites.Factors
-    """Of every frame, `[n, K, T + 1]`."""
+    factors: Any
+    """Of every frame, a named tuple of `[n, K, T + 1]`."""
     start: Float[Array, "n k"]
     """The time at which each begins."""
     sign: Float[Array, "n k"]
@@ -40,22 +39,24 @@ class Taught(NamedTuple):
 
 def teach(config: Config, subject: Subject) -> Taught:
     """The sequences to learn from, some of each factor."""
-    draw = partial(_draw, config, config.sequences.horizon, config.sequences.offset)
+    draw = partial(
+        frame_factors, config, subject.known, config.sequences.horizon, config.sequences.offset
+    )
     return _encoded(config, subject, draw, random_keys(config, 0, per_factor(config)))
 
 
 def held_out(config: Config, subject: Subject) -> Taught:
     """Other sequences, which start at time 0 and go on for twice the trained time."""
-    draw = partial(_draw, config, STRETCH * config.sequences.horizon, 0.0)
+    draw = partial(frame_factors, config, subject.known, STRETCH * config.sequences.horizon, 0.0)
     return _encoded(config, subject, draw, random_keys(config, 1, config.starts))
 
 
-def _draw(
-    config: Config, steps: int, offset: float, key: Array, k: Array
-) -> tuple[sprites.Factors, Scalar, Scalar]:
+def frame_factors(
+    config: Config, known: Known, steps: int, offset: float, key: Array, k: Array
+) -> tuple[Any, Scalar, Scalar]:
     """The factors of the frames of one sequence in which factor `k` changes."""
     factor_key, sign_key, start_key, time_key = jax.random.split(key, 4)
-    given = sprites.random_factors(factor_key)
+    given = known.drawn.random_factors(factor_key)
     sign = jax.random.rademacher(sign_key, (), jnp.float32)
     time = jax.random.uniform(time_key) * offset * config.sequences.horizon
     moved = progress(config, time + jnp.arange(steps + 1.0)) - progress(config, time)
@@ -64,14 +65,13 @@ def _draw(
     low, high = -jnp.minimum(moved.min(), 0), 1 - jnp.maximum(moved.max(), 0)
     first = jax.random.uniform(start_key, minval=low, maxval=high)
     share = jnp.where(sign > 0, first + moved, 1 - first - moved)
-    known = [FACTORS[name] for name in config.sequences.factors]
     values = {}
     for name, value in given._asdict().items():
         values[name] = jnp.full(steps + 1, value, jnp.float32)
-    for index, factor in enumerate(known):
+    for index, factor in enumerate(known.named(config.sequences.factors)):
         changed = factor.low + factor.width * share
         values[factor.field] = jnp.where(k == index, changed, values[factor.field])
-    return sprites.Factors(**values), time, sign
+    return known.drawn.factors(**values), time, sign
 
 
 def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # type: ignore[no-untyped-def]
@@ -79,7 +79,7 @@ def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # 
     keys = jax.vmap(partial(jax.random.split, num=len(ks)))(keys)
     factors, start, sign = jax.jit(jax.vmap(jax.vmap(draw), in_axes=(0, None)))(keys, ks)
 
-    def code(factors: sprites.Factors) -> Latent:
+    def code(factors: Any) -> Latent:
         image = subject.render(factors)
         found = subject.encode(image)
         if not config.sequences.refine:
@@ -90,7 +90,7 @@ def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # 
         ).z
 
     codes = in_chunks(code, AT_ONCE)(jax.tree.map(jnp.ravel, factors))
-    return Taught(factors, start, sign, codes.reshape(*jnp.shape(factors.x), -1))
+    return Taught(factors, start, sign, codes.reshape(*jnp.shape(factors[0]), -1))
 
 
 class Seen(NamedTuple):
@@ -110,12 +110,14 @@ def probed(horizon: int) -> list[int]:
 def see(config: Config, subject: Subject, taught: Taught, ranges: Float[Array, "f"]) -> Seen:
     """The generator's metric along each sequence, and how attributes of its images change."""
 
+    measures = subject.known.measures
+
     def slopes(z: Latent) -> tuple[Array, Array]:
         image, push = jax.linearize(subject.decode, z)
         columns = jax.vmap(push)(jnp.eye(len(z)))
-        change = jax.vmap(
-            lambda tangent: jax.jvp(sprites.MEASURES.measure, (image,), (tangent,))[1]
-        )(columns)
+        change = jax.vmap(lambda tangent: jax.jvp(measures.measure, (image,), (tangent,))[1])(
+            columns
+        )
         rows = columns.reshape(len(z), -1)
         return rows @ rows.T, (change / ranges).T
 

@@ -1,6 +1,6 @@
-"""What guided flows live on: a frozen VAE of sprites, coordinates of its codes, attributes."""
+"""What guided flows live on: a frozen VAE of drawn images, coordinates of its codes, attributes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,11 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.run_dir import Folder
 from experiments.supervised_flows.config import Config
+from experiments.supervised_flows.factors import KNOWN, Known
 from latent_flows import coordinates
 from latent_flows._transforms import in_chunks
 from latent_flows.coordinates import AffineCoordinates
-from latent_flows.data import Dataset, sprites
+from latent_flows.data import Dataset
 from latent_flows.evaluation.comparison import factor_ranges
 from latent_flows.generators import FrozenGenerator
 from latent_flows.typing import Generator
@@ -27,8 +28,6 @@ SURVEYED = 2000
 """Images whose attributes say what their ranges are."""
 AT_ONCE = 50
 """Jacobians of the generator that are made at once."""
-ATTRIBUTES = sprites.MEASURES.factor_names
-"""What is measured on images."""
 
 
 def check_generator(generator: FrozenGenerator) -> None:
@@ -38,9 +37,9 @@ def check_generator(generator: FrozenGenerator) -> None:
         UsageError: it has no encoder, or its images' factors are not known.
     """
     check_encoder(generator, "a guided flow")
-    if generator.dataset != sprites.NAME:
+    if generator.dataset not in KNOWN:
         raise UsageError(
-            f"guided flows need images whose factors are known: sprites, not "
+            f"guided flows need images whose factors are known: {' or '.join(KNOWN)}, not "
             f"{generator.dataset or 'those that nobody knows of'} ({generator.name})"
         )
 
@@ -50,6 +49,12 @@ class Subject(NamedTuple):
 
     generator: FrozenGenerator
     frame: AffineCoordinates
+
+    @property
+    def known(self) -> Known:
+        """What is known of the images that the generator was trained on."""
+        assert self.generator.dataset is not None
+        return KNOWN[self.generator.dataset]
 
     @property
     def decode(self) -> Generator:
@@ -67,9 +72,9 @@ class Subject(NamedTuple):
         mean, _ = self.generator.encode(image)
         return coordinates.from_latent(self.frame, mean)
 
-    def render(self, factors: sprites.Factors) -> Float[Array, "h w 1"]:
+    def render(self, factors: Any) -> Float[Array, "h w c"]:
         """The true image of some factors, in the size of the generator's."""
-        return sprites.render(factors, size=self.generator.event_shape[0])
+        return self.known.drawn.render(factors, size=self.generator.event_shape[0])
 
 
 def load_subject(
@@ -113,25 +118,28 @@ def _components(config: Config, generator: FrozenGenerator, dataset: Dataset) ->
 def attribute_ranges(dataset: Dataset, seed: int) -> Float[Array, "f"]:
     """Width of the central 98% of each attribute over the data."""
     chosen = np.random.default_rng(seed).permutation(dataset.length)[:SURVEYED]
-    return factor_ranges(sprites.MEASURES, jnp.asarray(dataset.examples(chosen)["image"]))
+    return factor_ranges(
+        KNOWN[dataset.name].measures, jnp.asarray(dataset.examples(chosen)["image"])
+    )
 
 
 def measured(
     subject: Subject, codes: Float[Array, "*n m"]
 ) -> tuple[Float[Array, "*n f"], Bool[Array, "*n"]]:
     """Attributes of the images of codes, and which of these images are valid."""
-    decode = subject.decode
+    decode, measures = subject.decode, subject.known.measures
 
     def look(z: Array) -> tuple[Array, Array]:
         image = decode(z)
-        return sprites.MEASURES.measure(image), sprites.is_valid(image)
+        return measures.measure(image), measures.is_valid(image)
 
     found, valid = in_chunks(look)(codes.reshape(-1, codes.shape[-1]))
     return found.reshape(*codes.shape[:-1], -1), valid.reshape(codes.shape[:-1])
 
 
-def true_attributes(subject: Subject, factors: sprites.Factors) -> Float[Array, "*n f"]:
-    """Attributes of rendered sprites."""
-    look = in_chunks(lambda one: sprites.MEASURES.measure(subject.render(one)))
+def true_attributes(subject: Subject, factors: Any) -> Float[Array, "*n f"]:
+    """Attributes of rendered images."""
+    measures = subject.known.measures
+    look = in_chunks(lambda one: measures.measure(subject.render(one)))
     found = look(jax.tree.map(jnp.ravel, factors))
-    return found.reshape(*jnp.shape(factors.x), -1)
+    return found.reshape(*jnp.shape(factors[0]), -1)

@@ -1,6 +1,6 @@
 """Learn flows that change known factors: one potential for each, taught by sequences of images.
 
-Sprites are rendered with one factor changing by known amounts and encoded by a frozen VAE; the flow
+Images are rendered with one factor changing by known amounts and encoded by a frozen VAE; the flow
 of the factor's potential has to take the code of the first image to those of the others. It is
 compared with the best constant direction for the same sequences. Guidance as in Song et al.,
 "Flow Factorized Representation Learning", NeurIPS 2023, but for a generator that stays as it is.
@@ -9,7 +9,7 @@ compared with the best constant direction for the same sequences. Guidance as in
 from dataclasses import replace
 from functools import partial
 
-from experiments.generators.spec import load, open_study
+from experiments.generators.spec import Usual, load, open_study
 from experiments.generators.training_data import load_data
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
@@ -25,6 +25,7 @@ from experiments.supervised_flows.config import (
     check,
     initial,
 )
+from experiments.supervised_flows.factors import check_factors
 from experiments.supervised_flows.figures import draw, is_drawn
 from experiments.supervised_flows.objective import constant_directions, lessons, loss
 from experiments.supervised_flows.sequences import Seen, Taught, see, teach
@@ -72,6 +73,17 @@ PRESETS = {
             weights=Weights(leakage=0.0),
         ),
     ),
+    "scenes": (
+        "hues, scale and orientation of coloured scenes, by potentials without time",
+        replace(
+            SPRITES,
+            run="runs/guided-scenes",
+            generator=Usual("runs/vae-scenes", "train_vae scenes"),
+            sequences=Sequences(
+                factors=("floor_hue", "wall_hue", "object_hue", "scale", "orientation"), count=2500
+            ),
+        ),
+    ),
 }
 
 
@@ -83,7 +95,7 @@ def train(folder: Folder, config: Config, subject: Subject, taught: Taught, seen
         folder,
         PHASE,
         init=partial(initial, config, subject.dim),
-        loss=partial(loss, config),
+        loss=partial(loss, config, subject.known),
         batches=shuffled(dataset, config.training, config.seed),
         config=config.training,
         seed=config.seed,
@@ -96,6 +108,7 @@ def run(config: Config) -> int | None:
     check(config)
     generator = load(config)
     check_generator(generator)
+    check_factors(generator.dataset or "", config.sequences.factors)
     dataset = load_data(generator, "train")
     folder = open_study(config)
     failed: list[str] = []
@@ -109,7 +122,7 @@ def run(config: Config) -> int | None:
             seen = see(config, subject, taught, ranges)
         params = train(folder, config, subject, taught, seen)
         with announced("solving for constant directions"):
-            directions = constant_directions(config, taught, seen)
+            directions = constant_directions(config, subject.known, taught, seen)
         followed = scores.follow(config, subject, params, directions)
         outcomes = {}
         if config.measure:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +17,21 @@ from experiments.runtime.training import Training
 from experiments.supervised_flows import objective, scores
 from experiments.supervised_flows import train as guided
 from experiments.supervised_flows.config import (
-    FACTORS,
     Config,
     Flows,
     Sequences,
     Weights,
     initial,
 )
-from experiments.supervised_flows.sequences import Seen, Taught, held_out, see, teach
+from experiments.supervised_flows.factors import KNOWN
+from experiments.supervised_flows.sequences import Seen, Taught, frame_factors, held_out, see, teach
 from experiments.supervised_flows.subject import Subject, load_subject, measured
 from latent_flows import coordinates, directions
 from latent_flows.data import sprites
 from latent_flows.generators import load_generator
 
 SIZE = 16
+SPRITES = KNOWN["sprites"]
 CONFIG = Config(
     sequences=Sequences(count=12, horizon=4, refine=0),
     flows=Flows(width=4, depth=1),
@@ -61,7 +63,7 @@ def changed(**settings):
 
 
 def spans(config, name):
-    factor = FACTORS[name]
+    factor = SPRITES.factors[name]
     return factor.low, factor.low + factor.width
 
 
@@ -73,7 +75,7 @@ def test_only_the_known_factor_changes_and_it_stays_in_its_range(subject, settin
     config = changed(**settings)
     taught = teach(config, subject)
     for k, name in enumerate(config.sequences.factors):
-        moved = FACTORS[name].field
+        moved = SPRITES.factors[name].field
         low, high = spans(config, name)
         for field, values in taught.factors._asdict().items():
             rows = np.asarray(values[:, k])
@@ -89,8 +91,12 @@ def test_only_the_known_factor_changes_and_it_stays_in_its_range(subject, settin
 def test_the_factor_changes_by_the_known_amount(subject):
     taught = held_out(changed(schedule="swing"), subject)
     for k, name in enumerate(CONFIG.sequences.factors):
-        rows = np.asarray(getattr(taught.factors, FACTORS[name].field)[:, k])
-        share = (rows - rows[:, :1]) / FACTORS[name].width * np.asarray(taught.sign[:, k])[:, None]
+        rows = np.asarray(getattr(taught.factors, SPRITES.factors[name].field)[:, k])
+        share = (
+            (rows - rows[:, :1])
+            / SPRITES.factors[name].width
+            * np.asarray(taught.sign[:, k])[:, None]
+        )
         # Trained time 4: as far again by the end, from rest to rest.
         expected = 0.4 * (1 - np.cos(np.pi / 2 * np.arange(9) / 4))
         np.testing.assert_allclose(share, np.broadcast_to(expected, share.shape), atol=1e-5)
@@ -147,7 +153,7 @@ def test_the_constant_direction_is_the_way_of_straight_sequences(key):
     config = replace(CONFIG, weights=Weights(leakage=0.0))
     ways, taught, seen = straight(config, key)
     np.testing.assert_allclose(
-        objective.constant_directions(config, taught, seen), ways, rtol=1e-3, atol=1e-4
+        objective.constant_directions(config, SPRITES, taught, seen), ways, rtol=1e-3, atol=1e-4
     )
 
 
@@ -167,7 +173,7 @@ def test_a_flow_along_the_sequences_lands_and_one_that_stands_still_misses_by_on
     batch = dataset.examples(np.arange(4))
     for scale, expected in ((1.0, 0.0), (0.0, 1.0), (2.0, 1.0)):
         _, terms = objective.loss(
-            CONFIG, going(CONFIG, scale * ways, key), key, jnp.array(0), batch
+            CONFIG, SPRITES, going(CONFIG, scale * ways, key), key, jnp.array(0), batch
         )
         assert float(terms["landing"]) == pytest.approx(expected, abs=1e-4)
 
@@ -182,7 +188,7 @@ def test_leakage_is_the_squared_ratio_of_other_changes_to_the_own(key):
     ways, taught, seen = straight(CONFIG, key, slopes)
     batch = objective.lessons(CONFIG, taught, seen).examples(np.arange(4))
     only_x = changed(factors=("x", "y", "scale"))
-    _, terms = objective.loss(only_x, going(only_x, ways, key), key, jnp.array(0), batch)
+    _, terms = objective.loss(only_x, SPRITES, going(only_x, ways, key), key, jnp.array(0), batch)
     # x leaks 1/4 into y, y 4 into x, and scale moves only others: its share is beyond measure.
     assert float(terms["leakage"]) > 1e3
     found = jax.vmap(
@@ -190,7 +196,7 @@ def test_leakage_is_the_squared_ratio_of_other_changes_to_the_own(key):
         in_axes=(0, 0, 1),
     )(
         going(only_x, ways, key)["potentials"],
-        jnp.asarray(objective.others(only_x)),
+        jnp.asarray(SPRITES.others(only_x.sequences.factors)),
         {name: jnp.asarray(value) for name, value in batch.items()},
     )
     np.testing.assert_allclose(found[:2], [0.25, 4.0], rtol=1e-4)
@@ -249,6 +255,10 @@ def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(
     ("flags", "message"),
     [
         (["--sequences.factors", "x", "yy"], "unknown factor 'yy' (did you mean 'y'?)"),
+        (
+            ["--sequences.factors", "x", "wall_hu"],
+            "unknown factor 'wall_hu' (did you mean 'wall_hue'?)",
+        ),
         (["--sequences.factors", "x", "x"], "must name each factor once"),
         (["--sequences.reach", "0.7"], "reach must lie in (0, 0.5]"),
         (["--sequences.count", "2"], "sequences.count must be at least 3, got 2"),
@@ -271,11 +281,11 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, ca
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (small_vae, "whose factors are known: sprites, not digits (the VAE of digits)"),
+        (small_vae, "whose factors are known: sprites or scenes, not digits (the VAE of digits)"),
         (small_gan, "a guided flow is about codes of data, and an SNGAN has no encoder"),
     ],
 )
-def test_another_generator_than_a_vae_of_sprites_is_refused(make, message, tmp_path, call):
+def test_another_generator_than_a_vae_of_drawn_images_is_refused(make, message, tmp_path, call):
     run = tmp_path / "run"
     code, _, err = call(guided, "--generator", make(tmp_path / "generator"), "--run", run)
     assert (code, err.count("\n")) == (2, 1), err
@@ -288,3 +298,85 @@ def test_codes_that_say_nothing_have_no_components(tmp_path):
     wide = replace(generator, encode=lambda image: (jnp.zeros(3), jnp.ones(3) + 0 * image.sum()))
     with pytest.raises(Failure, match="no latent dimension is active"):
         load_subject(CONFIG, wide, load_data(generator, "train"))
+
+
+# --- scenes ---
+
+
+@pytest.fixture(scope="module")
+def scenes_vae(tmp_path_factory):
+    """The run folder of a VAE of scenes that has learnt nothing."""
+    folder = tmp_path_factory.mktemp("generators") / "vae"
+    return small_vae(folder, "scenes", size=SIZE)
+
+
+def test_a_factor_of_scenes_changes_alone_and_by_the_known_amount():
+    known, names = KNOWN["scenes"], ("wall_hue", "scale", "orientation")
+    draw = partial(frame_factors, changed(factors=names), known, 4, 0.0)
+    keys = jax.random.split(jax.random.key(0), 4)
+    factors, _, _ = jax.vmap(jax.vmap(draw, in_axes=(None, 0)), in_axes=(0, None))(
+        keys, jnp.arange(3)
+    )
+    for k, name in enumerate(names):
+        low, width = known.factors[name][1:3]
+        for field, values in factors._asdict().items():
+            rows = np.asarray(values[:, k])
+            if field == name:
+                assert low - 1e-5 <= rows.min()
+                assert rows.max() <= low + width + 1e-5
+                moved = np.abs(rows[:, -1] - rows[:, 0])
+                np.testing.assert_allclose(moved, 0.4 * width, rtol=1e-4)
+            else:
+                np.testing.assert_array_equal(rows, rows[:, :1] + 0 * rows)
+
+
+def test_every_factor_shows_in_a_measurement_of_its_own():
+    for known in KNOWN.values():
+        names = tuple(known.factors)
+        assert len({*known.own(names)}) == len(names)
+        for factor in known.named(names):
+            assert factor.field in known.drawn.names
+        others = known.others(names)
+        np.testing.assert_array_equal(others.sum(1), len(known.measures.factors) - 1)
+
+
+def test_a_hue_that_goes_on_past_red_has_come_as_far_as_its_steps():
+    known = KNOWN["scenes"]
+    hue = known.own(("object_hue",))[0]
+    way = 0.7 + 0.09 * np.arange(11.0, dtype=np.float32)
+    values = np.zeros((2, 11, len(known.measures.factors)), np.float32)
+    values[0, :, hue] = way % 1
+    values[1, :, hue] = -way % 1
+    values[:, :, known.own(("orientation",))[0]] = np.linspace(0, 60, 11)
+    found = known.changes(jnp.asarray(values))
+    np.testing.assert_allclose(found[0, :, hue], way - 0.7, atol=1e-5)
+    np.testing.assert_allclose(found[1, :, hue], 0.7 - way, atol=1e-5)
+    np.testing.assert_array_equal(found[0, :, known.own(("orientation",))[0]], values[0, :, -1])
+
+
+@pytest.mark.slow
+def test_flows_of_scenes_are_taught_measured_and_drawn(tmp_path, scenes_vae, call):
+    path = tmp_path / "run"
+    flags = ["scenes", *RUN[1:], "--sequences.factors", "object_hue", "orientation"]
+    code, _, err = call(guided, *flags, "--generator", scenes_vae, "--run", path)
+    assert code == 0, err
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert [row["factor"] for row in metrics["control"]][:2] == ["object_hue", "orientation"]
+    for name in ("control", "strips"):
+        assert (path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_factors_of_another_set_are_refused_before_anything_is_computed(tmp_path, scenes_vae, call):
+    run = tmp_path / "run"
+    code, _, err = call(guided, "sprites", "--generator", scenes_vae, "--run", run)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "unknown factor of scenes 'x'" in err
+    assert "expected one of 'floor_hue', 'object_hue'" in err
+    assert not run.exists()
+
+
+def test_a_vae_of_scenes_that_is_not_there_says_what_makes_it(tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(guided, "scenes")
+    assert code == 2
+    assert "make it with `python -m experiments.train_vae scenes`" in err
