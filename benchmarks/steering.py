@@ -1,8 +1,9 @@
 """What steering costs: seconds, and passes of the generator as counted from the compiled program.
 
 Run as `python -m benchmarks.steering`. Trajectories of a decoder at random parameters are led by
-amounts of a translation on both sides; the operations of the whole program are divided by those of
-as many images as there are amounts, so that 1 would be making the images alone.
+amounts of a translation on both sides. Seconds are of the clock, and of one core: the latter say
+much the same on a busy machine. Memory is that of the program beside its arguments. The operations
+of a field are in units of an image's.
 """
 
 import time
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.potential_flows import prepare
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
 from latent_flows.generators import vae as vaes
@@ -57,14 +59,16 @@ def measured(config: Config, latent: int) -> dict[str, float]:
     def together(params: Any, starts: jax.Array) -> jax.Array:
         return jax.lax.map(lambda z: lead(params, z), starts, batch_size=8)
 
-    began = time.perf_counter()
+    prepare()
+    began, spent = time.perf_counter(), time.process_time()
     program = jax.jit(together).lower(params, starts).compile()
-    compiling = time.perf_counter() - began
-    seconds = []
+    compiling, compiling_cpu = time.perf_counter() - began, time.process_time() - spent
+    seconds, cpu = [], []
     for _ in range(config.repeats + 1):
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         jax.block_until_ready(program(params, starts))
         seconds.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - spent)
     # Loops are counted once by the compiler, whatever their length: a step is compared by itself.
     field = operations(
         lambda params, z: steering.transformation_field(
@@ -77,7 +81,10 @@ def measured(config: Config, latent: int) -> dict[str, float]:
     return {
         "latent": latent,
         "compiling_s": compiling,
+        "compiling_cpu_s": compiling_cpu,
         "seconds": float(np.median(seconds[1:])),
+        "cpu_s": float(np.median(cpu[1:])),
+        "memory_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
         "passes_a_field": field / once,
     }
 
@@ -88,8 +95,10 @@ def main(config: Config) -> None:
     for latent in config.latents:
         row = measured(config, latent)
         print(
-            f"d = {latent}: compiling {row['compiling_s']:.1f} s, leading {row['seconds']:.2f} s, "
-            f"{row['passes_a_field']:.0f} passes of the generator a field",
+            f"d = {latent}: compiling {row['compiling_s']:.1f} s ({row['compiling_cpu_s']:.1f} of "
+            f"a core), leading {row['seconds']:.2f} s ({row['cpu_s']:.2f} of a core), "
+            f"{row['memory_mib']:.0f} MiB, {row['passes_a_field']:.0f} passes of the generator a "
+            "field",
             flush=True,
         )
 
