@@ -69,6 +69,7 @@ def measured(config: Config, latent: int) -> dict[str, float]:
         jax.block_until_ready(program(params, starts))
         seconds.append(time.perf_counter() - began)
         cpu.append(time.process_time() - spent)
+    memory = program.memory_analysis()
     # Loops are counted once by the compiler, whatever their length: a step is compared by itself.
     field = operations(
         lambda params, z: steering.transformation_field(
@@ -84,7 +85,7 @@ def measured(config: Config, latent: int) -> dict[str, float]:
         "compiling_cpu_s": compiling_cpu,
         "seconds": float(np.median(seconds[1:])),
         "cpu_s": float(np.median(cpu[1:])),
-        "memory_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
+        "memory_mib": memory.temp_size_in_bytes / 2**20 if memory else float("nan"),
         "passes_a_field": field / once,
     }
 

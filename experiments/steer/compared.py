@@ -101,8 +101,8 @@ def _check_same(run: str, other: FrozenGenerator, generator: FrozenGenerator) ->
     same = (other.latent_dim, other.event_shape) == (generator.latent_dim, generator.event_shape)
     if same:
         z = jax.random.normal(jax.random.key(0), (generator.latent_dim,))
-        images = (np.asarray(jax.jit(one.decode)(z)) for one in (other, generator))
-        same = np.allclose(*images, rtol=1e-3, atol=1e-3)
+        image, own = (np.asarray(jax.jit(one.decode)(z)) for one in (other, generator))
+        same = np.allclose(image, own, rtol=1e-3, atol=1e-3)
     if not same:
         raise UsageError(
             f"--compare {run} is about another generator ({other.name}); only what was learnt on "
