@@ -102,6 +102,8 @@ def spline_geodesic(
             "knots must lie in [1, segments], max_iterations be at least 1 and tolerance positive, "
             f"got {knots}, {segments}, {max_iterations} and {tolerance}"
         )
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     z0, z1, _ = end_points(metric, z0, z1)
     start = start_points(initial, z0, z1, knots)
     start = straight(z0, z1, knots) if start is None else start
