@@ -1,8 +1,9 @@
 """What steering costs: seconds, and passes of the generator as counted from the compiled program.
 
 Run as `python -m benchmarks.steering`. Trajectories of a decoder at random parameters are led by
-amounts of a translation on both sides; the operations of the whole program are divided by those of
-as many images as there are amounts, so that 1 would be making the images alone.
+amounts of a translation on both sides. Seconds are of the clock, and of one core: the latter say
+much the same on a busy machine. Memory is that of the program beside its arguments. The operations
+of a field are in units of an image's.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 
 from benchmarks.command import Flags, Results, command
 from benchmarks.ratio import Ratio, less
-from benchmarks.turns import compiled, medians
+from benchmarks.turns import both_clocks, no_cached_programs
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
 from latent_flows.generators import vae as vaes
@@ -58,8 +59,13 @@ def measured(config: Config, latent: int) -> dict[str, float]:
     def together(params: Any, starts: jax.Array) -> jax.Array:
         return jax.lax.map(lambda z: lead(params, z), starts, batch_size=8)
 
-    program, compiling = compiled(together, params, starts)
-    seconds = medians({"": program}, (params, starts), config.repeats)[""]
+    no_cached_programs()
+    program, compiling, compiling_cpu = both_clocks(
+        lambda: jax.jit(together).lower(params, starts).compile()
+    )
+    times = [both_clocks(program, params, starts)[1:] for _ in range(config.repeats + 1)][1:]
+    seconds, cpu = map(float, np.median(np.array(times), axis=0))
+    memory = program.memory_analysis()
     # Loops are counted once by the compiler, whatever their length: a step is compared by itself.
     field = operations(
         lambda params, z: steering.transformation_field(
@@ -72,7 +78,10 @@ def measured(config: Config, latent: int) -> dict[str, float]:
     return {
         "latent": latent,
         "compiling_s": compiling,
+        "compiling_cpu_s": compiling_cpu,
         "seconds": seconds,
+        "cpu_s": cpu,
+        "memory_mib": memory.temp_size_in_bytes / 2**20 if memory else float("nan"),
         "operations_a_field": field,
         "operations_an_image": once,
         "passes_a_field": field / once,
@@ -93,8 +102,10 @@ def main(config: Config) -> Results:
     for latent in config.latents:
         row = measured(config, latent)
         print(
-            f"d = {latent}: compiling {row['compiling_s']:.1f} s, leading {row['seconds']:.2f} s, "
-            f"{row['passes_a_field']:.0f} passes of the generator a field",
+            f"d = {latent}: compiling {row['compiling_s']:.1f} s ({row['compiling_cpu_s']:.1f} of "
+            f"a core), leading {row['seconds']:.2f} s ({row['cpu_s']:.2f} of a core), "
+            f"{row['memory_mib']:.0f} MiB, {row['passes_a_field']:.0f} passes of the generator a "
+            "field",
             flush=True,
         )
         found.rows.append(row)

@@ -12,7 +12,14 @@ from jaxtyping import Array, Float
 
 from latent_flows.typing import Generator
 
-__all__ = ["closure_convert", "closure_convert_at", "even_size", "in_chunks", "vmap_chunked"]
+__all__ = [
+    "closure_convert",
+    "closure_convert_at",
+    "even_size",
+    "in_chunks",
+    "vmap_bounded",
+    "vmap_chunked",
+]
 
 
 def even_size(count: int, most: int) -> int:
@@ -79,6 +86,22 @@ def vmap_chunked(
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], found)
 
     return mapped
+
+
+def vmap_bounded(function: Callable[..., Any], batch_size: int | None) -> Callable[..., Any]:
+    """`jax.vmap`, or where a number is given at most so many elements at a time.
+
+    Args:
+        function: of one element.
+        batch_size: the most elements at once; None: all.
+
+    Returns:
+        A function of batched arguments.
+
+    >>> print(vmap_bounded(lambda x: 2 * x, None)(jnp.arange(3)))
+    [0 2 4]
+    """
+    return jax.vmap(function) if batch_size is None else vmap_chunked(function, batch_size)
 
 
 def closure_convert(generator: Generator, dim: int) -> Generator:

@@ -38,6 +38,8 @@ from latent_flows.typing import Metric
 GEODESIC = "geodesic"
 BUDGET = 2**28
 """Numbers, about, that the Jacobians, or features, along all paths of a batch may have."""
+WHOLE = 2**31
+"""Numbers, about, of features up to which all images of a path are made at once."""
 FEATURES = 1000
 """Numbers of a generator's features a pixel, about, that are kept for a gradient."""
 
@@ -56,6 +58,17 @@ def at_once(generator: FrozenGenerator, settings: Geodesics) -> int:
     kept = FEATURES if splines else 3 * (generator.latent_dim + 2)
     each = kept * settings.segments * math.prod(generator.event_shape)
     return max(1, min(BATCH, BUDGET // each))
+
+
+def images_at_once(generator: FrozenGenerator, settings: Geodesics) -> int | None:
+    """Images of one path that are made at once, where all of them are too many; else None.
+
+    >>> small, large = (FrozenGenerator("", None, 512, (n, n, 3), prior=None) for n in (64, 256))
+    >>> images_at_once(small, Geodesics()), images_at_once(large, Geodesics(segments=64))
+    (None, 10)
+    """
+    most = max(1, WHOLE // (FEATURES * math.prod(generator.event_shape)))
+    return None if most > settings.segments else most
 
 
 def seen_through(generator: FrozenGenerator, settings: Geodesics) -> Metric:
@@ -83,7 +96,8 @@ def find(
     """Geodesics, straight lines and great circles between pairs: those given, or of draws."""
     pairs = ends(generator, settings, seed) if given is None else given
     batch_size = at_once(generator, settings)
-    solve = partial(joined, metric, pairs, settings, batch_size=batch_size)
+    images = images_at_once(generator, settings)
+    solve = partial(joined, metric, pairs, settings, batch_size=batch_size, images=images)
     return {
         GEODESIC: recalled(folder, "paths", solve),
         STRAIGHT: straight(pairs, settings.segments),

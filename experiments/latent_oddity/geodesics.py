@@ -20,11 +20,17 @@ import tyro
 from jaxtyping import Array, Float
 
 from experiments.generators import spec
-from experiments.generators.noise_std import KINDS
 from experiments.generators.spec import Usual
 from experiments.generators.training_data import check_encoder, load_data
 from experiments.inversion.latent_file import read_latents
-from experiments.latent_oddity import ensemble_geodesics, figures, gan_geodesics, scores, setup
+from experiments.latent_oddity import (
+    densities,
+    ensemble_geodesics,
+    figures,
+    gan_geodesics,
+    scores,
+    setup,
+)
 from experiments.latent_oddity.paths import STRAIGHT, Geodesics, Paths, joined, recalled, straight
 from experiments.latent_oddity.scores import Judges
 from experiments.latent_oddity.setup import Subject
@@ -43,6 +49,10 @@ UNSHOWN = ("length_network",)
 """Measures that the table leaves out."""
 TITLES = {"rbf": "RBF deviation", "network": "ordinary deviation"}
 NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", setup.EUCLIDEAN: STRAIGHT}
+DENSITY = "density geodesic"
+"""The name of paths that are shortest in the metric of a density."""
+HOLED = ("rbf", densities.NAME)
+"""The metrics that have holes, which a path can pass on either side."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,17 @@ PRESETS = {
         ),
     ),
 }
+
+
+def titles(subject: Subject) -> dict[str, str]:
+    """What the metrics of a generator are called, by name."""
+    return {kind: {**TITLES, **setup.OTHERS}[kind] for kind in subject.kinds}
+
+
+def named(paths: Mapping[str, Paths]) -> dict[str, Paths]:
+    """Paths by the names that they have in tables."""
+    names = {**NAMES, densities.NAME: DENSITY}
+    return {names[name]: found for name, found in paths.items()}
 
 
 def check(config: Config, subject: Subject) -> None:
@@ -179,8 +200,7 @@ def find(
     pairs, settings = ends(config, subject) if given is None else given, config.geodesics
 
     def compute(name: str, metric: Metric) -> Paths:
-        # Only the RBF metric has holes, which a path can pass on either side.
-        neighbours = settings.neighbours if name == "rbf" else 0
+        neighbours = settings.neighbours if name in HOLED else 0
         graph = None
         if neighbours:
             graph = knn_graph(metric, subject.train.codes, neighbours=neighbours)
@@ -188,7 +208,7 @@ def find(
 
     found: dict[str, Paths] = {
         name: recalled(folder, f"paths_{name}", partial(compute, name, subject.metrics[name]))
-        for name in KINDS["both"]
+        for name in subject.kinds
     }
     found[setup.EUCLIDEAN] = straight(pairs, settings.segments)
     return found
@@ -197,13 +217,12 @@ def find(
 def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str, Paths]) -> Any:
     """All numbers of a run."""
     codes = unseen(subject)
-    metrics = {TITLES[kind]: subject.metrics[kind] for kind in KINDS["both"]}
+    metrics = {title: subject.metrics[kind] for kind, title in titles(subject).items()}
     off = off_data(codes, judge.log_density, count=config.geodesics.off, seed=config.seed)
-    named = {NAMES[name]: found for name, found in paths.items()}
     return {
         "pairs": config.geodesics.pairs,
         "classifier_accuracy": judge.accuracy,
-        "paths": scores.measure_paths(subject, judge, named),
+        "paths": scores.measure_paths(subject, judge, named(paths)),
         "volume": volume_contrast(metrics, codes, off),
     }
 
@@ -226,18 +245,18 @@ def draw(
     drawn = figures.losses(folder)
     if subject.generator.latent_dim <= 2:
         some = worst[figures.spread(len(worst), settings.shown)]
-        drawn["latent"] = partial(figures.geodesics, subject, paths, some, TITLES, between)
-    named = {NAMES[name]: found for name, found in paths.items()}
+        drawn["latent"] = partial(figures.geodesics, subject, paths, some, titles(subject), between)
+    shown = named(paths)
     if subject.generator.event_shape in ((1, 1, 3), (3,)):
         # The first is drawn in front, what it is compared with next to it.
-        front = {name: named[name] for name in ("RBF geodesic", STRAIGHT, "ordinary geodesic")}
+        front = {name: shown[name] for name in ("RBF geodesic", STRAIGHT, "ordinary geodesic")}
         drawn["space"] = partial(figures.space, subject, front, strips, between)
     else:
         caption = (
-            f"Decoded paths, three a pair, between those pairs of {between} whose straight line is "
-            "longest in the RBF metric."
+            f"Decoded paths, {len(shown)} a pair, between those pairs of {between} whose straight "
+            "line is longest in the RBF metric."
         )
-        drawn["strips"] = partial(figures.strips, subject.generator, named, strips, caption)
+        drawn["strips"] = partial(figures.strips, subject.generator, shown, strips, caption)
     return tables.save_figures(folder, drawn)
 
 
@@ -290,11 +309,18 @@ def run(config: Config) -> int | None:
         config = replace(config, geodesics=replace(config.geodesics, pairs=len(given)))
     between = "held-out codes" if given is None else "the latents that were given"
     config.geodesics.check_memory(generator.latent_dim)
-    if (draws := draws_of(config, generator)) is not None:
-        return run_ensemble(config, generator, given, draws)
+    draws = draws_of(config, generator)
     # Between latents of one's own the generator's own metric will do, where no other is at hand.
     is_plain = given is not None and not setup.has_deviations(generator)
-    if generator.encode is None or is_plain or config.geodesics.features:
+    is_plain |= generator.encode is None or bool(config.geodesics.features)
+    if config.density.kind != "none" and (draws is not None or is_plain):
+        raise UsageError(
+            f"--density.kind {config.density.kind}: here that is for codes of a VAE of one decoder "
+            "with both deviations, which its geodesics are compared with; leave it out"
+        )
+    if draws is not None:
+        return run_ensemble(config, generator, given, draws)
+    if is_plain:
         metric = gan_geodesics.seen_through(generator, config.geodesics)
         folder = spec.open_study(config)
         keep_ends(folder, given)

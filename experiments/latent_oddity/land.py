@@ -114,7 +114,10 @@ FEW = Fit(
 
 PRESETS = {
     **{
-        name: (about, replace(config, fit=SHORT) if name in ("digits", "mnist") else config)
+        name: (
+            about,
+            replace(config, fit=SHORT) if name.partition("-")[0] in ("digits", "mnist") else config,
+        )
         for name, (about, config) in setup.presets(Config).items()
     },
     **setup.gan_preset(Config, fit=FEW, codes=200),

@@ -127,15 +127,21 @@ def joined(
     settings: Geodesics,
     graph: Graph | None = None,
     batch_size: int = BATCH,
+    images: int | None = None,
 ) -> Paths:
     """Geodesics between pairs: with a graph, the shorter of those that are found from the straight
-    line and from the shortest path over the graph."""
+    line and from the shortest path over the graph; of splines, so many images at once."""
     segments = settings.segments
     find: Callable[..., Geodesic] = partial(geodesic, metric, segments=segments)
     if settings.by_splines(pairs.shape[-1]):
         knots = min(settings.knots, segments)
         find = partial(
-            spline_geodesic, metric, knots=knots, segments=segments, tolerance=SPLINE_TOLERANCE
+            spline_geodesic,
+            metric,
+            knots=knots,
+            segments=segments,
+            tolerance=SPLINE_TOLERANCE,
+            batch_size=images,
         )
 
     def path(pair: Float[Array, "2 d"], *starts: Array) -> tuple[Array, Array]:

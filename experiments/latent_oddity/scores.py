@@ -13,7 +13,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from experiments.generators import classifier
-from experiments.generators.noise_std import KINDS
 from experiments.latent_oddity import setup
 from experiments.latent_oddity.paths import Paths, length_of
 from experiments.latent_oddity.setup import Subject
@@ -120,7 +119,7 @@ def measure_paths(
     """What the paths of each method are like on average; see `path_plausibility`."""
     metrics: dict[str, Metric] = {
         "length": pullback(subject.generator.decode),
-        **{f"length_{kind}": subject.metrics[kind] for kind in KINDS["both"]},
+        **{f"length_{kind}": subject.metrics[kind] for kind in subject.kinds},
     }
     rows = path_plausibility(
         subject.generator.decode,

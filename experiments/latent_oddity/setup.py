@@ -19,6 +19,8 @@ from experiments.generators import spec
 from experiments.generators.noise_std import KINDS
 from experiments.generators.spec import Flags, Usual
 from experiments.generators.training_data import check_encoder, encoded, load_data
+from experiments.latent_oddity import densities
+from experiments.latent_oddity.densities import Density
 from experiments.runtime import extension
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import Presets, UsageError, module_name
@@ -26,7 +28,6 @@ from experiments.runtime.defaults import Quick
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
-from latent_flows.evaluation.plausibility import code_box
 from latent_flows.generators import FrozenGenerator, GeneratorSpec, draw_latents
 from latent_flows.geometry.ensembles import ensemble_pullback
 from latent_flows.geometry.interpolation import tabulate
@@ -38,16 +39,18 @@ FEWEST = 4
 """Held-out examples without which nothing can be measured."""
 METHODS = (*KINDS["both"], EUCLIDEAN)
 """The metrics of a VAE with both deviations, by name."""
-OTHERS = {"pullback": "pull-back", "ensemble": "ensemble of decoders"}
-"""The metrics of what has no such deviations, by name, and their titles."""
+OTHERS = {
+    "pullback": "pull-back",
+    "ensemble": "ensemble of decoders",
+    densities.NAME: "density of codes",
+}
+"""The metrics that are made of no deviation, by name, and their titles."""
 DAMPING = 0.01
 """Of the metric of a generator without an encoder, in units of its mean over draws and axes."""
 SURVEYED = 32
 """Draws over which that mean is taken."""
 LONG = 16
 """Numbers of a latent above which a metric is work enough for a few points at a time."""
-REACH = 1.4
-"""Half the side of a table, in halves of the box of the training codes and a margin."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Config:
     """The generator, and the points whose geometry is studied."""
 
     PHASES: ClassVar[extension.Phases] = {}
-    QUICK: ClassVar[Quick] = {"codes": 300}
+    QUICK: ClassVar[Quick] = {"codes": 300, "density.steps": 200, "density.table": 64}
 
     run: str = "runs/oddity"
     """Run folder; the same command goes on with what it holds."""
@@ -70,6 +73,9 @@ class Config:
     codes: int = 2000
     """Examples, at most, that are encoded, of the training and of the held-out part each; or as
     many draws."""
+
+    density: Density = field(default_factory=Density)
+    """A metric beside those of the generator."""
 
     def __post_init__(self) -> None:
         at_least(self, codes=16)
@@ -89,25 +95,37 @@ GENERATORS = {
 """
 
 
+BESIDE = ("mnist012", "mnist")
+"""Those that have a preset with the metric of a density as well."""
+
+
 def presets(kind: type[Kind], **settings: Any) -> Presets[Kind]:
-    """An experiment's presets, one for each of `GENERATORS`.
+    """An experiment's presets, one for each of `GENERATORS`, and those of `BESIDE`.
 
     Args:
         kind: its configuration, a subclass of `Config`.
         settings: fields that differ from the defaults of `kind`, in all presets.
     """
     experiment = module_name(kind).rpartition(".")[2]
-    return {
-        name: (
-            about,
-            kind(
-                run=f"runs/{experiment}-{name}",
-                generator=Usual(f"runs/vae-{vae}", f"train_vae {vae}"),
-                **settings,
-            ),
+
+    def preset(name: str, vae: str, **more: Any) -> Kind:
+        return kind(
+            run=f"runs/{experiment}-{name}",
+            generator=Usual(f"runs/vae-{vae}", f"train_vae {vae}"),
+            **settings,
+            **more,
+        )
+
+    plain = {name: (about, preset(name, vae)) for name, (about, vae) in GENERATORS.items()}
+    beside = {
+        f"{name}-{densities.NAME}": (
+            f"{about}, and a metric made of a density of their codes",
+            preset(f"{name}-{densities.NAME}", vae, density=Density("kernel")),
         )
         for name, (about, vae) in GENERATORS.items()
+        if name in BESIDE
     }
+    return {**plain, **beside}
 
 
 def gan_preset(kind: type[Kind], **settings: Any) -> Presets[Kind]:
@@ -137,7 +155,8 @@ class Subject(NamedTuple):
     generator: FrozenGenerator
     metrics: Mapping[str, Metric]
     """The expected metric with each deviation, of the RBF network ("rbf") and of the ordinary one
-    ("network"), or those of `OTHERS`; and "euclidean", the latent's own."""
+    ("network"), or those of `OTHERS`; that of a density, if asked for; and "euclidean", the
+    latent's own."""
     data: Dataset | None
     """What the generator was trained on; None where draws take the place of codes."""
     train: Sample
@@ -189,10 +208,19 @@ def subject(config: Config, generator: FrozenGenerator) -> Subject:
             kind: stochastic_pullback(generator.decode, generator.noise_std[kind])
             for kind in KINDS["both"]
         }
-    metrics[EUCLIDEAN] = pullback(lambda z: z)
     with announced("encoding images"):
-        samples = (sample(config, generator, part) for part in (train, test))
-        return Subject(generator, metrics, train, *samples)
+        seen, held_out = (sample(config, generator, part) for part in (train, test))
+    (own,) = own_metrics(generator).values()
+    metrics |= of_density(config, own, seen.codes)
+    metrics[EUCLIDEAN] = pullback(lambda z: z)
+    return Subject(generator, metrics, train, seen, held_out)
+
+
+def of_density(config: Config, own: Metric, codes: Float[Array, "n d"]) -> dict[str, Metric]:
+    """The metric of a density by its name, if the flags ask for one."""
+    if config.density.kind == "none":
+        return {}
+    return {densities.NAME: densities.made_of(config.density, config.seed, own, codes)}
 
 
 def has_deviations(generator: FrozenGenerator) -> bool:
@@ -218,13 +246,15 @@ def drawn(config: Config, generator: FrozenGenerator) -> Subject:
     """The metric of a generator without an encoder, and draws from its prior."""
     draws = draw_latents(generator.prior, jax.random.key(config.seed), 2 * config.codes)
     none = jnp.zeros((0, *generator.event_shape))
-    halves = (Sample(none, half, None) for half in jnp.split(draws, 2))
-    own = {
+    seen, others = (Sample(none, half, None) for half in jnp.split(draws, 2))
+    own: dict[str, Metric] = {
         # So that there is a length along what samples do not show, of which GANs have much.
         name: unit_metric(metric.immersion, draws[:SURVEYED], damping=DAMPING)
         for name, metric in own_metrics(generator).items()
     }
-    return Subject(generator, {**own, EUCLIDEAN: pullback(lambda z: z)}, None, *halves)
+    (metric,) = own.values()
+    own |= of_density(config, metric, seen.codes)
+    return Subject(generator, {**own, EUCLIDEAN: pullback(lambda z: z)}, None, seen, others)
 
 
 def own_metrics(generator: FrozenGenerator) -> dict[str, Pullback]:
@@ -266,9 +296,7 @@ def tabulated(subject: Subject, resolution: int) -> dict[str, Metric]:
     if not resolution or subject.generator.latent_dim != 2:
         return {kind: subject.metrics[kind] for kind in subject.kinds}
     with announced("putting the metrics into tables"):
-        low, high = code_box(np.asarray(subject.train.codes))
-        centre, half = (low + high) / 2, REACH * (high - low) / 2
-        corners = centre - half, centre + half
+        corners = densities.corners(np.asarray(subject.train.codes))
         return {
             kind: tabulate(subject.metrics[kind], *corners, resolution=resolution)
             for kind in subject.kinds

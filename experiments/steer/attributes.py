@@ -1,6 +1,6 @@
 """Latents led so that one thing that is measured on images changes, and all others stay."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder
+from experiments.steer import compared
+from experiments.steer.compared import Candidates
 from experiments.steer.config import Config
 from experiments.steer.scores import Led, along, control
 from latent_flows import data, plots, steering
@@ -72,8 +74,12 @@ def amounts_of(config: Config, subject: Subject, own: int) -> Float[np.ndarray, 
     return np.concatenate([-side[::-1], side]).astype(np.float32) * float(ranges(subject)[own])
 
 
-def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str, Led]]:
+def led(
+    folder: Folder, config: Config, subject: Subject, others: Sequence[Candidates] = ()
+) -> dict[str, dict[str, Led]]:
     """By attribute and method, where the held-out latents are led; kept in the run folder."""
+    if not config.attributes:
+        return {}
     names = [factor.name for factor in subject.factors]
     places = {name: names.index(name) for name in config.attributes}
     straight = folder.remember(
@@ -94,7 +100,9 @@ def led(folder: Folder, config: Config, subject: Subject) -> dict[str, dict[str,
             if row["transformation"] == name:
                 step = np.asarray(row["direction"]) / row["slope"]
                 found[name][f"line: {row['method']}"] = along(subject, step, ts)
-    return found
+    amounts = {name: amounts_of(config, subject, own) for name, own in places.items()}
+    learnt = compared.led(folder, subject, others, places, amounts, "attributes")
+    return {name: methods | learnt[name] for name, methods in found.items()}
 
 
 def _steered(config: Config, subject: Subject, own: int, ts: np.ndarray) -> dict[str, Any]:

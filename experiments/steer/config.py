@@ -130,6 +130,10 @@ class Config:
     """Codes of held-out images (without an encoder: draws of the prior) that are led."""
     candidates: int = 6
     """Directions that each straight baseline proposes; the best by ground truth is taken."""
+    compare: tuple[str, ...] = ()
+    """Run folders of potential_flows (of RBF warps by --flows.family warp), guided, flow_vae or
+    directions on the same generator: what they have learnt is led beside steering. Of each run
+    that counts which does best by ground truth, told its slope."""
     distil: Distil = field(default_factory=Distil)
     """What the fields are taught to."""
     training: Training = field(

@@ -59,7 +59,8 @@ def strips(config: Config, subject: Subject, kind: str, methods: Mapping[str, Le
         axis=f"t ({kind})",
         caption=(
             f"{subject.name}, {kind}: images of held-out latents, transformed (what is unknown is "
-            "grey), steered to each amount, led by what networks learnt of the field, if any, and "
-            "moved along the straight line that is nearest to it. The start is marked."
+            "grey), steered to each amount, led by what networks learnt of the field, if any, "
+            "moved along the straight line that is nearest to it, and along what other runs "
+            "learnt, if any are compared. The start is marked."
         ),
     )

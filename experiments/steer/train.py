@@ -8,10 +8,12 @@ truth. What the generator cannot do is said: the residual.
 
 from typing import Any
 
+from experiments.directions.config import visible
+from experiments.directions.scores import place_of
 from experiments.directions.subject import check, load_images, subject_of
 from experiments.generators.spec import Usual, load, open_study
 from experiments.runtime import tables
-from experiments.steer import attributes, distil, figures, scores
+from experiments.steer import attributes, compared, distil, figures, scores
 from experiments.steer.config import Config, Distil
 from latent_flows import data
 from latent_flows.steering.distilled import FORMS, Fields
@@ -60,6 +62,7 @@ def run(config: Config) -> int | None:
     asked = config.asked
     check(asked, generator)
     attributes.check(config, generator)
+    learnt_elsewhere = compared.read(config, generator)
     images = load_images(asked, generator)
     folder = open_study(config)
     subject = subject_of(asked, generator, images)
@@ -67,9 +70,13 @@ def run(config: Config) -> int | None:
     if config.distil.forms:
         learnt = distil.learn(folder, config, subject, distil.bank(config, generator, images))
     led = scores.led(folder, config, subject, learnt)
+    places = {kind: place_of(asked, subject, kind) for kind in visible(asked)}
+    amounts = {kind: scores.amounts_of(config, kind) for kind in places}
+    others = compared.led(folder, subject, learnt_elsewhere, places, amounts, "transformations")
+    led = {kind: methods | others.get(kind, {}) for kind, methods in led.items()}
     failed = figures.draw(folder, config, subject, led)
     measured = attributes.subject_of(subject, generator) if config.attributes else subject
-    changed = attributes.led(folder, config, measured) if config.attributes else {}
+    changed = attributes.led(folder, config, measured, learnt_elsewhere)
     failed += attributes.draw(folder, config, measured, changed)
 
     def measure() -> dict[str, Any]:

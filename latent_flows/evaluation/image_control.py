@@ -27,6 +27,7 @@ __all__ = [
     "Subject",
     "decode",
     "even_direction",
+    "explained",
     "image_control",
     "inversion_scores",
     "joint_control",
@@ -43,6 +44,10 @@ AT_ONCE = 50
 """Images that are measured together."""
 SPAN = 1.5
 """How far baselines are followed to find out what they do, in units of a latent's deviation."""
+FOLLOWED = 7
+"""Places on the way there, both ways."""
+NOTHING = 1e-12
+"""Sum of the squared changes of a factor up to which it counts as still."""
 PLACES = 7
 """Values that a factor is set to, to measure how exactly."""
 FAINT = 0.25
@@ -161,7 +166,7 @@ def _watch(
     is_valid: Callable,
     generator: Generator,
     faintest: Scalar,
-    models: tuple[Direction, ...],
+    models: Any,
     zs: Float[Array, "n d"],
     amounts: Float[Array, "a k"],
 ) -> tuple[Array, ...]:
@@ -179,8 +184,8 @@ def _watch(
 
 def watch(
     subject: Subject,
-    way: Callable[[tuple[Direction, ...], Array, Array], Array],
-    models: tuple[Direction, ...],
+    way: Callable[[Any, Array, Array], Array],
+    models: Any,
     zs: Float[Array, "n d"],
     amounts: Float[np.ndarray, "a k"],
 ) -> Measured:
@@ -189,7 +194,7 @@ def watch(
     Args:
         subject: the generator, and what is measured.
         way: `(models, z, amounts) -> z`; called again for the same function nothing is compiled.
-        models: what moves them.
+        models: what moves them: a pytree, such as a tuple of directions.
         zs: the latents.
         amounts: by how much, one for each model.
 
@@ -400,29 +405,49 @@ def untrained_directions(
     Returns:
         Rows of transformation, method, direction, slope, and share of the change explained.
     """
-    steps = np.linspace(-SPAN, SPAN, 7)
+    steps = np.linspace(-SPAN, SPAN, FOLLOWED)
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for family, found in _proposals(subject, key, candidates).items():
         for direction in found:
             model = even_direction(direction, 1.0, knots=knots)
-            seen = watch(subject, _shift, (model,), subject.starts, steps[:, None])
-            change = np.where(seen.shows[..., None], seen.after - seen.before[:, None], 0.0)
-            asked = np.where(seen.shows, steps, 0.0)[..., None]
-            slopes = (change * asked).sum((0, 1)) / np.maximum((asked**2).sum((0, 1)), 1e-12)
-            explained = 1 - ((change - slopes * asked) ** 2).sum((0, 1)) / np.maximum(
-                (change**2).sum((0, 1)), 1e-12
-            )
+            slopes, shares = explained(subject, _shift, (model,), steps)
             for name, own in places.items():
                 row = {
                     "transformation": name,
                     "method": family,
                     "direction": (direction if slopes[own] >= 0 else -direction).tolist(),
                     "slope": max(abs(float(slopes[own])), 1e-4),
-                    "explained": float(explained[own]),
+                    "explained": float(shares[own]),
                 }
                 if row["explained"] > best.get((name, family), {"explained": -1.0})["explained"]:
                     best[name, family] = row
     return [*best.values()]
+
+
+def explained(
+    subject: Subject,
+    way: Callable[[Any, Array, Array], Array],
+    models: Any,
+    amounts: Float[np.ndarray, "a"],
+) -> tuple[Float[np.ndarray, "f"], Float[np.ndarray, "f"]]:
+    """How the factors of images change with how far their latents are moved, as a straight line.
+
+    Args:
+        subject: the generator, and what is measured.
+        way: `(models, z, amounts) -> z`, with one amount.
+        models: what moves latents: a pytree.
+        amounts: how far, both ways.
+
+    Returns:
+        The slope of each factor, and the share of its change that the line explains.
+    """
+    seen = watch(subject, way, models, subject.starts, amounts[:, None])
+    change = np.where(seen.shows[..., None], seen.after - seen.before[:, None], 0.0)
+    asked = np.where(seen.shows, amounts, 0.0)[..., None]
+    slopes = (change * asked).sum((0, 1)) / np.maximum((asked**2).sum((0, 1)), 1e-12)
+    missed, whole = ((of**2).sum((0, 1)) for of in (change - slopes * asked, change))
+    # Of what does not change at all nothing is explained.
+    return slopes, np.where(whole > NOTHING, 1 - missed / np.maximum(whole, NOTHING), 0.0)
 
 
 def joint_control(

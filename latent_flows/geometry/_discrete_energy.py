@@ -19,17 +19,20 @@ expected of the square of their difference is $|e(z_i)|^2 + |e(z_{i+1})|^2$.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows._convolutions import channels_last
+from latent_flows._transforms import vmap_chunked
 from latent_flows.geometry import metrics
 from latent_flows.geometry._newton import Advance, Model, Problem
 from latent_flows.geometry.metrics import Pullback
 from latent_flows.typing import Latent, Metric, Scalar
 
-__all__ = ["Exact", "Total", "halved", "model", "refined", "ridge", "total"]
+__all__ = ["Exact", "Total", "halved", "model", "refined", "ridge", "total", "with_slope"]
 
 Exact = Callable[[Float[Array, "m d"], Model], Model]
 """`(points, model) -> model`: the model with its exact Hessian."""
@@ -50,8 +53,7 @@ def total(metric: Metric) -> Total:
     if (immersed := metrics.euclidean(metric)) is not None:
 
         def chords(points: Float[Array, "k d"]) -> Scalar:
-            images, drawn = immersed.split(jax.vmap(immersed.flat)(points), points[0])
-            return _of_chords(images) + _of_draws(drawn)
+            return _of_images(immersed, jax.vmap(immersed.flat)(points), points[0])
 
         return chords
 
@@ -63,6 +65,40 @@ def total(metric: Metric) -> Total:
         return len(steps) * jnp.einsum("id,ide,ie->", steps, matrices, steps) / 2
 
     return simpson
+
+
+def with_slope(
+    metric: Metric, batch_size: int | None = None
+) -> Callable[[Float[Array, "k d"]], tuple[Scalar, Float[Array, "k d"]]]:
+    """The energy of a chain of points, and its gradient in all of them.
+
+    Args:
+        metric: any metric.
+        batch_size: of an immersion, the images that are made at once: they are made again on the
+            way back, a third more work, so that the features of no more than these are held. None:
+            all, once.
+
+    Returns:
+        The two, as a function of the points `[n + 1, d]`.
+    """
+    immersed = metrics.euclidean(metric)
+    if immersed is None or batch_size is None:
+        return jax.value_and_grad(total(metric))
+
+    def pulled(z: Latent, of: Float[Array, "n"]) -> Latent:
+        return jax.vjp(immersed.flat, z)[1](of)[0]
+
+    def both(points: Float[Array, "k d"]) -> tuple[Scalar, Float[Array, "k d"]]:
+        images = vmap_chunked(immersed.flat, batch_size)(points)
+        value, slopes = jax.value_and_grad(partial(_of_images, immersed))(images, points[0])
+        return value, vmap_chunked(channels_last(pulled), batch_size)(points, slopes)
+
+    return both
+
+
+def _of_images(immersed: Pullback, images: Float[Array, "k n"], z: Latent) -> Scalar:
+    whole, drawn = immersed.split(images, z)
+    return _of_chords(whole) + _of_draws(drawn)
 
 
 def model(metric: Metric, z0: Latent, z1: Latent, segments: int) -> Problem:

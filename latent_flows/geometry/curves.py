@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._norms import safe_norm, safe_sqrt
 from latent_flows._results import Result, message_of
+from latent_flows._transforms import vmap_bounded
 from latent_flows.calculus import Number
 from latent_flows.geometry.metrics import squared_norm
 from latent_flows.typing import Curve, Latent, Metric, Scalar
@@ -337,6 +338,7 @@ def measure(
     points: Float[Array, "k d"],
     inside: tuple[float, ...] = LOBATTO,
     panels: int = PANELS,
+    batch_size: int | None = None,
 ) -> Measures:
     """Length and energy of the spline through points.
 
@@ -348,6 +350,7 @@ def measure(
         points: at equal distances in `s`.
         inside: the places inside each part: `LOBATTO`, or `SIMPSON` for a third fewer.
         panels: parts, at least, that are measured.
+        batch_size: places at once; None: all.
 
     Returns:
         The `Measures`.
@@ -359,7 +362,7 @@ def measure(
     places = np.concatenate([corners, between])
     z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
     v = differentiate(points, places)
-    squares = jax.vmap(lambda z, v: squared_norm(metric, z, v))(z, v)
+    squares = vmap_bounded(lambda z, v: squared_norm(metric, z, v), batch_size)(z, v)
     share = {LOBATTO: 5 / 6, SIMPSON: 2 / 3}[inside]
 
     def integral(values: Float[Array, "q"]) -> tuple[Scalar, Scalar]:

@@ -7,12 +7,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from latent_flows._compiled import keep_compiled
 from latent_flows._norms import safe_norm, safe_sqrt
 from latent_flows._results import Result, first_failure
-from latent_flows._transforms import vmap_chunked
+from latent_flows._transforms import vmap_bounded, vmap_chunked
 from latent_flows._validation import choose
 from latent_flows.geometry import _block_tridiagonal, _discrete_energy, _ode, metrics
 from latent_flows.geometry._newton import minimise, minimum
@@ -28,7 +29,7 @@ from latent_flows.geometry.curves import (
     spline_weights,
     straight,
 )
-from latent_flows.typing import Curve, Latent, Metric, Scalar
+from latent_flows.typing import Curve, Generator, Latent, Metric, Scalar
 
 __all__ = [
     "described",
@@ -49,6 +50,9 @@ _UNEVEN = 1.1
 vary more are those of a chain whose few points miss what lies between them."""
 _BETWEEN = 4
 """Places on each segment where draws are seen, to tell whether its ends have missed any."""
+_SOLVED, _PRODUCTS = 0.05, 20
+"""Relative residual at which conjugate gradients end, and their most steps: what they solve for is
+known to about its square."""
 _DOUBT = 0.02
 """Relative difference of two rules for the length of a curve that is known well enough."""
 
@@ -370,6 +374,7 @@ def described(
     start: Float[Array, "k d"],
     ended: Result,
     segments: int | None = None,
+    batch_size: int | None = None,
 ) -> Geodesic:
     """The better of where a search ended and where it started, as a spline with its measures.
 
@@ -384,6 +389,7 @@ def described(
         start: where it started.
         ended: whether it has ended at a minimum, and if not, why.
         segments: those whose energy was made least, where they are not the parts between points.
+        batch_size: places at which the metric is measured at once; None: all.
 
     Returns:
         The `Geodesic`.
@@ -392,7 +398,8 @@ def described(
         found, begun = measure(metric, points), measure(metric, start, SIMPSON)
     else:
         # Between knots an image may turn as often as there are chords.
-        seen = partial(measure, metric, inside=SIMPSON, panels=max(2 * segments, PANELS))
+        panels = max(2 * segments, PANELS)
+        seen = partial(measure, metric, inside=SIMPSON, panels=panels, batch_size=batch_size)
         found, begun = seen(points), seen(start)
     rounding = _rounding(metric, points)
 
@@ -449,7 +456,9 @@ def _residual(metric: Metric, points: Float[Array, "k d"]) -> Scalar:
     places = np.linspace(0, 1, min(segments, 8) + 1)[1:-1]
     z = jnp.asarray(spline_weights(segments, places), points.dtype) @ points
     v, bend = (differentiate(points, places, order) for order in (1, 2))
-    squared, speed = (each.mean() for each in jax.vmap(partial(_turn, metric))(z, v, bend))
+    # Where Jacobians are too long to be held, one place is work enough.
+    turn = vmap_bounded(partial(_turn, metric), None if points.shape[1] <= metrics.FORMED else 1)
+    squared, speed = (each.mean() for each in turn(z, v, bend))
     squared = jnp.maximum(squared - (segments**2 * _rounding(metric, points)) ** 2, 0)
     still = speed == 0
     return safe_sqrt(jnp.where(still, 0, squared / jnp.where(still, 1, speed)))
@@ -472,6 +481,8 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
 
     here = jnp.zeros((), z.dtype)
     speed, change = jax.jvp(velocity, (here,), (jnp.ones_like(here),))
+    if len(z) > metrics.FORMED:
+        return _along(immersed.flat, z, change), speed @ speed
     _, rows = immersed.push(z)
     matrix, force = metrics.products(rows), metrics.products(rows, change[None])[:, 0]
     # An axis that the image does not show at all is no matter of rounding.
@@ -479,6 +490,21 @@ def _turn(metric: Metric, z: Latent, v: Latent, bend: Latent) -> tuple[Scalar, S
     factor = jax.scipy.linalg.cho_factor(_discrete_energy.ridge(matrix), lower=True)
     along = force @ jax.scipy.linalg.cho_solve(factor, force)
     return jnp.where(shown, along, jnp.nan), speed @ speed
+
+
+def _along(immersion: Generator, z: Latent, change: Array) -> Scalar:
+    """The squared length of the part along the surface of a vector, by products alone.
+
+    It is the best of a few steps of conjugate gradients, and so rather too short. NaN where the
+    image does not show an axis at all.
+    """
+    _, push = jax.linearize(immersion, z)
+    pull = jax.linear_transpose(push, z)
+    (force,) = pull(change)
+    found, _ = cg(lambda v: pull(push(v))[0], force, tol=_SOLVED, maxiter=_PRODUCTS)
+    # An axis that shows is orthogonal to no random image.
+    (shown,) = pull(jax.random.normal(jax.random.key(0), change.shape, change.dtype))
+    return jnp.where((shown != 0).all(), force @ found, jnp.nan)
 
 
 def is_positive(metric: Metric, points: Float[Array, "n d"]) -> Bool[Array, "n"]:

@@ -45,6 +45,9 @@ __all__ = [
     "volume",
 ]
 
+FORMED = 64
+"""Latents up to this length have their Jacobian formed where products with it would do as well; of
+longer ones it is not held."""
 Ambient = Callable[[Float[Array, "n"]], Array]
 """`x -> A(x)`, a metric of data space at a flattened sample: `[n, n]`; `[n]` if diagonal; or
 `[m, b, b]` if made of blocks of `b` neighbours, `n = m b`."""

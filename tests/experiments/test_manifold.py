@@ -13,6 +13,7 @@ import pytest
 from experiments.generators import noise_std, spec
 from experiments.latent_oddity import (
     clustering,
+    densities,
     gan_geodesics,
     geodesics,
     land,
@@ -423,9 +424,88 @@ def test_long_latents_are_no_more_of_a_mixture_than_there_are_numbers(tmp_path, 
     assert "fit.points: 30 draws are too few for latents of 30 numbers; at least 31" in err
 
 
+def test_a_density_of_codes_makes_a_metric_that_is_larger_where_they_are_not(plane):
+    density = densities.Density("kernel", table=24)
+    subject = setup.load_subject(setup.Config(generator=str(plane), codes=60, density=density))
+    assert [*subject.metrics] == ["rbf", "network", "density", "euclidean"]
+    assert subject.kinds[-1] == "density"
+    own, metric = pullback(subject.generator.decode), subject.metrics["density"]
+    codes = np.asarray(subject.train.codes)
+    low, _ = densities.corners(codes)
+
+    def factor(z):
+        return float(jnp.linalg.det(metric(z)) / jnp.linalg.det(own(z))) ** 0.5
+
+    assert factor(jnp.asarray(low)) == pytest.approx(100, rel=0.2)
+    middle = jnp.asarray(codes[np.argmax(jax.vmap(densities.kernel_density(codes))(codes))])
+    assert factor(middle) < 3
+
+
+def test_of_draws_a_density_makes_one_as_well_and_clusters_are_found_in_it(tmp_path, call):
+    module, flags, methods, _ = DRAWN["clustering"]
+    (tmp_path / "own.py").write_text(OWN)
+    own = ("--generator.path", f"{tmp_path / 'own.py'}:bowl", "--codes", "24")
+    density = shlex.split("--density.kind kernel --density.table 16 --density.base euclidean")
+    words = [*own, *shlex.split(flags), *density, "--run", tmp_path / "run"]
+    code, _, err = call(module, "gan", *words)
+    assert code == 0, err
+    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["methods"]
+    found = [row["method"] for row in rows]
+    assert found == [methods[0], "geodesic, density of codes", methods[1]]
+
+
+@pytest.mark.slow
+def test_geodesics_and_the_volume_of_a_density_are_beside_those_of_deviations(
+    plane, tmp_path, call
+):
+    flags = ["digits", "--generator", plane, *FEW, *JUDGED, *PATHS, "--run", tmp_path / "run"]
+    flow = shlex.split("--density.kind flow --density.steps 20 --density.table 16")
+    code, _, err = call(geodesics, *flags, *flow)
+    assert code == 0, err
+    metrics = numbers(tmp_path / "run")
+    rows = {row["path"]: row for row in metrics["paths"]}
+    names = ["RBF geodesic", "ordinary geodesic", "density geodesic", "straight line"]
+    assert [*rows] == names
+    column = [row["length_density"] for row in rows.values()]
+    assert column[2] <= min(column) * 1.01
+    assert [row["deviation"] for row in metrics["volume"]][-1] == "density of codes"
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        (geodesics, "gan --density.kind kernel", "--density.kind kernel: here that is for codes"),
+        (clustering, "gan --density.far 1", "density.far must be more than 1, got 1.0"),
+        (random_walk, "gan --density.rare 1", "density.rare must lie in (0, 1), got 1.0"),
+        (land, "gan --density.table 4", "density.table must be 0 or at least 8, got 4"),
+    ],
+)
+def test_a_density_that_cannot_be_is_refused(module, words, message, tmp_path, call):
+    (tmp_path / "own.py").write_text(OWN)
+    own = ("--generator.path", f"{tmp_path / 'own.py'}:bowl", "--run", tmp_path / "run")
+    code, out, err = call(module, *shlex.split(words), *own)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_there_are_presets_with_the_metric_of_a_density(module):
+    for name in setup.BESIDE:
+        config, plain = (module.PRESETS[n][1] for n in (f"{name}-density", name))
+        assert config.density.kind == "kernel"
+        assert config.generator == plain.generator
+        assert config.run == f"{plain.run}-density"
+
+
 def test_names_of_kinds_are_names_of_metrics():
     assert {*noise_std.KINDS["both"]} == {*geodesics.TITLES}
     assert {*setup.METHODS} == {*geodesics.NAMES}
+
+
+def of_deviations(titles):
+    """Those of a generator whose noise has both, and no other metric."""
+    return [title for name, title in titles.items() if name.partition("_")[0] not in setup.OTHERS]
 
 
 OTHERS = {
@@ -433,21 +513,21 @@ OTHERS = {
         clustering,
         "--clustering.points 20 --clustering.clusters 2 --clustering.restarts 1 "
         "--clustering.segments 3 --clustering.table 8 --clustering.iterations 2",
-        [*clustering.TITLES.values()],
+        of_deviations(clustering.TITLES),
         ["labels", "clusters_rbf", "clusters_network", "clusters_euclidean"],
     ),
     "land": (
         land,
         "--fit.components 1 --fit.points 12 --fit.test-points 5 --fit.samples 16 "
         "--fit.final-samples 16 --fit.segments 3 --fit.table 8 --fit.iterations 1",
-        [*land.TITLES.values()],
+        of_deviations(land.TITLES),
         ["densities"],
     ),
     "random_walk": (
         random_walk,
         "--walks.walks 3 --walks.steps 4 --walks.substeps 1 --walks.drawn 1 "
         "--classifier.steps 2 --classifier.batch-size 16",
-        [*random_walk.TITLES.values()],
+        of_deviations(random_walk.TITLES),
         ["walks", "samples"],
     ),
 }

@@ -2,11 +2,19 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from small_generators import small_vae
 
+from experiments.steer import compared
 from experiments.steer import train as steer
+from latent_flows import traversals
+from latent_flows.data.image_factors import ImageFactor
 from latent_flows.directions.transformations import ENTRIES
+from latent_flows.evaluation.image_control import Subject
+from latent_flows.generators import freeze
 
 FLAGS = [
     *("--transformations", "translate_x", "--ts", "0.1", "--starts", "2", "--amounts", "1"),
@@ -89,3 +97,38 @@ def test_fields_are_taught_to_networks_and_both_are_measured(call, compile_quick
     before = (run / "metrics.json").read_bytes()
     assert call(steer, *words)[0] == 0
     assert (run / "metrics.json").read_bytes() == before
+
+
+def test_what_other_runs_learnt_is_led_beside_and_told_its_slope(key):
+    """Of a plane of brightness: of two lines the one that changes light, whatever its unit."""
+    look = ImageFactor("light", "", lambda image: image.mean())
+    generator = freeze(lambda z: jnp.full((8, 8, 1), 0.5) + 0.05 * z[0] + 0.0 * z[1], 2)
+    starts = jax.random.normal(key, (16, 2))
+    subject = Subject(
+        generator.decode, None, starts, starts[:3], 3.0, "plane", (look,),
+        lambda image: jnp.array(True), np.array([0.0]), np.array([1.0]), 0.0, False,
+    )  # fmt: skip
+    move = traversals.motion(traversals.constant, jnp.array([[0.0, 1.0], [-3.0, 0.0]]))
+    lines = compared.Candidates("lines", move, (0, 1), (1.0, 1.0))
+    ts = np.array([-0.1, 0.1], np.float32)
+    kept = compared._found(subject, lines, {"brightness": 0}, {"brightness": ts})["brightness"]
+    assert kept["which"] == 1
+    assert kept["slope"] == pytest.approx(-0.15, rel=1e-3)
+    assert kept["explained"] == pytest.approx(1.0, abs=1e-3)
+    change = kept["zs"] - np.asarray(subject.held_out)[:, None]
+    np.testing.assert_allclose(change[:, :, 0], np.tile(ts / 0.05, (3, 1)), rtol=1e-2)
+    np.testing.assert_allclose(change[:, :, 1], 0, atol=1e-5)
+
+
+def test_a_run_about_another_generator_or_that_learnt_nothing_is_not_compared(call, vae, tmp_path):
+    other = small_vae(tmp_path / "other", seed=1)
+    words = ["folded", *FLAGS, "--generator", vae, "--run", tmp_path / "run", "--compare"]
+    for compared_run, message in [
+        (other, "is about another generator"),
+        (vae, "nothing in it that was learnt"),
+        (tmp_path / "nowhere", "nowhere"),
+    ]:
+        code, _, err = call(steer, *words, compared_run)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err
+        assert not (tmp_path / "run").exists()

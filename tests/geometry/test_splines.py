@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from latent_flows.geometry._discrete_energy import with_slope
 from latent_flows.geometry.curves import measure, straight
 from latent_flows.geometry.geodesics import geodesic
-from latent_flows.geometry.metrics import conformal, pullback
+from latent_flows.geometry.metrics import FORMED, conformal, pullback
 from latent_flows.geometry.splines import spline_geodesic
 
 HALF_PLANE = conformal(lambda z: 1 / z[1] ** 2)
@@ -142,3 +143,56 @@ def test_one_knot_is_the_line_and_derivatives_are_zero():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="knots must lie in"):
         spline_geodesic(pullback(bowl), *ENDS, **wrong)
+
+
+def curved(dim):
+    """Of a few axes that show much and many that show little, as a GAN's."""
+    keys = jax.random.split(jax.random.key(4), 2)
+    scales = jnp.maximum(0.8 ** jnp.arange(dim), 0.02)
+    first = jax.random.normal(keys[0], (dim, 120)) * scales[:, None]
+    second = jax.random.normal(keys[1], (120, 200)) / 11
+    return lambda z: jnp.tanh(z @ first) @ second
+
+
+def test_of_a_latent_too_long_for_jacobians_none_is_formed_and_the_path_is_shorter():
+    dim = FORMED + 6
+    metric = pullback(curved(dim))
+    z0, z1 = jax.random.normal(jax.random.key(5), (2, dim))
+    search = partial(spline_geodesic, metric, knots=2, segments=4)
+    program = jax.jit(search).lower(z0, z1)
+    assert f"{dim}x200x" not in program.as_text()
+    found = program.compile()(z0, z1)
+    assert found.length < 0.95 * measure(metric, straight(z0, z1, 16)).length
+    assert jnp.isfinite(found.residual)
+
+
+@pytest.mark.slow
+def test_of_a_latent_too_long_for_jacobians_a_path_is_about_as_short_as_by_newtons_method():
+    metric = pullback(curved(FORMED + 6))
+    z0, z1 = jax.random.normal(jax.random.key(5), (2, FORMED + 6))
+    long = spline_geodesic(metric, z0, z1, knots=4, segments=16)
+    short = geodesic(metric, z0, z1, segments=16)
+    line = measure(metric, straight(z0, z1, 16)).length
+    assert long.converged
+    assert (line - long.length) / (line - short.length) > 0.9
+
+
+def test_few_images_at_once_make_the_same_energy_and_slope():
+    metric = pullback(bowl)
+    chain = jax.random.normal(jax.random.key(6), (8, 2))
+    (whole, slope), (few, other) = jax.jit(
+        lambda chain: [with_slope(metric, size)(chain) for size in (None, 3)]
+    )(chain)
+    assert few == pytest.approx(float(whole), rel=1e-5)
+    np.testing.assert_allclose(other, slope, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        spline_geodesic(metric, *ENDS, knots=2, segments=8, batch_size=0)
+
+
+def test_an_axis_that_a_long_latent_does_not_show_is_said():
+    decode = curved(FORMED + 6)
+    hidden = pullback(lambda z: decode(z.at[3].set(0.0)))
+    z0, z1 = jax.random.normal(jax.random.key(5), (2, FORMED + 6))
+    found = spline_geodesic(hidden, z0, z1, knots=3, segments=6)
+    assert not found.converged
+    assert jnp.isfinite(found.points).all()
