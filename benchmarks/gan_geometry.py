@@ -110,8 +110,8 @@ def product(config: Config, net: StyleGAN2, variables: Any, zs: jax.Array, tell:
         return jax.linear_transpose(push, z)(push(v))[0]
 
     _, again = timed(times, variables, *zs, tell=tell)
-    times = [both_clocks(again)[1:] for _ in range(config.repeats)]
-    seconds, cpu = map(float, np.median(np.array(times), axis=0))
+    clocked = [both_clocks(again)[1:] for _ in range(config.repeats)]
+    seconds, cpu = map(float, np.median(np.array(clocked), axis=0))
     tell("seconds", seconds)
     tell("cpu_s", cpu)
 
