@@ -114,7 +114,9 @@ def test_wrong_inputs_are_refused():
         jax.jit(vp_score)(key, before, after, labels)
 
 
-@pytest.mark.parametrize("shape", [(6,), (), (3, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [*(pytest.param(s, marks=pytest.mark.slow) for s in ((6,), ())), (3, 2)], ids=str
+)
 def test_traversals_of_vectors_are_told_apart_whatever_their_unit(shape):
     key = jax.random.key(0)
     labels = jnp.arange(200) % 2

@@ -89,10 +89,13 @@ def fitted():
 
 
 def test_the_density_of_a_mixture_in_two_dimensions_is_close_to_its_closed_form(fitted):
+    assert density_error(fitted, TWO, 500) < 0.05
+
+
+@pytest.mark.slow
+def test_the_density_of_its_network_by_itself_is_close_and_that_of_a_gaussian_is_not(fitted):
     gaussian = init_prior_flow(jax.random.key(0), TWO.draw(jax.random.key(1), 8_000), steps=1)
     assert density_error(gaussian, TWO, 500) > 0.15
-    assert density_error(fitted, TWO, 500) < 0.05
-    # Its network by itself too.
     assert density_error(replace(fitted, mixture=None), TWO, 500) < 0.05
 
 
@@ -103,6 +106,7 @@ def test_the_density_of_a_mixture_in_eight_dimensions_is_within_a_twentieth_of_a
     assert density_error(flow, EIGHT, 1000) < 0.05
 
 
+@pytest.mark.slow
 def test_the_velocity_of_a_mixture_carries_noise_to_it_with_its_density():
     """The solver's part of the error of a density is a ten thousandth of the network's."""
     known = exact(EIGHT)
@@ -145,6 +149,7 @@ def test_a_mixture_has_the_components_of_the_points_and_one_where_they_have_none
     assert len(best_mixture(jax.random.key(0), points[:200], points[200:], (1, 4)).weights) == 1
 
 
+@pytest.mark.slow
 def test_a_flow_that_knows_less_than_a_mixture_takes_its_velocity_and_a_better_one_does_not():
     codes = EIGHT.draw(jax.random.key(1), 10_000)
     flow = init_prior_flow(jax.random.key(0), codes, width=4, depth=1)
@@ -166,6 +171,7 @@ def test_a_flow_that_knows_less_than_a_mixture_takes_its_velocity_and_a_better_o
     assert kept.share is None or kept.share > 0.9
 
 
+@pytest.mark.slow
 def test_the_density_integrates_to_one(fitted):
     low, high = -7.0, 7.0
     side = jnp.linspace(low, high, 57)
@@ -180,6 +186,7 @@ def test_noise_and_codes_are_each_others_inverse(fitted):
     np.testing.assert_allclose(jax.vmap(fitted.to_noise)(codes), noise, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_density_is_that_of_the_noise_over_the_volume_of_the_map(fitted):
     noise = jnp.array([0.4, -0.9])
     jacobian = jax.jit(jax.jacfwd(fitted.to_code))(noise)
