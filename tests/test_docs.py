@@ -164,6 +164,7 @@ LONG = [
     for page in (
         *("generators", "steering", "likelihoods", "geodesic_solvers"),
         *("new_loss_term", "new_metric", "new_pde", "table", "data", "export"),
+        *("evaluation", "inversion"),
     )
 ]
 
