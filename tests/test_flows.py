@@ -109,6 +109,7 @@ def test_there_and_back_is_the_identity(x64):
     np.testing.assert_allclose(back.zs, there.zs[::-1], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_reversed_static_field_retraces_the_path(x64):
     z0 = jnp.asarray([1.0, -2.0, 0.5])
     field = lambda t, z: jnp.sin(z[::-1]) + jnp.cos(z)  # noqa: E731
@@ -255,6 +256,7 @@ def test_density_under_a_nonlinear_flow_integrates_to_one(x64):
     assert jnp.abs(log_p - jax.vmap(lambda z: standard_normal(z[None]))(zs)).max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_solenoidal_flow_carries_density_along(x64):
     field = flows.solenoidal(lambda t, z: jnp.outer(jnp.sin(z), jnp.cos(2 * z)))
     z0 = jnp.asarray([0.3, -0.5, 1.0])

@@ -82,6 +82,7 @@ def test_of_a_batch_each_says_its_own():
     assert (found.converged == (found.result == Result.successful)).all()
 
 
+@pytest.mark.slow
 def test_a_geodesic_that_does_not_keep_its_speed_says_so():
     follow = partial(geometry.geodesic_flow, HALF_PLANE, RIGHT, jnp.array([3.0, 0.0]), [0.0, 1.0])
     rough = follow(tolerance=1e3)

@@ -33,6 +33,7 @@ def test_distinct_changes_are_predicted(shape):
     assert score.train_accuracy > 0.95
 
 
+@pytest.mark.slow
 def test_labels_that_say_nothing_are_memorised_but_not_predicted():
     before, after, _ = brightened_side(jax.random.key(1), 1000)
     labels = jax.random.randint(jax.random.key(2), (1000,), 0, 2)

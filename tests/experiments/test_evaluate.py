@@ -237,6 +237,7 @@ def test_data_without_labels_have_no_classifier(sprites_run, call):
     refused(call(sprites_run, "--scores", "confident"), "no images with labels of classes")
 
 
+@pytest.mark.slow
 def test_any_run_about_a_generator_is_evaluated_as_that_generator(sprites_run, call, tmp_path):
     run = tmp_path / "geodesics"
     run.mkdir()

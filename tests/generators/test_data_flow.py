@@ -146,6 +146,7 @@ def from_noise():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_flow_of_codes_is_a_generator_of_noise_that_decodes_them(from_noise):
     back = load_bytes(to_bytes(from_noise))
     assert back.from_noise

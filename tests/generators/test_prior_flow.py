@@ -286,6 +286,7 @@ def kept(fitted):
     return StoredGenerator(net, filled(net), "a VAE", prior_flow=fitted)
 
 
+@pytest.mark.slow
 def test_the_file_of_a_generator_holds_its_prior_flow(kept, tmp_path):
     (tmp_path / "generator.safetensors").write_bytes(to_bytes(kept))
     before, after = restore_generator(kept), load_generator(tmp_path)

@@ -238,6 +238,7 @@ def test_what_is_no_distribution_is_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_a_geodesic_through_impossible_parameters_says_so():
     """Between two rates the line in between dips below zero."""
     metric = fisher_rao(lambda z: z**2 - 0.5, families.poisson(log=False))

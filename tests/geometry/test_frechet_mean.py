@@ -45,6 +45,7 @@ def test_on_a_vertical_line_of_the_half_plane_the_mean_is_geometric(dtype):
     np.testing.assert_allclose(found.variance, spread, rtol=tolerance(dtype))
 
 
+@pytest.mark.slow
 def test_on_the_sphere_the_mean_of_a_circle_is_its_pole():
     dtype = jnp.dtype("float32")
     angle, radius = jnp.linspace(0, 2 * jnp.pi, 6)[:-1].astype(dtype), 0.6

@@ -298,10 +298,7 @@ SOLVERS = {
 
 
 # A search for means within one for geodesics; means and geodesics by themselves are quick.
-LONGEST = (
-    *("fit_land", "kmeans", "logarithm", "geodesic_batch", "frechet_mean", "brownian_motion"),
-)
-LONG = (*(*LONGEST, "exponential_map", "parallel_transport", "spline_geodesic"),)
+LONG = ("fit_land", "kmeans", "logarithm", "geodesic_batch", "frechet_mean", "brownian_motion")
 
 
 def wide(z):
@@ -312,10 +309,8 @@ def wide(z):
 NARROW = conformal(lambda z: (1 / z[1] ** 2).astype(jnp.float32))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in SOLVERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLVERS)
 def test_ends_and_metrics_may_differ_in_precision(x64, name):
     """The result has that of the mode, whichever of the two is less precise."""
     a, b = jnp.array([0.0, 1.0], jnp.float32), jnp.array([1.0, 1.0], jnp.float32)
@@ -327,7 +322,7 @@ def test_ends_and_metrics_may_differ_in_precision(x64, name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONGEST)) for name in LONG],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in SOLVERS],
 )
 def test_where_ends_and_metrics_differ_in_precision_there_is_a_program(x64, name):
     """Arrays of two precisions in one loop would be refused before it is compiled."""
