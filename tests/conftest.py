@@ -17,6 +17,31 @@ collect_ignore_glob = ["generators/record_*.py", "geometry/record_*.py"]
 """Scripts that recorded arrays with PyTorch are no tests."""
 
 
+LONG_EXAMPLES = [
+    f"latent_flows.{name}"
+    for name in (
+        *("geometry.land.fit_land", "geometry.kmeans.kmeans"),
+        *("geometry._spokes.spokes", "geometry.exponential.logarithm"),
+        *("geometry.frechet_mean.frechet_mean", "evaluation.vp.vp_score"),
+        *("geometry.diffusion.brownian_motion", "geometry.geodesics.geodesic_batch"),
+        *("generators.prior_flow.fit_prior_flow", "generators.prior_flow.init_prior_flow"),
+        *("generators.unet.UNet", "objectives.flow_vae.flow_vae_loss"),
+        *("objectives.joint_flows.transport_codes", "objectives.potential_flows.sample_flow"),
+        *("objectives.potential_flows.potential_flow_terms", "directions.model.fit_potential"),
+        *("steering.learnt.fit_attributes", "traversals.motion"),
+        *("evaluation.traversals.both_ways", "evaluation.correlation.correlation"),
+    )
+]
+"""Examples of docstrings that compile for a second or more; what they show has quick tests too."""
+
+
+def pytest_collection_modifyitems(items):
+    """Runs the long examples among the slow tests."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.name in LONG_EXAMPLES:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish():
     """What has been imported stays: nobody looks through it for garbage again.
 

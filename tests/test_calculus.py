@@ -214,6 +214,7 @@ def test_forward_laplacian_under_vmap_jit_and_itself(x64):
     np.testing.assert_allclose(mixed, 40 * np.broadcast_to(np.eye(3), (5, 3, 3)), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_forward_laplacian_of_a_potential_network(x64):
     net = PotentialNet(width=8)
     z = jax.random.normal(jax.random.key(1), (6,), x64)

@@ -97,6 +97,8 @@ SOLVERS = {
 SLOW = (
     *("kmeans", "logarithm", "logarithm_map", "trajectories"),
     *("distance", "initial", "pullback", "geodesic_batch", "spline_geodesic"),
+    *("frechet_mean", "brownian_motion", "geodesic_flow", "exponential_map"),
+    *("parallel_transport", "log_density"),
 )
 
 

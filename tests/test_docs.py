@@ -164,7 +164,8 @@ LONG = [
     f"docs/{page}.md"
     for page in (
         *("generators", "steering", "likelihoods", "geodesic_solvers"),
-        *("new_loss_term", "new_metric", "table"),
+        *("new_loss_term", "new_metric", "new_pde", "table", "data", "export"),
+        *("evaluation", "inversion"),
     )
 ]
 

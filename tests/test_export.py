@@ -130,7 +130,7 @@ def test_a_direction_shifts_as_control_does(ways, z, k):
     np.testing.assert_allclose(ways.models[k](moved) - ways.models[k](z), 0.7, atol=1e-4)
 
 
-@pytest.mark.parametrize("which", ["stack", "ways"])
+@pytest.mark.parametrize("which", [pytest.param("stack", marks=pytest.mark.slow), "ways"])
 def test_the_program_is_the_motion(which, request, z):
     learnt = request.getfixturevalue(which)
     move = export.motion(learnt)

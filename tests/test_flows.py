@@ -69,7 +69,9 @@ def test_combine_is_linear_and_reverse_is_minus_one(dtype):
 # --- integration ---
 
 
-@pytest.mark.parametrize("name", ["dopri5", "dopri8", "kvaerno5"])
+@pytest.mark.parametrize(
+    "name", ["dopri5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dopri8", "kvaerno5"))]
+)
 def test_linear_field_gives_the_matrix_exponential(name, x64):
     a, z0 = matrix(x64), jnp.asarray([1.0, -2.0, 0.5])
     ts = jnp.asarray([0.0, 0.7, 2.0])
@@ -107,6 +109,7 @@ def test_there_and_back_is_the_identity(x64):
     np.testing.assert_allclose(back.zs, there.zs[::-1], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_reversed_static_field_retraces_the_path(x64):
     z0 = jnp.asarray([1.0, -2.0, 0.5])
     field = lambda t, z: jnp.sin(z[::-1]) + jnp.cos(z)  # noqa: E731
@@ -167,7 +170,7 @@ def test_a_solver_that_runs_out_of_steps_says_so():
     assert path.num_steps == 5
 
 
-@pytest.mark.parametrize("name", ["euler", "tsit5"])
+@pytest.mark.parametrize("name", [pytest.param("euler", marks=pytest.mark.slow), "tsit5"])
 def test_a_field_that_stops_being_finite_is_not_ok(name):
     solver = flows.solver(name)
 
@@ -181,7 +184,6 @@ def test_a_field_that_stops_being_finite_is_not_ok(name):
     assert not ok[1]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
 def test_whole_numbers_start_as_floats(dtype):
     path = flows.integrate(lambda t, z: z, jnp.asarray([1, 2]), [0, 1, 2], solver=diffrax.Euler())
     assert path.zs.dtype == dtype
@@ -254,6 +256,7 @@ def test_density_under_a_nonlinear_flow_integrates_to_one(x64):
     assert jnp.abs(log_p - jax.vmap(lambda z: standard_normal(z[None]))(zs)).max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_solenoidal_flow_carries_density_along(x64):
     field = flows.solenoidal(lambda t, z: jnp.outer(jnp.sin(z), jnp.cos(2 * z)))
     z0 = jnp.asarray([0.3, -0.5, 1.0])
@@ -285,6 +288,7 @@ def test_a_linear_flow_stretches_the_prior_as_it_should():
     assert float(found.log_density) == pytest.approx(float(exact), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_density_of_a_curved_flow_integrates_to_one():
     def u(s, z):
         return jnp.sin(z[0]) * jnp.cos(0.7 * s) + 0.1 * z[0] ** 2

@@ -188,10 +188,8 @@ def test_what_is_not_finite_is_passed_by_and_where_nothing_is_it_is_said():
     assert jnp.isfinite(nowhere.z).all()
 
 
-@pytest.mark.parametrize(
-    "space",
-    [pytest.param("z", marks=pytest.mark.slow), "w", pytest.param("w+", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["z", "w", "w+"])
 def test_stylegan2_starts_at_the_mean_of_its_space(space):
     net = StyleGAN2(8, latent_dim=4, mapping_layers=2, channels=(4, 4))
     variables = jax.jit(net.init)(jax.random.key(0), jnp.ones(4))

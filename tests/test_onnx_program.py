@@ -86,7 +86,8 @@ def operations(jaxpr):
 
 
 @pytest.mark.parametrize(
-    "name", ["potentials", "directions", pytest.param("steering", marks=pytest.mark.slow)]
+    "name",
+    ["directions", *(pytest.param(n, marks=pytest.mark.slow) for n in ("potentials", "steering"))],
 )
 def test_what_is_rewritten_is_the_same_without_short_loops_and_empty_arrays(name):
     make, _, ts = MOTIONS[name]

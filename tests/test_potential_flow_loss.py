@@ -24,15 +24,15 @@ BOX = jnp.ones(3)
 STARTS = jnp.linspace(-0.5, 0.5, 12).reshape(4, 3)
 
 
+@partial(jax.jit, static_argnames=("horizon", "reverse", "at_rest"))
 def along(velocity, **options):
-    """Samples of flows along straight lines, `[K, n, ...]`."""
+    """Samples of flows along straight lines, `[K, n, ...]`, in one program for all of one kind."""
     keys = jax.random.split(jax.random.key(0), len(velocity))
-    metric = options.pop("metric", None)
 
     def one(key, v):
-        return sample_flow(key, lambda t, z: v, STARTS, -BOX, BOX, metric=metric, **options)
+        return sample_flow(key, lambda t, z: v, STARTS, -BOX, BOX, **options)
 
-    return jax.jit(jax.vmap(one))(keys, velocity)
+    return jax.vmap(one)(keys, velocity)
 
 
 def terms_of(samples, generator, classify, **options):

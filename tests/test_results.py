@@ -58,7 +58,7 @@ def test_a_trajectory_says_why_it_is_not_ok(field, settings, reason):
     [
         (HALF_PLANE, {}, Result.successful),
         (HALF_PLANE, {"max_iterations": 1}, Result.max_steps_reached),
-        (nowhere, {}, Result.indefinite),
+        pytest.param(nowhere, {}, Result.indefinite, marks=pytest.mark.slow),
         (lambda z: -jnp.eye(2), {}, Result.indefinite),
         # A straight line of two points cannot go as evenly as it would have to.
         (conformal(lambda z: jnp.exp(4 * z[0])), {"segments": 1}, Result.undersampled),
@@ -82,6 +82,7 @@ def test_of_a_batch_each_says_its_own():
     assert (found.converged == (found.result == Result.successful)).all()
 
 
+@pytest.mark.slow
 def test_a_geodesic_that_does_not_keep_its_speed_says_so():
     follow = partial(geometry.geodesic_flow, HALF_PLANE, RIGHT, jnp.array([3.0, 0.0]), [0.0, 1.0])
     rough = follow(tolerance=1e3)
@@ -114,10 +115,16 @@ def test_means_and_walks_say_so_too(key):
     )
     assert mean(jnp.nan).result == Result.unsolved
     assert mean(1.0).result == Result.max_steps_reached
+
+
+@pytest.mark.slow
+def test_clusters_that_were_found_say_nothing(key):
+    points = jnp.stack([LEFT, RIGHT])
     clusters = geometry.kmeans(key, HALF_PLANE, points, 2, segments=2)
     assert clusters.message == ""
 
 
+@pytest.mark.slow
 def test_a_land_that_was_stopped_says_so(key):
     land = geometry.fit_land(
         key,

@@ -33,6 +33,7 @@ def test_distinct_changes_are_predicted(shape):
     assert score.train_accuracy > 0.95
 
 
+@pytest.mark.slow
 def test_labels_that_say_nothing_are_memorised_but_not_predicted():
     before, after, _ = brightened_side(jax.random.key(1), 1000)
     labels = jax.random.randint(jax.random.key(2), (1000,), 0, 2)
@@ -114,7 +115,9 @@ def test_wrong_inputs_are_refused():
         jax.jit(vp_score)(key, before, after, labels)
 
 
-@pytest.mark.parametrize("shape", [(6,), (), (3, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [*(pytest.param(s, marks=pytest.mark.slow) for s in ((6,), ())), (3, 2)], ids=str
+)
 def test_traversals_of_vectors_are_told_apart_whatever_their_unit(shape):
     key = jax.random.key(0)
     labels = jnp.arange(200) % 2

@@ -2,12 +2,34 @@
 
 import gc
 import os
+import weakref
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments.runtime import announcements, cli
+from experiments.runtime import announcements, cli, run_dir
+
+# A run folder is held until its object is gone, which waits for the collector where an error or a
+# closure refers to itself. To collect takes a third of a second once programs are kept: `call` does
+# so only while some folder is held.
+_held = []
+_lock = run_dir._lock
+
+
+def _noted(folder):
+    _lock(folder)
+    _held.append(weakref.ref(folder))
+
+
+run_dir._lock = _noted
+
+
+def release_folders():
+    """Lets go of the folders of runs that have ended."""
+    if any(folder() is not None for folder in _held):
+        gc.collect()
+    _held[:] = [folder for folder in _held if folder() is not None]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +65,7 @@ def call(monkeypatch, capsys):
     monkeypatch.setattr(announcements, "MOMENT", 60.0)  # however slow the machine is
 
     def run(module, *argv):
-        gc.collect()  # a run folder is held until the object of the last call is gone
+        release_folders()
         presets = getattr(module, "PRESETS", None) or getattr(module, "Drawing", module.Config)
         code = cli.main(module.run, presets, [str(word) for word in argv])
         captured = capsys.readouterr()

@@ -114,6 +114,7 @@ def subject_of(scale):
     return config, subjects.load_subject(settings, 0, generator, None)
 
 
+@pytest.mark.slow
 def test_the_loss_of_vectors_does_not_depend_on_their_unit(key):
     def value(scale, of=lambda loss: loss):
         config, subject = subject_of(scale)

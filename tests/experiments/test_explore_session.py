@@ -254,6 +254,7 @@ def test_one_latent_has_sliders_and_no_map():
     assert own.hello()["latent_dim"] == 1
 
 
+@pytest.mark.slow
 def test_a_generator_of_classes_makes_the_one_that_is_asked_for(tmp_path):
     net = BigGAN(resolution=32, channels=2, classes=3, latent_dim=8, attention=())
     variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros(8), 0)
@@ -285,7 +286,9 @@ def small_stylegan2(path, classes=0):
     return np.asarray(mean)
 
 
-@pytest.mark.parametrize(("layers", "count"), [("", 4), ("1,3", 2)])
+@pytest.mark.parametrize(
+    ("layers", "count"), [pytest.param("", 4, marks=pytest.mark.slow), ("1,3", 2)]
+)
 def test_styles_are_truncated_to_their_mean_and_moved_layer_by_layer(tmp_path, layers, count):
     mean = small_stylegan2(tmp_path)
     spec = GeneratorSpec(str(tmp_path), space="w+", layers=layers)

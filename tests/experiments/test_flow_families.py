@@ -58,8 +58,8 @@ def test_a_natural_gradient_climbs_less_where_the_generator_is_steep():
     np.testing.assert_allclose(subject.metric(z) @ natural, plain, rtol=1e-3, atol=1e-6)
 
 
-QUICK = [{"family": "linear"}]
-SLOW = [
+SETTINGS = [
+    {"family": "linear"},
     {"avoid": ("brightness",)},
     {"family": "field", "initial": "free"},
     {"laplacian": "beltrami"},
@@ -69,10 +69,10 @@ SLOW = [
     {"laplacian": "row-sum"},
     {"laplacian": "beltrami", "bank": 0},
 ]
-FLAGS = [*QUICK, *(pytest.param(flags, marks=pytest.mark.slow) for flags in SLOW)]
 
 
-@pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: " ".join(map(str, flags.values())))
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", SETTINGS, ids=lambda flags: " ".join(map(str, flags.values())))
 def test_every_family_has_a_loss_that_teaches_it(flags, compile_quickly):
     config, subject = setting(**flags)
     params = jax.jit(partial(initial, config.flows, subject))(jax.random.key(1))

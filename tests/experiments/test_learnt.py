@@ -104,7 +104,10 @@ def test_guided_flows_have_a_slider_a_factor_and_a_page(guided_run):
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("flow", ["flow rotation", "flow brightness"]), ("sparse", ["flow 0", "flow 1"])],
+    [
+        ("flow", ["flow rotation", "flow brightness"]),
+        pytest.param("sparse", ["flow 0", "flow 1"], marks=pytest.mark.slow),
+    ],
 )
 def test_the_flows_of_a_flow_vae_have_sliders_on_its_own_generator(
     tmp_path, monkeypatch, kind, names

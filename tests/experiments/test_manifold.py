@@ -151,8 +151,18 @@ def test_a_preset_says_how_its_generator_is_made(module, tmp_path, call, monkeyp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("stds", [(), ("rbf",), ("network",)])
+FEWER = [(), ("rbf",), ("network",)]
+"""Deviations that a generator may have without having both."""
+
+
+@pytest.mark.parametrize(
+    ("module", "stds"),
+    [
+        pytest.param(module, stds, marks=[pytest.mark.slow] * (MODULES.index(module) % 3 != k))
+        for module in MODULES
+        for k, stds in enumerate(FEWER)
+    ],
+)
 def test_a_generator_without_both_deviations_is_refused(module, stds, tmp_path, call):
     generator = small_vae(tmp_path / "vae", "digits", latent_dim=2, stds=stds)
     code, out, err = call(module, "digits", "--generator", generator, "--run", tmp_path / "run")
@@ -385,7 +395,7 @@ DRAWN = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "land" else n for n in DRAWN]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "random_walk")) for n in DRAWN]
 )
 def test_without_an_encoder_draws_from_the_prior_take_the_place_of_codes(name, tmp_path, call):
     module, flags, methods, pictures = DRAWN[name]

@@ -193,6 +193,7 @@ def test_a_gan_and_flows_of_a_folder_start_and_say_what_is_wrong(world, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_array_of_images_is_learnt_with_its_labels(tmp_path, call):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 8, 8, 1), np.uint8)

@@ -44,7 +44,7 @@ FLAGS = shlex.split(
     "--flows.depth 1 --flows.codes 64 --flows.bank 32 --flows.frame identity --training.steps 4 "
     "--training.warmup 0 --training.batch-size 16 --training.log-every 2 "
     "--training.checkpoint-every 2 --scores.starts 4 --scores.pairs 20 --scores.fractions 0.2 "
-    "--scores.seeds 1"
+    "--scores.seeds 1 --scores.vp-steps 5"
 )
 NUMBERS = ("config.json", "metrics.json", "metrics.jsonl")
 

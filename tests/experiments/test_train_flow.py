@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.evaluate import evaluate
-from experiments.generators import train_flow
+from experiments.generators import prior_flow, train_flow
 from experiments.generators.train_flow import PHASE
 from experiments.runtime import cli
 from latent_flows.generators import GeneratorSpec, load_generator
@@ -26,23 +26,48 @@ FLAGS = ["sprites", "--image-size", "12", *SMALL]
 FILES = ("config.json", "metrics.json", "metrics.jsonl", "generator.safetensors")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, compile_quickly):
-    path = tmp_path_factory.mktemp("flow") / "run"
+def made(path, *flags):
+    """The folder of a run with these flags."""
+    words = [str(word) for word in (*flags, "--run", path)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "setup", lambda: None)
-        assert cli.main(train_flow.run, train_flow.PRESETS, [*FLAGS, "--run", str(path)]) == 0
+        assert cli.main(train_flow.run, train_flow.PRESETS, words) == 0
     return path
 
 
-def test_a_run_leaves_a_generator_numbers_and_pictures(whole):
-    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["phase"] == PHASE] == [0, 2, 3]
-    metrics = json.loads((whole / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compile_quickly):
+    """A run on images, whose network is a U-Net."""
+    return made(tmp_path_factory.mktemp("flow") / "run", *FLAGS)
+
+
+@pytest.fixture(scope="module")
+def of_codes(tmp_path_factory, compile_quickly):
+    """A run on the codes of a VAE, whose network is small."""
+    path = tmp_path_factory.mktemp("flow")
+    vae = small_vae(path / "vae", "digits", latent_dim=2)
+    return made(path / "run", "mnist-codes", "--generator", vae, *SMALL, "--codes", 100)
+
+
+def steps(run, phase):
+    """Those whose numbers a run has kept."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["step"] for row in rows if row["phase"] == phase]
+
+
+def check_results(run, phase):
+    """A run has its numbers and pictures."""
+    assert steps(run, phase) == [0, 2, 3]
+    metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["frechet"] > metrics["frechet_of_training_images"] >= 0
     assert metrics["samples"] == 40
-    for picture in ("samples.png", "losses_flow.png"):
-        assert (whole / picture).read_bytes().startswith(b"\x89PNG")
+    for picture in ("samples.png", f"losses_{phase}.png"):
+        assert (run / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_generator_numbers_and_pictures(whole):
+    check_results(whole, PHASE)
     found = load_generator(whole)
     assert (found.event_shape, found.latent_dim) == ((12, 12, 1), 144)
     assert (found.dataset, found.encode) == ("sprites", None)
@@ -51,8 +76,9 @@ def test_a_run_leaves_a_generator_numbers_and_pictures(whole):
     assert 0 < jnp.abs(jax.jit(found.decode)(z) - jax.jit(other.decode)(z)).max() < 0.1
 
 
-def test_its_distance_is_a_score_of_evaluate(whole, call):
-    code, out, _ = call(evaluate, whole, "--scores", "frechet")
+@pytest.mark.parametrize("run", ["of_codes", pytest.param("whole", marks=pytest.mark.slow)])
+def test_its_distance_is_a_score_of_evaluate(run, request, call):
+    code, out, _ = call(evaluate, request.getfixturevalue(run), "--scores", "frechet")
     assert code == 0
     assert "distance of samples from held-out data" in out
 
@@ -71,20 +97,15 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bytes(whole, tmp_path, call
         assert lines[0] == lines[1], name
 
 
-def test_the_codes_of_a_vae_are_learnt_and_decoded(tmp_path, call, compile_quickly):
-    vae = small_vae(tmp_path / "vae", "digits", latent_dim=2)
-    run = tmp_path / "run"
-    flags = ("mnist-codes", "--generator", vae, *SMALL, "--codes", 100, "--run", run)
-    code, _, err = call(train_flow, *flags)
-    assert code == 0, err
-    found = load_generator(run)
+def test_the_codes_of_a_vae_are_learnt_and_decoded(of_codes, tmp_path, call):
+    check_results(of_codes, prior_flow.PHASE)
+    found = load_generator(of_codes)
     assert (found.latent_dim, found.event_shape, found.encode) == (2, (8, 8, 1), None)
     assert found.name == "flow of the VAE of digits"
     assert found.dataset == "digits"
-    assert (run / "samples.png").exists()
-    assert json.loads((run / "metrics.json").read_text())["samples"] == 40
     # It is a flow already.
-    code, _, err = call(train_flow, *flags[:2], run, *flags[3:-1], tmp_path / "again")
+    flags = ("mnist-codes", "--generator", of_codes, *SMALL, "--run", tmp_path / "again")
+    code, _, err = call(train_flow, *flags)
     assert (code, err.count("\n")) == (2, 1)
     assert "which has no encoder: a run of train_vae is needed" in err
 
@@ -95,6 +116,7 @@ def test_vectors_are_learnt_and_compared_by_their_moments(tmp_path, call, compil
     run = tmp_path / "run"
     code, _, err = call(train_flow, "vectors", "--data", tmp_path / "x.npy", *SMALL, "--run", run)
     assert code == 0, err
+    assert steps(run, PHASE) == [0, 2, 3]
     metrics = json.loads((run / "metrics.json").read_text())
     assert 0 < metrics["frechet_of_vectors"] < 2
     assert (run / "losses_flow.png").exists()

@@ -93,6 +93,7 @@ def test_two_runs_of_one_seed_are_identical_and_of_two_are_not(whole, tmp_path, 
     assert all(same[name] != other[name] for name in same)
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(whole, tmp_path, call):
     path = tmp_path / "run"
     shutil.copytree(whole, path)
@@ -161,14 +162,10 @@ def held(monkeypatch, shape, **lengths):
     monkeypatch.setattr(data, "load_part", lambda name, part, *, size: sets[part])
 
 
-COVERING = ((9, 5, 4), 1)
-"""Odd sides, alpha and few held out, all at once."""
-APART = [((12, 8, 4), 5), ((8, 20, 3), 1), ((9, 5, 1), 17)]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "held_out"),
-    [COVERING, *(pytest.param(*case, marks=pytest.mark.slow) for case in APART)],
+    [((9, 5, 4), 1), ((12, 8, 4), 5), ((8, 20, 3), 1), ((9, 5, 1), 17)],
     ids=str,
 )
 def test_a_run_on_images_of_any_sides_alpha_or_few_held_out_ends_with_its_pictures(
@@ -257,8 +254,9 @@ FLOW = shlex.split(
 
 
 @pytest.fixture(scope="module")
-def with_flow(tmp_path_factory, compile_quickly):
-    path = tmp_path_factory.mktemp("vae") / "flow"
+def with_flow(tmp_path_factory, whole):
+    """The run once it has gone on with a flow prior."""
+    path = shutil.copytree(whole, tmp_path_factory.mktemp("vae") / "flow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "setup", lambda: None)
         assert cli.main(train_vae.run, train_vae.PRESETS, [*FLAGS, *FLOW, "--run", str(path)]) == 0
@@ -282,12 +280,14 @@ def test_a_flow_prior_is_that_of_the_generator_that_the_run_leaves(whole, with_f
 
 
 @pytest.mark.slow
-def test_a_finished_run_gets_a_flow_prior_afterwards(whole, with_flow, tmp_path, call):
+def test_a_finished_run_gets_a_flow_prior_afterwards(whole, tmp_path, call):
     path = tmp_path / "run"
     shutil.copytree(whole, path)
     code, out, _ = call(train_vae, *FLAGS, *FLOW, "--run", path)
     assert code == 0
     assert f"{path}: goes on with prior flow; what was made before is made anew" in out
+    with_flow = tmp_path / "flow"
+    assert call(train_vae, *FLAGS, *FLOW, "--run", with_flow)[0] == 0
     assert files(path) == files(with_flow)
     code, _, err = call(train_vae, *FLAGS, "--run", path)
     assert code == 2
@@ -312,6 +312,7 @@ def test_a_flow_prior_that_cannot_be_is_one_line_and_code_2(flags, message, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_several_decoders_leaves_an_ensemble(tmp_path, call):
     code, _, err = call(train_vae, *FLAGS, "--vae.decoders", 3, "--run", tmp_path)
     assert code == 0, err

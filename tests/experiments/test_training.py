@@ -361,6 +361,7 @@ def wait_for_steps(process):
     assert any(b"compiled" in line for line in iter(process.stdout.readline, b""))
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
     path, generator = tmp_path / "run", random.Random(time.time_ns())
     moments = [generator.uniform(0.0, 0.5) for _ in range(2)]
@@ -380,32 +381,24 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(whole, tmp_path):
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """By signal: folder, exit code and stderr of a run that was stopped by it."""
-    paths = {number: tmp_path_factory.mktemp("stopped") / "run" for number in CODES}
-    processes = {
-        number: subprocess.Popen(
-            command(path, "--sleep", "0.3"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=ROOT,
-            env=environment(),
-        )
-        for number, path in paths.items()
-    }
-    for number, process in processes.items():
-        wait_for_steps(process)
-        time.sleep(0.1)
-        process.send_signal(number)
-    ends = {number: process.communicate(timeout=60)[1] for number, process in processes.items()}
-    return {n: (paths[n], processes[n].returncode, ends[n].decode()) for n in CODES}
-
-
-@pytest.mark.parametrize("number", CODES)
-def test_ctrl_c_saves_the_step_just_done(whole, stopped, number):
-    path, code, err = stopped[number]
-    assert code == CODES[number]
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n != signal.SIGINT)) for n in CODES],
+)
+def test_ctrl_c_saves_the_step_just_done(whole, tmp_path, number):
+    path = tmp_path / "run"
+    process = subprocess.Popen(
+        command(path, "--sleep", "0.3"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(),
+    )
+    wait_for_steps(process)
+    time.sleep(0.1)
+    process.send_signal(number)
+    err = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == CODES[number]
     assert err == (
         "interrupted: progress is saved; to go on, run: python -m tests.experiments.toy "
         f"--run {path} --sleep 0.3\n"

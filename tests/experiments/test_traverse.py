@@ -193,7 +193,7 @@ def encode(x):
     ("starts", "encode", "said"),
     [
         ("posterior", None, "from draws from the prior"),
-        ("prior", encode, "from draws from the prior"),
+        pytest.param("prior", encode, "from draws from the prior", marks=pytest.mark.slow),
         ("posterior", encode, "from codes of data"),
     ],
 )

@@ -24,7 +24,9 @@ def whole():
     return load("biggan_whole")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "biggan_256")) for n in RUNS]
+)
 def test_images_are_those_of_the_published_generator(name):
     run, net, variables = load(name)
     images = jax.jit(lambda z, label: net.apply(variables, z, label))(run.z, run.label)

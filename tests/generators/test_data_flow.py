@@ -88,6 +88,7 @@ def test_a_flow_comes_back_from_its_file_to_the_bit(shape):
     assert to_bytes(back) == to_bytes(kept)
 
 
+@pytest.mark.slow
 def test_a_flow_is_a_generator_of_its_noise_with_slopes_in_both_modes(vectors, tmp_path):
     (tmp_path / "generator.safetensors").write_bytes(to_bytes(vectors))
     generator = load_generator(tmp_path)
@@ -103,6 +104,7 @@ def test_a_flow_is_a_generator_of_its_noise_with_slopes_in_both_modes(vectors, t
     )
 
 
+@pytest.mark.slow
 def test_the_solver_and_its_steps_are_those_that_are_asked_for(vectors):
     z = jnp.array([0.3, -0.2, 0.7])
 
@@ -144,6 +146,7 @@ def from_noise():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_flow_of_codes_is_a_generator_of_noise_that_decodes_them(from_noise):
     back = load_bytes(to_bytes(from_noise))
     assert back.from_noise

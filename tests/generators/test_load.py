@@ -98,7 +98,11 @@ def test_a_run_stands_for_its_generator_and_so_does_a_run_about_that(tmp_path):
         load_generator(GeneratorSpec(str(second), prior="normal", truncation=2.0))
 
 
-@pytest.mark.parametrize("net", [SMALL_BIGGAN, SMALL_STYLEGAN2], ids=["a class", "a space"])
+@pytest.mark.parametrize(
+    "net",
+    [pytest.param(SMALL_BIGGAN, marks=pytest.mark.slow), SMALL_STYLEGAN2],
+    ids=["a class", "a space"],
+)
 def test_a_run_keeps_the_class_and_the_space_that_it_was_about(net, tmp_path):
     home = small_gan(tmp_path / "gan")
     (home / GENERATOR).write_bytes(to_bytes(StoredGenerator(net, filled(net), "net")))

@@ -72,7 +72,7 @@ def test_settings_of_another_architecture_are_refused():
 # Styles of chosen layers
 
 
-@pytest.mark.parametrize("space", ["z", "w", "w+"])
+@pytest.mark.parametrize("space", ["z", pytest.param("w", marks=pytest.mark.slow), "w+"])
 def test_a_latent_moves_the_chosen_layers_alone_and_the_others_keep_the_base(key, space):
     net, variables = SMALL_STYLEGAN2, filled(SMALL_STYLEGAN2)
     whole, part = frozen(net, space="w+"), frozen(net, space=space, layers="1-2", base=5)
@@ -171,7 +171,8 @@ def test_an_architecture_has_all_that_the_commands_ask_of_it(module):
 
 
 @pytest.mark.parametrize(
-    ("space", "layers", "own"), [("z", "1-2", ""), ("w", "0,3", ""), ("w+", "2", "1-2")]
+    ("space", "layers", "own"),
+    [("z", "1-2", ""), pytest.param("w", "0,3", "", marks=pytest.mark.slow), ("w+", "2", "1-2")],
 )
 def test_mixed_styles_are_of_the_second_latent_in_these_layers_and_of_the_first_elsewhere(
     key, space, layers, own

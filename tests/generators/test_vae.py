@@ -54,7 +54,7 @@ def test_images_become_codes_and_codes_images(encoder, decoder, shape, likelihoo
 
 @pytest.mark.parametrize(
     "shape",
-    [pytest.param((32, 28, 1), marks=pytest.mark.slow), (6, 20, 2), (9, 5, 1)],
+    [*(pytest.param(s, marks=pytest.mark.slow) for s in ((32, 28, 1), (6, 20, 2))), (9, 5, 1)],
     ids=str,
 )
 def test_every_pixel_counts_and_is_made_of_its_own_numbers(key, shape):
@@ -72,7 +72,10 @@ def test_every_pixel_counts_and_is_made_of_its_own_numbers(key, shape):
 
 @pytest.mark.parametrize(
     ("encoder", "decoder", "likelihood"),
-    [("mlp", "conv", "gaussian"), ("conv", "broadcast", "discretised_logistic")],
+    [
+        pytest.param("mlp", "conv", "gaussian", marks=pytest.mark.slow),
+        ("conv", "broadcast", "discretised_logistic"),
+    ],
 )
 def test_every_parameter_is_trained(key, encoder, decoder, likelihood):
     config = replace(SMALL, encoder=encoder, decoder=decoder, likelihood=likelihood)

@@ -85,6 +85,7 @@ def test_in_flat_space_it_is_a_gaussian_of_the_inverse_metric(key, dtype):
     assert_allclose(middle, expected / 3, atol=0.02 * expected.max())
 
 
+@pytest.mark.slow
 def test_a_walk_off_the_manifold_is_flagged_and_finite(key):
     edge = lambda z: jnp.eye(2) * jnp.where(jnp.abs(z[0]) < 0.5, 1.0, jnp.nan)  # noqa: E731
     walk = walks(key, edge, jnp.zeros(2), jnp.linspace(0.0, 1.0, 11))

@@ -95,6 +95,7 @@ def test_the_gradient_of_the_energy_is_that_of_finite_differences(x64):
     assert_allclose(batch, [energy(points), energy(2 * points)], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_of_one_draw_a_geodesic_of_linear_members_is_straight():
     metric = ensemble_pullback(linear())
     path = geodesic(metric, START, STOP, segments=8)
@@ -171,6 +172,7 @@ def test_a_chord_that_leaps_over_disagreement_is_said_to_be_too_long():
     assert "raise segments" not in path.message
 
 
+@pytest.mark.slow
 def test_independent_draws_keep_farther_from_where_members_disagree_than_one_draw():
     one, free = (ensemble_pullback(gentle, draws=draws) for draws in ("one", "independent"))
     near, far = (geodesic(metric, *ENDS, segments=16) for metric in (one, free))

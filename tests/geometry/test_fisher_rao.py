@@ -202,6 +202,7 @@ def test_a_constant_dispersion_that_is_large_makes_counts_poisson(x64):
     assert_allclose(many, fisher_rao(decode, families.poisson())(z), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_batch_of_latents_and_derivatives_of_distances_are_finite(key):
     decode = lambda z: jnp.stack([z[0], z[1], jnp.sin(z[0] * z[1])])  # noqa: E731
     metric = fisher_rao(decode, families.bernoulli())
@@ -237,6 +238,7 @@ def test_what_is_no_distribution_is_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_a_geodesic_through_impossible_parameters_says_so():
     """Between two rates the line in between dips below zero."""
     metric = fisher_rao(lambda z: z**2 - 0.5, families.poisson(log=False))

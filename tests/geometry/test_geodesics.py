@@ -55,6 +55,7 @@ def test_on_the_sphere_they_are_great_circles(key, dtype):
     np.testing.assert_allclose((between * normal).sum(-1), 0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_in_the_half_plane_they_are_as_long_as_hyperbolic_distances(key, dtype):
     z0, z1 = ends_in_the_half_plane(key, dtype)
     found = jax.jit(jax.vmap(lambda z0, z1: geodesic(HALF_PLANE, z0, z1)))(z0, z1)
@@ -127,6 +128,7 @@ def test_an_immersion_and_its_matrices_give_the_same_curve(key, x64):
     assert found.length < line * 0.999
 
 
+@pytest.mark.slow
 def test_an_ambient_metric_is_that_of_data_space(x64):
     z0, z1 = jnp.array([-1.0, 0.3]), jnp.array([1.0, 0.9])
     bent = pullback(lambda z: jnp.stack([z[0], jnp.exp(z[1])]), lambda x: jnp.full(2, x[1] ** -2))
@@ -158,7 +160,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+QUICK = ("singular", "not finite")
+"""One of a length that is known and one of which nothing is."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in BROKEN],
+)
 def test_where_the_metric_breaks_down_the_answer_is_a_finite_line(name):
     z0, z1 = jnp.array([-1.0, 0.0]), jnp.array([1.0, 0.5])
     found = jax.jit(lambda: geodesic(BROKEN[name], z0, z1, segments=4))()
@@ -169,6 +178,7 @@ def test_where_the_metric_breaks_down_the_answer_is_a_finite_line(name):
     np.testing.assert_allclose(found.points[:, 0], jnp.linspace(-1, 1, 5), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_too_few_iterations_are_owned_up_to():
     z0, z1 = jnp.array([-1.0, 0.3]), jnp.array([1.0, 0.3])
     few = jax.jit(lambda: geodesic(HALF_PLANE, z0, z1, segments=6, max_iterations=2))()
@@ -194,6 +204,7 @@ def test_what_makes_no_sense_is_named(arguments, words):
         geodesic(**(usual | arguments))
 
 
+@pytest.mark.slow
 def test_a_batch_of_pairs_is_as_one_by_one(key):
     metric = conformal(lambda z: 1 + (z**2).sum())
     z0, z1 = jax.random.normal(key, (2, 5, 2))

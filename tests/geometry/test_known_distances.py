@@ -168,6 +168,7 @@ def test_the_long_way_round_a_sphere_is_left(x64):
     assert not (found.converged & (found.length > 3.99))
 
 
+@pytest.mark.slow
 def test_a_logarithm_past_a_conjugate_point_claims_no_detour(x64):
     z0, z1 = jnp.zeros(2), jnp.array([2.5, 0.0])
     there = jax.jit(lambda: logarithm(TORUS, z0, z1, segments=14))()
@@ -239,6 +240,7 @@ def test_ends_that_are_close_have_no_residual():
     np.testing.assert_allclose(found.length, steps * speed, rtol=0.05, atol=3e-6)
 
 
+@pytest.mark.slow
 def test_an_unfinished_search_is_no_longer_than_its_start(key):
     z = jax.random.normal(key, (2, 8, 2))
     z = z.at[..., 1].set(jnp.exp(z[..., 1]))
@@ -250,6 +252,7 @@ def test_an_unfinished_search_is_no_longer_than_its_start(key):
     assert (found.length >= jnp.arccosh(1 + squares) * 0.9999).all()
 
 
+@pytest.mark.slow
 def test_past_the_border_of_a_manifold_nothing_is_followed():
     """Of one probability, whose two values are at 0 and pi of an angle."""
     interval = conformal(lambda z: (1 / (z * (1 - z)))[0])
@@ -295,8 +298,7 @@ SOLVERS = {
 
 
 # A search for means within one for geodesics; means and geodesics by themselves are quick.
-LONGEST = ("fit_land", "kmeans", "logarithm")
-LONG = (*LONGEST, "geodesic_batch", "exponential_map", "frechet_mean", "brownian_motion")
+LONG = ("fit_land", "kmeans", "logarithm", "geodesic_batch", "frechet_mean", "brownian_motion")
 
 
 def wide(z):
@@ -307,10 +309,8 @@ def wide(z):
 NARROW = conformal(lambda z: (1 / z[1] ** 2).astype(jnp.float32))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in SOLVERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLVERS)
 def test_ends_and_metrics_may_differ_in_precision(x64, name):
     """The result has that of the mode, whichever of the two is less precise."""
     a, b = jnp.array([0.0, 1.0], jnp.float32), jnp.array([1.0, 1.0], jnp.float32)
@@ -322,7 +322,7 @@ def test_ends_and_metrics_may_differ_in_precision(x64, name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONGEST)) for name in LONG],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in SOLVERS],
 )
 def test_where_ends_and_metrics_differ_in_precision_there_is_a_program(x64, name):
     """Arrays of two precisions in one loop would be refused before it is compiled."""

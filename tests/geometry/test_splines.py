@@ -43,6 +43,7 @@ def test_in_the_half_plane_it_is_as_long_as_the_hyperbolic_distance(key):
     np.testing.assert_allclose(found.length, wanted, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_it_is_the_geodesic_that_newtons_method_finds():
     metric = pullback(bowl)
     newton = jax.jit(partial(geodesic, metric))(*ENDS)
@@ -94,6 +95,7 @@ def test_a_path_through_images_too_crooked_for_a_few_panels_is_measured_and_kept
     assert found.length == pytest.approx(float(exact), rel=5e-3)
 
 
+@pytest.mark.slow
 def test_through_a_convolution_it_is_what_it_is_through_the_same_linear_map(key):
     kernel = jax.random.normal(key, (3, 3, 1, 2))
 

@@ -51,6 +51,7 @@ def test_lengths_and_angles_are_kept_and_the_way_back_undoes_it(key, x64):
     assert_allclose(v2, v, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_up_the_half_plane_vectors_grow_with_the_height(x64):
     metric = lambda z: jnp.eye(2, dtype=z.dtype) / z[1] ** 2  # noqa: E731
     up = lambda s: jnp.stack([jnp.zeros_like(s), 2**s])  # noqa: E731

@@ -65,6 +65,7 @@ def test_a_gradient_learns_the_gradient_and_not_the_rotation(lessons):
     assert rotation > 0.08
 
 
+@pytest.mark.slow
 def test_with_a_part_without_divergence_it_learns_the_rotation_too(lessons):
     assert (taught("gradient and solenoidal", lessons) < 0.02).all()
 

@@ -54,7 +54,10 @@ def test_a_position_that_is_a_latent_has_a_constant_field():
     np.testing.assert_allclose(found, jnp.tile(jnp.array([10.0, 0, 0]), (6, 1)), atol=0.3)
 
 
-@pytest.mark.parametrize(("transformation", "axis"), [(translate_x, 0), (translate_y, 1)])
+@pytest.mark.parametrize(
+    ("transformation", "axis"),
+    [(translate_x, 0), pytest.param(translate_y, 1, marks=pytest.mark.slow)],
+)
 def test_where_no_straight_direction_exists_steering_moves_one_thing(transformation, axis):
     led = jax.jit(jax.vmap(lambda z: steering.steer(turning, transformation, z, TS)))(STARTS)
     before = places(STARTS)
@@ -65,6 +68,7 @@ def test_where_no_straight_direction_exists_steering_moves_one_thing(transformat
     assert float(led.residual.max()) < 0.05
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_identity():
     for start in STARTS[:3]:
         there = steering.steer(turning, translate_x, start, [0.1], corrections=3).zs[0]
@@ -165,7 +169,11 @@ def test_a_dual_frame_is_dual():
     ("generator", "transformation"),
     [
         (lambda z: jnp.zeros((SIDE, SIDE, 1)) * z.sum(), translate_x),
-        (lambda z: blob(0.0, 0.0, 1 + 0.1 * jnp.tanh(z[0])), translate_x),
+        pytest.param(
+            lambda z: blob(0.0, 0.0, 1 + 0.1 * jnp.tanh(z[0])),
+            translate_x,
+            marks=pytest.mark.slow,
+        ),
         (straight, brightness),
     ],
     ids=["black", "cannot move", "cannot brighten"],
