@@ -300,6 +300,28 @@ def test_the_density_of_a_curved_flow_integrates_to_one():
     assert total == pytest.approx(1, abs=3e-3)
 
 
+def test_the_density_of_few_steps_integrates_to_one_where_an_integral_of_the_laplacian_does_not():
+    def u(s, z):
+        return 0.5 * jnp.sin(2 * z[0])
+
+    grid, t = jnp.linspace(-9, 9, 1801)[:, None], 2.0
+    stepped = jax.vmap(
+        lambda z: flows.stepped_log_density(flows.gradient(u), log_normal, z, 0.0, t, steps=6)
+    )(grid)
+    integral = jax.vmap(lambda z: flows.origin(u, log_normal, z, t, steps=6).log_density)(grid)
+    mass = [float(jnp.trapezoid(jnp.exp(log), grid[:, 0])) for log in (stepped, integral)]
+    assert mass[0] == pytest.approx(1, abs=1e-3)
+    assert abs(mass[1] - 1) > 0.01
+
+
+def test_the_density_of_steps_tends_to_that_of_the_flow():
+    field = lambda t, z: jnp.array([-0.5 * z[0] + z[1], -z[0] + 0.2 * t])  # noqa: E731
+    z = jnp.array([0.4, -1.0])
+    exact = flows.log_density(field, log_normal, z, 0.0, 1.5)
+    found = flows.stepped_log_density(field, log_normal, z, 0.0, 1.5, steps=40)
+    assert float(found) == pytest.approx(float(exact), abs=2e-3)
+
+
 def test_a_path_of_no_steps_is_refused():
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         flows.carry(lambda t, z: z, jnp.ones(2), 0.0, 1.0, steps=0)
