@@ -50,7 +50,7 @@ ON_MANIFOLD = 8
 """Starting points from which paths are taken for equations on the generator's manifold."""
 AXES = {"ica": "ICA axes", "visible": "most visible axes"}
 CEILING = "re-encoded truth"
-UNNAMED = {CEILING, *steered.NAMES}
+UNNAMED = {CEILING, steered.NAME}
 """Whose traversals are as many as there are factors: telling them apart is another task."""
 SURVEYED = 2000
 """Images whose factors say what their ranges are."""
@@ -100,9 +100,9 @@ def methods(
         found.append(local_basis.family(generator, starts))
     drawn = None if dataset is None else data.DRAWN.get(dataset.name)
     if drawn is not None and config.scores.steered:
-        # As many traversals as there are ways to steer: all their starts are drawn alike.
-        enough = starts_for(start_key, subject, max(count, len(drawn.names)), starts.shape[1])
-        found += steered.families(generator, enough, **factors, horizon=float(config.flows.horizon))
+        found += steered.families(
+            generator, starts, factors["measures"], float(config.flows.horizon)
+        )
     if drawn is not None and subject.frozen.encode is not None:
         found.append(reencoding(subject.frozen, drawn, config.scores.starts))
     return found

@@ -134,7 +134,7 @@ KEPT = (
 """Of what is learnt, what is compared on generators that are less straight."""
 EXACT = " --scores.local-basis --scores.steered"
 """What asks for the traversals that need Jacobians of the generator."""
-STEERED = ("local basis", "steered", "steered, moments held", "steered by attributes")
+STEERED = ("local basis", "steered")
 
 
 def _baselines(
@@ -187,10 +187,8 @@ TERMS = (
 )
 
 OF_STEERING = (
-    "*Local basis*: along the leading singular vectors of the Jacobian at each start. *Steered* "
-    "are the fields of moving in x and y and of zooming, with nothing learnt and no labels, by the "
-    "image alone or with the moments of its light; *by attributes*, fields that are told the four "
-    "measures, of which each moves one and holds the others. "
+    "*Local basis*: along the leading singular vectors of the Jacobian at each start. *Steered*: "
+    "the fields of moving in x and y and of zooming, with nothing learnt and no labels. "
     f"`{STRAIGHT}`: of the four in the latent, their mean; 1 where straight lines would do. "
 )
 
