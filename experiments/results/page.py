@@ -162,9 +162,11 @@ def render(results: str) -> list[Path]:
                 check(name, group, entries)
                 found[name] = by_row(group, entries)
 
-    def draw(name: str, panels: Mapping[str, Any], labels: Sequence[str], title: str) -> list[str]:
+    def draw(
+        name: str, panels: Mapping[str, Any], labels: Sequence[str], title: str, one_scale: bool
+    ) -> list[str]:
         caption = f"{title}. Small: one seed each; large: mean and deviation."
-        figure = plots.dots(panels, labels=labels, caption=caption)
+        figure = plots.dots(panels, labels=labels, caption=caption, one_scale=one_scale)
         folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
         written.append(path / f"{name}.png")
         return ["", f"![{title}]({name}.png)"]
@@ -173,7 +175,8 @@ def render(results: str) -> list[Path]:
         if sum(bool(found.get(of)) for of in across.groups.values()) > 1:
             both = beside(across, found)
             page += ["", f"## {across.title}", "", across.notes.strip(), "", *both.lines]
-            page += draw(name, both.panels, both.labels, f"{across.title}: {across.columns[0]}")
+            title = f"{across.title}: {across.columns[0]}"
+            page += draw(name, both.panels, both.labels, title, one_scale=True)
     for name, rows in found.items():
         if not rows:
             continue
@@ -181,7 +184,7 @@ def render(results: str) -> list[Path]:
         page += ["", f"## {group.title}", "", group.notes.strip(), "", *table(group, rows)]
         panels = {c: [column(entries, c) for entries in rows.values()] for c in group.figure}
         if panels := {c: numbers for c, numbers in panels.items() if any(numbers)}:
-            page += draw(name, panels, [*rows], group.title)
+            page += draw(name, panels, [*rows], group.title, one_scale=False)
         page += ["", f"`python -m experiments.table run {name}`", "", *commands(rows)]
     if len(page) == 1:
         raise UsageError(

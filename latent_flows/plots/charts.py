@@ -190,7 +190,11 @@ def asked_against_measured(
 
 
 def dots(
-    panels: Mapping[str, Sequence[Sequence[float]]], *, labels: Sequence[str], caption: str
+    panels: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    labels: Sequence[str],
+    caption: str,
+    one_scale: bool = False,
 ) -> Figure:
     """Numbers of several rows side by side: each alone, and their mean with its deviation.
 
@@ -199,6 +203,7 @@ def dots(
             a row without numbers nothing is drawn.
         labels: names of the rows, from above.
         caption: what is seen.
+        one_scale: whether all panels are of one measure, on one scale.
 
     Returns:
         A figure.
@@ -216,7 +221,7 @@ def dots(
         same_length("labels", labels, "rows", len(rows))
     figure = Figure(figsize=(2.8 + 2.6 * len(panels), 1.0 + 0.26 * len(labels)))
     figure.set_layout_engine("constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    grid = figure.subplots(1, len(panels), squeeze=False, sharex=one_scale, sharey=True)[0]
     for axes, (name, rows) in zip(grid, panels.items(), strict=True):
         for place, numbers in enumerate(rows):
             if not numbers:
