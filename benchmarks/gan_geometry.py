@@ -16,7 +16,6 @@ machine.
 
 import multiprocessing
 import queue
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.command import Flags, Results, command
+from benchmarks.own_process import peak_mib
 from benchmarks.turns import both_clocks, no_cached_programs
 from latent_flows.generators import stylegan2
 from latent_flows.generators.stylegan2 import StyleGAN2
@@ -175,12 +175,10 @@ PARTS: dict[Part, Callable[..., None]] = {
 }
 
 
-def peak_mib() -> float:
-    """The most memory that this process has taken: of the accelerator, or on a CPU its own."""
+def peak_memory() -> float:
+    """The most memory that this process has taken, in MiB: of the accelerator, or its own."""
     stats = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"] / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return stats["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in stats else peak_mib()
 
 
 def work(config: Config, part: Part, results: Any) -> None:
@@ -196,7 +194,7 @@ def work(config: Config, part: Part, results: Any) -> None:
     zs = jax.random.normal(other, (2, config.latent))
     tell("device", jax.devices()[0].device_kind)
     PARTS[part](config, net, variables, zs, tell)
-    tell("peak_mib", peak_mib())
+    tell("peak_mib", peak_memory())
     tell("done", True)
 
 

@@ -518,8 +518,7 @@ def stepped_log_density(
     ts = _times(t1, t0, steps)
 
     def back(z: Latent) -> Latent:
-        forward = diffrax.ForwardMode()
-        return integrate(field, z, ts, solver=solver("midpoint"), adjoint=forward).zs[-1]
+        return _midpoint(field, z, ts, diffrax.ForwardMode())[-1]
 
     basis = jnp.eye(len(z1), dtype=z1.dtype)
     z0, rows = jax.vmap(lambda e: jax.jvp(back, (z1,), (e,)), out_axes=(None, 0))(basis)
@@ -533,8 +532,13 @@ def _times(t0: Number, t1: Number, steps: int) -> Float[Array, "n"]:
     return (1 - share) * t0 + share * t1
 
 
-def _midpoint(field: VectorField, z: Latent, ts: Float[Array, "n"]) -> Float[Array, "n d"]:
-    return integrate(field, z, ts, solver=solver("midpoint")).zs
+def _midpoint(
+    field: VectorField,
+    z: Latent,
+    ts: Float[Array, "n"],
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Float[Array, "n d"]:
+    return integrate(field, z, ts, solver=solver("midpoint"), adjoint=adjoint).zs
 
 
 def _solve(
