@@ -14,7 +14,7 @@ from latent_flows._validation import at_least
 from latent_flows.data import ImageFactor
 from latent_flows.data.image_factors import SIZE, X, Y
 from latent_flows.directions.losses import LOSSES, Loss, blurred_error
-from latent_flows.directions.transformations import ENTRIES
+from latent_flows.directions.transformations import ENTRIES, entry
 from latent_flows.generators import GeneratorSpec
 
 ALWAYS = (X, Y, SIZE)
@@ -193,7 +193,7 @@ def loss(config: Config, name: str) -> Loss:
 
 def reach(config: Config) -> dict[str, float]:
     """The largest |t| of each transformation."""
-    given = config.ts or [ENTRIES[name].reach for name in config.transformations]
+    given = config.ts or [entry(name).reach for name in config.transformations]
     return dict(zip(config.transformations, given, strict=True))
 
 
@@ -203,7 +203,7 @@ def visible(config: Config) -> dict[str, str]:
     >>> visible(Config(transformations=("zoom", "rotate", "brightness")))
     {'zoom': 'size', 'brightness': 'light'}
     """
-    found = {name: ENTRIES[name].factor for name in config.transformations}
+    found = {name: entry(name).factor for name in config.transformations}
     return {name: factor.name for name, factor in found.items() if factor is not None}
 
 
@@ -214,5 +214,8 @@ def measured(config: Config) -> tuple[ImageFactor, ...]:
     ['x', 'y', 'size', 'light', 'hue']
     """
     wanted = visible(config)
-    others = [entry.factor for name, entry in ENTRIES.items() if name in wanted and entry.factor]
+    # Those of the library come in its order, whatever is asked for first.
+    order = {name: place for place, name in enumerate(ENTRIES)}
+    names = sorted(wanted, key=lambda name: order.get(name, len(order)))
+    others = [factor for name in names if (factor := entry(name).factor)]
     return tuple(dict.fromkeys((*ALWAYS, *others)))

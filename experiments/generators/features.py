@@ -7,8 +7,8 @@ from jaxtyping import Array
 
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
+from latent_flows._named_function import import_function
 from latent_flows._validation import what
-from latent_flows.generators.user_function import import_function
 from latent_flows.inversion import Features
 
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from latent_flows._named_function import import_function, is_named
 from latent_flows._validation import choose
 from latent_flows.data import image_factors
 from latent_flows.data.image_factors import ImageFactor
@@ -34,6 +35,7 @@ __all__ = [
     "Transformation",
     "brightness",
     "contrast",
+    "entry",
     "hue",
     "registered",
     "rotate",
@@ -372,11 +374,36 @@ def saturation(image: Image, t: Scalar | float) -> tuple[Image, Mask]:
     return _everywhere(image, image + (jnp.exp2(t) - 1) * (image - image.mean(-1, keepdims=True)))
 
 
+def entry(name: str) -> Entry:
+    """A transformation with what is known of it, by its name.
+
+    Args:
+        name: one of `ENTRIES`, or `package.module:function` or `file.py:function` for one of your
+            own, of samples of any shape. What such a function is `registered` with is known of it;
+            otherwise its reach is 1, and nothing is known that shows it.
+
+    Returns:
+        The entry.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest valid one, or a file or module without
+            such a function.
+
+    >>> entry("zoom").reach
+    0.4
+    """
+    if not is_named(name):
+        return choose("transformation", name, ENTRIES)
+    apply = import_function(name, "transformation")
+    known = (entry for entry in ENTRIES.values() if entry.apply is apply)
+    return next(known, Entry(apply, 1.0, 1.0, None, coloured=False))
+
+
 def transformation(name: str) -> Transformation:
     """A transformation by its name, for flags and configurations.
 
     Args:
-        name: one of `TRANSFORMATIONS`.
+        name: one of `TRANSFORMATIONS`, or of your own, as `entry` takes it.
 
     Returns:
         The transformation.
@@ -387,7 +414,7 @@ def transformation(name: str) -> Transformation:
     >>> transformation("zoom").__name__
     'zoom'
     """
-    return choose("transformation", name, TRANSFORMATIONS)
+    return entry(name).apply
 
 
 def _scale_and_shift(image: Image, scale: Scalar, shift: Float[Array, "2"]) -> tuple[Image, Mask]:

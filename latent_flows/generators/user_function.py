@@ -2,13 +2,10 @@
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import inspect
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,13 @@ import numpy as np
 from jaxtyping import Array
 from safetensors.numpy import load_file
 
+from latent_flows._named_function import import_function
 from latent_flows._validation import what
 from latent_flows.generators.frozen import FrozenGenerator, freeze
 from latent_flows.generators.memory import cast_and_remat
 from latent_flows.generators.spec import GeneratorSpec, log_prior, prior
 
-__all__ = ["import_function", "read_checkpoint", "user_function"]
+__all__ = ["read_checkpoint", "user_function"]
 
 
 def user_function(spec: GeneratorSpec) -> FrozenGenerator:
@@ -232,67 +230,6 @@ def _check_dtype(spec: GeneratorSpec, function: Callable[[Array], Any], dim: int
             "numbers of its own are wider; pass them by generator.checkpoint, or leave out "
             "generator.dtype"
         )
-
-
-def import_function(path: str, who: str = "generator") -> Callable[..., Any]:
-    """The function that `package.module:function` or `file.py:function` names.
-
-    Args:
-        path: written like that.
-        who: what it is to be, for messages.
-
-    Returns:
-        The function, or whatever can be called.
-
-    Raises:
-        ValueError: it is not written like this, its module does not import, or has no such name.
-    """
-    where, _, name = path.rpartition(":")
-    if not where or not name:
-        raise ValueError(f"{who} must be package.module:function or file.py:function, got {path!r}")
-    module = _import_file(where, who) if where.endswith(".py") else _import_module(where, who)
-    try:
-        function = getattr(module, name)
-    except AttributeError:
-        near = get_close_matches(name, [n for n in vars(module) if not n.startswith("_")], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{who}: {where} has no {name!r}{hint}") from None
-    if not callable(function):
-        raise ValueError(f"{who}: {path} is a {type(function).__name__}, no function")
-    return function
-
-
-def _import_module(name: str, who: str) -> Any:
-    # As `python -m` does, also where the program was started in another way.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{who}: {name} cannot be imported ({_why(error)})") from None
-
-
-def _import_file(name: str, who: str) -> Any:
-    file = Path(name).expanduser()
-    if file.is_dir():
-        raise ValueError(f"{who}: {file} is a folder, not a file with a function")
-    if not file.is_file():
-        raise ValueError(f"{who}: {file} does not exist")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{who}: {file} cannot be imported ({_why(error)})") from None
-    return module
-
-
-def _why(error: BaseException) -> str:
-    """What went wrong with an import, and which extra it lacks."""
-    missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
-    return what(error) + ("; pip install 'latent-flows[torch]'" if missing else "")
 
 
 def read_checkpoint(path: str) -> Any:

@@ -226,3 +226,35 @@ def test_a_transformation_is_known_by_its_name_as_soon_as_it_is_registered(monke
 def test_a_reach_is_positive(reach):
     with pytest.raises(ValueError, match="must be positive"):
         transformations.registered(reach=reach)
+
+
+def test_one_of_a_users_own_is_found_in_its_file_with_what_it_is_registered_with(
+    tmp_path, monkeypatch
+):
+    for name, read in (("_entries", "ENTRIES"), ("_apply", "TRANSFORMATIONS")):
+        kept = dict(getattr(transformations, name))
+        monkeypatch.setattr(transformations, name, kept)
+        monkeypatch.setattr(transformations, read, kept)
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import jax.numpy as jnp\n"
+        "from latent_flows.directions import registered\n"
+        "from latent_flows.data import ImageFactor\n"
+        "def plain(x, t):\n"
+        "    return x + t, jnp.ones_like(x)\n"
+        "@registered(reach=0.5, factor=ImageFactor('level', 'units', jnp.mean))\n"
+        "def raised(x, t):\n"
+        "    return plain(x, t)\n"
+    )
+    plain, raised = (transformations.entry(f"{file}:{name}") for name in ("plain", "raised"))
+    assert (plain.reach, plain.factor) == (1.0, None)
+    assert (raised.reach, raised.factor.name) == (0.5, "level")
+    moved, mask = directions.transformation(f"{file}:plain")(jnp.zeros(3), 2.0)
+    np.testing.assert_array_equal(moved, [2.0, 2.0, 2.0])
+    np.testing.assert_array_equal(mask, 1.0)
+
+
+def test_a_file_without_the_transformation_names_the_nearest(tmp_path):
+    (tmp_path / "mine.py").write_text("def louder(x, t):\n    return x, 1\n")
+    with pytest.raises(ValueError, match="has no 'lauder'; did you mean 'louder'"):
+        directions.transformation(f"{tmp_path}/mine.py:lauder")
