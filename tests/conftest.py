@@ -20,7 +20,17 @@ collect_ignore_glob = ["generators/record_*.py", "geometry/record_*.py"]
 LONG_EXAMPLES = [
     f"latent_flows.{name}"
     for name in (
-        *("geometry.land.fit_land", "geometry.kmeans.kmeans"),
+        *("geometry.land.fit_land", "geometry.kmeans.kmeans", "geometry.geodesics.distance"),
+        *("geometry.exponential.logarithm_map", "geometry.exponential.exponential_map"),
+        *("geometry.exponential.geodesic_flow", "geometry.splines.spline_geodesic"),
+        *("geometry.principal_directions.local_traversals", "geometry.kmeans.plus_plus"),
+        *("data.scenes.is_valid", "data.scenes.dataset", "directions.model.fit_direction"),
+        *("generators.prior_flow.through_noise", "generators.prior_flow.with_prior"),
+        *("generators.stylegan2_noise.noise_latents", "generators.vae.VAE"),
+        *("generators.data_flow.restore_data_flow", "objectives.joint_flows.origins"),
+        *("generators.flow_generator.denoiser_velocity", "steering.distilled.form"),
+        *("objectives.guided_flows.guided_flow_terms", "steering.fields.velocity"),
+        *("objectives.flow_matching.flow_matching_loss", "steering.follow.steer_attribute"),
         *("geometry._spokes.spokes", "geometry.exponential.logarithm"),
         *("geometry.frechet_mean.frechet_mean", "evaluation.vp.vp_score"),
         *("geometry.diffusion.brownian_motion", "geometry.geodesics.geodesic_batch"),
@@ -49,7 +59,7 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)  # tracing makes objects by the ten thousand, and keeps them
+    gc.set_threshold(100_000, 20, 20)  # tracing makes objects by the ten thousand, and keeps them
 
 
 # Programs of tests are not asked which lines they come from, which takes a thirtieth of the time.

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from latent_flows import calculus
 from latent_flows.calculus import divergence, laplacian, time_derivative
 from latent_flows.potentials import PotentialNet
+from tests.rest_slow import rest_slow
 
 DIM = 4
 
@@ -124,7 +125,7 @@ def check_against_the_hessian(f, dtype, tolerance, *, gradients):
     )
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", rest_slow(FUNCTIONS, every=3))
 def test_forward_laplacian_is_the_trace_of_the_hessian(name, x64):
     check_against_the_hessian(FUNCTIONS[name], x64, 1e-9, gradients=False)
 
@@ -289,7 +290,7 @@ def check_both(work, *args, tolerance, entry=ENTRIES["point first"]):
     )
 
 
-@pytest.mark.parametrize("name", [*ENTRIES, *OTHER_ENTRIES])
+@pytest.mark.parametrize("name", rest_slow([*ENTRIES, *OTHER_ENTRIES], every=3))
 def test_laplacian_however_the_point_enters(name, x64):
     entry = (ENTRIES | OTHER_ENTRIES)[name]
     w, z = tall(x64), jnp.linspace(-1, 1, TALL, dtype=x64)

@@ -12,6 +12,7 @@ from latent_flows.evaluation import control_score, correlation, path_length
 from latent_flows.generators import adversarial
 from latent_flows.geometry.interpolation import median_gap
 from latent_flows.guidance import guidance
+from tests.rest_slow import rest_slow
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"], indirect=True)
@@ -79,7 +80,7 @@ AT_ZERO = {
 }
 
 
-@pytest.mark.parametrize("name", AT_ZERO)
+@pytest.mark.parametrize("name", rest_slow(AT_ZERO, every=3))
 def test_gradients_are_finite_where_a_length_is_zero(name):
     for derivative in (jax.jacrev, jax.jacfwd):
         slopes = jax.jit(derivative(AT_ZERO[name]))(jnp.zeros(3))

@@ -87,8 +87,13 @@ def test_the_wheel_installs_into_a_clean_environment(wheel, tmp_path):
             "evaluation",
         ),
         ("matplotlib", "from latent_flows import plots; plots.strips", "plots"),
-        ("torch", "from latent_flows.generators import from_torch; from_torch(abs, 2)", "torch"),
         ("tensorflow_datasets", "from latent_flows import data; data.load('mnist')", "data"),
+        pytest.param(
+            "torch",
+            "from latent_flows.generators import from_torch; from_torch(abs, 2)",
+            "torch",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_extra_that_is_missing_is_named(package, code, name):

@@ -5,6 +5,7 @@ import pytest
 
 from latent_flows.flows import gradient
 from latent_flows.potentials import FieldNet, PotentialNet, init_stack, select, time_embedding
+from tests.rest_slow import rest_slow
 
 
 def potential(dtype, **options):
@@ -14,7 +15,7 @@ def potential(dtype, **options):
     return (lambda t, z: net.apply(params, t, z)), z
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", rest_slow([1, 3, 2], every=2))
 def test_exact_initial_condition_is_exactly_at_rest(depth, dtype):
     u, z = potential(dtype, depth=depth)
     zs = z + jnp.arange(7, dtype=dtype)[:, None]

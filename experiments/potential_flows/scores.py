@@ -192,12 +192,18 @@ def potentials_alone(
     }
     if pde.EQUATIONS[config.flows.pde] and config.flows.family == "potential":
         residuals = jax.jit(partial(relative_residuals, config, subject))
-        fresh = initial(config.flows, subject, key)
+        # In one program, which leaves the classifier out: nothing here depends on it.
+        fresh = jax.jit(lambda key: _equations(initial(config.flows, subject, key)))(key)
         ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
-        for name, learnt in {"residual before": fresh, "residual": params}.items():
+        for name, learnt in {"residual before": fresh, "residual": _equations(params)}.items():
             rows[name] = residuals(learnt, ts, paths.zs).tolist()
         rows["coefficient"] = jax.vmap(pde.coefficient)(params["coefficients"]).tolist()
     return rows
+
+
+def _equations(params: Params) -> Params:
+    """What equations are made of."""
+    return {name: params[name] for name in ("potentials", "coefficients")}
 
 
 def relative_residuals(

@@ -9,6 +9,7 @@ from latent_flows.data.image_factors import HUE, LIGHT, unwrapped
 from latent_flows.data.sequences import known_factors
 from latent_flows.directions import transformations
 from latent_flows.directions.transformations import TRANSFORMATIONS
+from tests.rest_slow import rest_slow
 
 
 def jitted(name):
@@ -123,7 +124,7 @@ def test_colours_stay_between_black_and_white(name, key):
     assert (mask == 1).all()
 
 
-@pytest.mark.parametrize("name", sorted(TRANSFORMATIONS))
+@pytest.mark.parametrize("name", rest_slow(sorted(TRANSFORMATIONS), every=3))
 def test_vmap_over_images_and_amounts_is_a_loop_and_derivatives_are_finite(name, key):
     apply = directions.transformation(name)
     images, ts = noise(key, (3, 6, 6, 3)), jnp.array([-0.2, 0.0, 0.3])
@@ -174,7 +175,7 @@ def test_alpha_moves_with_the_image(name):
 
 @pytest.mark.parametrize(
     "sides",
-    [(28, 32), (33, 17), *(pytest.param(s, marks=pytest.mark.slow) for s in ((32, 28), (64, 36)))],
+    rest_slow([(33, 17), (28, 32), (32, 28), (64, 36)], every=4),
     ids=str,
 )
 @pytest.mark.parametrize("name", sorted(TRANSFORMATIONS))

@@ -451,6 +451,7 @@ def test_a_density_of_codes_makes_a_metric_that_is_larger_where_they_are_not(pla
     assert factor(middle) < 3
 
 
+@pytest.mark.slow
 def test_of_draws_a_density_makes_one_as_well_and_clusters_are_found_in_it(tmp_path, call):
     module, flags, methods, _ = DRAWN["clustering"]
     (tmp_path / "own.py").write_text(OWN)

@@ -240,6 +240,7 @@ def test_numbers_are_found_where_a_measure_says():
     assert table.find(metrics, Measure("x", "nowhere"), "") is None
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_with_the_table_saves_its_step(tmp_path):
     path = tmp_path / "job"
     toy = ["python", "-m", "tests.experiments.toy", "--sleep", "0.1", "--run", str(path)]

@@ -76,7 +76,8 @@ def test_a_run_leaves_a_generator_numbers_and_pictures(whole):
     assert 0 < jnp.abs(jax.jit(found.decode)(z) - jax.jit(other.decode)(z)).max() < 0.1
 
 
-@pytest.mark.parametrize("run", ["of_codes", pytest.param("whole", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("run", ["of_codes", "whole"])
+@pytest.mark.slow
 def test_its_distance_is_a_score_of_evaluate(run, request, call):
     code, out, _ = call(evaluate, request.getfixturevalue(run), "--scores", "frechet")
     assert code == 0

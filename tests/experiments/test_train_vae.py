@@ -263,6 +263,7 @@ def with_flow(tmp_path_factory, whole):
     return path
 
 
+@pytest.mark.slow
 def test_a_flow_prior_is_that_of_the_generator_that_the_run_leaves(whole, with_flow):
     plain, found = load_generator(whole), load_generator(with_flow)
     key, z = jax.random.key(3), jnp.array([0.1, -0.2, 0.3])

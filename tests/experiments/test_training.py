@@ -22,6 +22,7 @@ from experiments.runtime.cli import Failure, UsageError, disk_trouble
 from experiments.runtime.run_dir import open_folder
 from experiments.runtime.training import Training, fit, optimizer, restore
 from tests.experiments import toy
+from tests.rest_slow import rest_slow
 
 ROOT = Path(__file__).parents[2]
 CONFIG = toy.Config()
@@ -112,7 +113,7 @@ def _crc(text):
     return zlib.crc32(text.encode())
 
 
-@pytest.mark.parametrize("crash_at", [1, 8, 39])
+@pytest.mark.parametrize("crash_at", rest_slow([1, 8, 39], every=2))
 def test_a_run_that_broke_off_ends_as_one_that_did_not(whole, tmp_path, crash_at):
     path = tmp_path / "run"
     with pytest.raises(Crash):

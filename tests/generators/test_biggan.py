@@ -9,6 +9,7 @@ from latent_flows.generators import biggan
 from latent_flows.generators.biggan import BigGAN, key_names
 from latent_flows.generators.weights import from_state_dict
 from tests.generators import recorded_runs
+from tests.rest_slow import rest_slow
 
 RUNS = ("biggan_128", "biggan_256", "biggan_whole", "biggan_separate")
 
@@ -24,9 +25,7 @@ def whole():
     return load("biggan_whole")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "biggan_256")) for n in RUNS]
-)
+@pytest.mark.parametrize("name", rest_slow(RUNS, every=4))
 def test_images_are_those_of_the_published_generator(name):
     run, net, variables = load(name)
     images = jax.jit(lambda z, label: net.apply(variables, z, label))(run.z, run.label)
@@ -59,7 +58,7 @@ def test_the_statistics_may_have_either_of_their_names(whole):
     jax.tree.map(np.testing.assert_array_equal, found, variables)
 
 
-@pytest.mark.parametrize("name", biggan.PRESETS)
+@pytest.mark.parametrize("name", rest_slow(biggan.PRESETS, every=3))
 def test_every_variable_of_a_preset_has_a_name(name):
     net = biggan.PRESETS[name]
     variables = jax.eval_shape(net.init, jax.random.key(0), *net.example_inputs())

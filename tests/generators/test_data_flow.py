@@ -18,6 +18,7 @@ from latent_flows.generators.stored import (
 )
 from latent_flows.generators.unet import UNet
 from tests.generators.small_nets import SMALL_SNGAN, filled, small_net_of_a_vae
+from tests.rest_slow import rest_slow
 
 SMALL = {"widths": (4, 6), "width": 8, "depth": 1, "steps": 2}
 
@@ -36,7 +37,7 @@ def vectors():
     return flow_of((3,))
 
 
-@pytest.mark.parametrize("size", [(28, 28, 1), (7, 5, 3), (1, 9, 2)])
+@pytest.mark.parametrize("size", rest_slow([(28, 28, 1), (7, 5, 3), (1, 9, 2)], every=2))
 def test_a_u_net_moves_images_of_any_size(size):
     net = UNet(widths=(4, 6, 8))
     shapes = jax.eval_shape(net.init, jax.random.key(0), 0.0, jnp.zeros(size))
@@ -53,6 +54,7 @@ def test_a_u_net_sees_the_time_and_all_of_the_image():
     assert (seen != 0).all()
 
 
+@pytest.mark.slow
 def test_before_training_draws_have_mean_and_deviation_of_the_data():
     net = DataFlow((4, 4, 2), **SMALL)
     data = jnp.array([1.0, -3.0]) + jnp.array([2.0, 0.5]) * jax.random.normal(

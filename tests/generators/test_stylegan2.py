@@ -16,6 +16,7 @@ from latent_flows.generators.stylegan2 import (
 from latent_flows.generators.weights import from_state_dict
 from tests.generators.recorded_arrays import STYLEGAN2 as NET
 from tests.generators.recorded_arrays import Recorded
+from tests.rest_slow import rest_slow
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_recomputing_features_changes_no_gradient(recorded, variables):
     np.testing.assert_allclose(gradient(saving), gradient(NET), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", stylegan2.PRESETS)
+@pytest.mark.parametrize("name", rest_slow(stylegan2.PRESETS, every=3))
 def test_every_variable_of_a_preset_has_a_name(name):
     net = stylegan2.PRESETS[name]
     z = jnp.zeros(net.latent_dim)

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 from latent_flows.geometry import curvature
 from latent_flows.geometry.metrics import conformal, pullback
+from tests.rest_slow import rest_slow
 
 
 def bare(metric):
@@ -59,7 +60,7 @@ def test_christoffel_symbols_of_the_half_plane(dtype):
     assert_allclose(gamma, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", rest_slow(METRICS, every=2))
 def test_connection_contracts_the_christoffel_symbols(kind, key, x64):
     z, u, v = jax.random.normal(key, (3, 3), x64)
     gamma = np.asarray(jax.jit(curvature.christoffel(METRICS[kind]))(z))

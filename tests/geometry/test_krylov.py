@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from latent_flows.geometry._krylov import leading
+from tests.rest_slow import rest_slow
 
 DIM, COUNT = 200, 5
 
@@ -29,7 +30,7 @@ def found(values, count=COUNT):
     return *got, turn[:, :count], sum(taken)
 
 
-@pytest.mark.parametrize("decay", [0.5, 0.95])
+@pytest.mark.parametrize("decay", rest_slow([0.95, 0.5], every=2))
 def test_the_leading_values_are_found_in_few_products(decay):
     wanted = decay ** jnp.arange(DIM, dtype=jnp.float32)
     values, vectors, truth, taken = found(wanted)

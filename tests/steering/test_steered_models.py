@@ -148,6 +148,7 @@ class TestLearntAttributes:
         assert found.quality.shape == (2,)
         assert (found.quality < 0.2).all()
 
+    @pytest.mark.slow
     def test_images_are_taken_as_they_are(self):
         levels = jax.random.uniform(jax.random.key(3), (60,))
         images = jnp.broadcast_to(levels[:, None, None, None], (60, 8, 8, 1))
