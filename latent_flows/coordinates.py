@@ -92,13 +92,15 @@ def identity(dim: int) -> AffineCoordinates:
     return AffineCoordinates(jnp.zeros(dim), jnp.eye(dim))
 
 
-def principal_axes(latents: Float[Array, "n d"]) -> AffineCoordinates:
+def principal_axes(latents: Float[Array, "n d"], count: int | None = None) -> AffineCoordinates:
     """Coordinates in which latents have mean 0 and covariance 1, by decreasing variance.
 
-    Directions in which nothing varies are left out.
+    Directions in which nothing varies are left out. Of latents that are longer than there are of
+    them no covariance is formed.
 
     Args:
         latents: at least two.
+        count: of the axes, the leading ones; by default all.
 
     Returns:
         The frame, with their mean as its origin.
@@ -113,11 +115,17 @@ def principal_axes(latents: Float[Array, "n d"]) -> AffineCoordinates:
     if len(latents) < 2:
         raise ValueError(f"principal axes need at least 2 latents, got {len(latents)}")
     mean = latents.mean(0)
-    variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(latents.T)))
-    if not variances[-1] > 0:
+    if len(latents) < latents.shape[1]:
+        _, scales, axes = jnp.linalg.svd(latents - mean, full_matrices=False)
+        variances, axes = scales**2 / (len(latents) - 1), axes.T
+    else:
+        variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(latents.T)))
+        variances, axes = variances[::-1], axes[:, ::-1]
+    if not variances[0] > 0:
         raise ValueError("the latents are all the same, so they have no axes")
-    kept = np.asarray(variances > 1e-6 * variances[-1])
-    return AffineCoordinates(mean, (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept][:, ::-1])
+    kept = np.asarray(variances > 1e-6 * variances[0])
+    basis = (axes * jnp.sqrt(jnp.maximum(variances, 0)))[:, kept]
+    return AffineCoordinates(mean, basis[:, :count])
 
 
 def visible_axes(generator: Generator, points: Float[Array, "n d"]) -> AffineCoordinates:

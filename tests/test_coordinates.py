@@ -110,6 +110,19 @@ def test_principal_axes_whiten_and_drop_what_does_not_vary(key):
     np.testing.assert_allclose(back, latents, atol=1e-4)
 
 
+def test_principal_axes_of_latents_longer_than_they_are_many_are_those_of_their_covariance(key):
+    latents = jax.random.normal(key, (5, 9)) * jnp.arange(1.0, 10.0)
+    frame = coordinates.principal_axes(latents, 3)
+    variances, axes = jnp.linalg.eigh(jnp.cov(latents.T))
+    assert frame.basis.shape == (9, 3)
+    np.testing.assert_allclose(frame.origin, latents.mean(0), rtol=1e-5)
+    for k in range(3):
+        exact = axes[:, -1 - k] * jnp.sqrt(variances[-1 - k])
+        found = frame.basis[:, k] * jnp.sign(frame.basis[:, k] @ exact)
+        np.testing.assert_allclose(found, exact, atol=1e-3)
+    assert coordinates.principal_axes(latents).basis.shape == (9, 4)
+
+
 @pytest.mark.parametrize(
     ("latents", "message"),
     [(jnp.ones((1, 2)), "at least 2 latents, got 1"), (jnp.ones((5, 2)), "are all the same")],

@@ -97,21 +97,13 @@ def frame_of(
 
 
 def principal_axes(latents: Float[np.ndarray, "n d"]) -> AffineCoordinates:
-    """The axes of most variance; of latents longer than there are of them, without a covariance.
+    """The axes of most variance, of long latents in few of them.
 
     Raises:
         ValueError: all are the same.
     """
-    if latents.shape[1] <= MOST:
-        return coordinates.principal_axes(jnp.asarray(latents))
-    some = latents[: 4 * MOST]
-    mean = some.mean(0)
-    _, scales, axes = np.linalg.svd(some - mean, full_matrices=False)
-    if not scales[0] > 0:
-        raise ValueError("the latents are all the same, so they have no axes")
-    kept = (scales > 1e-3 * scales[0])[: len(axes)]
-    basis = (axes * (scales / np.sqrt(len(some) - 1))[:, None])[kept][:MOST].T
-    return AffineCoordinates(jnp.asarray(mean), jnp.asarray(basis))
+    some = latents if latents.shape[1] <= MOST else latents[: 4 * MOST]
+    return coordinates.principal_axes(jnp.asarray(some), MOST)
 
 
 def through(pins: Float[np.ndarray, "p d"] | None) -> AffineCoordinates:
