@@ -26,7 +26,7 @@ from experiments.generators.spec import of_run
 from experiments.generators.style_mixing import check_moved_layers
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import families as flow_families
-from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows import flow_space
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import Failure, UsageError, main, module_name
@@ -125,7 +125,7 @@ def read(run: str) -> Found:
 
 
 def _potentials(run: str) -> Found:
-    config, _, subject, params = flow_subject.load_run(run)
+    config, _, space, params = flow_space.load_run(run)
     if config.flows.gradient == "natural":
         raise UsageError(
             f"{run} climbs its potentials in the metric of its generator, which no file holds"
@@ -134,7 +134,7 @@ def _potentials(run: str) -> Found:
         Potentials(
             net=flow_families.potential_network(config.flows),
             params=params["potentials"],
-            frame=subject.frame,
+            frame=space.frame,
             coefficients=coefficient(params["coefficients"]),
             pde=config.flows.pde,
         )

@@ -12,7 +12,7 @@ from benchmarks.potential_flows import BOX, PEERS, Size, peer, problem
 from benchmarks.training_step import TOLERANCE, Step, difference
 from experiments.potential_flows import train as potential_flows
 from experiments.potential_flows.config import Config, Flows
-from experiments.potential_flows.subject import Subject
+from experiments.potential_flows.flow_space import FlowSpace
 from experiments.runtime.training import Training
 from latent_flows import coordinates
 from latent_flows.generators import freeze
@@ -47,12 +47,12 @@ def test_the_timed_loss_is_that_of_the_experiment(work, first_two):
     config = Config(flows=flows, training=Training(batch_size=TINY.batch))
     box, dim = jnp.full(TINY.latent, BOX), TINY.latent
     frozen = freeze(work.generator, dim)
-    subject = Subject(
+    space = FlowSpace(
         frozen, coordinates.identity(dim), frozen.decode, work.starts, low=-box, high=box
     )
     batch, step = {"start": work.starts}, jnp.zeros((), int)
     loss, _ = jax.jit(
-        lambda params: potential_flows.loss(config, subject, params, work.key, step, batch)
+        lambda params: potential_flows.loss(config, space, params, work.key, step, batch)
     )(work.params)
     assert first_two[0][0] == pytest.approx(float(loss), rel=1e-5)
 

@@ -18,7 +18,7 @@ from experiments.flow_vae import config as flow_vae_config
 from experiments.generators import spec
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
-from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows import flow_space
 from experiments.potential_flows.config import Config as FlowConfig
 from experiments.runtime.cli import module_name
 from experiments.runtime.run_dir import made_by, read_config, read_object
@@ -199,8 +199,8 @@ def _starts(sequences: Sequences) -> HeldOut:
 
 def _paths(run: str) -> Paths:
     """Follows every flow of a run of potential_flows over the time that it was trained on."""
-    config, _, about, params = flow_subject.load_run(run)
-    field = flow_subject.vector_field(config.flows, about)
+    config, _, about, params = flow_space.load_run(run)
+    field = flow_space.vector_field(config.flows, about)
     members = flow_families.members(config.flows, params["potentials"])
     rows = np.random.default_rng(config.seed).permutation(len(about.starts))[:PATHS]
     ts = jnp.linspace(0.0, float(config.flows.horizon), POINTS)

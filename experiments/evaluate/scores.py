@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from experiments.evaluate.confidence import confidence
 from experiments.evaluate.readers import Evaluated, HeldOut, is_normal
-from experiments.potential_flows.subject import is_image
+from experiments.potential_flows.flow_space import is_image
 from experiments.runtime.cli import UsageError
 from latent_flows import evaluation
 from latent_flows._transforms import in_chunks

@@ -23,8 +23,8 @@ def run(config: Config) -> int | None:
             "nothing is named to explore: give a run folder, or --generator and a run folder, "
             "package.module:function or file.py:function"
         )
+    from experiments.explore.explored import load_explored
     from experiments.explore.server import claimed, serve
-    from experiments.explore.subject import load_subject
 
     port = claimed(config.host, config.port)
     path = config.run or config.generator or config.source.path
@@ -33,10 +33,10 @@ def run(config: Config) -> int | None:
         generator = load_generator(spec, seed=config.seed)
     run = config.run or (path if (Path(path).expanduser() / "config.json").is_file() else "")
     name = Path(path).expanduser().absolute().name.rpartition(":")[2]
-    subject = load_subject(name, run, generator, spec, codes=config.codes, seed=config.seed)
+    explored = load_explored(name, run, generator, spec, codes=config.codes, seed=config.seed)
     with announced("compiling what the page needs first"):
-        subject.warm()
-    serve(config, subject, port)
+        explored.warm()
+    serve(config, explored, port)
     return 0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.explore import drawn
-from experiments.explore.subject import Subject
+from experiments.explore.explored import Explored
 from latent_flows.data.picture import Picture, read_picture
 from latent_flows.generators import FrozenGenerator
 from latent_flows.inversion import (
@@ -46,24 +46,24 @@ class Found(NamedTuple):
     """What may be wrong with it; nothing where it was found."""
 
 
-def takes_pictures(subject: Subject) -> bool:
+def takes_pictures(explored: Explored) -> bool:
     """Whether samples are pictures that a file can hold."""
-    shape = subject.generator.event_shape
+    shape = explored.generator.event_shape
     return len(shape) == 3 and shape[2] in (1, 3)
 
 
-def opened(subject: Subject, content: str) -> Picture:
+def opened(explored: Explored, content: str) -> Picture:
     """A picture in the size and the colours of the generator's.
 
     Args:
-        subject: what is explored.
+        explored: the generator, and what is known of it.
         content: of the file, in base 64.
 
     Raises:
         ValueError: it is no picture, damaged or too large, or the generator makes none.
     """
-    if not takes_pictures(subject):
-        raise ValueError(f"{subject.generator.name} makes no pictures that could be compared")
+    if not takes_pictures(explored):
+        raise ValueError(f"{explored.generator.name} makes no pictures that could be compared")
     if len(content) * 3 // 4 > LARGEST:
         raise ValueError(f"the file is larger than {LARGEST // 2**20} MB; make it smaller")
     try:
@@ -71,19 +71,19 @@ def opened(subject: Subject, content: str) -> Picture:
     except (binascii.Error, ValueError):
         raise ValueError("the file did not arrive whole; drop it once more") from None
     try:
-        return read_picture(content_bytes, subject.generator.event_shape)
+        return read_picture(content_bytes, explored.generator.event_shape)
     except ValueError as error:
         raise ValueError(f"this file cannot be taken: {error}") from None
 
 
-def settings_for(subject: Subject) -> InversionSettings:
+def settings_for(explored: Explored) -> InversionSettings:
     """How a generator is inverted: from fewer starts where pictures are large."""
-    size = math.prod(subject.generator.event_shape[:2])
+    size = math.prod(explored.generator.event_shape[:2])
     return InversionSettings(starts=MANY if size <= SMALL else FEW, steps=STEPS)
 
 
 def inverted(
-    subject: Subject,
+    explored: Explored,
     generator: FrozenGenerator,
     picture: Picture,
     is_stopped: Callable[[], bool],
@@ -91,14 +91,14 @@ def inverted(
     """Looks for the latent of a picture, and tells every few steps how far it is.
 
     Args:
-        subject: what is explored.
+        explored: the generator, and what is known of it.
         generator: its generator, of whatever class.
         picture: of `opened`.
         is_stopped: asked before every few steps: then the best so far is the last.
     """
-    settings = settings_for(subject)
+    settings = settings_for(explored)
     image = jnp.asarray(picture.pixels)
-    state: Any = init_inversion(jax.random.key(subject.seed), generator, image, settings)
+    state: Any = init_inversion(jax.random.key(explored.seed), generator, image, settings)
     done = 0
     while done < settings.steps and not is_stopped():
         state = inversion_step(generator, image, state, settings, count=TOLD)

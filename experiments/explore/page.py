@@ -8,9 +8,9 @@ import panel as pn
 import param
 from panel.custom import Child, JSComponent
 
+from experiments.explore.explored import Explored
 from experiments.explore.map_figure import MapFigure, legend
 from experiments.explore.session import Answer, Session
-from experiments.explore.subject import Subject
 from experiments.explore.tab import Tab
 
 WEB = Path(__file__).parent / "web"
@@ -37,12 +37,12 @@ class Explorer(JSComponent):
     _esm = program()
     _stylesheets: ClassVar = [(WEB / "style.css").read_text(encoding="utf-8")]
 
-    def __init__(self, subject: Subject, **params: Any) -> None:
+    def __init__(self, explored: Explored, **params: Any) -> None:
         self.map = MapFigure()
         super().__init__(
             plane=pn.pane.Bokeh(self.map.figure, sizing_mode="stretch_width"), **params
         )
-        self.session = Session(subject)
+        self.session = Session(explored)
         self.tab = Tab(self.session, self._deliver)
         self._document = pn.state.curdoc
         self.map.on_tap(lambda x, y: self._hear({"do": "tap", "x": x, "y": y}))
@@ -84,17 +84,17 @@ class Explorer(JSComponent):
         return answer
 
 
-def page(subject: Subject, command: str) -> pn.Template:
+def page(explored: Explored, command: str) -> pn.Template:
     """A page for a new tab.
 
     Args:
-        subject: what is explored.
+        explored: the generator, and what is known of it.
         command: that starts the server again.
     """
     given = pn.state.session_args.get("view", [b""]) if pn.state.session_args else [b""]
     template = pn.Template((WEB / "page.html").read_text(encoding="utf-8"))
-    template.add_variable("title", f"{subject.name} · latent_flows")
+    template.add_variable("title", f"{explored.name} · latent_flows")
     view = given[0].decode("ascii", "replace")
-    explorer = Explorer(subject, view=view, command=command, sizing_mode="stretch_width")
+    explorer = Explorer(explored, view=view, command=command, sizing_mode="stretch_width")
     template.add_panel("explorer", explorer)
     return template

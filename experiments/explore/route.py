@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.explore.subject import immersed, metric_of
+from experiments.explore.explored import immersed, metric_of
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry import curves
 from latent_flows.geometry.geodesics import geodesic

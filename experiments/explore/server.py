@@ -14,9 +14,9 @@ import panel as pn
 from tornado.web import RequestHandler
 
 from experiments.explore.config import Config
+from experiments.explore.explored import Explored
 from experiments.explore.page import LARGEST, page
 from experiments.explore.route import ways
-from experiments.explore.subject import Subject
 from experiments.explore.tab import SLOW, is_idle
 from experiments.runtime import interrupts
 from experiments.runtime.cli import UsageError
@@ -92,11 +92,11 @@ def _addresses(name: str) -> list[str]:
         return []
 
 
-def _warm(subject: Subject) -> None:
+def _warm(explored: Explored) -> None:
     """Compiles what a page will need, while nobody has asked for it."""
-    latents = subject.codes.latents
-    ways(subject.generator, latents[0], latents[1])
-    for _ in subject.warm_sliders():
+    latents = explored.codes.latents
+    ways(explored.generator, latents[0], latents[1])
+    for _ in explored.warm_sliders():
         pass
 
 
@@ -125,7 +125,7 @@ def again(words: Sequence[str], port: int) -> str:
     return shlex.join(["python", "-m", "experiments.explore", *kept])
 
 
-def serve(config: Config, subject: Subject, port: int) -> None:
+def serve(config: Config, explored: Explored, port: int) -> None:
     """Serves the page until somebody interrupts it."""
     pn.extension(notifications=False)
     if not is_loopback(config.host):
@@ -137,11 +137,11 @@ def serve(config: Config, subject: Subject, port: int) -> None:
     command = again(sys.argv[1:], port)
     asyncio.set_event_loop(asyncio.new_event_loop())
     server: Any = pn.io.server.get_server(
-        {"/": lambda: page(subject, command)},
+        {"/": lambda: page(explored, command)},
         port=port,
         address=config.host,
         websocket_origin=allowed(config, port),
-        title=subject.name,
+        title=explored.name,
         websocket_max_message_size=LARGEST,
         extra_patterns=[(r"/alive", Alive)],
         check_unused_sessions_milliseconds=5_000,
@@ -153,10 +153,10 @@ def serve(config: Config, subject: Subject, port: int) -> None:
         liveness=False,
     )
     server.start()
-    server.io_loop.call_later(QUIET, _when_idle, server.io_loop, partial(_warm, subject))
+    server.io_loop.call_later(QUIET, _when_idle, server.io_loop, partial(_warm, explored))
     interrupts.rearm()
     shown = "localhost" if config.host == EVERYWHERE else config.host
-    print(f"{subject.name}: explore it at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
+    print(f"{explored.name}: explore it at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
     try:
         server.io_loop.start()
     except KeyboardInterrupt:

@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from experiments.explore import drawn, own_picture, plane, route, shading
 from experiments.explore.control import bounds
+from experiments.explore.explored import Explored, Seen
 from experiments.explore.link import BadLink, from_link, to_link
 from experiments.explore.plane import Plane
 from experiments.explore.route import Ways
-from experiments.explore.subject import Seen, Subject
 from experiments.explore.view import History, Looks, Place, View, arrived, at_rest, slid
 from latent_flows import plots
 from latent_flows.generators import FrozenGenerator
@@ -49,15 +49,15 @@ class Strip(NamedTuple):
 class Session:
     """What one tab sees."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        start = Place(subject.codes.latents[0], (0.0,) * len(subject.controls), "")
+    def __init__(self, explored: Explored) -> None:
+        self.explored = explored
+        start = Place(explored.codes.latents[0], (0.0,) * len(explored.controls), "")
         self.history = History(start._replace(origin=self._first_origin()))
         self.looks = Looks(
             axes=self._usual_axes(), track=self._usual_track(), shade=shading.DENSITY
         )
-        if subject.codes.colours:
-            self.looks = self.looks._replace(colour=next(iter(subject.codes.colours)))
+        if explored.codes.colours:
+            self.looks = self.looks._replace(colour=next(iter(explored.codes.colours)))
         self.pins: list[np.ndarray] = []
         self.found: Ways | None = None
         self.strip: Strip | None = None
@@ -95,7 +95,7 @@ class Session:
         had_way = self.history.now.target is not None
         place = slid(self.history.now, index, float(message["amount"]))
         self._check_amounts(place.amounts)
-        control = self.subject.controls[index]
+        control = self.explored.controls[index]
         self.history = self.history.moved(place, control.name)
         self.found = None
         self.seen = self._look()
@@ -119,7 +119,7 @@ class Session:
 
     def _on_code(self, message: Message) -> list[Answer]:
         number = int(message["number"])
-        return self._go(self.subject.code(number), self._code_words(number))
+        return self._go(self.explored.code(number), self._code_words(number))
 
     def _on_reset(self, _: Message) -> list[Answer]:
         self.history = self.history.moved(at_rest(self.history.now))
@@ -175,14 +175,14 @@ class Session:
 
     def _on_label(self, message: Message) -> list[Answer]:
         label = int(message["label"])
-        self.subject.of_class(label)
+        self.explored.of_class(label)
         self.looks = self.looks._replace(label=label)
         self.found = None
-        return self._draw() if self.subject.classes_are_drawn else self._there()
+        return self._draw() if self.explored.classes_are_drawn else self._there()
 
     def _on_layers(self, message: Message) -> list[Answer]:
         first, last = int(message["first"]), int(message["last"])
-        count = self.subject.layers
+        count = self.explored.layers
         if not 0 <= first <= last < count:
             raise ValueError(f"layers go from 0 to {count - 1}, got {first} to {last}")
         layers = None if (first, last) == (0, count - 1) else (first, last)
@@ -191,14 +191,14 @@ class Session:
 
     def _on_take(self, message: Message) -> list[Answer]:
         """A file to keep."""
-        name = f"{self.subject.name}-{_file_name(self.history.now.origin)}"
+        name = f"{self.explored.name}-{_file_name(self.history.now.origin)}"
         what = message["what"]
         if what == "npy":
             buffer = io.BytesIO()
             np.save(buffer, self.seen.latent)
             return [_file(f"{name}.npy", "application/octet-stream", buffer.getvalue())]
         if what == "png":
-            colours = drawn.pixels(self.seen.sample, self.subject.generator.event_shape)
+            colours = drawn.pixels(self.seen.sample, self.explored.generator.event_shape)
             return [_file(f"{name}.png", "image/png", drawn.png(colours[0]))]
         if what == "gif":
             return [_file(f"{name}.gif", "image/gif", self.gif())]
@@ -219,11 +219,11 @@ class Session:
         """
         self.is_stopped = False
         name = str(message.get("name", ""))[:60] or "your picture"
-        picture = own_picture.opened(self.subject, str(message["content"]))
+        picture = own_picture.opened(self.explored, str(message["content"]))
         yield own_picture.shown(picture, None, name)
         found = None
         for found in own_picture.inverted(
-            self.subject, self.generator, picture, lambda: self.is_stopped
+            self.explored, self.generator, picture, lambda: self.is_stopped
         ):
             yield own_picture.shown(picture, found, name)
         if found is None:
@@ -267,7 +267,7 @@ class Session:
     def follow(self) -> Callable[[], Strip]:
         """The strip of what is followed now, to be computed elsewhere."""
         now, looks, found = self.history.now, self.looks, self.found
-        subject, generator = self.subject, self.generator
+        explored, generator = self.explored, self.generator
         count = self.frames
         if looks.track in (LINE, GEODESIC) and found is not None:
             points = found.line if looks.track == LINE else found.geodesic
@@ -275,13 +275,13 @@ class Session:
             def along() -> Strip:
                 latents = route.between(points, count)
                 shares = np.linspace(0, 1, count)
-                samples = subject.decode(latents, generator)
+                samples = explored.decode(latents, generator)
                 return Strip(looks.track, shares, latents, samples, "of the way")
 
             return along
-        names = [control.name for control in subject.controls]
+        names = [control.name for control in explored.controls]
         index = names.index(looks.track) if looks.track in names else 0
-        control = subject.controls[index]
+        control = explored.controls[index]
         low, high = bounds(control, now.base)
         low, high = max(low, -control.reach), min(high, control.reach)
         if not low < high:
@@ -293,7 +293,7 @@ class Session:
 
         def moved() -> Strip:
             seen = [
-                subject.at(now.base, own, mask=mask, truncation=truncation, generator=generator)
+                explored.at(now.base, own, mask=mask, truncation=truncation, generator=generator)
                 for own in amounts
             ]
             latents, samples = (np.stack(rows) for rows in list(zip(*seen, strict=True))[:2])
@@ -304,7 +304,7 @@ class Session:
     def keep_strip(self, strip: Strip) -> list[Answer]:
         """Shows a strip."""
         self.strip = strip
-        shape = self.subject.generator.event_shape
+        shape = self.explored.generator.event_shape
         middle = int(np.argmin(np.abs(strip.places)))
         answer: Answer = {
             "kind": "strip",
@@ -314,7 +314,7 @@ class Session:
             "start": middle,
             "is_way": strip.amounts is None,
         }
-        if self.subject.is_picture:
+        if self.explored.is_picture:
             colours = drawn.pixels(strip.samples, shape)
             answer |= {"sheet": drawn.image(drawn.sheet(colours)), "count": len(colours)}
         else:
@@ -331,10 +331,10 @@ class Session:
         looks = self.looks._replace(**given)
         if not self._has(looks.axes):
             raise ValueError(f"there are no axes of the kind {looks.axes!r} here")
-        names = [control.name for control in self.subject.controls]
-        if looks.shade not in shading.names(self.subject):
+        names = [control.name for control in self.explored.controls]
+        if looks.shade not in shading.names(self.explored):
             raise ValueError(f"a map cannot be shaded by {looks.shade!r}")
-        if looks.colour != "nothing" and looks.colour not in self.subject.codes.colours:
+        if looks.colour != "nothing" and looks.colour not in self.explored.codes.colours:
             raise ValueError(f"codes cannot be coloured by {looks.colour!r}")
         if looks.track not in (*names, LINE, GEODESIC, ""):
             raise ValueError(f"there is nothing called {looks.track!r} to follow")
@@ -347,7 +347,7 @@ class Session:
         assert self.plane is not None
         looks, box, laid = self.looks, self.box, self.plane
         for step in shading.shaded(
-            self.subject, looks.shade, laid, box, looks.time, self.generator
+            self.explored, looks.shade, laid, box, looks.time, self.generator
         ):
             if isinstance(step, float):
                 yield {"kind": "progress", "of": "shade", "share": step}
@@ -358,8 +358,8 @@ class Session:
 
     def hello(self) -> Answer:
         """What a page needs to know of the run."""
-        subject = self.subject
-        generator = subject.generator
+        explored = self.explored
+        generator = explored.generator
         controls = [
             {
                 "name": control.name,
@@ -368,37 +368,37 @@ class Session:
                 "reach": control.reach,
                 "basis": control.basis,
             }
-            for control in subject.controls
+            for control in explored.controls
         ]
-        low, high = (0.0, 1.0) if subject.is_picture else subject.range
+        low, high = (0.0, 1.0) if explored.is_picture else explored.range
         return {
             "kind": "hello",
-            "run": subject.name,
+            "run": explored.name,
             "generator": generator.name,
             "latent_dim": generator.latent_dim,
             "shape": list(generator.event_shape),
-            "is_picture": subject.is_picture,
+            "is_picture": explored.is_picture,
             "range": [low, high],
             "how_drawn": plots.how_drawn(generator.event_shape),
             "controls": controls,
             "axes": {kind: words for kind, words in plane.KINDS.items() if self._has(kind)},
-            "shades": list(shading.names(subject)),
-            "timed": list(subject.learnt.potentials),
-            "horizon": subject.learnt.horizon,
-            "colours": ["nothing", *subject.codes.colours],
-            "codes": subject.dataset.length if subject.codes.are_data and subject.dataset else 0,
-            "points": "codes of data" if subject.codes.are_data else "draws of the prior",
-            "factors": [factor.name for factor in subject.factors],
+            "shades": list(shading.names(explored)),
+            "timed": list(explored.learnt.potentials),
+            "horizon": explored.learnt.horizon,
+            "colours": ["nothing", *explored.codes.colours],
+            "codes": explored.dataset.length if explored.codes.are_data and explored.dataset else 0,
+            "points": "codes of data" if explored.codes.are_data else "draws of the prior",
+            "factors": [factor.name for factor in explored.factors],
             "truncates": generator.encode is None,
-            "layers": subject.layers,
-            "classes": subject.classes,
-            "takes_pictures": own_picture.takes_pictures(subject),
+            "layers": explored.layers,
+            "classes": explored.classes,
+            "takes_pictures": own_picture.takes_pictures(explored),
         }
 
     def image(self) -> Answer:
         """What is seen, and how far that is known to be good."""
         place, seen = self.history.now, self.seen
-        shape = self.subject.generator.event_shape
+        shape = self.explored.generator.event_shape
         answer: Answer = {
             "kind": "image",
             "amounts": list(place.amounts),
@@ -411,14 +411,14 @@ class Session:
             "redo": bool(self.history.future),
             "truncation": self.looks.truncation,
         }
-        if self.subject.is_picture:
+        if self.explored.is_picture:
             return answer | {"image": drawn.image(drawn.pixels(seen.sample, shape)[0])}
         return answer | {"row": drawn.numbers(seen.sample, shape)[0]}
 
     def place(self) -> Answer:
         """All of where one is: after more than a slider has moved."""
         now = self.history.now
-        controls = self.subject.controls
+        controls = self.explored.controls
         good = [bounds(control, now.base) for control in controls]
         return self.image() | {
             "kind": "place",
@@ -426,7 +426,7 @@ class Session:
             "origin": now.origin,
             "good": [[round(low, 5), round(high, 5)] for low, high in good],
             "label": self.looks.label,
-            "layers": now.layers or [0, max(self.subject.layers - 1, 0)],
+            "layers": now.layers or [0, max(self.explored.layers - 1, 0)],
             "target": None if now.target is None or self.plane is None else self._seen(now.target),
             "measures": self.tap_measures,
             "track": self.looks.track,
@@ -451,7 +451,7 @@ class Session:
     def map(self) -> Answer:
         """The plane, with the codes on it."""
         assert self.plane is not None
-        looks, codes = self.looks, self.subject.codes
+        looks, codes = self.looks, self.explored.codes
         values = codes.colours.get(looks.colour)
         return {
             "kind": "map",
@@ -469,7 +469,7 @@ class Session:
     def link(self) -> str:
         """The view as a word."""
         view = View(self.history.now, self.looks, tuple(self.pins))
-        return to_link(view, self.subject.name, self.subject.identity)
+        return to_link(view, self.explored.name, self.explored.identity)
 
     def mark(self) -> tuple[float, float]:
         """Where on the map one is."""
@@ -483,7 +483,7 @@ class Session:
         """
         if self.strip is None:
             raise ValueError("there is no strip yet; move a slider first")
-        shape = self.subject.generator.event_shape
+        shape = self.explored.generator.event_shape
         pictures = plots.sample_pictures(self.strip.samples, shape)[None]
         return plots.traversal_gif(np.asarray(pictures), row_labels=[self.strip.title], fps=12)
 
@@ -493,10 +493,10 @@ class Session:
         Returns:
             A note, if it says nothing that can be followed here.
         """
-        subject = self.subject
+        explored = self.explored
         try:
             view = from_link(
-                link, subject.identity, subject.generator.latent_dim, len(subject.controls)
+                link, explored.identity, explored.generator.latent_dim, len(explored.controls)
             )
             self._check(view)
             before = self.history, self.pins
@@ -517,23 +517,23 @@ class Session:
     @property
     def frames(self) -> int:
         """Frames of a strip: fewer of large pictures."""
-        size = np.prod(self.subject.generator.event_shape[:2])
-        if not self.subject.is_picture or size <= 128**2:
+        size = np.prod(self.explored.generator.event_shape[:2])
+        if not self.explored.is_picture or size <= 128**2:
             return 33
         return 17 if size <= 256**2 else 9
 
     @property
     def generator(self) -> FrozenGenerator:
         """Of the class that is looked at."""
-        return self.subject.of_class(self.looks.label)
+        return self.explored.of_class(self.looks.label)
 
     # --- within ---
 
     def _draw(self) -> list[Answer]:
         """Goes to the draw of the prior that was asked for last."""
-        label = self.looks.label if self.subject.classes_are_drawn else None
+        label = self.looks.label if self.explored.classes_are_drawn else None
         words = f"draw {self.number} of " + ("the prior" if label is None else f"class {label}")
-        return self._go(self.subject.drawn(self.number, label), words)
+        return self._go(self.explored.drawn(self.number, label), words)
 
     def _go(self, base: np.ndarray, origin: str, lay: bool = True) -> list[Answer]:
         self.history = self.history.moved(arrived(self.history.now, base, origin))
@@ -556,19 +556,19 @@ class Session:
     def _look(self, view: View | None = None) -> Seen:
         now = self.history.now if view is None else view.place
         looks = self.looks if view is None else view.looks
-        return self.subject.at(
+        return self.explored.at(
             now.base,
             now.amounts,
             mask=self._mask(now),
             truncation=looks.truncation,
-            generator=self.subject.of_class(looks.label),
+            generator=self.explored.of_class(looks.label),
         )
 
     def _mask(self, now: Place) -> Float[np.ndarray, "d"]:
         """One where sliders move a latent, and zero where they do not."""
         mask = np.ones_like(now.base)
-        if now.layers is not None and self.subject.layers:
-            rows = mask.reshape(self.subject.layers, -1)
+        if now.layers is not None and self.explored.layers:
+            rows = mask.reshape(self.explored.layers, -1)
             rows[: now.layers[0]] = 0
             rows[now.layers[1] + 1 :] = 0
         return mask
@@ -577,10 +577,10 @@ class Session:
         """Lays the plane of the map through where one is."""
         looks = looks or self.looks
         pins = np.stack(self.pins) if self.pins else None
-        found = self.subject.plane(
+        found = self.explored.plane(
             looks.axes, looks.first, looks.second, self.history.now.base, pins
         )
-        shown = [found.seen(self.subject.codes.latents), found.seen(self.history.now.base)[None]]
+        shown = [found.seen(self.explored.codes.latents), found.seen(self.history.now.base)[None]]
         if looks.axes == "pinned" and pins is not None:
             shown = [found.seen(pins), found.seen(self.history.now.base)[None]]
         self.plane, self.box = found, plane.extent(np.concatenate(shown))
@@ -595,13 +595,13 @@ class Session:
         self._check_amounts(view.place.amounts)
         if not 0 <= view.looks.truncation <= MOST_TRUNCATION:
             raise ValueError(f"truncation must lie in [0, {MOST_TRUNCATION}]")
-        self.subject.of_class(view.looks.label)
+        self.explored.of_class(view.looks.label)
         first, last = view.place.layers or (0, 0)
-        if not 0 <= first <= last < max(self.subject.layers, 1):
-            raise ValueError(f"there are {self.subject.layers} layers, not {first} to {last}")
+        if not 0 <= first <= last < max(self.explored.layers, 1):
+            raise ValueError(f"there are {self.explored.layers} layers, not {first} to {last}")
 
     def _check_amounts(self, amounts: Sequence[float]) -> None:
-        for control, amount in zip(self.subject.controls, amounts, strict=True):
+        for control, amount in zip(self.explored.controls, amounts, strict=True):
             if not abs(amount) <= 1.001 * control.reach:
                 raise ValueError(f"{control.name} goes up to {control.reach:g}, not to {amount:g}")
 
@@ -617,24 +617,24 @@ class Session:
 
     def _has(self, kind: str) -> bool:
         if kind == "principal":
-            return self.subject.generator.latent_dim > 1
+            return self.explored.generator.latent_dim > 1
         if kind == "visible":
-            return self.subject.shows_axes
-        return kind != "independent" or self.subject.codes.are_data
+            return self.explored.shows_axes
+        return kind != "independent" or self.explored.codes.are_data
 
     def _usual_axes(self) -> str:
-        if self.subject.generator.latent_dim <= 2:
+        if self.explored.generator.latent_dim <= 2:
             return "coordinates"
         usual = ("independent", "visible", "principal", "coordinates")
-        is_normal = self.subject.generator.log_prior is not None
+        is_normal = self.explored.generator.log_prior is not None
         return next(k for k in usual if self._has(k) and not (k == "principal" and is_normal))
 
     def _usual_track(self) -> str:
-        return self.subject.controls[0].name if self.subject.controls else ""
+        return self.explored.controls[0].name if self.explored.controls else ""
 
     def _first_origin(self) -> str:
-        numbers = self.subject.codes.numbers
-        if self.subject.codes.are_data and numbers is not None:
+        numbers = self.explored.codes.numbers
+        if self.explored.codes.are_data and numbers is not None:
             return self._code_words(int(numbers[0]))
         return "draw of the prior"
 

@@ -10,8 +10,8 @@ import numpy as np
 from jax.scipy.stats import gaussian_kde
 from jaxtyping import Array, Float
 
+from experiments.explore.explored import Explored, metric_of
 from experiments.explore.plane import Plane
-from experiments.explore.subject import Subject, metric_of
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry.metrics import log_volume, pullback
 from latent_flows.typing import Generator, Latent, Scalar
@@ -39,28 +39,28 @@ class Shade(NamedTuple):
     high: float
 
 
-def names(subject: Subject) -> tuple[str, ...]:
+def names(explored: Explored) -> tuple[str, ...]:
     """By what a plane of a generator may be shaded."""
     found = [NOTHING, DENSITY]
-    if subject.generator.latent_dim <= LONGEST:
+    if explored.generator.latent_dim <= LONGEST:
         found.append(VOLUME)
     found.append(AREA)
-    if subject.generator.log_prior is not None:
+    if explored.generator.log_prior is not None:
         found.append(PRIOR)
-    found += subject.learnt.potentials
-    found += [f"image: {factor.name}" for factor in subject.factors]
-    if not subject.factors:
+    found += explored.learnt.potentials
+    found += [f"image: {factor.name}" for factor in explored.factors]
+    if not explored.factors:
         found += ["mean of the sample", "norm of the sample"]
     return tuple(found)
 
 
-def needs_time(subject: Subject, name: str) -> bool:
+def needs_time(explored: Explored, name: str) -> bool:
     """Whether it is a potential, which changes in time."""
-    return name in subject.learnt.potentials
+    return name in explored.learnt.potentials
 
 
 def shaded(
-    subject: Subject,
+    explored: Explored,
     name: str,
     plane: Plane,
     box: tuple[float, float, float, float],
@@ -70,7 +70,7 @@ def shaded(
     """Shades a map: gives how far it is, from 0 to 1, and at last the shade.
 
     Args:
-        subject: what is explored.
+        explored: the generator, and what is known of it.
         name: one of `names`.
         plane: which plane.
         box: left, right, bottom and top of the map.
@@ -80,21 +80,21 @@ def shaded(
     Raises:
         ValueError: an unknown name.
     """
-    if name not in names(subject):
-        raise ValueError(f"a map cannot be shaded by {name!r}; expected one of {names(subject)}")
+    if name not in names(explored):
+        raise ValueError(f"a map cannot be shaded by {name!r}; expected one of {names(explored)}")
     if name == NOTHING:
         yield Shade(name, np.full((2, 2), np.nan), 0.0, 1.0)
         return
-    cheap = name in (DENSITY, PRIOR) or needs_time(subject, name)
+    cheap = name in (DENSITY, PRIOR) or needs_time(explored, name)
     side = FINE if cheap else SIDE
     points = _points(box, side)
     if name == DENSITY:
-        yield _described(name, _density(plane.seen(subject.codes.latents), points), side)
+        yield _described(name, _density(plane.seen(explored.codes.latents), points), side)
         return
     latents = plane.latents(points).astype(np.float32)
     axes = jnp.asarray(plane.frame.basis)[:, jnp.array([plane.first, plane.second])].T
-    compute = _program(subject, name)
-    arguments = (generator or subject.generator, axes, jnp.asarray(time, jnp.float32))
+    compute = _program(explored, name)
+    arguments = (generator or explored.generator, axes, jnp.asarray(time, jnp.float32))
     rows, found = side * ROWS, []
     for start in range(0, len(latents), rows):
         found.append(np.asarray(compute(*arguments, jnp.asarray(latents[start : start + rows]))))
@@ -103,8 +103,8 @@ def shaded(
 
 
 @lru_cache(maxsize=64)
-def _program(subject: Subject, name: str) -> Callable[..., Any]:
-    measure = _measure(subject, name)
+def _program(explored: Explored, name: str) -> Callable[..., Any]:
+    measure = _measure(explored, name)
 
     @jax.jit
     def compute(generator: Any, axes: Array, time: Array, latents: Float[Array, "n d"]) -> Array:
@@ -113,7 +113,7 @@ def _program(subject: Subject, name: str) -> Callable[..., Any]:
     return compute
 
 
-def _measure(subject: Subject, name: str) -> Callable[[Any, Array, Scalar, Latent], Scalar]:
+def _measure(explored: Explored, name: str) -> Callable[[Any, Array, Scalar, Latent], Scalar]:
     """`(generator, axes, time, z)` to a number."""
     if name == VOLUME:
         return lambda generator, axes, time, z: log_volume(metric_of(generator))(z)
@@ -121,11 +121,11 @@ def _measure(subject: Subject, name: str) -> Callable[[Any, Array, Scalar, Laten
         return lambda generator, axes, time, z: _area(generator.decode, axes, z)
     if name == PRIOR:
         return lambda generator, axes, time, z: generator.log_prior(z)
-    if name in subject.learnt.potentials:
-        potential = subject.learnt.potentials[name]
+    if name in explored.learnt.potentials:
+        potential = explored.learnt.potentials[name]
         return lambda generator, axes, time, z: potential(time, z)
     measures: dict[str, Callable[[Array], Scalar]] = {
-        f"image: {factor.name}": factor.measure for factor in subject.factors
+        f"image: {factor.name}": factor.measure for factor in explored.factors
     }
     measures |= {
         "mean of the sample": jnp.mean,

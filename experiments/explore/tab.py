@@ -111,7 +111,7 @@ class Tab:
 
     def _take_up(self, message: Message) -> bool:
         """The strip shows what the slider does that was moved last."""
-        controls = self.session.subject.controls
+        controls = self.session.explored.controls
         index = int(message.get("index", 0))
         if 0 <= index < len(controls):
             was = self.session.looks.track

@@ -193,7 +193,7 @@ PRESETS = {
 }
 
 
-class Subject(NamedTuple):
+class Task(NamedTuple):
     """What is learnt, and how."""
 
     name: str
@@ -205,7 +205,7 @@ class Subject(NamedTuple):
     phase: str
 
 
-def of_data(config: Config) -> Subject:
+def of_data(config: Config) -> Task:
     """A flow of the data themselves.
 
     Raises:
@@ -231,7 +231,7 @@ def of_data(config: Config) -> Subject:
         f"a velocity field of width {max(config.network.widths)}",
         "lower --network.widths or --network.width",
     )
-    return Subject(known.name, sets, partial(train, config=config, dataset=known), PHASE)
+    return Task(known.name, sets, partial(train, config=config, dataset=known), PHASE)
 
 
 def network(config: Config, dataset: Dataset) -> DataFlow:
@@ -282,7 +282,7 @@ def loss(net: DataFlow, standard: Params, params: Params, key: Array, batch: Bat
     return data_flow_loss(net, variables, key, batch["image"])
 
 
-def of_codes(config: Config) -> Subject:
+def of_codes(config: Config) -> Task:
     """A flow of the codes of a VAE.
 
     Raises:
@@ -310,7 +310,7 @@ def of_codes(config: Config) -> Subject:
         flow = prior_flow.train(folder, settings, vae, sets["train"], config.seed)
         return kept._replace(name=f"flow of {vae.name}", prior_flow=flow, from_noise=True)
 
-    return Subject(sets["train"].name, sets, train, prior_flow.PHASE)
+    return Task(sets["train"].name, sets, train, prior_flow.PHASE)
 
 
 def read_vae(path: str) -> StoredGenerator:
@@ -337,13 +337,13 @@ def read_vae(path: str) -> StoredGenerator:
     return found._replace(prior_flow=None)
 
 
-def check(config: Config, subject: Subject) -> None:
+def check(config: Config, task: Task) -> None:
     """Reject what the data cannot give, before a run folder is made.
 
     Raises:
         ValueError: fewer examples than a batch has, or than two that are held out.
     """
-    known, test = subject.sets["train"], subject.sets["test"]
+    known, test = task.sets["train"], task.sets["test"]
     batches = [config.training.batch_size]
     if len(known.image_shape) == 3:
         batches.append(config.classifier.batch_size)
@@ -411,15 +411,15 @@ def draw(folder: Folder, generator: FrozenGenerator, phase: str) -> list[str]:
 def run(config: Config) -> int | None:
     """Train, draw, measure."""
     check_devices(training=config.training, classifier=config.classifier)
-    subject = of_codes(config) if config.generator else of_data(config)
-    check(config, subject)
+    task = of_codes(config) if config.generator else of_data(config)
+    check(config, task)
     folder = open_folder(config.run, config)
-    found = subject.train(folder)
+    found = task.train(folder)
     folder.write_bytes(GENERATOR, to_bytes(found))
     generator = restore_generator(found)
     with announced("drawing samples"):
-        failed = draw(folder, generator, subject.phase)
-    metrics = folder.remember("metrics", lambda: measure(folder, config, generator, subject.sets))
+        failed = draw(folder, generator, task.phase)
+    metrics = folder.remember("metrics", lambda: measure(folder, config, generator, task.sets))
     with folder.understood("metrics"):
         tables.show(f"{generator.name}", [metrics])
     return tables.where(folder, failed)

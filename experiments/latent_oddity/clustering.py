@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from experiments.generators.spec import open_study
 from experiments.latent_oddity import figures, setup
-from experiments.latent_oddity.setup import Subject
+from experiments.latent_oddity.setup import Manifold
 from experiments.runtime import tables
 from experiments.runtime.defaults import Quick
 from experiments.runtime.progress import progress
@@ -89,13 +89,13 @@ FEW = Clustering(points=24, clusters=3, restarts=0, segments=4, iterations=4)
 PRESETS = {**setup.presets(Config), **setup.gan_preset(Config, clustering=FEW, codes=200)}
 
 
-def check(config: Config, subject: Subject) -> None:
+def check(config: Config, manifold: Manifold) -> None:
     """Reject what the data cannot give, before anything is written.
 
     Raises:
         ValueError: more clusters than points.
     """
-    codes, labels = points(config, subject)
+    codes, labels = points(config, manifold)
     if (clusters := count(config, labels)) > len(codes):
         raise ValueError(
             f"clustering.clusters ({clusters}) is more than the {len(codes)} points that are put "
@@ -104,11 +104,11 @@ def check(config: Config, subject: Subject) -> None:
 
 
 def points(
-    config: Config, subject: Subject
+    config: Config, manifold: Manifold
 ) -> tuple[Float[Array, "n d"], Int[np.ndarray, "n"] | None]:
     """The codes that are put into clusters, and their labels."""
-    chosen, labels = slice(config.clustering.points), subject.test.labels
-    return subject.test.codes[chosen], None if labels is None else labels[chosen]
+    chosen, labels = slice(config.clustering.points), manifold.test.labels
+    return manifold.test.codes[chosen], None if labels is None else labels[chosen]
 
 
 def count(config: Config, labels: Int[np.ndarray, "n"] | None) -> int:
@@ -165,7 +165,7 @@ def geodesic(
 
 
 def find(
-    folder: Folder, config: Config, subject: Subject, codes: Float[Array, "n d"], k: int
+    folder: Folder, config: Config, manifold: Manifold, codes: Float[Array, "n d"], k: int
 ) -> dict[str, Any]:
     """The clusters of every method, by its metric's name, and the seconds that they took."""
     found: dict[str, Any] = {}
@@ -180,9 +180,9 @@ def find(
     recall(setup.EUCLIDEAN, partial(euclidean, config, codes, k))
     with folder.understood(f"clusters_{setup.EUCLIDEAN}"):
         start = jnp.asarray(found[setup.EUCLIDEAN]["centres"], codes.dtype)
-    for name, metric in setup.tabulated(subject, config.clustering.table).items():
+    for name, metric in setup.tabulated(manifold, config.clustering.table).items():
         recall(name, partial(geodesic, config, metric, codes, start))
-    return {name: found[name] for name in subject.metrics}
+    return {name: found[name] for name in manifold.metrics}
 
 
 def measure(
@@ -236,17 +236,17 @@ def show(
 
 
 def draw(
-    subject: Subject,
+    manifold: Manifold,
     codes: Float[Array, "n d"],
     labels: Int[np.ndarray, "n"] | None,
     found: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> figures.Drawn:
     """The labels, and the clusters of each method; of long codes, what clusters decode to."""
-    what = "Held-out codes" if subject.data else "Draws"
+    what = "Held-out codes" if manifold.data else "Draws"
     if codes.shape[1] > 2:
-        return {"samples": partial(draw_samples, subject, codes, found)}
-    picture = partial(figures.clusters, subject, codes)
+        return {"samples": partial(draw_samples, manifold, codes, found)}
+    picture = partial(figures.clusters, manifold, codes)
     drawn = {}
     if labels is not None:
         drawn["labels"] = partial(picture, labels, "labels", f"{what} and their labels")
@@ -259,7 +259,7 @@ def draw(
 
 
 def draw_samples(
-    subject: Subject, codes: Float[Array, "n d"], found: Mapping[str, Any]
+    manifold: Manifold, codes: Float[Array, "n d"], found: Mapping[str, Any]
 ) -> "Figure":
     """What the centre of each cluster decodes to, and some of its points, the nearest first."""
     rows = {}
@@ -272,19 +272,19 @@ def draw_samples(
             rows[f"{TITLES[name]}, {place + 1}"] = filled
     axis = "the centre, then points of the cluster by their distance in latent space"
     caption = "Clusters of each method, decoded; where points are few the last is repeated."
-    return figures.samples_of_groups(subject, rows, axis, caption)
+    return figures.samples_of_groups(manifold, rows, axis, caption)
 
 
 def run(config: Config) -> int | None:
     """Find clusters, measure, draw."""
-    subject = setup.load_subject(config)
-    check(config, subject)
-    codes, labels = points(config, subject)
+    manifold = setup.load_manifold(config)
+    check(config, manifold)
+    codes, labels = points(config, manifold)
     k = count(config, labels)
     folder = open_study(config)
-    found = find(folder, config, subject, codes, k)
+    found = find(folder, config, manifold, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
     with folder.understood("metrics"):
-        failed = tables.save_figures(folder, draw(subject, codes, labels, found, metrics))
-        show(metrics, found, "held-out codes" if subject.data else "draws from the prior")
+        failed = tables.save_figures(folder, draw(manifold, codes, labels, found, metrics))
+        show(metrics, found, "held-out codes" if manifold.data else "draws from the prior")
     return tables.where(folder, failed)

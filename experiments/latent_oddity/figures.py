@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from experiments.generators import classifier
 from experiments.latent_oddity import setup
 from experiments.latent_oddity.paths import BATCH, STRAIGHT, Paths, length_of
-from experiments.latent_oddity.setup import Sample, Subject, everywhere
+from experiments.latent_oddity.setup import Manifold, Sample, everywhere
 from experiments.runtime.run_dir import Folder
 from latent_flows import plots
 from latent_flows._transforms import in_chunks
@@ -75,30 +75,30 @@ def spread(count: int, most: int) -> Int[np.ndarray, "m"]:
     return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
-def hardest(subject: Subject, lines: Paths) -> Int[np.ndarray, "m"]:
+def hardest(manifold: Manifold, lines: Paths) -> Int[np.ndarray, "m"]:
     """The pairs in the order in which straight lines between them leave the data, worst first."""
-    return np.argsort(-everywhere(length_of(subject.metrics["rbf"]), lines.points, BATCH))
+    return np.argsort(-everywhere(length_of(manifold.metrics["rbf"]), lines.points, BATCH))
 
 
 def geodesics(
-    subject: Subject,
+    manifold: Manifold,
     paths: Mapping[str, Paths],
     shown: Int[np.ndarray, "k"],
     titles: Mapping[str, str],
     between: str = "them",
 ) -> "Figure":
     """The volume measure of both metrics with data and the paths between some pairs."""
-    codes = np.asarray(subject.test.codes)
+    codes = np.asarray(manifold.test.codes)
     low, high = code_box(codes)
     lines = paths[setup.EUCLIDEAN].points[shown]
     return plots.latent_maps(
-        [log_volume(subject.metrics[kind]) for kind in titles],
+        [log_volume(manifold.metrics[kind]) for kind in titles],
         low=low,
         high=high,
         titles=[*titles.values()],
         value="log volume",
         data=codes[:POINTS],
-        labels=_labels(subject.test),
+        labels=_labels(manifold.test),
         curves=[{"geodesic": paths[kind].points[shown], STRAIGHT: lines} for kind in titles],
         caption=(
             "The log volume of the expected metric over the latent space, with held-out codes "
@@ -161,12 +161,12 @@ def strips(
 
 
 def space(
-    subject: Subject, paths: Mapping[str, Paths], shown: Int[np.ndarray, "k"], between: str
+    manifold: Manifold, paths: Mapping[str, Paths], shown: Int[np.ndarray, "k"], between: str
 ) -> "Figure":
     """Decoded paths between some pairs, among data in space."""
-    decode = jax.vmap(jax.vmap(lambda z: subject.generator.decode(z).ravel()))
+    decode = jax.vmap(jax.vmap(lambda z: manifold.generator.decode(z).ravel()))
     return plots.space_curves(
-        np.asarray(subject.train.images).reshape(-1, 3),
+        np.asarray(manifold.train.images).reshape(-1, 3),
         {name: np.asarray(decode(jnp.asarray(p.points[shown]))) for name, p in paths.items()},
         caption=(
             f"Training data in space, and decoded paths between those pairs of {between} whose "
@@ -176,7 +176,7 @@ def space(
 
 
 def clusters(
-    subject: Subject,
+    manifold: Manifold,
     codes: Float[Array, "n d"],
     groups: Int[np.ndarray, "n"],
     title: str,
@@ -185,7 +185,7 @@ def clusters(
     """Codes in groups, over the log volume that is trusted."""
     low, high = code_box(np.asarray(codes))
     return plots.latent_maps(
-        [log_volume(subject.metrics[subject.kinds[0]])],
+        [log_volume(manifold.metrics[manifold.kinds[0]])],
         low=low,
         high=high,
         titles=[title],
@@ -193,7 +193,7 @@ def clusters(
         data=np.asarray(codes),
         labels=groups,
         resolution=61,
-        caption=f"{caption}, over the log volume of {trusted(subject)}.",
+        caption=f"{caption}, over the log volume of {trusted(manifold)}.",
     )
 
 
@@ -224,72 +224,72 @@ def densities(
 
 
 def walks(
-    subject: Subject, zs: Mapping[str, Float[np.ndarray, "n t d"]], titles: Mapping[str, str]
+    manifold: Manifold, zs: Mapping[str, Float[np.ndarray, "n t d"]], titles: Mapping[str, str]
 ) -> "Figure":
     """Random walks over the log volume, by the name of their metric."""
-    codes = np.asarray(subject.train.codes[:POINTS])
-    among = "training codes" if subject.data else "draws"
+    codes = np.asarray(manifold.train.codes[:POINTS])
+    among = "training codes" if manifold.data else "draws"
     low, high = code_box(codes)
     # A walk that runs away leaves the picture, which it would else make too coarse to see.
     far = (high - low) / 2
     seen = np.concatenate([walk.reshape(-1, codes.shape[1]) for walk in zs.values()])
     low, high = code_box(np.concatenate([codes, np.clip(seen, low - far, high + far)]))
-    behind = [subject.kinds[0] if name == setup.EUCLIDEAN else name for name in zs]
+    behind = [manifold.kinds[0] if name == setup.EUCLIDEAN else name for name in zs]
     return plots.latent_maps(
-        [log_volume(subject.metrics[name]) for name in behind],
+        [log_volume(manifold.metrics[name]) for name in behind],
         low=low,
         high=high,
         titles=[titles[name] for name in zs],
         value="log volume",
         data=codes,
-        labels=_labels(subject.train),
+        labels=_labels(manifold.train),
         curves=[{"walk": walk} for walk in zs.values()],
         resolution=61,
         caption=(
             f"Random walks from {among} over the log volume of the walk's own metric (for "
-            f"Euclidean walks {trusted(subject)}), with {among}."
+            f"Euclidean walks {trusted(manifold)}), with {among}."
         ),
     )
 
 
 def along_walks(
-    subject: Subject, zs: Mapping[str, Float[np.ndarray, "n t d"]], titles: Mapping[str, str]
+    manifold: Manifold, zs: Mapping[str, Float[np.ndarray, "n t d"]], titles: Mapping[str, str]
 ) -> "Figure":
     """What random walks decode to, a few steps of each."""
-    decode = jax.vmap(jax.vmap(subject.generator.decode))
+    decode = jax.vmap(jax.vmap(manifold.generator.decode))
     samples = {name: np.asarray(decode(jnp.asarray(walk))) for name, walk in zs.items()}
     return rows_of_samples(
         np.concatenate([*samples.values()]),
-        subject.generator.event_shape,
+        manifold.generator.event_shape,
         row_labels=[titles[name] for name, rows in samples.items() for _ in rows],
         axis="along the walk",
-        names=subject.generator.output_names,
+        names=manifold.generator.output_names,
         caption=(
             "Decoded points of random walks that start from the same "
-            f"{'training codes' if subject.data else 'draws'}."
+            f"{'training codes' if manifold.data else 'draws'}."
         ),
     )
 
 
-def trusted(subject: Subject) -> str:
+def trusted(manifold: Manifold) -> str:
     """The metric that pictures show, in words."""
-    kind = subject.kinds[0]
+    kind = manifold.kinds[0]
     title = setup.OTHERS.get(kind)
     return "the metric with RBF deviation" if title is None else f"the {title} metric"
 
 
 def samples_of_groups(
-    subject: Subject, rows: Mapping[str, Float[np.ndarray, "t d"]], axis: str, caption: str
+    manifold: Manifold, rows: Mapping[str, Float[np.ndarray, "t d"]], axis: str, caption: str
 ) -> "Figure":
     """Decoded latents in rows of as many, by their name."""
-    samples = everywhere(subject.generator.decode, np.concatenate([*rows.values()]))
+    samples = everywhere(manifold.generator.decode, np.concatenate([*rows.values()]))
     count = len(next(iter(rows.values())))
     return rows_of_samples(
         samples.reshape(len(rows), count, *samples.shape[1:]),
-        subject.generator.event_shape,
+        manifold.generator.event_shape,
         row_labels=[*rows],
         axis=axis,
-        names=subject.generator.output_names,
+        names=manifold.generator.output_names,
         caption=caption,
     )
 

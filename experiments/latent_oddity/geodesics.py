@@ -33,7 +33,7 @@ from experiments.latent_oddity import (
 )
 from experiments.latent_oddity.paths import STRAIGHT, Geodesics, Paths, joined, recalled, straight
 from experiments.latent_oddity.scores import Judges
-from experiments.latent_oddity.setup import Subject
+from experiments.latent_oddity.setup import Manifold
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
@@ -104,9 +104,9 @@ PRESETS = {
 }
 
 
-def titles(subject: Subject) -> dict[str, str]:
+def titles(manifold: Manifold) -> dict[str, str]:
     """What the metrics of a generator are called, by name."""
-    return {kind: {**TITLES, **setup.OTHERS}[kind] for kind in subject.kinds}
+    return {kind: {**TITLES, **setup.OTHERS}[kind] for kind in manifold.kinds}
 
 
 def named(paths: Mapping[str, Paths]) -> dict[str, Paths]:
@@ -115,14 +115,14 @@ def named(paths: Mapping[str, Paths]) -> dict[str, Paths]:
     return {names[name]: found for name, found in paths.items()}
 
 
-def check(config: Config, subject: Subject) -> None:
+def check(config: Config, manifold: Manifold) -> None:
     """Reject what the data cannot give, before anything is written.
 
     Raises:
         ValueError: more neighbours than codes, or a classifier that cannot be trained.
     """
-    scores.check(config, subject)
-    neighbours, codes = config.geodesics.neighbours, len(subject.train.codes)
+    scores.check(config, manifold)
+    neighbours, codes = config.geodesics.neighbours, len(manifold.train.codes)
     if neighbours >= codes:
         raise ValueError(
             f"geodesics.neighbours ({neighbours}) must be less than the {codes} training codes, "
@@ -130,14 +130,14 @@ def check(config: Config, subject: Subject) -> None:
         )
 
 
-def unseen(subject: Subject) -> Float[np.ndarray, "n d"]:
+def unseen(manifold: Manifold) -> Float[np.ndarray, "n d"]:
     """The held-out codes that the density has not seen."""
-    return np.array_split(np.asarray(subject.test.codes), 2)[1]
+    return np.array_split(np.asarray(manifold.test.codes), 2)[1]
 
 
-def ends(config: Config, subject: Subject) -> Float[Array, "m 2 d"]:
+def ends(config: Config, manifold: Manifold) -> Float[Array, "m 2 d"]:
     """Random pairs of these."""
-    return random_pairs(config, unseen(subject))
+    return random_pairs(config, unseen(manifold))
 
 
 def random_pairs(config: Config, codes: Float[np.ndarray, "n d"]) -> Float[Array, "m 2 d"]:
@@ -193,36 +193,36 @@ def keep_ends(folder: Folder, pairs: Float[Array, "m 2 d"] | None) -> None:
 def find(
     folder: Folder,
     config: Config,
-    subject: Subject,
+    manifold: Manifold,
     given: Float[Array, "m 2 d"] | None = None,
 ) -> dict[str, Paths]:
     """The paths of every method, by its metric's name; straight lines are those of "euclidean"."""
-    pairs, settings = ends(config, subject) if given is None else given, config.geodesics
+    pairs, settings = ends(config, manifold) if given is None else given, config.geodesics
 
     def compute(name: str, metric: Metric) -> Paths:
         neighbours = settings.neighbours if name in HOLED else 0
         graph = None
         if neighbours:
-            graph = knn_graph(metric, subject.train.codes, neighbours=neighbours)
+            graph = knn_graph(metric, manifold.train.codes, neighbours=neighbours)
         return joined(metric, pairs, settings, graph)
 
     found: dict[str, Paths] = {
-        name: recalled(folder, f"paths_{name}", partial(compute, name, subject.metrics[name]))
-        for name in subject.kinds
+        name: recalled(folder, f"paths_{name}", partial(compute, name, manifold.metrics[name]))
+        for name in manifold.kinds
     }
     found[setup.EUCLIDEAN] = straight(pairs, settings.segments)
     return found
 
 
-def measure(config: Config, subject: Subject, judge: Judges, paths: Mapping[str, Paths]) -> Any:
+def measure(config: Config, manifold: Manifold, judge: Judges, paths: Mapping[str, Paths]) -> Any:
     """All numbers of a run."""
-    codes = unseen(subject)
-    metrics = {title: subject.metrics[kind] for kind, title in titles(subject).items()}
+    codes = unseen(manifold)
+    metrics = {title: manifold.metrics[kind] for kind, title in titles(manifold).items()}
     off = off_data(codes, judge.log_density, count=config.geodesics.off, seed=config.seed)
     return {
         "pairs": config.geodesics.pairs,
         "classifier_accuracy": judge.accuracy,
-        "paths": scores.measure_paths(subject, judge, named(paths)),
+        "paths": scores.measure_paths(manifold, judge, named(paths)),
         "volume": volume_contrast(metrics, codes, off),
     }
 
@@ -236,27 +236,29 @@ def show(metrics: Mapping[str, Any], paths: Mapping[str, Paths], between: str) -
 
 
 def draw(
-    folder: Folder, config: Config, subject: Subject, paths: Mapping[str, Paths], between: str
+    folder: Folder, config: Config, manifold: Manifold, paths: Mapping[str, Paths], between: str
 ) -> list[str]:
     """Save the pictures of a run; gives the files of those that could not be drawn."""
     settings = config.geodesics
-    worst = figures.hardest(subject, paths[setup.EUCLIDEAN])
+    worst = figures.hardest(manifold, paths[setup.EUCLIDEAN])
     strips = worst[: settings.strips]
     drawn = figures.losses(folder)
-    if subject.generator.latent_dim <= 2:
+    if manifold.generator.latent_dim <= 2:
         some = worst[figures.spread(len(worst), settings.shown)]
-        drawn["latent"] = partial(figures.geodesics, subject, paths, some, titles(subject), between)
+        drawn["latent"] = partial(
+            figures.geodesics, manifold, paths, some, titles(manifold), between
+        )
     shown = named(paths)
-    if subject.generator.event_shape in ((1, 1, 3), (3,)):
+    if manifold.generator.event_shape in ((1, 1, 3), (3,)):
         # The first is drawn in front, what it is compared with next to it.
         front = {name: shown[name] for name in ("RBF geodesic", STRAIGHT, "ordinary geodesic")}
-        drawn["space"] = partial(figures.space, subject, front, strips, between)
+        drawn["space"] = partial(figures.space, manifold, front, strips, between)
     else:
         caption = (
             f"Decoded paths, {len(shown)} a pair, between those pairs of {between} whose straight "
             "line is longest in the RBF metric."
         )
-        drawn["strips"] = partial(figures.strips, subject.generator, shown, strips, caption)
+        drawn["strips"] = partial(figures.strips, manifold.generator, shown, strips, caption)
     return tables.save_figures(folder, drawn)
 
 
@@ -326,14 +328,14 @@ def run(config: Config) -> int | None:
         keep_ends(folder, given)
         return gan_geodesics.run(folder, generator, metric, config.geodesics, config.seed, given)
     setup.check_deviations(generator)
-    subject = setup.subject(config, generator)
-    check(config, subject)
+    manifold = setup.of_codes(config, generator)
+    check(config, manifold)
     folder = spec.open_study(config)
     keep_ends(folder, given)
-    judge = scores.appoint(folder, config, subject)
-    paths = find(folder, config, subject, given)
-    metrics = folder.remember("metrics", lambda: measure(config, subject, judge, paths))
-    failed = draw(folder, config, subject, paths, between)
+    judge = scores.appoint(folder, config, manifold)
+    paths = find(folder, config, manifold, given)
+    metrics = folder.remember("metrics", lambda: measure(config, manifold, judge, paths))
+    failed = draw(folder, config, manifold, paths, between)
     with folder.understood("metrics"):
         show(metrics, paths, between)
     return tables.where(folder, failed)

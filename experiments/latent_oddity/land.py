@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from experiments.generators.spec import open_study
 from experiments.latent_oddity import figures, mixtures, setup
-from experiments.latent_oddity.setup import Subject, everywhere
+from experiments.latent_oddity.setup import Manifold, everywhere
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.defaults import Quick
@@ -124,46 +124,46 @@ PRESETS = {
 }
 
 
-def check(config: Config, subject: Subject) -> None:
+def check(config: Config, manifold: Manifold) -> None:
     """Reject what the data cannot give, before anything is written.
 
     Raises:
         ValueError: more components than points, or no more points than numbers of a code.
     """
-    codes, _ = points(config, subject)
-    if len(codes) <= (dim := subject.generator.latent_dim):
+    codes, _ = points(config, manifold)
+    if len(codes) <= (dim := manifold.generator.latent_dim):
         raise ValueError(
-            f"fit.points: {len(codes)} {subject.source} are too few for latents of {dim} numbers; "
+            f"fit.points: {len(codes)} {manifold.source} are too few for latents of {dim} numbers; "
             f"at least {dim + 1} are needed, of fit.points, codes and what the data hold"
         )
-    if (wanted := components(config, subject)) > len(codes):
+    if (wanted := components(config, manifold)) > len(codes):
         raise ValueError(
             f"fit.components: {wanted} are more than the {len(codes)} codes that they are fitted "
             "to, the least of fit.points, codes and what the data hold"
         )
 
 
-def components(config: Config, subject: Subject) -> int:
+def components(config: Config, manifold: Manifold) -> int:
     """The size of each mixture."""
-    labels = subject.train.labels
+    labels = manifold.train.labels
     return config.fit.components or (3 if labels is None else len(np.unique(labels)))
 
 
-def points(config: Config, subject: Subject) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+def points(config: Config, manifold: Manifold) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
     """The codes that mixtures are fitted to, and those that they are measured on."""
-    train, test = subject.train.codes, subject.test.codes
+    train, test = manifold.train.codes, manifold.test.codes
     return train[: config.fit.points], test[: config.fit.test_points]
 
 
 def find(
     folder: Folder,
     config: Config,
-    subject: Subject,
+    manifold: Manifold,
     known: Mapping[str, Metric],
     start: Float[Array, "k d"],
 ) -> Any:
     """The mixtures of LANDs of each metric and measure, by name, and the seconds they took."""
-    codes, _ = points(config, subject)
+    codes, _ = points(config, manifold)
     fit = partial(
         mixtures.fit,
         jax.random.key(config.seed),
@@ -176,7 +176,7 @@ def find(
         batch_size=setup.at_once(codes),
     )
     found = {}
-    for kind, measure in itertools.product(subject.kinds, MEASURES):
+    for kind, measure in itertools.product(manifold.kinds, MEASURES):
         name = f"land_{kind}_{measure}"
         compute = partial(fit, metric=known[kind], measure=measure)
         kept, times = folder.remember_timed(name, compute)
@@ -195,13 +195,13 @@ def log_density(
 
 def measure(
     config: Config,
-    subject: Subject,
+    manifold: Manifold,
     known: Mapping[str, Metric],
     mixture: "GaussianMixture",
     found: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The held-out log-density of every mixture."""
-    train, test = points(config, subject)
+    train, test = points(config, manifold)
     rows = []
     for name, saved in found.items():
         values = everywhere(log_density(known, name, saved), test)
@@ -239,19 +239,19 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 def draw(
     config: Config,
-    subject: Subject,
+    manifold: Manifold,
     known: Mapping[str, Metric],
     mixture: "GaussianMixture",
     found: Mapping[str, Any],
 ) -> figures.Drawn:
     """The densities side by side, with held-out codes; of long codes, what the means decode to."""
-    _, test = points(config, subject)
+    _, test = points(config, manifold)
     if test.shape[1] > 2:
         means = {TITLES[n]: np.asarray(saved["means"], np.float32) for n, saved in found.items()}
         means[TITLES[GAUSSIAN]] = np.asarray(mixture.means_, np.float32)
         caption = "What the means of each mixture decode to."
-        return {"means": partial(figures.samples_of_groups, subject, means, "components", caption)}
-    first = subject.kinds[0]
+        return {"means": partial(figures.samples_of_groups, manifold, means, "components", caption)}
+    first = manifold.kinds[0]
     shown = {TITLES[n]: log_density(known, n, found[n]) for n in found if n.startswith(first)}
     shown[TITLES[GAUSSIAN]] = mixtures.gaussian_log_density(mixture)
     top = float(np.quantile(mixture.score_samples(np.asarray(test)), 0.9))
@@ -271,16 +271,16 @@ def draw(
 
 def run(config: Config) -> int | None:
     """Fit mixtures, measure, draw."""
-    subject = setup.load_subject(config)
-    check(config, subject)
+    manifold = setup.load_manifold(config)
+    check(config, manifold)
     folder = open_study(config)
-    codes, _ = points(config, subject)
+    codes, _ = points(config, manifold)
     with announced("fitting a Gaussian mixture"):
-        mixture = mixtures.gaussian(codes, components(config, subject), config.seed)
-    known = setup.tabulated(subject, config.fit.table)
-    found = find(folder, config, subject, known, jnp.asarray(mixture.means_, codes.dtype))
-    failed = tables.save_figures(folder, draw(config, subject, known, mixture, found))
-    metrics = folder.remember("metrics", lambda: measure(config, subject, known, mixture, found))
+        mixture = mixtures.gaussian(codes, components(config, manifold), config.seed)
+    known = setup.tabulated(manifold, config.fit.table)
+    found = find(folder, config, manifold, known, jnp.asarray(mixture.means_, codes.dtype))
+    failed = tables.save_figures(folder, draw(config, manifold, known, mixture, found))
+    metrics = folder.remember("metrics", lambda: measure(config, manifold, known, mixture, found))
     with folder.understood("metrics"):
         show(metrics, found)
     return tables.where(folder, failed)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from experiments.generators.spec import open_study
 from experiments.latent_oddity import figures, scores, setup
 from experiments.latent_oddity.scores import Judges
-from experiments.latent_oddity.setup import Subject, everywhere
+from experiments.latent_oddity.setup import Manifold, everywhere
 from experiments.runtime import tables
 from experiments.runtime.defaults import Quick
 from experiments.runtime.progress import in_parts
@@ -106,26 +106,26 @@ class Paths(NamedTuple):
     """Seconds that walking and compiling took, where that is known."""
 
 
-def spread(subject: Subject, codes: Float[Array, "n d"]) -> float:
+def spread(manifold: Manifold, codes: Float[Array, "n d"]) -> float:
     """The root mean square distance between the decoded images of random pairs of codes."""
-    images = everywhere(lambda z: subject.generator.decode(z).ravel(), codes)
+    images = everywhere(lambda z: manifold.generator.decode(z).ravel(), codes)
     return float(np.sqrt(2 * np.sum(np.var(images, 0))))
 
 
 def time_step(
-    config: Config, subject: Subject, metric: Metric, codes: Float[Array, "n d"]
+    config: Config, manifold: Manifold, metric: Metric, codes: Float[Array, "n d"]
 ) -> float:
     """The time in which a walk goes one step's length in data space, at the median code.
 
     A short time `t` of Brownian motion under `M` changes the decoded image, whose own metric is
     `G`, by `sqrt(t trace(M^-1 G))` in root mean square.
     """
-    decoded = pullback(subject.generator.decode)
+    decoded = pullback(manifold.generator.decode)
 
     def rate(z: Latent) -> Scalar:
         return jnp.trace(jnp.linalg.solve(matrix(metric, z), matrix(decoded, z)))
 
-    length = config.walks.step * spread(subject, codes)
+    length = config.walks.step * spread(manifold, codes)
     return float(length**2 / np.median(everywhere(rate, codes)))
 
 
@@ -153,15 +153,15 @@ def walk(config: Config, metric: Metric, starts: Float[Array, "n d"], step: floa
     return {"zs": zs, "ok": ok, "time_step": step}, times
 
 
-def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
+def find(folder: Folder, config: Config, manifold: Manifold) -> dict[str, Paths]:
     """The walks of every method, by its metric's name."""
-    starts = subject.train.codes[: config.walks.walks]
+    starts = manifold.train.codes[: config.walks.walks]
     found = {}
     few = SURVEYED // 10 if starts.shape[1] > setup.LONG else SURVEYED
-    for name, metric in subject.metrics.items():
+    for name, metric in manifold.metrics.items():
 
         def compute(metric: Metric = metric) -> Timed:
-            step = time_step(config, subject, metric, subject.train.codes[:few])
+            step = time_step(config, manifold, metric, manifold.train.codes[:few])
             return walk(config, metric, starts, step)
 
         saved, times = folder.remember_timed(f"walks_{name}", compute)
@@ -172,16 +172,16 @@ def find(folder: Folder, config: Config, subject: Subject) -> dict[str, Paths]:
 
 
 def measure(
-    config: Config, subject: Subject, judge: Judges, found: Mapping[str, Paths]
+    config: Config, manifold: Manifold, judge: Judges, found: Mapping[str, Paths]
 ) -> dict[str, Any]:
     """All numbers of a run."""
-    _, held_out = np.array_split(np.asarray(subject.test.codes), 2)
+    _, held_out = np.array_split(np.asarray(manifold.test.codes), 2)
     lowest = float(np.quantile(judge.log_density(held_out), config.walks.density))
     rows = [
         {
             "walk": TITLES[name],
             **walk_plausibility(
-                subject.generator.decode,
+                manifold.generator.decode,
                 paths.zs,
                 judge.log_density,
                 lowest,
@@ -207,28 +207,28 @@ def show(metrics: Mapping[str, Any], found: Mapping[str, Paths], what: str) -> N
     tables.show(f"{title}: shares of plausible samples", rows)
 
 
-def draw(config: Config, subject: Subject, found: Mapping[str, Paths]) -> figures.Drawn:
+def draw(config: Config, manifold: Manifold, found: Mapping[str, Paths]) -> figures.Drawn:
     """Walks over the log volume, and what they decode to."""
     zs = {name: np.asarray(paths.zs[: config.walks.drawn]) for name, paths in found.items()}
     drawn: figures.Drawn = {}
-    if subject.generator.latent_dim <= 2:
-        drawn["walks"] = partial(figures.walks, subject, zs, TITLES)
-    if subject.generator.event_shape != (1, 1, 3):
+    if manifold.generator.latent_dim <= 2:
+        drawn["walks"] = partial(figures.walks, manifold, zs, TITLES)
+    if manifold.generator.event_shape != (1, 1, 3):
         steps = np.linspace(0, config.walks.steps, 12).astype(int)
         some = {name: walks[:, steps] for name, walks in zs.items()}
-        drawn["samples"] = partial(figures.along_walks, subject, some, TITLES)
+        drawn["samples"] = partial(figures.along_walks, manifold, some, TITLES)
     return drawn
 
 
 def run(config: Config) -> int | None:
     """Walk, measure, draw."""
-    subject = setup.load_subject(config)
-    scores.check(config, subject)
+    manifold = setup.load_manifold(config)
+    scores.check(config, manifold)
     folder = open_study(config)
-    judge = scores.appoint(folder, config, subject)
-    found = find(folder, config, subject)
-    metrics = folder.remember("metrics", partial(measure, config, subject, judge, found))
-    failed = tables.save_figures(folder, draw(config, subject, found))
+    judge = scores.appoint(folder, config, manifold)
+    found = find(folder, config, manifold)
+    metrics = folder.remember("metrics", partial(measure, config, manifold, judge, found))
+    failed = tables.save_figures(folder, draw(config, manifold, found))
     with folder.understood("metrics"):
-        show(metrics, found, "training codes" if subject.data else "draws from the prior")
+        show(metrics, found, "training codes" if manifold.data else "draws from the prior")
     return tables.where(folder, failed)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from experiments.generators import classifier
 from experiments.latent_oddity import setup
 from experiments.latent_oddity.paths import Paths, length_of
-from experiments.latent_oddity.setup import Subject
+from experiments.latent_oddity.setup import Manifold
 from experiments.runtime import extension
 from experiments.runtime.announcements import announced
 from experiments.runtime.checks import check_devices
@@ -69,32 +69,32 @@ class Classifier(nn.Module):
         return nn.Dense(self.classes)(nn.gelu(nn.Dense(self.width)(x.reshape(-1))))
 
 
-def check(config: Config, subject: Subject) -> None:
+def check(config: Config, manifold: Manifold) -> None:
     """Reject a classifier that cannot be trained, before anything is written.
 
     Raises:
         ValueError: a batch larger than the data set, or one that the devices cannot share.
     """
     check_devices(classifier=config.classifier)
-    if subject.data is None:
+    if manifold.data is None:
         return  # without labels there is no classifier
-    if config.classifier.batch_size > subject.data.length:
+    if config.classifier.batch_size > manifold.data.length:
         raise ValueError(
             f"classifier.batch_size ({config.classifier.batch_size}) is more than the "
-            f"{subject.data.length} examples of {subject.data.name}"
+            f"{manifold.data.length} examples of {manifold.data.name}"
         )
 
 
-def appoint(folder: Folder, config: Config, subject: Subject) -> Judges:
+def appoint(folder: Folder, config: Config, manifold: Manifold) -> Judges:
     """Fit the density, and train the classifier in the run's folder."""
     with announced("fitting a density to the codes"):
-        log_density = code_density(*np.array_split(np.asarray(subject.test.codes), 2))
-    if subject.data is None or subject.train.labels is None or subject.test.labels is None:
+        log_density = code_density(*np.array_split(np.asarray(manifold.test.codes), 2))
+    if manifold.data is None or manifold.train.labels is None or manifold.test.labels is None:
         return Judges(log_density, None, None)
-    classes = int(max(subject.train.labels.max(), subject.test.labels.max())) + 1
+    classes = int(max(manifold.train.labels.max(), manifold.test.labels.max())) + 1
     network = Classifier(classes)
     apply: Any = network.apply  # flax types its result as a pair as well
-    data = subject.data
+    data = manifold.data
     params = classifier.train(
         folder,
         data,
@@ -105,27 +105,27 @@ def appoint(folder: Folder, config: Config, subject: Subject) -> Judges:
         "classifier",
     )
     probabilities = in_chunks(lambda x: nn.softmax(apply(params, x)))
-    found = np.asarray(probabilities(subject.test.images)).argmax(-1)
+    found = np.asarray(probabilities(manifold.test.images)).argmax(-1)
     return Judges(
         log_density,
         lambda images: np.asarray(probabilities(jnp.asarray(images))).max(-1),
-        float(np.mean(found == subject.test.labels)),
+        float(np.mean(found == manifold.test.labels)),
     )
 
 
 def measure_paths(
-    subject: Subject, judge: Judges, paths: Mapping[str, Paths]
+    manifold: Manifold, judge: Judges, paths: Mapping[str, Paths]
 ) -> list[dict[str, Any]]:
     """What the paths of each method are like on average; see `path_plausibility`."""
     metrics: dict[str, Metric] = {
-        "length": pullback(subject.generator.decode),
-        **{f"length_{kind}": subject.metrics[kind] for kind in subject.kinds},
+        "length": pullback(manifold.generator.decode),
+        **{f"length_{kind}": manifold.metrics[kind] for kind in manifold.kinds},
     }
     rows = path_plausibility(
-        subject.generator.decode,
+        manifold.generator.decode,
         {name: found.points for name, found in paths.items()},
         {name: length_of(metric) for name, metric in metrics.items()},
-        subject.train.images,
+        manifold.train.images,
         judge.log_density,
         judge.confidence,
     )

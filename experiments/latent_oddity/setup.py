@@ -149,7 +149,7 @@ class Sample(NamedTuple):
     labels: Int[np.ndarray, "n"] | None
 
 
-class Subject(NamedTuple):
+class Manifold(NamedTuple):
     """A generator with its metrics, and data seen through it."""
 
     generator: FrozenGenerator
@@ -175,7 +175,7 @@ class Subject(NamedTuple):
         return "codes" if self.data else "draws"
 
 
-def load_subject(config: Config) -> Subject:
+def load_manifold(config: Config) -> Manifold:
     """The generator that the flags name, and examples of its data, or draws from its prior.
 
     Raises:
@@ -183,10 +183,10 @@ def load_subject(config: Config) -> Subject:
         ValueError: there is none, or its data are too few.
     """
     generator = spec.load(config)
-    return drawn(config, generator) if generator.encode is None else subject(config, generator)
+    return of_draws(config, generator) if generator.encode is None else of_codes(config, generator)
 
 
-def subject(config: Config, generator: FrozenGenerator) -> Subject:
+def of_codes(config: Config, generator: FrozenGenerator) -> Manifold:
     """The metrics of a generator, and examples of its data encoded.
 
     Raises:
@@ -213,7 +213,7 @@ def subject(config: Config, generator: FrozenGenerator) -> Subject:
     (own,) = own_metrics(generator).values()
     metrics |= of_density(config, own, seen.codes)
     metrics[EUCLIDEAN] = pullback(lambda z: z)
-    return Subject(generator, metrics, train, seen, held_out)
+    return Manifold(generator, metrics, train, seen, held_out)
 
 
 def of_density(config: Config, own: Metric, codes: Float[Array, "n d"]) -> dict[str, Metric]:
@@ -242,7 +242,7 @@ def check_deviations(generator: FrozenGenerator) -> None:
         )
 
 
-def drawn(config: Config, generator: FrozenGenerator) -> Subject:
+def of_draws(config: Config, generator: FrozenGenerator) -> Manifold:
     """The metric of a generator without an encoder, and draws from its prior."""
     draws = draw_latents(generator.prior, jax.random.key(config.seed), 2 * config.codes)
     none = jnp.zeros((0, *generator.event_shape))
@@ -254,7 +254,7 @@ def drawn(config: Config, generator: FrozenGenerator) -> Subject:
     }
     (metric,) = own.values()
     own |= of_density(config, metric, seen.codes)
-    return Subject(generator, {**own, EUCLIDEAN: pullback(lambda z: z)}, None, seen, others)
+    return Manifold(generator, {**own, EUCLIDEAN: pullback(lambda z: z)}, None, seen, others)
 
 
 def own_metrics(generator: FrozenGenerator) -> dict[str, Pullback]:
@@ -285,19 +285,19 @@ def everywhere(
     return np.asarray(in_chunks(function, batch_size)(jnp.asarray(points)))
 
 
-def tabulated(subject: Subject, resolution: int) -> dict[str, Metric]:
+def tabulated(manifold: Manifold, resolution: int) -> dict[str, Metric]:
     """The metric of each deviation, as a table if that is possible and asked for.
 
     Args:
-        subject: the generator.
+        manifold: the generator.
         resolution: points on each side of the table; 0 for the metrics themselves, which are also
             what a generator has whose latents are not two.
     """
-    if not resolution or subject.generator.latent_dim != 2:
-        return {kind: subject.metrics[kind] for kind in subject.kinds}
+    if not resolution or manifold.generator.latent_dim != 2:
+        return {kind: manifold.metrics[kind] for kind in manifold.kinds}
     with announced("putting the metrics into tables"):
-        corners = densities.corners(np.asarray(subject.train.codes))
+        corners = densities.corners(np.asarray(manifold.train.codes))
         return {
-            kind: tabulate(subject.metrics[kind], *corners, resolution=resolution)
-            for kind in subject.kinds
+            kind: tabulate(manifold.metrics[kind], *corners, resolution=resolution)
+            for kind in manifold.kinds
         }

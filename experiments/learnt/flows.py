@@ -15,9 +15,8 @@ from experiments.flow_vae import scores as flow_vae_scores
 from experiments.generators.kept_frame import read_frame
 from experiments.generators.training_data import encoded, load_data
 from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import flow_space, traverse
 from experiments.potential_flows import scores as flow_scores
-from experiments.potential_flows import subject as flow_subject
-from experiments.potential_flows import traverse
 from experiments.runtime.run_dir import Folder, read_config
 from experiments.runtime.training import restore
 from experiments.supervised_flows import config as guided_config
@@ -76,32 +75,32 @@ def of_potentials(run: str, generator: FrozenGenerator) -> Followed:
     Raises:
         UsageError: it is not finished.
     """
-    config, subject, params = flow_subject.load_flows(run, generator)
+    config, space, params = flow_space.load_flows(run, generator)
     settings = config.flows
     members = flow_families.members(settings, params["potentials"])
     folder = Folder(_path(run))
 
     def starts(count: int) -> Starts:
-        whole = subject
-        if not len(subject.starts):
-            *_, whole, _ = flow_subject.load_run(run, generator)
+        whole = space
+        if not len(space.starts):
+            *_, whole, _ = flow_space.load_run(run, generator)
         chosen = range(min(count, len(whole.starts)))
         found = jnp.stack([traverse.representative(whole, k) for k in chosen])
-        word = "code" if flow_subject.starts_from_codes(settings, generator) else "draw"
+        word = "code" if flow_space.starts_from_codes(settings, generator) else "draw"
         return Starts(jax.vmap(partial(coordinates.to_latent, whole.frame))(found), word)
 
     climbed = None
     if settings.family == "potential":
         net = flow_families.potential_network(settings)
-        climbed = partial(_climbed, net, members, subject.frame)
+        climbed = partial(_climbed, net, members, space.frame)
     return Followed(
         tuple(traverse.row_labels(folder, config)),
         {"potential": "flow"}.get(settings.family, settings.family),
         flow_families.describe(settings),
         float(settings.horizon),
-        flow_subject.vector_field(settings, subject),
+        flow_space.vector_field(settings, space),
         members,
-        subject.frame,
+        space.frame,
         settings.frame == "ica" and generator.encode is not None,
         climbed,
         starts,

@@ -18,7 +18,7 @@ from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import local_basis, steered
 from experiments.potential_flows.config import Config
-from experiments.potential_flows.subject import Subject, initial, is_image, vector_field
+from experiments.potential_flows.flow_space import FlowSpace, initial, is_image, vector_field
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.progress import progress
@@ -58,32 +58,32 @@ SURVEYED = 2000
 
 def methods(
     config: Config,
-    subject: Subject,
+    space: FlowSpace,
     params: Params,
     dataset: Dataset | None,
     key: Array,
     factors: Mapping[str, Any],
 ) -> list[Family]:
     """The learnt flows, and what they have to be compared with if that is asked for."""
-    count, dim = config.flows.count, subject.starts.shape[1]
+    count, dim = config.flows.count, space.starts.shape[1]
     start_key, random_key = jax.random.split(key)
     random = jax.random.normal(random_key, (count, dim))
-    starts = starts_for(start_key, subject, count, max(config.scores.pairs, config.scores.starts))
-    into_frame = jnp.linalg.pinv(subject.frame.basis).T
+    starts = starts_for(start_key, space, count, max(config.scores.pairs, config.scores.starts))
+    into_frame = jnp.linalg.pinv(space.frame.basis).T
     # Only dimensions of the latent that the frame spans can be moved along.
     used = jnp.linalg.norm(into_frame, axis=1) > 1e-6
     axes = into_frame[used]
     # What is measured on a large image is as well seen on a small one, and many are kept.
-    generator = subject.generator
-    if is_image(subject.frozen) and max(subject.frozen.event_shape[:2]) > LARGE:
-        generator = lambda z: shrink(subject.generator(z), LARGE)  # noqa: E731
+    generator = space.generator
+    if is_image(space.frozen) and max(space.frozen.event_shape[:2]) > LARGE:
+        generator = lambda z: shrink(space.generator(z), LARGE)  # noqa: E731
 
     def straight(name: str, directions: Array) -> Family:
         return Family(name, generator, constant, directions, starts[: len(directions)])
 
     settings = config.flows
     members = flow_families.members(settings, params["potentials"])
-    field = vector_field(config.flows, subject)
+    field = vector_field(config.flows, space)
     learnt = Family(flow_families.NAMES[settings.family], generator, field, members, starts)
     if not config.scores.others:
         return [learnt]
@@ -93,7 +93,7 @@ def methods(
         straight("latent coordinates", axes[:count]),
     ]
     if config.scores.closed_form:
-        found += [straight(name, rows) for name, rows in closed_form(subject, count).items()]
+        found += [straight(name, rows) for name, rows in closed_form(space, count).items()]
     if config.flows.frame != "identity":
         found.append(straight(AXES[config.flows.frame], jnp.eye(dim)[:count]))
     if config.scores.local_basis:
@@ -103,20 +103,20 @@ def methods(
         found += steered.families(
             generator, starts, factors["measures"], float(config.flows.horizon)
         )
-    if drawn is not None and subject.frozen.encode is not None:
-        found.append(reencoding(subject.frozen, drawn, config.scores.starts))
+    if drawn is not None and space.frozen.encode is not None:
+        found.append(reencoding(space.frozen, drawn, config.scores.starts))
     return found
 
 
-def closed_form(subject: Subject, count: int) -> dict[str, Float[Array, "k m"]]:
+def closed_form(space: FlowSpace, count: int) -> dict[str, Float[Array, "k m"]]:
     """The directions of SeFa and GANSpace, in the frame's coordinates."""
     found = {}
-    if (weight := subject.frozen.first_layer) is not None:
+    if (weight := space.frozen.first_layer) is not None:
         stretched = directions.sefa(weight, min(count, *weight.shape))
-        found["SeFa"] = stretched @ jnp.linalg.pinv(subject.frame.basis).T
-    latents = subject.starts[:GANSPACE_AT]
-    small = shrink if is_image(subject.frozen) else jnp.ravel
-    samples = in_chunks(lambda z: small(subject.generator(z)))(latents)
+        found["SeFa"] = stretched @ jnp.linalg.pinv(space.frame.basis).T
+    latents = space.starts[:GANSPACE_AT]
+    small = shrink if is_image(space.frozen) else jnp.ravel
+    samples = in_chunks(lambda z: small(space.generator(z)))(latents)
     seen = samples.reshape(len(samples), -1)
     # No more components than samples or pixels have.
     most = min(count, len(latents) - 1, seen.shape[1])
@@ -148,13 +148,13 @@ def reencoding(frozen: FrozenGenerator, drawn: Drawn, count: int) -> Family:
     return Family(CEILING, seen, constant, steps, starts)
 
 
-def starts_for(key: Array, subject: Subject, count: int, number: int) -> Array:
+def starts_for(key: Array, space: FlowSpace, count: int, number: int) -> Array:
     """`number` starting points for each of `count` traversals, drawn independently.
 
     Sharing them between traversals would let the VP classifier recognise the image.
     """
-    chosen = jax.random.randint(key, (count, number), 0, len(subject.starts))
-    return subject.starts[chosen]
+    chosen = jax.random.randint(key, (count, number), 0, len(space.starts))
+    return space.starts[chosen]
 
 
 def measure_method(
@@ -177,7 +177,7 @@ def measure_method(
 
 
 def potentials_alone(
-    config: Config, subject: Subject, params: Params, method: Family, key: Array
+    config: Config, space: FlowSpace, params: Params, method: Family, key: Array
 ) -> dict[str, Any]:
     """What each potential does on its own terms: length, residual, steps of an adaptive solver."""
     horizon = float(config.flows.horizon)
@@ -191,9 +191,9 @@ def potentials_alone(
         "solved": float(paths.ok.mean()),
     }
     if pde.EQUATIONS[config.flows.pde] and config.flows.family == "potential":
-        residuals = jax.jit(partial(relative_residuals, config, subject))
+        residuals = jax.jit(partial(relative_residuals, config, space))
         # In one program, which leaves the classifier out: nothing here depends on it.
-        fresh = jax.jit(lambda key: _equations(initial(config.flows, subject, key)))(key)
+        fresh = jax.jit(lambda key: _equations(initial(config.flows, space, key)))(key)
         ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
         for name, learnt in {"residual before": fresh, "residual": _equations(params)}.items():
             rows[name] = residuals(learnt, ts, paths.zs).tolist()
@@ -208,7 +208,7 @@ def _equations(params: Params) -> Params:
 
 def relative_residuals(
     config: Config,
-    subject: Subject,
+    space: FlowSpace,
     params: Params,
     ts: Float[Array, "t"],
     paths: Float[Array, "k n t m"],
@@ -218,8 +218,8 @@ def relative_residuals(
     With a Laplacian, also of potentials that were trained on the row sums in its place.
     """
     laplacian: Operator = calculus.laplacian
-    if subject.manifold is not None:
-        laplacian, paths = laplace_beltrami(subject.manifold), paths[:, :ON_MANIFOLD]
+    if space.manifold is not None:
+        laplacian, paths = laplace_beltrami(space.manifold), paths[:, :ON_MANIFOLD]
 
     def one(args: Any) -> Array:
         params, raw, zs = args
@@ -233,7 +233,7 @@ def relative_residuals(
 
 
 def measure(
-    folder: Folder, config: Config, subject: Subject, params: Params, dataset: Dataset | None
+    folder: Folder, config: Config, space: FlowSpace, params: Params, dataset: Dataset | None
 ) -> dict[str, Any]:
     """Everything that is measured, each part remembered in the run folder as it is done.
 
@@ -247,9 +247,9 @@ def measure(
             factors = {"measures": known, "ranges": factor_ranges(known, images)}
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
     with announced("preparing the directions to compare with"):
-        families = methods(config, subject, params, dataset, key, factors)
+        families = methods(config, space, params, dataset, key, factors)
     alone = folder.remember(
-        "scores/potentials", lambda: potentials_alone(config, subject, params, families[0], key)
+        "scores/potentials", lambda: potentials_alone(config, space, params, families[0], key)
     )
     with folder.understood("scores/potentials"):
         usual = np.min if config.flows.reach else np.median
@@ -269,11 +269,11 @@ def measure(
     summary: dict[str, Any] = {"potentials": alone, "comparison": rows}
     if factors and config.scores.others:
         straight = partial(
-            straightness, subject.generator, subject.starts[:SURVEYED], factors["measures"]
+            straightness, space.generator, space.starts[:SURVEYED], factors["measures"]
         )
         summary["straightness"] = folder.remember("scores/straightness", straight)
-    if subject.frozen.log_likelihood is not None and config.scores.others:
-        generator = folder.remember("scores/generator", partial(bounds, config, subject.frozen))
+    if space.frozen.log_likelihood is not None and config.scores.others:
+        generator = folder.remember("scores/generator", partial(bounds, config, space.frozen))
         summary = {"generator": generator, **summary}
     folder.write_json("metrics.json", summary)
     return summary

@@ -23,13 +23,13 @@ from experiments.potential_flows import scores as flow_scores
 from experiments.potential_flows import traverse
 from experiments.potential_flows.config import PHASE, PRESETS, Config
 from experiments.potential_flows.flags import Flows
-from experiments.potential_flows.subject import (
-    Subject,
+from experiments.potential_flows.flow_space import (
+    FlowSpace,
     check,
     check_generator,
     classifier,
     initial,
-    load_subject,
+    load_space,
     pace,
     seen,
     training_data,
@@ -49,25 +49,25 @@ __all__ = ["PRESETS", "latents", "loss", "run", "train"]
 
 
 def loss(
-    config: Config, subject: Subject, params: Params, key: Array, step: Array, batch: Batch
+    config: Config, space: FlowSpace, params: Params, key: Array, step: Array, batch: Batch
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """The weighted sum of the terms of one step, all K potentials at once."""
     del step
     settings, count = config.flows, config.flows.count
     # [share, K]: the leading axis, split over devices, stays the leading one.
     points = {name: leaf.reshape(-1, count, *leaf.shape[1:]) for name, leaf in batch.items()}
-    field = vector_field(settings, subject)
+    field = vector_field(settings, space)
 
     def sample(key: Array, member: PyTree, raw: Scalar, known: Batch) -> objectives.FlowSample:
         return objectives.sample_flow(
             key,
             partial(field, member),
             known["start"],
-            subject.low,
-            subject.high,
+            space.low,
+            space.high,
             horizon=settings.horizon,
             equation=flow_families.equation(settings, member, raw),
-            manifold=subject.manifold,
+            manifold=space.manifold,
             metric=known.get("metric"),
             avoid=known.get("avoid"),
             axes=(known["root"], known["bend"]) if "root" in known else None,
@@ -77,8 +77,8 @@ def loss(
         )
 
     def classify(before: Array, after: Array) -> Array:
-        logits: Any = classifier(settings, subject.frozen).apply(
-            params["classifier"], seen(settings, before, after, subject.spread)
+        logits: Any = classifier(settings, space.frozen).apply(
+            params["classifier"], seen(settings, before, after, space.spread)
         )
         return logits
 
@@ -88,9 +88,9 @@ def loss(
     )
     terms = objectives.potential_flow_terms(
         samples,
-        subject.generator,
+        space.generator,
         classify,
-        pace=pace(settings, subject.spread),
+        pace=pace(settings, space.spread),
         crossing=settings.reach / settings.horizon or None,
         at_once=settings.at_once,
     )
@@ -98,22 +98,22 @@ def loss(
     return objectives.weighted_sum(config.weights, terms), known
 
 
-def loss_of(config: Config, subject: Subject, generator: Generator, *step: Any) -> Any:
-    """`loss` with a generator in place of the subject's, to be bound as an argument."""
-    return loss(config, subject._replace(generator=generator), *step)
+def loss_of(config: Config, space: FlowSpace, generator: Generator, *step: Any) -> Any:
+    """`loss` with a generator in place of the space's, to be bound as an argument."""
+    return loss(config, space._replace(generator=generator), *step)
 
 
-def train(folder: Folder, config: Config, subject: Subject) -> Params:
+def train(folder: Folder, config: Config, space: FlowSpace) -> Params:
     """Train, or go on training, the potentials of a run folder."""
     what = f"metric{' and steered fields' if config.flows.avoid else ''}"
     with announced(f"computing the generator's {what} at the bank's {config.flows.bank} latents"):
-        dataset = latents(config, subject)
-    generator = closure_convert(subject.generator, subject.starts.shape[1])
+        dataset = latents(config, space)
+    generator = closure_convert(space.generator, space.starts.shape[1])
     return fit(
         folder,
         PHASE,
-        init=partial(initial, config.flows, subject),
-        loss=Partial(partial(loss_of, config, subject), generator),
+        init=partial(initial, config.flows, space),
+        loss=Partial(partial(loss_of, config, space), generator),
         batches=shuffled(dataset, config.training, config.seed),
         config=config.training,
         seed=config.seed,
@@ -121,21 +121,21 @@ def train(folder: Folder, config: Config, subject: Subject) -> Params:
     )
 
 
-def latents(config: Config, subject: Subject) -> data.Dataset:
+def latents(config: Config, space: FlowSpace) -> data.Dataset:
     """Starting points, with the generator's metric at each if a bank of them is asked for.
 
     And with an orthonormal basis and the Laplacian of the coordinates, if equations hold on the
     generator's manifold; and with the velocities of the fields that flows shall avoid.
     """
     if not config.flows.bank:
-        return data.from_arrays("latents", start=np.asarray(subject.starts))
-    bank = subject.starts[: config.flows.bank]
-    known = {"start": bank, "metric": pullback_metrics(subject.generator, bank)}
-    if subject.manifold is not None:
-        frame = frame_and_bend(subject.manifold)
+        return data.from_arrays("latents", start=np.asarray(space.starts))
+    bank = space.starts[: config.flows.bank]
+    known = {"start": bank, "metric": pullback_metrics(space.generator, bank)}
+    if space.manifold is not None:
+        frame = frame_and_bend(space.manifold)
         known["root"], known["bend"] = jax.jit(partial(jax.lax.map, frame, batch_size=64))(bank)
     if config.flows.avoid:
-        known["avoid"] = avoided(config.flows, subject.generator, bank)
+        known["avoid"] = avoided(config.flows, space.generator, bank)
     arrays: dict[str, Any] = {name: np.asarray(array) for name, array in known.items()}
     return data.from_arrays("latents", **arrays)
 
@@ -169,12 +169,12 @@ def run(config: Config) -> int | None:
             with folder.understood(traverse.METRICS):
                 flow_scores.show(folder.read_object(traverse.METRICS))
         return ended(config, folder)
-    subject = load_subject(config.flows, config.seed, frozen, dataset, folder=folder)
-    params = train(folder, config, subject)
+    space = load_space(config.flows, config.seed, frozen, dataset, folder=folder)
+    params = train(folder, config, space)
     summary: dict[str, Any] = {}
     if config.measure:
-        summary = flow_scores.measure(folder, config, subject, params, dataset)
-    failed = traverse.draw(folder, config, subject, params)
+        summary = flow_scores.measure(folder, config, space, params, dataset)
+    failed = traverse.draw(folder, config, space, params)
     if summary:
         flow_scores.show(summary)
     return ended(config, folder, failed)

@@ -19,8 +19,8 @@ from experiments.generators.style_mixing import check_moved_layers
 from experiments.inversion.latent_file import one_latent
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows.config import PHASE, Config
-from experiments.potential_flows.subject import (
-    Subject,
+from experiments.potential_flows.flow_space import (
+    FlowSpace,
     load_run,
     starts_from_codes,
     vector_field,
@@ -76,7 +76,7 @@ class Drawing:
 def draw(
     folder: Folder,
     config: Config,
-    subject: Subject,
+    space: FlowSpace,
     params: Params,
     *,
     start: int = 0,
@@ -90,21 +90,21 @@ def draw(
     """
     if latent is None:
         with announced("choosing where traversals start"):
-            z0 = representative(subject, start)
+            z0 = representative(space, start)
     else:
-        z0 = coordinates.from_latent(subject.frame, latent[1])
+        z0 = coordinates.from_latent(space.frame, latent[1])
     labels = row_labels(source or folder, config)
 
     @cache
     def followed() -> tuple[np.ndarray, np.ndarray]:
         ts = jnp.linspace(0.0, config.flows.horizon * stretch, FRAMES + 1)
         members = flow_families.members(config.flows, params["potentials"])
-        both = both_ways(subject.generator, vector_field(config.flows, subject), members, z0, ts)
+        both = both_ways(space.generator, vector_field(config.flows, space), members, z0, ts)
         return np.asarray(both.samples), np.asarray(both.ts)
 
-    shape = subject.frozen.event_shape
+    shape = space.frozen.event_shape
     what = (
-        f"{subject.frozen.name}: each row follows one of the "
+        f"{space.frozen.name}: each row follows one of the "
         f"{flow_families.describe(config.flows)} from the "
     )
 
@@ -117,7 +117,7 @@ def draw(
                 places=times,
                 row_labels=labels,
                 caption=caption,
-                names=subject.frozen.output_names,
+                names=space.frozen.output_names,
             )
         ways = "marked image, forward to the right and reversed to the left."
         return plots.traversal_grid(
@@ -137,7 +137,7 @@ def draw(
         failed = tables.save_figures(folder, {own: grid})
         return failed + tables.save_pictures(folder, {f"{own}.gif": animation})
     if config.flows.family == "potential":
-        figures[LANDSCAPES] = partial(landscapes, config, subject, params, labels)
+        figures[LANDSCAPES] = partial(landscapes, config, space, params, labels)
     if rows := (source or folder).rows(PHASE):
         caption = f"Loss of the phase '{PHASE}' and its unweighted terms."
         figures[f"losses_{PHASE}"] = partial(plots.loss_curves, rows, caption=caption)
@@ -151,18 +151,18 @@ def is_drawn(folder: Folder, config: Config) -> bool:
     return all((folder.path / name).exists() for name in names)
 
 
-def representative(subject: Subject, start: int) -> Array:
+def representative(space: FlowSpace, start: int) -> Array:
     """The `start`-th code of data that is extreme on no axis, so that there is room both ways.
 
     Not the one nearest to the centre: the centre itself is a blurred average of the data.
     """
     for margin in (0.1, 0.05, 0.0):
-        low, high = jnp.quantile(subject.starts, jnp.array([margin, 1 - margin]), axis=0)
-        inside = jnp.all((subject.starts >= low) & (subject.starts <= high), axis=1)
-        found = subject.starts[np.asarray(inside)]
+        low, high = jnp.quantile(space.starts, jnp.array([margin, 1 - margin]), axis=0)
+        inside = jnp.all((space.starts >= low) & (space.starts <= high), axis=1)
+        found = space.starts[np.asarray(inside)]
         if 0 <= start < len(found):
             return found[start]
-    raise ValueError(f"start must be in [0, {len(subject.starts)}), got {start}")
+    raise ValueError(f"start must be in [0, {len(space.starts)}), got {start}")
 
 
 def row_labels(folder: Folder, config: Config) -> list[str]:
@@ -177,23 +177,23 @@ def row_labels(folder: Folder, config: Config) -> list[str]:
     return [f"{k}: {winner}" for k, winner in zip(numbers, winners or (), strict=False)] or numbers
 
 
-def landscapes(config: Config, subject: Subject, params: Params, labels: list[str]) -> "Figure":
+def landscapes(config: Config, space: FlowSpace, params: Params, labels: list[str]) -> "Figure":
     """Each potential over the plane of the two axes along which its flow goes farthest.
 
     Where there is one axis only, over that.
     """
     net, count = flow_families.potential_network(config.flows), config.flows.count
     horizon = float(config.flows.horizon)
-    starts = subject.starts[:24]
+    starts = space.starts[:24]
     ts = jnp.linspace(0.0, horizon, 21)
 
     def paths(params: Params) -> Array:
-        field = partial(vector_field(config.flows, subject), params)
+        field = partial(vector_field(config.flows, space), params)
         return jax.vmap(lambda z: flows.integrate(field, z, ts).zs)(starts)
 
     zs = jax.jit(jax.vmap(paths))(params["potentials"])
     # In units of half the range of the codes: axes with a few far codes would dwarf the others.
-    centre, half = (subject.low + subject.high) / 2, (subject.high - subject.low) / 2
+    centre, half = (space.low + space.high) / 2, (space.high - space.low) / 2
     planes, curves, axes = [], [], []
     for k in range(count):
         moved = jnp.mean(jnp.abs(zs[k, :, -1] - zs[k, :, 0]) / half, axis=0)
@@ -206,7 +206,7 @@ def landscapes(config: Config, subject: Subject, params: Params, labels: list[st
         axes.append(f"{labels[k]} ({named} {', '.join(map(str, farthest))})")
     dim = len(farthest)
     where = "axis" if dim == 1 else "plane, through their centre, of the two axes"
-    codes = starts_from_codes(config.flows, subject.frozen)
+    codes = starts_from_codes(config.flows, space.frozen)
     points = "codes" if codes else "draws from the prior"
     return plots.landscape(
         planes,
@@ -248,7 +248,7 @@ def target(drawing: Drawing) -> Path | None:
     return path
 
 
-def given(drawing: Drawing, subject: Subject) -> tuple[str, Array] | None:
+def given(drawing: Drawing, space: FlowSpace) -> tuple[str, Array] | None:
     """The latent of one's own that is named, with the name of its file.
 
     Raises:
@@ -256,13 +256,13 @@ def given(drawing: Drawing, subject: Subject) -> tuple[str, Array] | None:
     """
     if not drawing.latent:
         return None
-    dim, name = subject.frozen.latent_dim, Path(drawing.latent).stem
+    dim, name = space.frozen.latent_dim, Path(drawing.latent).stem
     z = one_latent(drawing.latent, dim, "--latent", drawing.start, "--start")
-    within = subject.generator(coordinates.from_latent(subject.frame, z))
-    image = subject.frozen.decode(z)
+    within = space.generator(coordinates.from_latent(space.frame, z))
+    image = space.frozen.decode(z)
     if float(jnp.mean((within - image) ** 2)) > LOST * float(jnp.var(image)):
         print(
-            f"warning: the flows of {drawing.folder} live in {subject.frame.basis.shape[1]} of "
+            f"warning: the flows of {drawing.folder} live in {space.frame.basis.shape[1]} of "
             f"{dim} coordinates, in which the sample of {drawing.latent} is another one",
             file=sys.stderr,
             flush=True,
@@ -274,7 +274,7 @@ def run(drawing: Drawing) -> int | None:
     """Draw into the run's own folder, or elsewhere."""
     place = target(drawing)
     with announced(f"loading the run {drawing.folder}"):
-        config, _, subject, params = load_run(drawing.folder)
+        config, _, space, params = load_run(drawing.folder)
     if place is None:
         folder, source = open_folder(drawing.folder, config), None
     else:
@@ -282,11 +282,11 @@ def run(drawing: Drawing) -> int | None:
     failed = draw(
         folder,
         config,
-        subject,
+        space,
         params,
         start=drawing.start,
         stretch=drawing.stretch,
         source=source,
-        latent=given(drawing, subject),
+        latent=given(drawing, space),
     )
     return tables.where(folder, failed)

@@ -12,9 +12,8 @@ import pytest
 from experiments.directions import train as directions
 from experiments.evaluate import evaluate
 from experiments.latent_oddity import clustering, geodesics, land, random_walk
-from experiments.potential_flows import subject as subjects
+from experiments.potential_flows import flow_space, traverse
 from experiments.potential_flows import train as potential_flows
-from experiments.potential_flows import traverse
 from experiments.potential_flows.config import GAN
 from experiments.steer import train as steer
 from experiments.supervised_flows import train as guided
@@ -105,23 +104,23 @@ def test_flows_of_vectors_are_measured_beside_directions_and_drawn_again(own, tm
     assert (tmp_path / "run" / "traversals.png").read_bytes() != before
 
 
-def subject_of(scale):
+def space_of(scale):
     """A generator of vectors in some unit, and the flows to be learnt on it."""
     weights = jax.random.normal(jax.random.key(0), (5, 3)) * jnp.array([[1, 1, 10, 0.1, 0]]).T
     generator = freeze(lambda z: scale * (jnp.sin(weights @ z) + 2), 3)
     settings = replace(GAN.flows, count=2, horizon=3, width=4, depth=1, codes=64, bank=64)
     config = replace(GAN, flows=settings)
-    return config, subjects.load_subject(settings, 0, generator, None)
+    return config, flow_space.load_space(settings, 0, generator, None)
 
 
 @pytest.mark.slow
 def test_the_loss_of_vectors_does_not_depend_on_their_unit(key):
     def value(scale, of=lambda loss: loss):
-        config, subject = subject_of(scale)
-        batch = potential_flows.latents(config, subject).examples(np.arange(16))
-        params = subjects.initial(config.flows, subject, key)
+        config, space = space_of(scale)
+        batch = potential_flows.latents(config, space).examples(np.arange(16))
+        params = flow_space.initial(config.flows, space, key)
         step = jnp.array(0)
-        loss = lambda params: potential_flows.loss(config, subject, params, key, step, batch)[0]  # noqa: E731
+        loss = lambda params: potential_flows.loss(config, space, params, key, step, batch)[0]  # noqa: E731
         return jax.jit(of(loss))(params)
 
     (loss, slopes), other = value(1.0, jax.value_and_grad), value(1000.0)
@@ -132,12 +131,12 @@ def test_the_loss_of_vectors_does_not_depend_on_their_unit(key):
 
 
 def test_at_pace_1_a_flow_goes_as_far_as_two_vectors_are_apart():
-    config, subject = subject_of(7.0)
-    draws = jax.vmap(jax.vmap(subject.frozen))(jax.random.normal(jax.random.key(1), (2, 4000, 3)))
+    config, space = space_of(7.0)
+    draws = jax.vmap(jax.vmap(space.frozen))(jax.random.normal(jax.random.key(1), (2, 4000, 3)))
     apart = jnp.sqrt(jnp.mean(jnp.sum((draws[0] - draws[1]) ** 2, axis=-1)))
-    length = subjects.pace(config.flows, subject.spread) * config.flows.horizon
+    length = flow_space.pace(config.flows, space.spread) * config.flows.horizon
     np.testing.assert_allclose(length, apart, rtol=0.2)
-    assert subjects.pace(config.flows, None) == config.flows.pace
+    assert flow_space.pace(config.flows, None) == config.flows.pace
 
 
 @pytest.mark.parametrize(

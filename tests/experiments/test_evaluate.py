@@ -16,7 +16,7 @@ from experiments.evaluate.readers import Evaluated
 from experiments.evaluate.scores import SCORES, lacks
 from experiments.flow_vae import config as flow_vae_config
 from experiments.generators.spec import open_study
-from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows import flow_space
 from experiments.potential_flows.config import Config as FlowConfig
 from experiments.potential_flows.flags import Flows
 from experiments.runtime import checkpoints
@@ -302,15 +302,15 @@ def flows_run(sprites_run, tmp_path, monkeypatch):
 
     frozen = freeze(generator, 2, dataset="sprites")
     starts = 0.3 + 0.2 * jnp.eye(2)[jnp.arange(5) % 2]
-    subject = SimpleNamespace(
+    space = SimpleNamespace(
         frozen=frozen, generator=generator, starts=starts, metric=None, spread=None
     )
-    one = flow_subject.initial(config.flows, subject, jax.random.key(0))["potentials"]
+    one = flow_space.initial(config.flows, space, jax.random.key(0))["potentials"]
     # All that matters is which way they point, not how fast.
     one["params"]["direction"] = jnp.array([[1.0, 0.0], [0.0, -1.0]])
     params = {"potentials": one}
-    loaded = (config, None, subject, params)
-    monkeypatch.setattr(flow_subject, "load_run", lambda run: loaded)
+    loaded = (config, None, space, params)
+    monkeypatch.setattr(flow_space, "load_run", lambda run: loaded)
     return path
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.explore import sliders
+from experiments.explore.explored import load_explored
 from experiments.explore.session import Session
-from experiments.explore.subject import load_subject
 from latent_flows.generators import GeneratorSpec, load_generator
 from tests.experiments.front_doors import front
 from tests.experiments.small_generators import small_gan, small_vae
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 def explored(run):
     spec = GeneratorSpec(str(run))
-    return load_subject(run.name, str(run), load_generator(spec), spec, codes=40, seed=0)
+    return load_explored(run.name, str(run), load_generator(spec), spec, codes=40, seed=0)
 
 
-def groups(subject):
-    return [*dict.fromkeys(control.group for control in subject.controls)]
+def groups(explored):
+    return [*dict.fromkeys(control.group for control in explored.controls)]
 
 
 def test_a_vae_has_codes_by_number_coloured_by_label_and_is_steered(tmp_path):

@@ -13,10 +13,10 @@ from PIL import Image
 
 from experiments.explore import own_picture, plane, shading, sliders
 from experiments.explore.control import Control
+from experiments.explore.explored import Codes, Explored, load_explored, metric_of
 from experiments.explore.moves import axis_part
 from experiments.explore.session import Session
 from experiments.explore.sliders import Learnt
-from experiments.explore.subject import Codes, Subject, load_subject, metric_of
 from experiments.explore.tab import Tab
 from latent_flows.generators import GeneratorSpec, freeze, load_generator
 from latent_flows.generators.biggan import BigGAN
@@ -39,7 +39,7 @@ def waves(z):
     return jnp.sin(jnp.linspace(0, 3, 30) * z[0]) + z[1]
 
 
-def subject(decode=picture, latent_dim=3, identity="abc", **settings):
+def explored(decode=picture, latent_dim=3, identity="abc", **settings):
     names = ("right", "up")
     controls = [
         Control(n, "Straight axes", "", 3.0, (-2.0, 2.0), "how far the codes go") for n in names
@@ -48,12 +48,12 @@ def subject(decode=picture, latent_dim=3, identity="abc", **settings):
     learnt = Learnt((axis_part(controls, jnp.eye(latent_dim)[:2]),))
     labels = {"label": np.arange(50) % 3}
     generator = freeze(decode, latent_dim, name="stripes")
-    return Subject("a-run", identity, generator, learnt, Codes(draws, labels), **settings)
+    return Explored("a-run", identity, generator, learnt, Codes(draws, labels), **settings)
 
 
 @pytest.fixture(scope="module")
 def shared():
-    return subject()
+    return explored()
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_the_strip_shows_what_a_slider_does_while_others_stay(session):
     assert sheet.size == (8 * told["count"], 8)
 
 
-@pytest.mark.parametrize("name", shading.names(subject()))
+@pytest.mark.parametrize("name", shading.names(explored()))
 def test_a_map_is_shaded_by_whatever_is_offered(name, session):
     session.look_differently({"shade": name})
     *progress, last = session.shades()
@@ -133,7 +133,7 @@ def test_a_map_is_shaded_by_whatever_is_offered(name, session):
     if name == "image: x":
         (left, right, bottom, top), side = session.box, len(values)
         at = np.array([left + 2.5 / side * (right - left), bottom + 1.5 / side * (top - bottom)])
-        there = session.subject.factors[0].measure(picture(session.plane.latents(at)))
+        there = session.explored.factors[0].measure(picture(session.plane.latents(at)))
         assert values[1, 2] == pytest.approx(float(there), abs=1e-5)
 
 
@@ -161,7 +161,7 @@ def test_a_link_opens_in_another_tab_what_it_was_made_of_and_refuses_other_runs(
     assert other.open(session.link()) == []
     np.testing.assert_array_equal(other.seen.latent, session.seen.latent)
     assert other.looks == session.looks
-    (told,) = Session(subject(identity="xyz")).open(session.link())
+    (told,) = Session(explored(identity="xyz")).open(session.link())
     assert "made for another run (a-run)" in told["text"]
     assert told["wrong"]
 
@@ -193,7 +193,7 @@ def test_pins_span_a_plane_that_shows_them(session):
         session.quick({"do": "pin"})
     session.look_differently({"axes": "pinned", "first": 0, "second": 1})
     assert max(session.plane.distance(pin) for pin in session.pins) < 1e-4
-    other = Session(session.subject)
+    other = Session(session.explored)
     assert other.open(session.link()) == []
     assert session.quick({"do": "unpin"})[0]["count"] == 0
 
@@ -220,7 +220,7 @@ def test_truncation_draws_latents_to_the_middle(session):
 
 
 def test_layers_keep_sliders_to_their_part_of_a_latent():
-    own = Session(subject(layers=3))
+    own = Session(explored(layers=3))
     before = own.seen.latent
     own.quick({"do": "slide", "index": 0, "amount": 1.0})
     own.quick({"do": "layers", "first": 1, "last": 2})
@@ -232,7 +232,7 @@ def test_layers_keep_sliders_to_their_part_of_a_latent():
 
 
 def test_numbers_are_sent_where_samples_are_no_pictures():
-    own = Session(subject(waves, 2))
+    own = Session(explored(waves, 2))
     (told,) = own.quick({"do": "slide", "index": 0, "amount": 0.5})
     np.testing.assert_allclose(told["row"], own.seen.sample, atol=1e-5)
     (strip,) = own.keep_strip(own.follow()())
@@ -248,7 +248,7 @@ def test_one_latent_has_sliders_and_no_map():
     controls = [Control("right", "Straight axes", "", 3.0, (-2.0, 2.0), "")]
     learnt = Learnt((axis_part(controls, jnp.eye(1)),))
     draws = np.linspace(-1, 1, 20, dtype=np.float32)[:, None]
-    one = Subject("one", "abc", freeze(jnp.sin, 1), learnt, Codes(draws, {}))
+    one = Explored("one", "abc", freeze(jnp.sin, 1), learnt, Codes(draws, {}))
     own = Session(one)
     own.quick({"do": "slide", "index": 0, "amount": 0.5})
     assert own.seen.latent == pytest.approx(-0.5)
@@ -262,7 +262,7 @@ def test_a_generator_of_classes_makes_the_one_that_is_asked_for(tmp_path):
     (tmp_path / "config.json").write_text('{"experiment": "experiments.import_weights"}')
     (tmp_path / GENERATOR).write_bytes(to_bytes(StoredGenerator(net, variables, "a BigGAN")))
     spec = GeneratorSpec(str(tmp_path), label=1)
-    found = load_subject("b", "", load_generator(spec), spec, codes=16, seed=0)
+    found = load_explored("b", "", load_generator(spec), spec, codes=16, seed=0)
     own = Session(found)
     assert own.hello()["classes"] == 3
     seen = {}
@@ -293,7 +293,7 @@ def small_stylegan2(path, classes=0):
 def test_styles_are_truncated_to_their_mean_and_moved_layer_by_layer(tmp_path, layers, count):
     mean = small_stylegan2(tmp_path)
     spec = GeneratorSpec(str(tmp_path), space="w+", layers=layers)
-    found = load_subject("s", "", load_generator(spec), spec, codes=40, seed=0)
+    found = load_explored("s", "", load_generator(spec), spec, codes=40, seed=0)
     own = Session(found)
     assert own.hello()["layers"] == count
     assert own.looks.axes == "visible"
@@ -313,7 +313,7 @@ def test_styles_are_truncated_to_their_mean_and_moved_layer_by_layer(tmp_path, l
 def test_a_stylegan2_of_classes_makes_the_one_that_is_asked_for(tmp_path, space):
     small_stylegan2(tmp_path, classes=3)
     spec = GeneratorSpec(str(tmp_path), label=1, space=space)
-    own = Session(load_subject("c", "", load_generator(spec), spec, codes=20, seed=0))
+    own = Session(load_explored("c", "", load_generator(spec), spec, codes=20, seed=0))
     assert own.hello()["classes"] == 3
     own.quick({"do": "random", "number": 5})
     seen = {}

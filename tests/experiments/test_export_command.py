@@ -14,7 +14,7 @@ from experiments import export
 from experiments.directions.config import Config, Fit, Inversion
 from experiments.directions.learn import LINEAR, NONLINEAR
 from experiments.potential_flows import config as flow_config
-from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows import flow_space
 from experiments.potential_flows.config import Flows
 from experiments.potential_flows.families import potential_network
 from experiments.runtime.run_dir import Folder, open_folder
@@ -105,7 +105,7 @@ def test_potentials_move_in_the_frame_of_their_run(call, tmp_path, monkeypatch):
     }
     frame = coordinates.AffineCoordinates(jnp.ones(3), jnp.eye(3)[:, :2])
     loaded = (config, None, SimpleNamespace(frame=frame), params)
-    monkeypatch.setattr(flow_subject, "load_run", lambda path: loaded)
+    monkeypatch.setattr(flow_space, "load_run", lambda path: loaded)
     open_folder(tmp_path / "run", config)
     file, function = tmp_path / "flows.safetensors", tmp_path / "flows.jaxexport"
     assert call(tmp_path / "run", "--to", file)[0] == 0

@@ -13,7 +13,7 @@ from experiments.potential_flows import scores as flow_scores
 from experiments.potential_flows import train as potential_flows
 from experiments.potential_flows.config import Config, Flows, Weights
 from experiments.potential_flows.families import row_sums
-from experiments.potential_flows.subject import Subject, initial, vector_field
+from experiments.potential_flows.flow_space import FlowSpace, initial, vector_field
 from experiments.runtime.training import Training
 from latent_flows import coordinates, pde
 from latent_flows.calculus import laplacian
@@ -38,9 +38,9 @@ def setting(**flags):
     starts = jax.random.normal(jax.random.key(0), (16, 3))
     low, high = starts.min(0), starts.max(0)
     frozen = freeze(picture, 3)
-    subject = Subject(frozen, coordinates.identity(3), frozen.decode, starts, low, high)
+    space = FlowSpace(frozen, coordinates.identity(3), frozen.decode, starts, low, high)
     metric = unit_metric(picture, starts)
-    return config, subject._replace(
+    return config, space._replace(
         metric=metric if config.flows.gradient == "natural" else None,
         manifold=metric if config.flows.laplacian == "beltrami" else None,
     )
@@ -48,14 +48,14 @@ def setting(**flags):
 
 @pytest.mark.slow
 def test_a_natural_gradient_climbs_less_where_the_generator_is_steep():
-    config, subject = setting(gradient="natural")
-    params = initial(config.flows, subject, jax.random.key(1))["potentials"]
+    config, space = setting(gradient="natural")
+    params = initial(config.flows, space, jax.random.key(1))["potentials"]
     own = jax.tree.map(lambda leaf: leaf[0], params)
-    z = subject.starts[0]
+    z = space.starts[0]
     usual, there = setting()
     plain = vector_field(usual.flows, there)(own, 1.0, z)
-    natural = vector_field(config.flows, subject)(own, 1.0, z)
-    np.testing.assert_allclose(subject.metric(z) @ natural, plain, rtol=1e-3, atol=1e-6)
+    natural = vector_field(config.flows, space)(own, 1.0, z)
+    np.testing.assert_allclose(space.metric(z) @ natural, plain, rtol=1e-3, atol=1e-6)
 
 
 SETTINGS = [
@@ -74,10 +74,10 @@ SETTINGS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", SETTINGS, ids=lambda flags: " ".join(map(str, flags.values())))
 def test_every_family_has_a_loss_that_teaches_it(flags, compile_quickly):
-    config, subject = setting(**flags)
-    params = jax.jit(partial(initial, config.flows, subject))(jax.random.key(1))
-    batch = potential_flows.latents(config, subject).examples(np.arange(4))
-    loss = partial(potential_flows.loss, config, subject)
+    config, space = setting(**flags)
+    params = jax.jit(partial(initial, config.flows, space))(jax.random.key(1))
+    batch = potential_flows.latents(config, space).examples(np.arange(4))
+    loss = partial(potential_flows.loss, config, space)
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (total, terms), slopes = gradient(params, jax.random.key(2), 0, batch)
     assert jnp.isfinite(total)
@@ -108,10 +108,10 @@ def test_flows_are_told_to_leave_a_transformation_alone(compile_quickly):
     np.testing.assert_allclose(found[:, 0, 0], 12, rtol=0.1)
     np.testing.assert_allclose(found[:, 1, 1], 10, rtol=0.1)
     np.testing.assert_allclose(found[:, [0, 1], [1, 0]], 0, atol=0.5)
-    _, subject = setting()
-    subject = subject._replace(frozen=freeze(bump, 3), generator=bump)
+    _, space = setting()
+    space = space._replace(frozen=freeze(bump, 3), generator=bump)
     config = replace(SMALL, flows=settings)
-    batch = potential_flows.latents(config, subject).examples(np.arange(4))
+    batch = potential_flows.latents(config, space).examples(np.arange(4))
     assert batch["avoid"].shape == (4, 2, 3)
 
 
@@ -120,10 +120,10 @@ def test_laplacians_differ_only_where_they_should():
     """At the same parameters, the row sums and the manifold's Laplacian give other residuals."""
     residuals = {}
     for name in ("euclidean", "row-sum", "beltrami"):
-        config, subject = setting(laplacian=name)
-        params = initial(config.flows, subject, jax.random.key(1))
-        batch = potential_flows.latents(config, subject).examples(np.arange(4))
-        found = jax.jit(partial(potential_flows.loss, config, subject))(
+        config, space = setting(laplacian=name)
+        params = initial(config.flows, space, jax.random.key(1))
+        batch = potential_flows.latents(config, space).examples(np.arange(4))
+        found = jax.jit(partial(potential_flows.loss, config, space))(
             params, jax.random.key(2), 0, batch
         )[1]
         residuals[name] = float(found.pop("residual"))
@@ -179,9 +179,9 @@ def test_what_needs_potentials_says_so():
 
 
 def test_what_is_learnt_is_measured_first_and_alone_if_asked():
-    config, subject = setting(family="linear", orthogonal=True)
-    params = initial(config.flows, subject, jax.random.key(1))
-    found = flow_scores.methods(config, subject, params, None, jax.random.key(2), {})
+    config, space = setting(family="linear", orthogonal=True)
+    params = initial(config.flows, space, jax.random.key(1))
+    found = flow_scores.methods(config, space, params, None, jax.random.key(2), {})
     assert [method.name for method in found] == [
         "learnt lines",
         "random directions",
@@ -191,4 +191,4 @@ def test_what_is_learnt_is_measured_first_and_alone_if_asked():
     directions = found[0].params["params"]["direction"]
     np.testing.assert_allclose(directions @ directions.T, jnp.eye(2), atol=1e-5)
     alone = replace(config, scores=replace(config.scores, others=False))
-    assert len(flow_scores.methods(alone, subject, params, None, jax.random.key(2), {})) == 1
+    assert len(flow_scores.methods(alone, space, params, None, jax.random.key(2), {})) == 1

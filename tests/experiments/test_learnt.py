@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.explore import sliders
+from experiments.explore.explored import load_explored
 from experiments.explore.session import Session
-from experiments.explore.subject import load_subject
 from experiments.flow_vae import config as flow_vae_config
 from experiments.flow_vae.train import stored
 from experiments.generators.kept_frame import FRAME, kept_frame, read_frame
@@ -17,7 +17,7 @@ from experiments.learnt import flows
 from experiments.learnt.reader import read
 from experiments.page.contents import Wish, contents
 from experiments.potential_flows import config as flow_config
-from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows import flow_space
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Training
@@ -39,7 +39,7 @@ TILTED = AffineCoordinates(jnp.array([0.1, -0.2, 0.3]), jnp.array([[1.0, 2], [0,
 
 def explored(run):
     spec = GeneratorSpec(str(run))
-    return load_subject(run.name, str(run), load_generator(spec), spec, codes=40, seed=0)
+    return load_explored(run.name, str(run), load_generator(spec), spec, codes=40, seed=0)
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def flow_vae_run(path, monkeypatch, kind="flow", factors=("rotation", "brightnes
     return path
 
 
-def flow_names(subject):
-    return [control.name for control in subject.controls if control.group == sliders.FLOWS]
+def flow_names(explored):
+    return [control.name for control in explored.controls if control.group == sliders.FLOWS]
 
 
 def test_guided_flows_have_a_slider_a_factor_and_a_page(guided_run):
@@ -175,14 +175,14 @@ def test_a_run_that_kept_its_frame_is_read_without_its_data(tmp_path, monkeypatc
     known = {REFERENCE: reference(GeneratorSpec(str(vae)), 0, tmp_path / "flows")}
     folder = open_folder(config.run, config, given=known)
     generator = load_generator(vae)
-    data = flow_subject.training_data(settings, generator)
-    made = flow_subject.load_subject(settings, 0, generator, data, folder=folder)
-    monkeypatch.setattr(flow_subject, "restore", lambda run, phase, init: {"potentials": 0})
-    read_back = flow_subject.load_run(config.run, generator)[2]
+    data = flow_space.training_data(settings, generator)
+    made = flow_space.load_space(settings, 0, generator, data, folder=folder)
+    monkeypatch.setattr(flow_space, "restore", lambda run, phase, init: {"potentials": 0})
+    read_back = flow_space.load_run(config.run, generator)[2]
     np.testing.assert_array_equal(read_back.starts, made.starts)
-    monkeypatch.setattr(flow_subject, "load_data", None)
+    monkeypatch.setattr(flow_space, "load_data", None)
     monkeypatch.setattr(coordinates, "visible_axes", None)
-    _, lean, _ = flow_subject.load_flows(config.run, generator)
+    _, lean, _ = flow_space.load_flows(config.run, generator)
     np.testing.assert_array_equal(lean.frame.basis, made.frame.basis)
 
 

@@ -116,17 +116,17 @@ def test_a_run_stands_for_the_generator_that_it_is_about(whole, plane):
         np.testing.assert_array_equal(one, other)
     # The same seed joins the same codes.
     paths = json.loads((whole / "paths_rbf.json").read_text())["points"]
-    found = geodesics.ends(first, setup.load_subject(first))
+    found = geodesics.ends(first, setup.load_manifold(first))
     np.testing.assert_allclose(found[:, 0], np.array(paths)[:, 0])
 
 
 def test_each_deviation_makes_a_metric_larger_than_that_of_the_mean(plane):
-    subject = setup.load_subject(setup.Config(generator=str(plane), codes=16))
-    assert set(subject.metrics) == set(setup.METHODS)
-    z = subject.test.codes[0]
-    np.testing.assert_array_equal(subject.metrics["euclidean"](z), np.eye(2))
+    manifold = setup.load_manifold(setup.Config(generator=str(plane), codes=16))
+    assert set(manifold.metrics) == set(setup.METHODS)
+    z = manifold.test.codes[0]
+    np.testing.assert_array_equal(manifold.metrics["euclidean"](z), np.eye(2))
     for kind in ("rbf", "network"):
-        extra = subject.metrics[kind](z) - pullback(subject.generator.decode)(z)
+        extra = manifold.metrics[kind](z) - pullback(manifold.generator.decode)(z)
         assert np.linalg.eigvalsh(extra).min() > -1e-4
 
 
@@ -412,11 +412,11 @@ def test_without_an_encoder_draws_from_the_prior_take_the_place_of_codes(name, t
 
 def test_draws_are_those_of_the_prior_and_their_metric_is_nowhere_singular(key):
     flat = freeze(lambda z: z[:1] * jnp.ones(3), 2, prior=lambda key: jnp.array([5.0, 1.0]))
-    subject = setup.drawn(setup.Config(codes=16), flat)
-    np.testing.assert_array_equal(subject.test.codes, np.tile([5.0, 1.0], (16, 1)))
-    assert (subject.data, subject.kinds, subject.train.labels) == (None, ["pullback"], None)
+    manifold = setup.of_draws(setup.Config(codes=16), flat)
+    np.testing.assert_array_equal(manifold.test.codes, np.tile([5.0, 1.0], (16, 1)))
+    assert (manifold.data, manifold.kinds, manifold.train.labels) == (None, ["pullback"], None)
     np.testing.assert_allclose(
-        subject.metrics["pullback"](jnp.zeros(2)), np.diag([2.01, 0.01]), rtol=1e-5, atol=1e-6
+        manifold.metrics["pullback"](jnp.zeros(2)), np.diag([2.01, 0.01]), rtol=1e-5, atol=1e-6
     )
 
 
@@ -436,11 +436,11 @@ def test_long_latents_are_no_more_of_a_mixture_than_there_are_numbers(tmp_path, 
 
 def test_a_density_of_codes_makes_a_metric_that_is_larger_where_they_are_not(plane):
     density = densities.Density("kernel", table=24)
-    subject = setup.load_subject(setup.Config(generator=str(plane), codes=60, density=density))
-    assert [*subject.metrics] == ["rbf", "network", "density", "euclidean"]
-    assert subject.kinds[-1] == "density"
-    own, metric = pullback(subject.generator.decode), subject.metrics["density"]
-    codes = np.asarray(subject.train.codes)
+    manifold = setup.load_manifold(setup.Config(generator=str(plane), codes=60, density=density))
+    assert [*manifold.metrics] == ["rbf", "network", "density", "euclidean"]
+    assert manifold.kinds[-1] == "density"
+    own, metric = pullback(manifold.generator.decode), manifold.metrics["density"]
+    codes = np.asarray(manifold.train.codes)
     low, _ = densities.corners(codes)
 
     def factor(z):

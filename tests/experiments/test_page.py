@@ -21,10 +21,10 @@ from experiments.page import contents as pages
 from experiments.page.contents import Contents, Move, Wish, contents
 from experiments.page.document import document, tables_html
 from experiments.page.sheets import sheets
-from experiments.potential_flows import subject as flow_subject
+from experiments.potential_flows import flow_space
 from experiments.potential_flows.config import Config, Flows
 from experiments.potential_flows.families import potential_network
-from experiments.potential_flows.subject import Subject
+from experiments.potential_flows.flow_space import FlowSpace
 from experiments.runtime.run_dir import open_folder
 from latent_flows import coordinates, potentials
 from latent_flows.directions.model import DirectionModel
@@ -146,8 +146,8 @@ def test_a_page_of_potentials_has_a_slider_for_each(tmp_path, monkeypatch):
     starts = jnp.linspace(-1.0, 1.0, 24)[:, None] * jnp.ones(2)
     low, high = starts.min(0), starts.max(0)
     frame = coordinates.identity(2)
-    there = Subject(freeze(picture, 2, name="tiles"), frame, picture, starts, low, high)
-    monkeypatch.setattr(flow_subject, "load_flows", lambda run, _: (FLOWS, there, params))
+    there = FlowSpace(freeze(picture, 2, name="tiles"), frame, picture, starts, low, high)
+    monkeypatch.setattr(flow_space, "load_flows", lambda run, _: (FLOWS, there, params))
     monkeypatch.setattr(pages, "of_run", lambda run: there.frozen)
     run = open_folder(tmp_path / "flows", FLOWS).path
     found = contents(str(run), Wish(3, 2, ""))

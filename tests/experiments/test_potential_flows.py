@@ -23,7 +23,7 @@ from experiments.potential_flows import scores as flow_scores
 from experiments.potential_flows import train as potential_flows
 from experiments.potential_flows import traverse
 from experiments.potential_flows.config import Config, Flows, Weights
-from experiments.potential_flows.subject import initial, load_run, load_subject
+from experiments.potential_flows.flow_space import initial, load_run, load_space
 from experiments.runtime import cli
 from experiments.runtime.training import Training
 from latent_flows import data, pde
@@ -131,7 +131,7 @@ def test_a_finished_run_returns_at_once(copy, flags, call, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("was called")
 
-    for module, name in ((potential_flows, "load_subject"), (traverse, "draw")):
+    for module, name in ((potential_flows, "load_space"), (traverse, "draw")):
         monkeypatch.setattr(module, name, fail)
     before, stamp = numbers(copy), (copy / "traversals.gif").stat().st_mtime_ns
     code, out, err = call(potential_flows, *flags, "--run", copy)
@@ -310,9 +310,9 @@ def test_data_that_are_not_there_are_named_before_anything_is_written(
 def test_a_run_of_a_run_is_about_the_same_generator(whole, flags, tmp_path, call):
     """--generator may name any run on the generator, also once both have moved."""
     moved = Path(shutil.copytree(whole, tmp_path / "moved"))
-    config, _, subject, _ = load_run(moved)
+    config, _, space, _ = load_run(moved)
     assert config.generator == load_run(whole)[0].generator
-    np.testing.assert_array_equal(subject.starts, load_run(whole)[2].starts)
+    np.testing.assert_array_equal(space.starts, load_run(whole)[2].starts)
     assert load_generator(moved).event_shape == (8, 8, 1)
 
 
@@ -357,15 +357,15 @@ def untrained(compile_quickly):
 @pytest.mark.parametrize("starts", ["posterior", "prior"])
 def test_starting_points_are_coordinates_of_latents(untrained, frame, starts):
     flows = replace(SMALL.flows, frame=frame, starts=starts)
-    subject = load_subject(flows, SMALL.seed, *untrained)
-    assert subject.starts.shape == (64, 3)
-    beyond = (subject.starts < subject.low) | (subject.starts > subject.high)
+    space = load_space(flows, SMALL.seed, *untrained)
+    assert space.starts.shape == (64, 3)
+    beyond = (space.starts < space.low) | (space.starts > space.high)
     assert 0 < beyond.mean() < 0.05
-    image = subject.generator(subject.starts[0])
+    image = space.generator(space.starts[0])
     assert image.shape == (8, 8, 1)
     if frame == "ica" and starts == "posterior":
         # Codes have unit variance along their components, but for the posterior's noise.
-        assert (jnp.std(subject.starts, axis=0) >= 0.9).all()
+        assert (jnp.std(space.starts, axis=0) >= 0.9).all()
 
 
 COVERING = [("heat", "free", 4)]
@@ -379,14 +379,12 @@ REST = [
 @pytest.mark.parametrize(("pde", "start", "bank"), COVERING + REST)
 def test_the_loss_is_finite_and_its_gradient_reaches_everything(untrained, pde, start, bank):
     config = replace(SMALL, flows=replace(SMALL.flows, pde=pde, initial=start, bank=bank))
-    subject = load_subject(config.flows, config.seed, *untrained)
-    params = jax.jit(partial(initial, config.flows, subject))(jax.random.key(1))
-    dataset = potential_flows.latents(config, subject)
+    space = load_space(config.flows, config.seed, *untrained)
+    params = jax.jit(partial(initial, config.flows, space))(jax.random.key(1))
+    dataset = potential_flows.latents(config, space)
     batch = dataset.examples(np.arange(4))
     assert ("metric" in batch) == (bank > 0)
-    value_and_grad = jax.value_and_grad(
-        partial(potential_flows.loss, config, subject), has_aux=True
-    )
+    value_and_grad = jax.value_and_grad(partial(potential_flows.loss, config, space), has_aux=True)
     (total, terms), gradient = jax.jit(value_and_grad)(params, jax.random.key(2), 0, batch)
     assert jnp.isfinite(total)
     assert all(jnp.isfinite(term) for term in terms.values())
@@ -410,10 +408,10 @@ def test_making_few_images_at_once_changes_no_number(untrained, bank):
     for at_once in (0, 3):
         settings = replace(SMALL.flows, initial="free", bank=bank, at_once=at_once)
         config = replace(SMALL, flows=settings)
-        subject = load_subject(config.flows, config.seed, *untrained)
-        params = jax.jit(partial(initial, config.flows, subject))(jax.random.key(1))
-        batch = potential_flows.latents(config, subject).examples(np.arange(4))
-        value = partial(potential_flows.loss, config, subject)
+        space = load_space(config.flows, config.seed, *untrained)
+        params = jax.jit(partial(initial, config.flows, space))(jax.random.key(1))
+        batch = potential_flows.latents(config, space).examples(np.arange(4))
+        value = partial(potential_flows.loss, config, space)
         gradient = jax.jit(jax.value_and_grad(value, has_aux=True))
         results.append(gradient(params, jax.random.key(2), 0, batch))
     for one, other in zip(*map(jax.tree.leaves, results), strict=True):

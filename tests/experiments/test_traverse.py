@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.potential_flows import traverse
 from experiments.potential_flows.config import Config, Flows
 from experiments.potential_flows.families import potential_network
-from experiments.potential_flows.subject import Subject
+from experiments.potential_flows.flow_space import FlowSpace
 from experiments.runtime.run_dir import open_folder
 from latent_flows import coordinates, potentials
 from latent_flows.generators import freeze
@@ -29,11 +29,11 @@ def picture(z):
     return jnp.tile(z, (4, 1))[..., None]
 
 
-def subject(starts, encode=None):
+def space(starts, encode=None):
     low, high = jnp.min(starts, axis=0), jnp.max(starts, axis=0)
     dim = starts.shape[1]
     frozen = freeze(picture, dim, encode=encode)
-    return Subject(frozen, coordinates.identity(dim), picture, starts, low, high)
+    return FlowSpace(frozen, coordinates.identity(dim), picture, starts, low, high)
 
 
 def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
@@ -42,12 +42,12 @@ def test_the_start_is_a_code_that_is_extreme_on_no_axis_while_there_are_any():
     inside = [z for z in starts if bool(jnp.all((z >= low) & (z <= high)))]
     assert 0 < len(inside) < len(starts)
     for place, z in enumerate(inside):
-        np.testing.assert_array_equal(traverse.representative(subject(starts), place), z)
+        np.testing.assert_array_equal(traverse.representative(space(starts), place), z)
     # Asked for more than that, it takes them from a wider range, in the end from all.
-    np.testing.assert_array_equal(traverse.representative(subject(starts), 19), starts[19])
+    np.testing.assert_array_equal(traverse.representative(space(starts), 19), starts[19])
     for outside in (-1, 20):
         with pytest.raises(ValueError, match=rf"start must be in \[0, 20\), got {outside}"):
-            traverse.representative(subject(starts), outside)
+            traverse.representative(space(starts), outside)
 
 
 def test_rows_are_named_after_the_factor_that_a_flow_changes(tmp_path):
@@ -121,7 +121,7 @@ def small(tmp_path):
     net = potential_network(CONFIG.flows)
     params = {"potentials": potentials.init_stack(net, jax.random.key(0), 2, 1)}
     starts = jnp.linspace(-1.0, 1.0, 24)[:, None]
-    return open_folder(config.run, config), config, subject(starts), params
+    return open_folder(config.run, config), config, space(starts), params
 
 
 def test_a_latent_of_one_number_has_every_picture(tmp_path):
@@ -199,7 +199,7 @@ def encode(x):
 )
 def test_a_landscape_speaks_of_codes_where_there_are_some(tmp_path, starts, encode, said):
     _, config, there, params = small(tmp_path)
-    there = subject(there.starts, encode)
+    there = space(there.starts, encode)
     config = replace(config, flows=replace(config.flows, starts=starts))
     figure = traverse.landscapes(config, there, params, ["a", "b"])
     caption = " ".join(figure._supxlabel.get_text().split())

@@ -67,7 +67,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Explored:
     """Shared by all tabs, and never changed by one."""
 
     name: str
@@ -282,7 +282,7 @@ def _decoded(decode: Generator, latents: Float[Array, "n d"]) -> Array:
     return jax.lax.map(decode, latents)
 
 
-def load_subject(
+def load_explored(
     name: str,
     run: str,
     generator: FrozenGenerator,
@@ -290,7 +290,7 @@ def load_subject(
     *,
     codes: int,
     seed: int,
-) -> Subject:
+) -> Explored:
     """Everything that the explorer shows of a run.
 
     Args:
@@ -314,15 +314,15 @@ def load_subject(
     known = {} if visible is None else {"visible": visible}
     found = found._replace(parts=(*found.parts, axes), frames={**known, **found.frames})
     identity = _identity(generator, found, run)
-    subject = Subject(name, identity, generator, found, points, dataset, seed)
-    return subject if spec is None else _told(subject, spec)
+    explored = Explored(name, identity, generator, found, points, dataset, seed)
+    return explored if spec is None else _told(explored, spec)
 
 
-def _told(subject: Subject, spec: GeneratorSpec) -> Subject:
+def _told(explored: Explored, spec: GeneratorSpec) -> Explored:
     """With what a generator of layers, or of classes, can be told besides."""
-    if subject.generator.encode is not None or is_function(spec.path):
-        return subject
-    resolved = GeneratorSpec(**reference(spec, subject.seed, Path.cwd())["spec"])
+    if explored.generator.encode is not None or is_function(spec.path):
+        return explored
+    resolved = GeneratorSpec(**reference(spec, explored.seed, Path.cwd())["spec"])
     place = Path(resolved.path)
     kept = stored.read(place / GENERATOR if place.is_dir() else place)
     net, has_styles = kept.net, isinstance(kept.net, StyleGAN2) and resolved.space != "z"
@@ -332,19 +332,19 @@ def _told(subject: Subject, spec: GeneratorSpec) -> Subject:
         if resolved.layers:
             means = means[[*layer_numbers(resolved.layers, net.style_count)]]
         if resolved.space == "w+":
-            subject = replace(subject, layers=len(means), drawn_to=means.ravel())
+            explored = replace(explored, layers=len(means), drawn_to=means.ravel())
         else:
-            subject = replace(subject, drawn_to=means.mean(0))
+            explored = replace(explored, drawn_to=means.mean(0))
     if not (classes := getattr(net, "classes", 0)):
-        return subject
+        return explored
 
     @lru_cache(maxsize=4)
     def relabel(label: int) -> FrozenGenerator:
-        made = load_generator(replace(resolved, label=label), seed=subject.seed)
+        made = load_generator(replace(resolved, label=label), seed=explored.seed)
         # Where the class is in the latent, what is made of it is compiled already.
-        return replace(subject.generator, prior=made.prior) if has_styles else made
+        return replace(explored.generator, prior=made.prior) if has_styles else made
 
-    return replace(subject, classes=classes, relabel=relabel, classes_are_drawn=has_styles)
+    return replace(explored, classes=classes, relabel=relabel, classes_are_drawn=has_styles)
 
 
 def _dataset(generator: FrozenGenerator) -> Dataset | None:

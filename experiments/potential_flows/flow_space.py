@@ -56,7 +56,7 @@ class Spread(NamedTuple):
     """Between two samples, root mean square."""
 
 
-class Subject(NamedTuple):
+class FlowSpace(NamedTuple):
     """The frozen generator, the frame that flows live in, and where they start."""
 
     frozen: FrozenGenerator
@@ -183,10 +183,10 @@ def training_data(settings: Flows, frozen: FrozenGenerator) -> Dataset | None:
     return None
 
 
-# --- the subject ---
+# --- the space ---
 
 
-def load_subject(
+def load_space(
     settings: Flows,
     seed: int,
     frozen: FrozenGenerator,
@@ -194,7 +194,7 @@ def load_subject(
     *,
     folder: Folder | None = None,
     frame: AffineCoordinates | None = None,
-) -> Subject:
+) -> FlowSpace:
     """The frame and the starting points on a generator.
 
     Args:
@@ -232,9 +232,9 @@ def load_subject(
     low, high = jnp.quantile(starts, 0.01, axis=0), jnp.quantile(starts, 0.99, axis=0)
     within = coordinates.compose(frozen.decode, frame)
     spread = None if is_image(frozen) else spread_of(within, frozen.event_shape, starts)
-    subject = Subject(frozen, frame, within, starts, low, high, spread=spread)
+    space = FlowSpace(frozen, frame, within, starts, low, high, spread=spread)
     with announced("measuring the generator's metric"):
-        return with_metrics(settings, subject)
+        return with_metrics(settings, space)
 
 
 def frame_of(
@@ -274,41 +274,41 @@ def spread_of(
     return Spread(mean, scale, distance)
 
 
-def with_metrics(settings: Flows, subject: Subject) -> Subject:
-    """The subject with the metrics that the flags ask for."""
-    within, starts = subject.generator, subject.starts
+def with_metrics(settings: Flows, space: FlowSpace) -> FlowSpace:
+    """The space with the metrics that the flags ask for."""
+    within, starts = space.generator, space.starts
     if settings.laplacian == "beltrami":
-        subject = subject._replace(manifold=unit_metric(within, starts[:VISIBLE_AT]))
+        space = space._replace(manifold=unit_metric(within, starts[:VISIBLE_AT]))
     if settings.gradient == "natural":
         metric: Metric = unit_metric(within, starts[:VISIBLE_AT], damping=CLIMBING)
         if settings.bank:
             bank = starts[: settings.bank]
             found = jax.jit(partial(jax.lax.map, metric, batch_size=64))(bank)
             metric = blend(bank, found)
-        subject = subject._replace(metric=metric)
-    return subject
+        space = space._replace(metric=metric)
+    return space
 
 
 # --- what is learnt ---
 
 
-def vector_field(settings: Flows, subject: Subject) -> Field:
+def vector_field(settings: Flows, space: FlowSpace) -> Field:
     """How one member of the family moves a latent, given its parameters."""
-    return flow_families.field(settings, subject.metric)
+    return flow_families.field(settings, space.metric)
 
 
-def initial(settings: Flows, subject: Subject, key: Array) -> Params:
+def initial(settings: Flows, space: FlowSpace, key: Array) -> Params:
     """Fresh parameters of the potentials, the PDE's coefficients and the pair classifier."""
     potential_key, classifier_key = jax.random.split(key)
-    count, dim = settings.count, subject.starts.shape[1]
-    sample = jnp.zeros(subject.frozen.event_shape)
-    pair = seen(settings, sample, sample, subject.spread)
+    count, dim = settings.count, space.starts.shape[1]
+    sample = jnp.zeros(space.frozen.event_shape)
+    pair = seen(settings, sample, sample, space.spread)
     return {
         "potentials": potentials.init_stack(
             flow_families.network(settings), potential_key, count, dim
         ),
         "coefficients": jnp.full((count,), 0.5),
-        "classifier": classifier(settings, subject.frozen).init(classifier_key, pair),
+        "classifier": classifier(settings, space.frozen).init(classifier_key, pair),
     }
 
 
@@ -344,8 +344,8 @@ def pace(settings: Flows, spread: Spread | None) -> float:
 
 def load_run(
     path: str | Path, frozen: FrozenGenerator | None = None
-) -> tuple[Config, Dataset | None, Subject, Params]:
-    """Everything of a finished run: configuration, training data, subject, learnt parameters.
+) -> tuple[Config, Dataset | None, FlowSpace, Params]:
+    """Everything of a finished run: configuration, training data, space, learnt parameters.
 
     Args:
         path: the run folder.
@@ -359,11 +359,11 @@ def load_run(
     frozen = of_run(path) if frozen is None else frozen
     dataset = training_data(config.flows, frozen)
     frame = _kept(path, config, frozen)
-    subject = load_subject(config.flows, config.seed, frozen, dataset, frame=frame)
-    return config, dataset, subject, restore(path, PHASE, partial(initial, config.flows, subject))
+    space = load_space(config.flows, config.seed, frozen, dataset, frame=frame)
+    return config, dataset, space, restore(path, PHASE, partial(initial, config.flows, space))
 
 
-def load_flows(path: str | Path, frozen: FrozenGenerator) -> tuple[Config, Subject, Params]:
+def load_flows(path: str | Path, frozen: FrozenGenerator) -> tuple[Config, FlowSpace, Params]:
     """What moves latents in a finished run: `load_run` without what only training needs.
 
     Where the folder holds the frame, no data are read: then there are no starting points.
@@ -379,12 +379,12 @@ def load_flows(path: str | Path, frozen: FrozenGenerator) -> tuple[Config, Subje
     frame = _kept(path, config, frozen)
     needs_samples = config.flows.gradient == "natural" or not is_image(frozen)
     if frame is None or needs_samples:
-        config, _, subject, params = load_run(path, frozen)
-        return config, subject, params
+        config, _, space, params = load_run(path, frozen)
+        return config, space, params
     none = jnp.zeros((0, frame.basis.shape[1]))
     within = coordinates.compose(frozen.decode, frame)
-    subject = Subject(frozen, frame, within, none, none.sum(0), none.sum(0))
-    return config, subject, restore(path, PHASE, partial(initial, config.flows, subject))
+    space = FlowSpace(frozen, frame, within, none, none.sum(0), none.sum(0))
+    return config, space, restore(path, PHASE, partial(initial, config.flows, space))
 
 
 def _kept(path: str | Path, config: Config, frozen: FrozenGenerator) -> AffineCoordinates | None:
