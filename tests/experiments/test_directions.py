@@ -172,7 +172,7 @@ def test_a_generator_of_ones_own_learns_to_move(moved, tmp_path):
 
 @pytest.mark.slow
 def test_what_was_learnt_can_be_taken_out_of_a_run(moved, tmp_path, call):
-    from experiments import export
+    from experiments.export import export
 
     assert call(export, moved, "--npy", tmp_path / "ways.npy")[0] == 0
     ways = np.load(tmp_path / "ways.npy")

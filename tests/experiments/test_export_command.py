@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import export
 from experiments.directions.config import Config, Fit, Inversion
 from experiments.directions.learn import LINEAR, NONLINEAR
+from experiments.export import export
 from experiments.potential_flows import config as flow_config
 from experiments.potential_flows import flow_space
 from experiments.potential_flows.config import Flows

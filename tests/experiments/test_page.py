@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import export
 from experiments.directions.config import Config as Directions
 from experiments.directions.config import Fit, Inversion
+from experiments.export import export
 from experiments.learnt import factors
 from experiments.page import contents as pages
 from experiments.page.contents import Contents, Move, Wish, contents

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import export, traverse
+from experiments import traverse
 from experiments.directions.config import Config as Directions
+from experiments.export import export
 from experiments.learnt import factors
 from experiments.learnt.factors import Steered
 from experiments.learnt.flows import Followed, Starts

@@ -29,7 +29,7 @@ from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import flow_space
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
-from experiments.runtime.cli import Failure, UsageError, main, module_name
+from experiments.runtime.cli import Failure, UsageError, module_name
 from experiments.runtime.run_dir import (
     Folder,
     made_by,
@@ -382,7 +382,3 @@ def about(run: str) -> dict[str, Any]:
     if path.is_file():
         return {"file": path.name}
     return {"run": path.absolute().name, **read_header(path)}
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(run, Config))
