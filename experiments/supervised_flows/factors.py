@@ -62,9 +62,9 @@ class DrawnFactors(Known):
             values[factor.field] = jnp.where(k == index, changed, values[factor.field])
         return self.drawn.factors(**values)
 
-    def render(self, frame: Any) -> tuple[Float[Array, "h w c"], None]:
+    def render(self, frame: Any) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
         """The true image of some factors, all of which is known."""
-        return self.drawn.render(frame, size=self.size), None
+        return self.drawn.render(frame, size=self.size), jnp.ones(())
 
     def ranges(self, dataset: Dataset, seed: int) -> Float[Array, "f"]:
         """Width of the central 98% of each attribute over the data."""

@@ -41,8 +41,8 @@ class Known(ABC):
         """
 
     @abstractmethod
-    def render(self, frame: Any) -> tuple[Array, Array | None]:
-        """The true sample of one frame, and a mask of where it is known; None: everywhere."""
+    def render(self, frame: Any) -> tuple[Array, Array]:
+        """The true sample of one frame, and weights from 0 on of what of it is known."""
 
     @abstractmethod
     def ranges(self, dataset: Dataset, seed: int) -> Float[Array, "f"]:

@@ -74,16 +74,16 @@ def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # 
     damping = known.damping
 
     def code(frame: Any) -> Latent:
-        sample, mask = known.render(frame)
+        sample, weights = known.render(frame)
         found = subject.encode(sample)
         if not config.sequences.refine:
             return found
         # An encoder's codes tremble: of two images that differ by a shift, they differ by more.
+        root = jnp.sqrt(weights)
         return directions.gauss_newton(
-            subject.decode,
-            sample,
+            lambda z: root * subject.decode(z),
+            root * sample,
             found,
-            mask=mask,
             steps=config.sequences.refine,
             damping=damping,
         ).z

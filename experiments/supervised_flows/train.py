@@ -85,12 +85,12 @@ PRESETS = {
             ),
         ),
     ),
-    "digits": (
-        "position and size of digits, by sequences of transformed examples",
+    "mnist": (
+        "position and size of MNIST's digits, by sequences of transformed examples",
         replace(
             SPRITES,
-            run="runs/guided-digits",
-            generator=Usual("runs/vae-digits-moved", "train_vae digits-moved"),
+            run="runs/guided-mnist",
+            generator=Usual("runs/vae-mnist-moved", "train_vae mnist-moved"),
             sequences=Sequences(factors=("translate_x", "translate_y", "zoom")),
         ),
     ),

@@ -27,9 +27,11 @@ SURVEYED = 200
 """Examples that are looked at under every transformation."""
 AMOUNTS = (0.0, -1.0, -0.5, 0.5, 1.0)
 """Those by which they are transformed, in units of the reach."""
+TRACED = jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError
+"""Errors of functions that look at numbers before there are any."""
 TOLERANCE = 1e-3
 """How far from an example it may be after no change, as a share of the largest number in it."""
-LEFT_ALONE = 0.1
+LEFT_ALONE = 0.25
 """Change of an attribute, as a share of that of a factor's own, below which it should be none."""
 STILL = 1e-5
 """Range of an attribute, as a share of its largest value, below which it says nothing."""
@@ -133,11 +135,12 @@ class TransformedSamples(Known):
         return Frame(example * same, which * same, reaches[k] * (2 * share - 1))
 
     def render(self, frame: Frame) -> tuple[Array, Array]:
-        """An example after a transformation, and a mask of where that is known."""
+        """An example after a transformation, and its mask, a weight for each of its numbers."""
 
         def applied(found: Entry, sample: Array, amount: Scalar) -> tuple[Array, Array]:
             moved, mask = found.apply(sample, amount)
-            return jnp.asarray(moved, sample.dtype), jnp.asarray(mask, sample.dtype)
+            weights = jnp.asarray(mask, sample.dtype).reshape(_aligned(mask, sample.shape))
+            return jnp.asarray(moved, sample.dtype), jnp.broadcast_to(weights, sample.shape)
 
         ways = [partial(applied, found) for found in self.entries.values()]
         return jax.lax.switch(frame.which, ways, self.samples[frame.example], frame.amount)
@@ -182,19 +185,19 @@ def _check_factor(name: str, found: Entry) -> None:
     if found.factor is None and name in ENTRIES:
         able = ", ".join(other for other, of in ENTRIES.items() if of.factor is not None)
         raise UsageError(
-            f"sequences.factors: nothing is known that shows how far {name} got, so a flow taught "
-            f"it could not be measured; name some of {able}, or a function of your own that is "
-            f"registered with a factor: {EXAMPLE}"
+            f"--sequences.factors {name}: nothing is known that shows how far it got, so a flow "
+            f"that is taught it could not be measured; name some of {able}, or a function of your "
+            f"own that is registered with a factor: {EXAMPLE}"
         )
     if found.factor is None:
         raise UsageError(
-            f"sequences.factors: {name} is registered with no factor that shows how far it got; "
+            f"--sequences.factors {name} is registered with no factor that shows how far it got; "
             f"decorate it with {EXAMPLE}"
         )
 
 
 def _check_shapes(name: str, found: Entry, generator: FrozenGenerator) -> None:
-    shape, told = generator.event_shape, f"sequences.factors: {name}"
+    shape, told = generator.event_shape, f"--sequences.factors {name}"
     if name in ENTRIES and not plots.are_pictures(shape):
         raise UsageError(
             f"{told} transforms images [height, width, channels], and {generator.name} makes "
@@ -206,30 +209,57 @@ def _check_shapes(name: str, found: Entry, generator: FrozenGenerator) -> None:
     try:
         made: Any = jax.eval_shape(found.apply, sample, amount)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{told} fails on a sample of shape {shape}: {what(error)}") from None
-    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise UsageError(f"{told} fails on a sample of shape {shape}: {_why(error)}") from None
+    if not isinstance(made, tuple) or len(made) != 2:
+        given = f"{len(made)} values" if isinstance(made, tuple) else "one value"
         raise UsageError(
-            f"{told} must give a pair of the transformed sample and a mask of where it is known, "
-            f"got {type(made).__name__}"
+            f"{told} must return a pair of the transformed sample and a mask of where it is known, "
+            f"got {given}"
         )
-    for part, value, wanted in zip(("sample", "mask"), made, (shape, shape[:2]), strict=True):
-        if getattr(value, "shape", None) != wanted:
-            raise UsageError(
-                f"{told} must give a {part} of shape {wanted}, got "
-                f"{getattr(value, 'shape', type(value).__name__)}"
-            )
+    if getattr(made[0], "shape", None) != shape:
+        given = getattr(made[0], "shape", type(made[0]).__name__)
+        raise UsageError(f"{told} must keep the shape {shape} of a sample, got {given}")
     if not jnp.issubdtype(made[0].dtype, jnp.floating):
-        raise UsageError(f"{told} must give floating-point samples, got {made[0].dtype}")
+        raise UsageError(f"{told} must return floating-point samples, got {made[0].dtype}")
+    given = getattr(made[1], "shape", type(made[1]).__name__)
+    if isinstance(given, str) or not _fits(_aligned(made[1], shape), shape):
+        raise UsageError(
+            f"{told} must return a mask of the first axes of a sample of shape {shape}, or one "
+            f"that broadcasts against it, got {given}"
+        )
     assert found.factor is not None
     told = f"{told}: the measure of its factor {found.factor.name!r}"
     try:
         value = jax.eval_shape(found.factor.measure, sample)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{told} fails on a sample of shape {shape}: {what(error)}") from None
+        raise UsageError(f"{told} fails on a sample of shape {shape}: {_why(error)}") from None
     one = getattr(value, "shape", None) == ()
     if not one or not jnp.issubdtype(value.dtype, jnp.floating):
         given = f"{value.dtype} of shape {value.shape}" if hasattr(value, "dtype") else value
         raise UsageError(f"{told} must give one floating-point number, got {given}")
+
+
+def _why(error: BaseException) -> str:
+    hint = " (JAX traces it: write jnp.where for if, and jnp for numpy)"
+    return what(error) + (hint if isinstance(error, TRACED) else "")
+
+
+def _aligned(mask: Any, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a mask with as many axes as a sample: its own are the first ones if they fit."""
+    given = jnp.shape(mask)
+    missing = (1,) * (len(event_shape) - len(given))
+    return given + missing if given == event_shape[: len(given)] else missing + given
+
+
+def _fits(shape: tuple[int, ...], event_shape: tuple[int, ...]) -> bool:
+    """Whether something broadcasts against a sample.
+
+    >>> _fits((5, 4, 1), (5, 4, 3)), _fits((4, 5, 1), (5, 4, 3))
+    (True, False)
+    """
+    return len(shape) == len(event_shape) and all(
+        own in (1, side) for own, side in zip(shape, event_shape, strict=True)
+    )
 
 
 def transformed_samples(
@@ -276,7 +306,9 @@ def _measures(
 ) -> tuple[Measures, dict[str, ImageFactor]]:
     """What is measured on samples: of images what is of all such, and the factors asked for."""
     factors = {name: found.factor for name, found in entries.items() if found.factor is not None}
-    if not plots.are_pictures(generator.event_shape):
+    # Only of grey and colour, perhaps with alpha, position and light mean something.
+    shape = generator.event_shape
+    if not plots.are_pictures(shape) or shape[2] not in (1, 3, 4):
         return Measures(tuple(dict.fromkeys(factors.values())), _is_finite), factors
     usual = data.measures(generator.dataset)
     seen = {name: usual.best((factor,))[0] for name, factor in factors.items()}
@@ -302,21 +334,24 @@ def _survey(known: TransformedSamples) -> Survey:
     frames = Frame(*map(jnp.asarray, (example, which, amount.astype(np.float32))))
 
     def look(frame: Frame) -> tuple[Array, ...]:
-        sample, before = known.render(frame)[0], known.samples[frame.example]
+        (sample, weights), before = known.render(frame), known.samples[frame.example]
         moved = jnp.max(jnp.abs(sample - before)) / jnp.maximum(jnp.max(jnp.abs(before)), 1e-12)
-        return known.measure(sample), jnp.isfinite(sample).all(), moved
+        is_weight = (jnp.isfinite(weights) & (weights >= 0)).all()
+        return known.measure(sample), jnp.isfinite(sample).all(), is_weight, moved
 
-    values, is_finite, moved = (
+    values, is_finite, is_weight, moved = (
         np.asarray(part).reshape(*shape, *part.shape[1:]) for part in in_chunks(look)(frames)
     )
     own = known.own([*known.entries])
     for k, (name, found) in enumerate(known.entries.items()):
-        told, factor = f"sequences.factors: {name}", known.measures.factors[own[k]].name
+        told, factor = f"--sequences.factors {name}", known.measures.factors[own[k]].name
         if not moved[k, :, 0].max() <= TOLERANCE:
             raise UsageError(
                 f"{told} must give a sample back at t = 0, and changes it by "
                 f"{moved[k, :, 0].max():.3g} of its largest number"
             )
+        if not is_weight[k].all():
+            raise UsageError(f"{told} must return a mask of finite weights from 0 on")
         if not is_finite[k].all():
             raise UsageError(
                 f"{told} makes numbers that are not finite of the data, for t from -{found.reach} "
@@ -336,7 +371,7 @@ def _survey(known: TransformedSamples) -> Survey:
         if not far[k, own[k]] > STILL:
             factor = known.measures.factors[own[k]].name
             raise UsageError(
-                f"sequences.factors: {name} does not change its factor {factor!r} on the data, so "
+                f"--sequences.factors {name} does not change its factor {factor!r} on the data, so "
                 "there is nothing to teach; mend its measure, or register it with a larger reach"
             )
     others = far < LEFT_ALONE * far[np.arange(len(own)), own][:, None]
