@@ -59,8 +59,8 @@ def control_plot(config: Config, known: Known, found: Mapping[str, Outcome]) -> 
             curve = [(0.0, 0.0, 0.0)]
             for rows in (asked[:, -1] > 0, asked[:, -1] <= 0):
                 if rows.any():
-                    of = (asked[rows].mean(0), got[rows].mean(0), got[rows].std(0))
-                    curve += [*zip(*of, strict=True)][1:]
+                    of = asked[rows].mean(0), got[rows].mean(0), got[rows].std(0)
+                    curve += [*zip(*(part.tolist() for part in of), strict=True)][1:]
             parts = zip(*sorted(curve), strict=True)
             panel[method] = dict(zip(("amounts", "mean", "deviation"), parts, strict=True))
         panels.append(panel)
