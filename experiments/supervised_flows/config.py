@@ -42,7 +42,7 @@ class Sequences:
         tyro.conf.arg(
             help="Known factors, one potential each: "
             + "; ".join(f"of {of} {', '.join(known.factors)}" for of, known in KNOWN.items())
-            + "; of any images what a transformation raises, "
+            + "; of any images the transformations "
             + ", ".join(name for name, entry in ENTRIES.items() if entry.factor is not None)
             + "; of any samples a transformation of your own, (x, t) -> (x, mask), registered with "
             "a factor: package.module:function or file.py:function."

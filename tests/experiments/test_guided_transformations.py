@@ -12,9 +12,11 @@ import pytest
 from small_generators import small_vae
 
 from experiments.generators.training_data import load_data
+from experiments.runtime.cli import Failure
 from experiments.supervised_flows import scores
 from experiments.supervised_flows import train as guided
 from experiments.supervised_flows.config import Config, Flows, Sequences
+from experiments.supervised_flows.known import check_finite
 from experiments.supervised_flows.scores import Outcome
 from experiments.supervised_flows.sequences import frame_factors, teach
 from experiments.supervised_flows.subject import Subject, load_known
@@ -273,6 +275,14 @@ def test_where_one_thing_is_measured_nothing_leaks(both):
     assert "leakage" not in row
     rows = [{"method": method, **row} for method in (scores.FLOW, scores.DIRECTION)]
     assert scores.summary(rows) == {"worst_r2": 1.0, "worst_far_error": 0.0}
+
+
+def test_what_cannot_be_measured_on_samples_of_the_generator_is_one_line(both):
+    known = both[2]
+    values = jnp.ones((4, 3, 2)).at[1, 2, 1].set(jnp.nan)
+    with pytest.raises(Failure, match=r"^what is measured, last, is not finite for 1 of 12"):
+        check_finite(known, values, "what is measured,")
+    check_finite(known, jnp.ones((4, 2)), "what is measured,")
 
 
 def test_functions_go_by_their_name_alone_where_that_tells_them_apart():
