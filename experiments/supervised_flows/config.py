@@ -17,8 +17,10 @@ from experiments.runtime.checks import check_devices
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.training import Training
 from experiments.supervised_flows.factors import KNOWN, NAMES
+from experiments.supervised_flows.transformed import is_transformation
 from latent_flows import flows
 from latent_flows._validation import at_least, choose
+from latent_flows.directions.transformations import ENTRIES
 from latent_flows.generators import GeneratorSpec
 from latent_flows.potentials import TiltedNet, init_stack
 
@@ -40,16 +42,20 @@ class Sequences:
         tyro.conf.arg(
             help="Known factors, one potential each: "
             + "; ".join(f"of {of} {', '.join(known.factors)}" for of, known in KNOWN.items())
-            + "."
+            + "; of any images the transformations "
+            + ", ".join(name for name, entry in ENTRIES.items() if entry.factor is not None)
+            + "; of any samples a transformation of your own, (x, t) -> (x, mask), registered with "
+            "a factor: package.module:function or file.py:function."
         ),
     ] = ("x", "y", "scale")
     """Known factors, one potential each."""
     count: int = 1500
-    """Sequences of images, over all factors together."""
+    """Sequences of samples, over all factors together."""
     horizon: int = 10
     """Steps of a sequence, T, each of unit time."""
     reach: float = 0.4
-    """Change over a sequence that starts at time 0, as a share of the factor's range."""
+    """Change over a sequence that starts at time 0, as a share of the factor's range; that of a
+    transformation is from minus to plus the reach that it is registered with."""
     schedule: Literal["uniform", "swing"] = "uniform"
     """When the factor changes: in equal steps, or from rest to rest in twice the trained time."""
     offset: float = 0.0
@@ -65,7 +71,8 @@ class Sequences:
                 f"sequences.factors must name each factor once, got {self.factors or 'none'}"
             )
         for name in self.factors:
-            choose("factor", name, NAMES)
+            if not is_transformation(name):
+                choose("factor", name, {**NAMES, **ENTRIES})
         if not 0 < self.reach <= 1 / STRETCH:
             raise ValueError(
                 f"sequences.reach must lie in (0, {1 / STRETCH}], so that twice the trained time "
@@ -116,7 +123,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Config:
-    """Learn flows that change known factors of sprites, or of scenes, by known amounts."""
+    """Learn flows that change known factors of data by known amounts."""
 
     PHASES: ClassVar[extension.Phases] = {"training": (PHASE,)}
     QUICK: ClassVar[Quick] = {
@@ -134,7 +141,7 @@ class Config:
     seed: int = 0
     """Source of all randomness."""
     generator: str = Usual("runs/vae-sprites", "train_vae sprites")
-    """Run folder of train_vae, or of any experiment on such a VAE of sprites or scenes."""
+    """Run folder of train_vae, or of any experiment on such a VAE, of whatever data."""
     source: GeneratorFlags = field(default_factory=GeneratorSpec)
     """How to use it."""
     sequences: Sequences = field(default_factory=Sequences)

@@ -1,17 +1,22 @@
 """What is known of data that are drawn: the factors that sequences change, and what shows them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from experiments.supervised_flows.known import Known
 from latent_flows import data
-from latent_flows._validation import choose
-from latent_flows.data import Measures, scenes, sprites
+from latent_flows.data import Dataset, scenes, sprites
 from latent_flows.data.drawn import Drawn
+from latent_flows.evaluation.comparison import factor_ranges
+
+SURVEYED = 2000
+"""Images whose attributes say what their ranges are."""
 
 
 class Factor(NamedTuple):
@@ -27,13 +32,15 @@ class Factor(NamedTuple):
     """Of what is measured on such images."""
 
 
-class Known(NamedTuple):
+@dataclass(frozen=True)
+class DrawnFactors(Known):
     """A data set whose images are drawn from known factors."""
 
     drawn: Drawn
-    measures: Measures
     factors: Mapping[str, Factor]
     """By name."""
+    size: int = 64
+    """Pixels a side of what is rendered."""
 
     def named(self, names: Sequence[str]) -> list[Factor]:
         """Factors by their names."""
@@ -43,33 +50,26 @@ class Known(NamedTuple):
         """For each factor, which of the measured attributes shows it."""
         return [self.measures.factor_names.index(factor.seen) for factor in self.named(names)]
 
-    def others(self, names: Sequence[str]) -> Float[np.ndarray, "k f"]:
-        """For each factor, 1 for every attribute that it should not change."""
-        return 1.0 - np.eye(len(self.measures.factors))[self.own(names)]
+    def frames(
+        self, names: Sequence[str], key: Array, k: Int[Array, ""], share: Float[Array, "t"]
+    ) -> Any:
+        """The factors of the frames of one sequence in which factor `k` changes."""
+        values = {}
+        for name, value in self.drawn.random_factors(key)._asdict().items():
+            values[name] = jnp.full(len(share), value, jnp.float32)
+        for index, factor in enumerate(self.named(names)):
+            changed = factor.low + factor.width * share
+            values[factor.field] = jnp.where(k == index, changed, values[factor.field])
+        return self.drawn.factors(**values)
 
-    def changes(self, values: Float[Array, "*n t f"]) -> Float[Array, "*n t f"]:
-        """How far measured attributes have come along sequences.
+    def render(self, frame: Any) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
+        """The true image of some factors, all of which is known."""
+        return self.drawn.render(frame, size=self.size), jnp.ones(())
 
-        What begins anew, as a hue does after one turn, has come as far as its steps add up to.
-
-        Args:
-            values: of every attribute of every image.
-
-        Returns:
-            Their differences to those of the first image.
-
-        >>> hues = jnp.array([0.8, 0.95, 0.1])
-        >>> values = jnp.stack([hues] + 5 * [jnp.zeros(3)], axis=-1)
-        >>> print(KNOWN["scenes"].changes(values)[:, 0].round(3))
-        [0.   0.15 0.3 ]
-        """
-        periods = np.array([factor.period for factor in self.measures.factors])
-        turns = np.isfinite(periods)
-        whole = np.where(turns, periods, 1.0).astype(values.dtype)
-        passed = jnp.where(turns, jnp.round(jnp.diff(values, axis=-2) / whole), 0)
-        along = jnp.cumsum(passed, axis=-2)
-        first = jnp.zeros_like(values[..., :1, :])
-        return values - whole * jnp.concatenate([first, along], axis=-2) - values[..., :1, :]
+    def ranges(self, dataset: Dataset, seed: int) -> Float[Array, "f"]:
+        """Width of the central 98% of each attribute over the data."""
+        chosen = np.random.default_rng(seed).permutation(dataset.length)[:SURVEYED]
+        return factor_ranges(self.measures, jnp.asarray(dataset.examples(chosen)["image"]))
 
 
 _OF_SPRITES = {
@@ -90,9 +90,9 @@ def _of_scenes() -> dict[str, Factor]:
     }
 
 
-KNOWN: Mapping[str, Known] = MappingProxyType(
+KNOWN: Mapping[str, DrawnFactors] = MappingProxyType(
     {
-        name: Known(data.DRAWN[name], data.measures(name), MappingProxyType(factors))
+        name: DrawnFactors(data.measures(name), data.DRAWN[name], MappingProxyType(factors))
         for name, factors in ((sprites.NAME, _OF_SPRITES), (scenes.NAME, _of_scenes()))
     }
 )
@@ -100,14 +100,3 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
 
 NAMES = {name: f"of {of}" for of, known in KNOWN.items() for name in known.factors}
 """Factors of any of them."""
-
-
-def check_factors(dataset: str, names: Sequence[str]) -> Known:
-    """What is known of a data set, all of whose factors with some names there are.
-
-    Raises:
-        ValueError: there is no such factor; the nearest is named.
-    """
-    for name in names:
-        choose(f"factor of {dataset}", name, KNOWN[dataset].factors)
-    return KNOWN[dataset]

@@ -1,4 +1,4 @@
-"""The pictures of guided flows: asked against achieved change, and images along the way."""
+"""The pictures of guided flows: asked against achieved change, and samples along the way."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,7 +12,7 @@ from jaxtyping import Array
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from experiments.supervised_flows.config import PHASE, Config
-from experiments.supervised_flows.factors import Known
+from experiments.supervised_flows.known import Known
 from experiments.supervised_flows.scores import DIRECTION, FLOW, METRICS, Followed, Outcome
 from experiments.supervised_flows.sequences import Taught
 from experiments.supervised_flows.subject import Subject
@@ -59,15 +59,15 @@ def control_plot(config: Config, known: Known, found: Mapping[str, Outcome]) -> 
             curve = [(0.0, 0.0, 0.0)]
             for rows in (asked[:, -1] > 0, asked[:, -1] <= 0):
                 if rows.any():
-                    of = (asked[rows].mean(0), got[rows].mean(0), got[rows].std(0))
-                    curve += [*zip(*of, strict=True)][1:]
+                    of = asked[rows].mean(0), got[rows].mean(0), got[rows].std(0)
+                    curve += [*zip(*(part.tolist() for part in of), strict=True)][1:]
             parts = zip(*sorted(curve), strict=True)
             panel[method] = dict(zip(("amounts", "mean", "deviation"), parts, strict=True))
         panels.append(panel)
         trained.append(float(np.abs(result.asked[:, k, horizon]).mean()))
     return plots.asked_against_measured(
         panels,
-        titles=list(config.sequences.factors),
+        titles=known.labels(config.sequences.factors),
         units=["share of the range"] * len(panels),
         trained=trained,
         caption="Asked and achieved change from held-out starts, mean and deviation; dotted: the "
@@ -76,21 +76,33 @@ def control_plot(config: Config, known: Known, found: Mapping[str, Outcome]) -> 
 
 
 def strips(config: Config, subject: Subject, asked: Taught, paths: Mapping[str, Array]) -> "Figure":
-    """The images of one sequence of each factor: true, by the flow, by the constant direction."""
+    """The samples of one sequence of each factor: true, by the flow, by the constant direction."""
     last = asked.codes.shape[2] - 1
     frames = jnp.arange(0, last + 1, max(last // 8, 1))
-    images, labels = [], []
-    for k, name in enumerate(config.sequences.factors):
+    samples, labels = [], []
+    for k, name in enumerate(subject.known.labels(config.sequences.factors)):
         row = int(jnp.argmax(asked.sign[:, k]))
         factors = jax.tree.map(lambda leaf, row=row, k=k: leaf[row, k, frames], asked.factors)
-        images.append(jax.vmap(subject.render)(factors))
+        samples.append(jax.vmap(subject.render)(factors))
         labels.append(f"{name}: truth")
         for method in (FLOW, DIRECTION):
-            images.append(jax.vmap(subject.decode)(paths[method][row, k, frames]))
+            samples.append(jax.vmap(subject.decode)(paths[method][row, k, frames]))
             labels.append(f"{name}: {method}")
-    return plots.strips(
-        np.stack([np.asarray(row) for row in images]),
+    rows = np.stack([np.asarray(row) for row in samples])
+    shape, axis = subject.generator.event_shape, "time, to twice the trained one"
+    caption = "Held-out starts; in the first row of each factor the sequence asked for."
+    if plots.are_pictures(shape):
+        return plots.strips(
+            plots.sample_pictures(rows, shape),
+            row_labels=labels,
+            axis=axis,
+            caption=f"{caption} {plots.how_drawn(shape)}".strip(),
+        )
+    return plots.vector_traversals(
+        rows,
+        places=np.asarray(frames, float),
         row_labels=labels,
-        axis="time, to twice the trained one",
-        caption="Held-out starts; in the first row of each factor the sequence asked for.",
+        axis=axis,
+        caption=f"{caption} The start is in black. {plots.how_drawn(shape)}".strip(),
+        names=subject.generator.output_names,
     )

@@ -16,7 +16,7 @@ from experiments.supervised_flows.config import (
     progress,
     residual_is_on,
 )
-from experiments.supervised_flows.factors import Known
+from experiments.supervised_flows.known import Known
 from experiments.supervised_flows.sequences import Seen, Taught
 from latent_flows import data, flows, objectives
 from latent_flows.directions.sequences import constant_direction, mean_square_step

@@ -15,7 +15,7 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params
 from experiments.supervised_flows.config import Config, network, progress
-from experiments.supervised_flows.factors import Known
+from experiments.supervised_flows.known import Known, check_finite
 from experiments.supervised_flows.sequences import Taught, held_out
 from experiments.supervised_flows.subject import Subject, measured, true_attributes
 from latent_flows import flows, pde
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
     asked: Float[Array, "n k t"]
     """Change of the factor's own attribute in the true sequence."""
     changes: Float[Array, "n k t f"]
-    """Change of every attribute of the generated images."""
+    """Change of every attribute of the generated samples; unwanted change of what is not own."""
     valid: Bool[Array, "n k t"]
 
 
@@ -60,28 +60,37 @@ def straight_paths(
 def outcome(
     config: Config, subject: Subject, asked: Taught, paths: Array, ranges: Float[Array, "f"]
 ) -> Outcome:
-    """Measure the images along paths against the sequences asked for."""
-    known = subject.known
+    """Measure the samples along paths against the sequences asked for.
+
+    Raises:
+        Failure: an attribute of one is no number.
+    """
+    known, names = subject.known, config.sequences.factors
     found, valid = measured(subject, paths)
+    check_finite(known, found, "what is measured,")
     true = known.changes(true_attributes(subject, asked.factors)) / ranges
-    own = known.own(config.sequences.factors)
+    own = known.own(names)
     wanted = jnp.stack([true[:, k, :, i] for k, i in enumerate(own)], axis=1)
-    return Outcome(wanted, known.changes(found) / ranges, valid)
+    return Outcome(wanted, known.beside(names, known.changes(found) / ranges, true), valid)
 
 
 def scores(config: Config, known: Known, found: Outcome) -> list[dict[str, Any]]:
-    """One row a factor."""
+    """One row a factor; without a leakage where nothing else is measured that could change."""
     rows = []
-    names = config.sequences.factors
-    for k, (name, own) in enumerate(zip(names, known.own(names), strict=True)):
+    names, alone = config.sequences.factors, len(known.measures.factors) == 1
+    for k, (name, own) in enumerate(zip(known.labels(names), known.own(names), strict=True)):
         asked, changes, valid = (np.asarray(part[:, k]) for part in found)
+        if alone:
+            changes = np.concatenate([changes, np.full_like(changes, np.nan)], axis=-1)
         judged = sequence_control(asked, changes, valid, own, config.sequences.horizon)
+        if alone:
+            del judged["leakage"]
         rows.append({"factor": name, **judged})
     return rows
 
 
 def potentials_alone(
-    config: Config, params: Params, paths: Float[Array, "n k t m"]
+    config: Config, known: Known, params: Params, paths: Float[Array, "n k t m"]
 ) -> list[dict[str, Any]]:
     """The clock and the equation of each potential along its own paths up to the horizon."""
     net, horizon = network(config), config.sequences.horizon
@@ -89,7 +98,7 @@ def potentials_alone(
     apply: Any = net.apply  # flax types its result as a pair as well
     ts = jnp.arange(1.0, horizon + 1)
     rows = []
-    for k, name in enumerate(config.sequences.factors):
+    for k, name in enumerate(known.labels(config.sequences.factors)):
         own = jax.tree.map(lambda leaf, k=k: leaf[k], params["potentials"])
         row: dict[str, Any] = {"factor": name}
         points = paths[:, k, 1 : horizon + 1]
@@ -114,14 +123,15 @@ def potentials_alone(
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The worst of the factors, and the flow's leakage beside that of the constant direction."""
     flow, line = ([row for row in rows if row["method"] == name] for name in (FLOW, DIRECTION))
-    return {
-        "worst_r2": min(row["r2"] for row in flow),
-        "worst_leakage": max(row["leakage"] for row in flow),
-        "mean_leakage": float(np.mean([row["leakage"] for row in flow])),
-        "relative_leakage": sum(row["leakage"] for row in flow)
-        / max(sum(row["leakage"] for row in line), 1e-12),
-        "worst_far_error": max(row["far_error"] for row in flow),
-    }
+    leaks, of_line = ([row["leakage"] for row in of if "leakage" in row] for of in (flow, line))
+    found = {"worst_r2": min(row["r2"] for row in flow)}
+    if leaks:
+        found |= {
+            "worst_leakage": max(leaks),
+            "mean_leakage": float(np.mean(leaks)),
+            "relative_leakage": sum(leaks) / max(sum(of_line), 1e-12),
+        }
+    return found | {"worst_far_error": max(row["far_error"] for row in flow)}
 
 
 class Followed(NamedTuple):
@@ -135,7 +145,7 @@ def follow(
     config: Config, subject: Subject, params: Params, directions: Float[Array, "k m"]
 ) -> Followed:
     """Follow flows and constant directions; beside them, the codes of the truth."""
-    with announced("rendering and encoding held-out sequences"):
+    with announced("making and encoding held-out sequences"):
         asked = held_out(config, subject)
     with announced("following the flows"):
         paths = {
@@ -168,7 +178,7 @@ def measure(
         metrics = {
             "summary": summary(rows),
             "control": rows,
-            "potentials": potentials_alone(config, params, followed.paths[FLOW]),
+            "potentials": potentials_alone(config, subject.known, params, followed.paths[FLOW]),
         }
     folder.write_json(METRICS, metrics)
     return found

@@ -1,4 +1,4 @@
-"""Sequences of images in which one known factor changes, as a frozen VAE sees them."""
+"""Sequences of samples in which one known factor changes, as a frozen VAE sees them."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,21 +14,18 @@ from experiments.supervised_flows.config import (
     progress,
     random_keys,
 )
-from experiments.supervised_flows.factors import Known
+from experiments.supervised_flows.known import Known, check_finite
 from experiments.supervised_flows.subject import AT_ONCE, Subject
 from latent_flows import directions
 from latent_flows._transforms import in_chunks
 from latent_flows.typing import Latent, Scalar
-
-DAMPING = 1.0
-"""Of a Gauss-Newton step, in squared pixels; a unit of the frame is worth some hundred."""
 
 
 class Taught(NamedTuple):
     """`n` sequences of each of the K factors; they come first, to be split over devices."""
 
     factors: Any
-    """Of every frame, a named tuple of `[n, K, T + 1]`."""
+    """What every frame is rendered from, a named tuple of `[n, K, T + 1]`."""
     start: Float[Array, "n k"]
     """The time at which each begins."""
     sign: Float[Array, "n k"]
@@ -47,16 +44,16 @@ def teach(config: Config, subject: Subject) -> Taught:
 
 def held_out(config: Config, subject: Subject) -> Taught:
     """Other sequences, which start at time 0 and go on for twice the trained time."""
-    draw = partial(frame_factors, config, subject.known, STRETCH * config.sequences.horizon, 0.0)
+    known = subject.known.held_out()
+    draw = partial(frame_factors, config, known, STRETCH * config.sequences.horizon, 0.0)
     return _encoded(config, subject, draw, random_keys(config, 1, config.starts))
 
 
 def frame_factors(
     config: Config, known: Known, steps: int, offset: float, key: Array, k: Array
 ) -> tuple[Any, Scalar, Scalar]:
-    """The factors of the frames of one sequence in which factor `k` changes."""
+    """The frames of one sequence in which factor `k` changes, when it starts, and which way."""
     factor_key, sign_key, start_key, time_key = jax.random.split(key, 4)
-    given = known.drawn.random_factors(factor_key)
     sign = jax.random.rademacher(sign_key, (), jnp.float32)
     time = jax.random.uniform(time_key) * offset * config.sequences.horizon
     moved = progress(config, time + jnp.arange(steps + 1.0)) - progress(config, time)
@@ -65,13 +62,7 @@ def frame_factors(
     low, high = -jnp.minimum(moved.min(), 0), 1 - jnp.maximum(moved.max(), 0)
     first = jax.random.uniform(start_key, minval=low, maxval=high)
     share = jnp.where(sign > 0, first + moved, 1 - first - moved)
-    values = {}
-    for name, value in given._asdict().items():
-        values[name] = jnp.full(steps + 1, value, jnp.float32)
-    for index, factor in enumerate(known.named(config.sequences.factors)):
-        changed = factor.low + factor.width * share
-        values[factor.field] = jnp.where(k == index, changed, values[factor.field])
-    return known.drawn.factors(**values), time, sign
+    return known.frames(config.sequences.factors, factor_key, k, share), time, sign
 
 
 def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # type: ignore[no-untyped-def]
@@ -79,14 +70,22 @@ def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # 
     keys = jax.vmap(partial(jax.random.split, num=len(ks)))(keys)
     factors, start, sign = jax.jit(jax.vmap(jax.vmap(draw), in_axes=(0, None)))(keys, ks)
 
-    def code(factors: Any) -> Latent:
-        image = subject.render(factors)
-        found = subject.encode(image)
+    known = subject.known
+    damping = known.damping
+
+    def code(frame: Any) -> Latent:
+        sample, weights = known.render(frame)
+        found = subject.encode(sample)
         if not config.sequences.refine:
             return found
         # An encoder's codes tremble: of two images that differ by a shift, they differ by more.
+        root = jnp.sqrt(weights)
         return directions.gauss_newton(
-            subject.decode, image, found, steps=config.sequences.refine, damping=DAMPING
+            lambda z: root * subject.decode(z),
+            root * sample,
+            found,
+            steps=config.sequences.refine,
+            damping=damping,
         ).z
 
     codes = in_chunks(code, AT_ONCE)(jax.tree.map(jnp.ravel, factors))
@@ -108,22 +107,24 @@ def probed(horizon: int) -> list[int]:
 
 
 def see(config: Config, subject: Subject, taught: Taught, ranges: Float[Array, "f"]) -> Seen:
-    """The generator's metric along each sequence, and how attributes of its images change."""
+    """The generator's metric along each sequence, and how attributes of its samples change.
 
-    measures = subject.known.measures
+    Raises:
+        Failure: an attribute has no derivative there.
+    """
+    known = subject.known
 
     def slopes(z: Latent) -> tuple[Array, Array]:
-        image, push = jax.linearize(subject.decode, z)
+        sample, push = jax.linearize(subject.decode, z)
         columns = jax.vmap(push)(jnp.eye(len(z)))
-        change = jax.vmap(lambda tangent: jax.jvp(measures.measure, (image,), (tangent,))[1])(
-            columns
-        )
+        change = jax.vmap(lambda tangent: jax.jvp(known.measure, (sample,), (tangent,))[1])(columns)
         rows = columns.reshape(len(z), -1)
         return rows @ rows.T, (change / ranges).T
 
     points = taught.codes[:, :, jnp.array(probed(config.sequences.horizon))]
     flat = points.reshape(-1, points.shape[-1])
     metric, slope = in_chunks(slopes, AT_ONCE)(flat)
+    check_finite(known, jnp.swapaxes(slope, -1, -2), "the derivative of what is measured,")
     shape = points.shape[:3]
     return Seen(
         metric.reshape(*shape, *metric.shape[1:]).mean(2), slope.reshape(*shape, *slope.shape[1:])

@@ -1,9 +1,10 @@
-"""Learn flows that change known factors: one potential for each, taught by sequences of images.
+"""Learn flows that change known factors: one potential for each, taught by sequences of samples.
 
-Images are rendered with one factor changing by known amounts and encoded by a frozen VAE; the flow
-of the factor's potential has to take the code of the first image to those of the others. It is
-compared with the best constant direction for the same sequences. Guidance as in Song et al.,
-"Flow Factorized Representation Learning", NeurIPS 2023, but for a generator that stays as it is.
+In these one factor changes by known amounts: images are rendered so, or examples of any data are
+transformed. A frozen VAE encodes them; the flow of the factor's potential has to take the code of
+the first to those of the others. It is compared with the best constant direction for the same
+sequences. Guidance as in Song et al., "Flow Factorized Representation Learning", NeurIPS 2023, but
+for a generator that stays as it is.
 """
 
 from dataclasses import replace
@@ -25,14 +26,14 @@ from experiments.supervised_flows.config import (
     check,
     initial,
 )
-from experiments.supervised_flows.factors import check_factors
 from experiments.supervised_flows.figures import draw, is_drawn
 from experiments.supervised_flows.objective import constant_directions, lessons, loss
 from experiments.supervised_flows.sequences import Seen, Taught, see, teach
 from experiments.supervised_flows.subject import (
     Subject,
-    attribute_ranges,
+    check_factors,
     check_generator,
+    load_known,
     load_subject,
 )
 
@@ -84,13 +85,22 @@ PRESETS = {
             ),
         ),
     ),
+    "mnist": (
+        "position and size of MNIST's digits, by sequences of transformed examples",
+        replace(
+            SPRITES,
+            run="runs/guided-mnist",
+            generator=Usual("runs/vae-mnist-moved", "train_vae mnist-moved"),
+            sequences=Sequences(factors=("translate_x", "translate_y", "zoom")),
+        ),
+    ),
 }
 
 
 def train(folder: Folder, config: Config, subject: Subject, taught: Taught, seen: Seen) -> Params:
     """Train, or go on training, the potentials of a run folder."""
     dataset = lessons(config, taught, seen)
-    names = ", ".join(config.sequences.factors)
+    names = ", ".join(subject.known.labels(config.sequences.factors))
     return fit(
         folder,
         PHASE,
@@ -108,21 +118,22 @@ def run(config: Config) -> int | None:
     check(config)
     generator = load(config)
     check_generator(generator)
-    check_factors(generator.dataset or "", config.sequences.factors)
+    check_factors(config, generator)
     dataset = load_data(generator, "train")
+    known = load_known(config, generator, dataset)
     folder = open_study(config)
     failed: list[str] = []
     if not is_drawn(folder, config):
-        subject = load_subject(config, generator, dataset, folder)
-        with announced("measuring the attributes of images"):
-            ranges = attribute_ranges(dataset, config.seed)
-        with announced(f"rendering and encoding {config.sequences.count} sequences"):
+        subject = load_subject(config, generator, dataset, folder, known)
+        with announced("measuring the attributes of samples"):
+            ranges = known.ranges(dataset, config.seed)
+        with announced(f"making and encoding {config.sequences.count} sequences"):
             taught = teach(config, subject)
         with announced("differentiating the generator along the sequences"):
             seen = see(config, subject, taught, ranges)
         params = train(folder, config, subject, taught, seen)
         with announced("solving for constant directions"):
-            directions = constant_directions(config, subject.known, taught, seen)
+            directions = constant_directions(config, known, taught, seen)
         followed = scores.follow(config, subject, params, directions)
         outcomes = {}
         if config.measure:

@@ -55,7 +55,8 @@ def vae(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subject(vae):
-    return Subject(load_generator(vae), coordinates.identity(3))
+    known = replace(SPRITES, size=SIZE)
+    return Subject(load_generator(vae), coordinates.identity(3), known)
 
 
 def changed(**settings):
