@@ -20,8 +20,8 @@ from experiments.potential_flows import scores as flow_scores
 from experiments.runtime.run_dir import Folder, read_config
 from experiments.runtime.training import restore
 from experiments.supervised_flows import config as guided_config
+from experiments.supervised_flows import framed_vae
 from experiments.supervised_flows import scores as guided_scores
-from experiments.supervised_flows import subject as guided_subject
 from latent_flows import coordinates, potentials
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.generators import FrozenGenerator
@@ -115,14 +115,14 @@ def guided(run: str, generator: FrozenGenerator) -> Followed:
         UsageError: it is not finished.
     """
     config = read_config(run, guided_config.Config)
-    guided_subject.check_generator(generator)
+    framed_vae.check_generator(generator)
     if config.flows.frame == "identity":
         frame = coordinates.identity(generator.latent_dim)
     elif (kept := read_frame(_path(run), generator.latent_dim)) is not None:
         frame = kept
     else:
         dataset = load_data(generator, "train")
-        frame = guided_subject.load_subject(config, generator, dataset).frame
+        frame = framed_vae.load_framed(config, generator, dataset).frame
     dim = frame.basis.shape[1]
     params = restore(run, guided_config.PHASE, partial(guided_config.initial, config, dim))
     net = guided_config.network(config)

@@ -12,10 +12,10 @@ from jaxtyping import Array
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from experiments.supervised_flows.config import PHASE, Config
+from experiments.supervised_flows.framed_vae import FramedVAE
 from experiments.supervised_flows.known import Known
 from experiments.supervised_flows.scores import DIRECTION, FLOW, METRICS, Followed, Outcome
 from experiments.supervised_flows.sequences import Taught
-from experiments.supervised_flows.subject import Subject
 from latent_flows import plots
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ CONTROL, STRIPS = "control", "strips"
 def draw(
     folder: Folder,
     config: Config,
-    subject: Subject,
+    framed: FramedVAE,
     followed: Followed,
     outcomes: Mapping[str, Outcome],
 ) -> list[str]:
     """Save every picture of a run; gives the files of those that could not be drawn."""
     figures: dict[str, Callable[[], Figure]] = {}
     if outcomes:
-        figures[CONTROL] = partial(control_plot, config, subject.known, outcomes)
+        figures[CONTROL] = partial(control_plot, config, framed.known, outcomes)
     figures[f"losses_{PHASE}"] = lambda: plots.loss_curves(
         folder.rows(PHASE), caption="Loss of the potentials, and its terms."
     )
-    figures[STRIPS] = partial(strips, config, subject, followed.asked, followed.paths)
+    figures[STRIPS] = partial(strips, config, framed, followed.asked, followed.paths)
     return tables.save_figures(folder, figures)
 
 
@@ -75,21 +75,23 @@ def control_plot(config: Config, known: Known, found: Mapping[str, Outcome]) -> 
     )
 
 
-def strips(config: Config, subject: Subject, asked: Taught, paths: Mapping[str, Array]) -> "Figure":
+def strips(
+    config: Config, framed: FramedVAE, asked: Taught, paths: Mapping[str, Array]
+) -> "Figure":
     """The samples of one sequence of each factor: true, by the flow, by the constant direction."""
     last = asked.codes.shape[2] - 1
     frames = jnp.arange(0, last + 1, max(last // 8, 1))
     samples, labels = [], []
-    for k, name in enumerate(subject.known.labels(config.sequences.factors)):
+    for k, name in enumerate(framed.known.labels(config.sequences.factors)):
         row = int(jnp.argmax(asked.sign[:, k]))
         factors = jax.tree.map(lambda leaf, row=row, k=k: leaf[row, k, frames], asked.factors)
-        samples.append(jax.vmap(subject.render)(factors))
+        samples.append(jax.vmap(framed.render)(factors))
         labels.append(f"{name}: truth")
         for method in (FLOW, DIRECTION):
-            samples.append(jax.vmap(subject.decode)(paths[method][row, k, frames]))
+            samples.append(jax.vmap(framed.decode)(paths[method][row, k, frames]))
             labels.append(f"{name}: {method}")
     rows = np.stack([np.asarray(row) for row in samples])
-    shape, axis = subject.generator.event_shape, "time, to twice the trained one"
+    shape, axis = framed.generator.event_shape, "time, to twice the trained one"
     caption = "Held-out starts; in the first row of each factor the sequence asked for."
     if plots.are_pictures(shape):
         return plots.strips(
@@ -104,5 +106,5 @@ def strips(config: Config, subject: Subject, asked: Taught, paths: Mapping[str, 
         row_labels=labels,
         axis=axis,
         caption=f"{caption} The start is in black. {plots.how_drawn(shape)}".strip(),
-        names=subject.generator.output_names,
+        names=framed.generator.output_names,
     )

@@ -15,9 +15,9 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params
 from experiments.supervised_flows.config import Config, network, progress
+from experiments.supervised_flows.framed_vae import FramedVAE, measured, true_attributes
 from experiments.supervised_flows.known import Known, check_finite
 from experiments.supervised_flows.sequences import Taught, held_out
-from experiments.supervised_flows.subject import Subject, measured, true_attributes
 from latent_flows import flows, pde
 from latent_flows.evaluation.control import sequence_control
 from latent_flows.traversals import climbing
@@ -58,17 +58,17 @@ def straight_paths(
 
 
 def outcome(
-    config: Config, subject: Subject, asked: Taught, paths: Array, ranges: Float[Array, "f"]
+    config: Config, framed: FramedVAE, asked: Taught, paths: Array, ranges: Float[Array, "f"]
 ) -> Outcome:
     """Measure the samples along paths against the sequences asked for.
 
     Raises:
         Failure: an attribute of one is no number.
     """
-    known, names = subject.known, config.sequences.factors
-    found, valid = measured(subject, paths)
+    known, names = framed.known, config.sequences.factors
+    found, valid = measured(framed, paths)
     check_finite(known, found, "what is measured,")
-    true = known.changes(true_attributes(subject, asked.factors)) / ranges
+    true = known.changes(true_attributes(framed, asked.factors)) / ranges
     own = known.own(names)
     wanted = jnp.stack([true[:, k, :, i] for k, i in enumerate(own)], axis=1)
     return Outcome(wanted, known.beside(names, known.changes(found) / ranges, true), valid)
@@ -142,11 +142,11 @@ class Followed(NamedTuple):
 
 
 def follow(
-    config: Config, subject: Subject, params: Params, directions: Float[Array, "k m"]
+    config: Config, framed: FramedVAE, params: Params, directions: Float[Array, "k m"]
 ) -> Followed:
     """Follow flows and constant directions; beside them, the codes of the truth."""
     with announced("making and encoding held-out sequences"):
-        asked = held_out(config, subject)
+        asked = held_out(config, framed)
     with announced("following the flows"):
         paths = {
             FLOW: flow_paths(config, params, asked),
@@ -159,7 +159,7 @@ def follow(
 def measure(
     folder: Folder,
     config: Config,
-    subject: Subject,
+    framed: FramedVAE,
     params: Params,
     followed: Followed,
     ranges: Float[Array, "f"],
@@ -167,18 +167,18 @@ def measure(
     """Measure what became of each method, and write the scores."""
     with announced("measuring scores"):
         found = {
-            name: outcome(config, subject, followed.asked, points, ranges)
+            name: outcome(config, framed, followed.asked, points, ranges)
             for name, points in followed.paths.items()
         }
         rows = [
             {"method": name, **row}
             for name, result in found.items()
-            for row in scores(config, subject.known, result)
+            for row in scores(config, framed.known, result)
         ]
         metrics = {
             "summary": summary(rows),
             "control": rows,
-            "potentials": potentials_alone(config, subject.known, params, followed.paths[FLOW]),
+            "potentials": potentials_alone(config, framed.known, params, followed.paths[FLOW]),
         }
     folder.write_json(METRICS, metrics)
     return found

@@ -14,8 +14,8 @@ from experiments.supervised_flows.config import (
     progress,
     random_keys,
 )
+from experiments.supervised_flows.framed_vae import AT_ONCE, FramedVAE
 from experiments.supervised_flows.known import Known, check_finite
-from experiments.supervised_flows.subject import AT_ONCE, Subject
 from latent_flows import directions
 from latent_flows._transforms import in_chunks
 from latent_flows.typing import Latent, Scalar
@@ -34,19 +34,19 @@ class Taught(NamedTuple):
     """Of every frame, in the frame's coordinates."""
 
 
-def teach(config: Config, subject: Subject) -> Taught:
+def teach(config: Config, framed: FramedVAE) -> Taught:
     """The sequences to learn from, some of each factor."""
     draw = partial(
-        frame_factors, config, subject.known, config.sequences.horizon, config.sequences.offset
+        frame_factors, config, framed.known, config.sequences.horizon, config.sequences.offset
     )
-    return _encoded(config, subject, draw, random_keys(config, 0, per_factor(config)))
+    return _encoded(config, framed, draw, random_keys(config, 0, per_factor(config)))
 
 
-def held_out(config: Config, subject: Subject) -> Taught:
+def held_out(config: Config, framed: FramedVAE) -> Taught:
     """Other sequences, which start at time 0 and go on for twice the trained time."""
-    known = subject.known.held_out()
+    known = framed.known.held_out()
     draw = partial(frame_factors, config, known, STRETCH * config.sequences.horizon, 0.0)
-    return _encoded(config, subject, draw, random_keys(config, 1, config.starts))
+    return _encoded(config, framed, draw, random_keys(config, 1, config.starts))
 
 
 def frame_factors(
@@ -65,23 +65,23 @@ def frame_factors(
     return known.frames(config.sequences.factors, factor_key, k, share), time, sign
 
 
-def _encoded(config: Config, subject: Subject, draw, keys: Array) -> Taught:  # type: ignore[no-untyped-def]
+def _encoded(config: Config, framed: FramedVAE, draw, keys: Array) -> Taught:  # type: ignore[no-untyped-def]
     ks = jnp.arange(len(config.sequences.factors))
     keys = jax.vmap(partial(jax.random.split, num=len(ks)))(keys)
     factors, start, sign = jax.jit(jax.vmap(jax.vmap(draw), in_axes=(0, None)))(keys, ks)
 
-    known = subject.known
+    known = framed.known
     damping = known.damping
 
     def code(frame: Any) -> Latent:
         sample, weights = known.render(frame)
-        found = subject.encode(sample)
+        found = framed.encode(sample)
         if not config.sequences.refine:
             return found
         # An encoder's codes tremble: of two images that differ by a shift, they differ by more.
         root = jnp.sqrt(weights)
         return directions.gauss_newton(
-            lambda z: root * subject.decode(z),
+            lambda z: root * framed.decode(z),
             root * sample,
             found,
             steps=config.sequences.refine,
@@ -106,16 +106,16 @@ def probed(horizon: int) -> list[int]:
     return [0, horizon // 2, horizon]
 
 
-def see(config: Config, subject: Subject, taught: Taught, ranges: Float[Array, "f"]) -> Seen:
+def see(config: Config, framed: FramedVAE, taught: Taught, ranges: Float[Array, "f"]) -> Seen:
     """The generator's metric along each sequence, and how attributes of its samples change.
 
     Raises:
         Failure: an attribute has no derivative there.
     """
-    known = subject.known
+    known = framed.known
 
     def slopes(z: Latent) -> tuple[Array, Array]:
-        sample, push = jax.linearize(subject.decode, z)
+        sample, push = jax.linearize(framed.decode, z)
         columns = jax.vmap(push)(jnp.eye(len(z)))
         change = jax.vmap(lambda tangent: jax.jvp(known.measure, (sample,), (tangent,))[1])(columns)
         rows = columns.reshape(len(z), -1)

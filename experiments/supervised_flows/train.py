@@ -27,15 +27,15 @@ from experiments.supervised_flows.config import (
     initial,
 )
 from experiments.supervised_flows.figures import draw, is_drawn
-from experiments.supervised_flows.objective import constant_directions, lessons, loss
-from experiments.supervised_flows.sequences import Seen, Taught, see, teach
-from experiments.supervised_flows.subject import (
-    Subject,
+from experiments.supervised_flows.framed_vae import (
+    FramedVAE,
     check_factors,
     check_generator,
+    load_framed,
     load_known,
-    load_subject,
 )
+from experiments.supervised_flows.objective import constant_directions, lessons, loss
+from experiments.supervised_flows.sequences import Seen, Taught, see, teach
 
 SPRITES = Config(
     run="runs/guided",
@@ -97,15 +97,15 @@ PRESETS = {
 }
 
 
-def train(folder: Folder, config: Config, subject: Subject, taught: Taught, seen: Seen) -> Params:
+def train(folder: Folder, config: Config, framed: FramedVAE, taught: Taught, seen: Seen) -> Params:
     """Train, or go on training, the potentials of a run folder."""
     dataset = lessons(config, taught, seen)
-    names = ", ".join(subject.known.labels(config.sequences.factors))
+    names = ", ".join(framed.known.labels(config.sequences.factors))
     return fit(
         folder,
         PHASE,
-        init=partial(initial, config, subject.dim),
-        loss=partial(loss, config, subject.known),
+        init=partial(initial, config, framed.dim),
+        loss=partial(loss, config, framed.known),
         batches=shuffled(dataset, config.training, config.seed),
         config=config.training,
         seed=config.seed,
@@ -124,21 +124,21 @@ def run(config: Config) -> int | None:
     folder = open_study(config)
     failed: list[str] = []
     if not is_drawn(folder, config):
-        subject = load_subject(config, generator, dataset, folder, known)
+        framed = load_framed(config, generator, dataset, folder, known)
         with announced("measuring the attributes of samples"):
             ranges = known.ranges(dataset, config.seed)
         with announced(f"making and encoding {config.sequences.count} sequences"):
-            taught = teach(config, subject)
+            taught = teach(config, framed)
         with announced("differentiating the generator along the sequences"):
-            seen = see(config, subject, taught, ranges)
-        params = train(folder, config, subject, taught, seen)
+            seen = see(config, framed, taught, ranges)
+        params = train(folder, config, framed, taught, seen)
         with announced("solving for constant directions"):
             directions = constant_directions(config, known, taught, seen)
-        followed = scores.follow(config, subject, params, directions)
+        followed = scores.follow(config, framed, params, directions)
         outcomes = {}
         if config.measure:
-            outcomes = scores.measure(folder, config, subject, params, followed, ranges)
-        failed = draw(folder, config, subject, followed, outcomes)
+            outcomes = scores.measure(folder, config, framed, params, followed, ranges)
+        failed = draw(folder, config, framed, followed, outcomes)
     if (folder.path / scores.METRICS).exists():
         with folder.understood(scores.METRICS):
             scores.show(folder.read_object(scores.METRICS))

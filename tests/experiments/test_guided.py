@@ -24,8 +24,8 @@ from experiments.supervised_flows.config import (
     initial,
 )
 from experiments.supervised_flows.factors import KNOWN
+from experiments.supervised_flows.framed_vae import FramedVAE, load_framed, measured
 from experiments.supervised_flows.sequences import Seen, Taught, frame_factors, held_out, see, teach
-from experiments.supervised_flows.subject import Subject, load_subject, measured
 from latent_flows import coordinates, directions
 from latent_flows.data import sprites
 from latent_flows.generators import load_generator
@@ -54,9 +54,9 @@ def vae(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def subject(vae):
+def framed(vae):
     known = replace(SPRITES, size=SIZE)
-    return Subject(load_generator(vae), coordinates.identity(3), known)
+    return FramedVAE(load_generator(vae), coordinates.identity(3), known)
 
 
 def changed(**settings):
@@ -72,9 +72,9 @@ def spans(config, name):
     "settings",
     [{}, {"schedule": "swing"}, {"schedule": "swing", "offset": 1.0}, {"factors": ("elongation",)}],
 )
-def test_only_the_known_factor_changes_and_it_stays_in_its_range(subject, settings):
+def test_only_the_known_factor_changes_and_it_stays_in_its_range(framed, settings):
     config = changed(**settings)
-    taught = teach(config, subject)
+    taught = teach(config, framed)
     for k, name in enumerate(config.sequences.factors):
         moved = SPRITES.factors[name].field
         low, high = spans(config, name)
@@ -89,8 +89,8 @@ def test_only_the_known_factor_changes_and_it_stays_in_its_range(subject, settin
                 np.testing.assert_array_equal(rows, rows[:, :1] + 0 * rows)
 
 
-def test_the_factor_changes_by_the_known_amount(subject):
-    taught = held_out(changed(schedule="swing"), subject)
+def test_the_factor_changes_by_the_known_amount(framed):
+    taught = held_out(changed(schedule="swing"), framed)
     for k, name in enumerate(CONFIG.sequences.factors):
         rows = np.asarray(getattr(taught.factors, SPRITES.factors[name].field)[:, k])
         share = (
@@ -103,9 +103,9 @@ def test_the_factor_changes_by_the_known_amount(subject):
         np.testing.assert_allclose(share, np.broadcast_to(expected, share.shape), atol=1e-5)
 
 
-def test_sequences_that_start_later_go_on_with_the_schedule(subject):
+def test_sequences_that_start_later_go_on_with_the_schedule(framed):
     config = changed(schedule="swing", offset=1.0, count=30)
-    taught = teach(config, subject)
+    taught = teach(config, framed)
     assert 0 < float(taught.start.max()) <= 4
     assert float(taught.start.std()) > 0.3
     rows = taught.factors.x[:, 0] - taught.factors.x[:, 0, :1]
@@ -114,23 +114,23 @@ def test_sequences_that_start_later_go_on_with_the_schedule(subject):
     np.testing.assert_allclose(rows * taught.sign[:, :1], swung - swung[:, :1], atol=1e-5)
 
 
-def test_refining_brings_the_image_closer(subject):
-    image = subject.render(sprites.Factors(0, 0.8, 0.3, 0.4, 0.6))
-    code = subject.encode(image)
-    found = directions.gauss_newton(subject.decode, image, code)
-    before, after = (jnp.mean((subject.decode(z) - image) ** 2) for z in (code, found.z))
+def test_refining_brings_the_image_closer(framed):
+    image = framed.render(sprites.Factors(0, 0.8, 0.3, 0.4, 0.6))
+    code = framed.encode(image)
+    found = directions.gauss_newton(framed.decode, image, code)
+    before, after = (jnp.mean((framed.decode(z) - image) ** 2) for z in (code, found.z))
     assert after < before
     np.testing.assert_allclose([found.start_error, found.error], [before, after], rtol=1e-4)
 
 
-def test_codes_are_refined_as_often_as_asked(subject):
-    first = sprites.Factors(*(leaf[:1] for leaf in teach(CONFIG, subject).factors))
+def test_codes_are_refined_as_often_as_asked(framed):
+    first = sprites.Factors(*(leaf[:1] for leaf in teach(CONFIG, framed).factors))
     for steps in (0, 2):
-        taught = teach(changed(refine=steps), subject)
-        image = subject.render(jax.tree.map(lambda leaf: leaf[0, 0, 0], first))
-        code = subject.encode(image)
+        taught = teach(changed(refine=steps), framed)
+        image = framed.render(jax.tree.map(lambda leaf: leaf[0, 0, 0], first))
+        code = framed.encode(image)
         if steps:
-            code = directions.gauss_newton(subject.decode, image, code, steps=steps).z
+            code = directions.gauss_newton(framed.decode, image, code, steps=steps).z
         np.testing.assert_allclose(taught.codes[0, 0, 0], code, rtol=1e-4, atol=1e-5)
 
 
@@ -203,12 +203,12 @@ def test_leakage_is_the_squared_ratio_of_other_changes_to_the_own(key):
     np.testing.assert_allclose(found[:2], [0.25, 4.0], rtol=1e-4)
 
 
-def test_slopes_are_derivatives_of_what_is_measured(subject):
-    taught = teach(CONFIG, subject)
+def test_slopes_are_derivatives_of_what_is_measured(framed):
+    taught = teach(CONFIG, framed)
     ranges = jnp.array([1.0, 2.0, 1.0, 1.0])
-    seen = see(CONFIG, subject, taught, ranges)
+    seen = see(CONFIG, framed, taught, ranges)
     z, step = taught.codes[0, 0, 0], 1e-2 * jnp.array([1.0, 0.0, 0.0])
-    (after, _), (before, _) = (measured(subject, (z + s * step)[None]) for s in (1, -1))
+    (after, _), (before, _) = (measured(framed, (z + s * step)[None]) for s in (1, -1))
     expected = (after - before)[0] / ranges / 2e-2
     np.testing.assert_allclose(seen.slopes[0, 0, 0, :, 0], expected, rtol=0.05, atol=1e-3)
 
@@ -221,7 +221,7 @@ def test_pictures_come_without_scores_which_the_same_command_adds(tmp_path, vae,
         code, out, err = call(guided, *RUN, "--generator", vae, "--no-scores", "--run", path)
         assert (code, err) == (0, "")
         assert "strips.png" in out
-        patch.setattr(guided, "load_subject", None)
+        patch.setattr(guided, "load_framed", None)
         assert call(guided, *RUN, "--generator", vae, "--no-scores", "--run", path)[0] == 0, (
             "nothing is left to do"
         )
@@ -246,7 +246,7 @@ def test_a_run_leaves_its_numbers_and_pictures_and_is_not_done_twice(
     ]
     for name in ("control", "strips", "losses_guided"):
         assert (path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    monkeypatch.setattr(guided, "load_subject", None)
+    monkeypatch.setattr(guided, "load_framed", None)
     code, out, err = call(guided, *RUN, "--generator", vae, "--run", path)
     assert code == 0, err
     assert "Control of known factors" in out
@@ -298,7 +298,7 @@ def test_codes_that_say_nothing_have_no_components(tmp_path):
     generator = load_generator(small_vae(tmp_path / "vae", "sprites", size=SIZE))
     wide = replace(generator, encode=lambda image: (jnp.zeros(3), jnp.ones(3) + 0 * image.sum()))
     with pytest.raises(Failure, match="no latent dimension is active"):
-        load_subject(CONFIG, wide, load_data(generator, "train"))
+        load_framed(CONFIG, wide, load_data(generator, "train"))
 
 
 # --- scenes ---

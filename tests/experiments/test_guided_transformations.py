@@ -16,10 +16,10 @@ from experiments.runtime.cli import Failure
 from experiments.supervised_flows import scores
 from experiments.supervised_flows import train as guided
 from experiments.supervised_flows.config import Config, Flows, Sequences
+from experiments.supervised_flows.framed_vae import FramedVAE, load_known
 from experiments.supervised_flows.known import check_finite
 from experiments.supervised_flows.scores import Outcome
 from experiments.supervised_flows.sequences import frame_factors, teach
-from experiments.supervised_flows.subject import Subject, load_known
 from experiments.supervised_flows.transformed import short_names
 from latent_flows import coordinates
 from latent_flows.directions import transformations
@@ -240,13 +240,13 @@ def test_damping_follows_the_unit_of_vectors_and_is_a_squared_pixel_of_images(bo
 
 def test_codes_of_sequences_are_finite_and_refined(both):
     config, generator, known = both
-    subject = Subject(generator, coordinates.identity(3), known)
-    rough = teach(config, subject)
-    fine = teach(replace(config, sequences=replace(config.sequences, refine=2)), subject)
+    framed = FramedVAE(generator, coordinates.identity(3), known)
+    rough = teach(config, framed)
+    fine = teach(replace(config, sequences=replace(config.sequences, refine=2)), framed)
 
     def missed(taught):
-        true = jax.vmap(subject.render)(jax.tree.map(jnp.ravel, taught.factors))
-        return jnp.mean((jax.vmap(subject.decode)(taught.codes.reshape(-1, 3)) - true) ** 2)
+        true = jax.vmap(framed.render)(jax.tree.map(jnp.ravel, taught.factors))
+        return jnp.mean((jax.vmap(framed.decode)(taught.codes.reshape(-1, 3)) - true) ** 2)
 
     assert jnp.isfinite(fine.codes).all()
     assert missed(fine) < missed(rough)

@@ -103,7 +103,7 @@ def load_known(config: Config, generator: FrozenGenerator, dataset: Dataset) -> 
         )
 
 
-class Subject(NamedTuple):
+class FramedVAE(NamedTuple):
     """The frozen VAE, the frame that flows live in, and the samples that teach them."""
 
     generator: FrozenGenerator
@@ -131,13 +131,13 @@ class Subject(NamedTuple):
         return self.known.render(frame)[0]
 
 
-def load_subject(
+def load_framed(
     config: Config,
     generator: FrozenGenerator,
     dataset: Dataset,
     folder: Folder | None = None,
     known: Known | None = None,
-) -> Subject:
+) -> FramedVAE:
     """Find the frame in the codes of data.
 
     Args:
@@ -156,8 +156,8 @@ def load_subject(
 
     known = known or load_known(config, generator, dataset)
     if config.flows.frame == "identity":
-        return Subject(generator, coordinates.identity(generator.latent_dim), known)
-    return Subject(generator, kept_frame(folder, generator.latent_dim, find), known)
+        return FramedVAE(generator, coordinates.identity(generator.latent_dim), known)
+    return FramedVAE(generator, kept_frame(folder, generator.latent_dim, find), known)
 
 
 def _components(config: Config, generator: FrozenGenerator, dataset: Dataset) -> AffineCoordinates:
@@ -176,10 +176,10 @@ def _components(config: Config, generator: FrozenGenerator, dataset: Dataset) ->
 
 
 def measured(
-    subject: Subject, codes: Float[Array, "*n m"]
+    framed: FramedVAE, codes: Float[Array, "*n m"]
 ) -> tuple[Float[Array, "*n f"], Bool[Array, "*n"]]:
     """Attributes of the samples of codes, and which of these are valid."""
-    decode, known = subject.decode, subject.known
+    decode, known = framed.decode, framed.known
 
     def look(z: Array) -> tuple[Array, Array]:
         sample = decode(z)
@@ -189,8 +189,8 @@ def measured(
     return found.reshape(*codes.shape[:-1], -1), valid.reshape(codes.shape[:-1])
 
 
-def true_attributes(subject: Subject, factors: Any) -> Float[Array, "*n f"]:
+def true_attributes(framed: FramedVAE, factors: Any) -> Float[Array, "*n f"]:
     """Attributes of true samples."""
-    look = in_chunks(lambda one: subject.known.measure(subject.render(one)))
+    look = in_chunks(lambda one: framed.known.measure(framed.render(one)))
     found = look(jax.tree.map(jnp.ravel, factors))
     return found.reshape(*jnp.shape(factors[0]), -1)
