@@ -77,14 +77,10 @@ def outcome(
 def scores(config: Config, known: Known, found: Outcome) -> list[dict[str, Any]]:
     """One row a factor; without a leakage where nothing else is measured that could change."""
     rows = []
-    names, alone = config.sequences.factors, len(known.measures.factors) == 1
+    names = config.sequences.factors
     for k, (name, own) in enumerate(zip(known.labels(names), known.own(names), strict=True)):
         asked, changes, valid = (np.asarray(part[:, k]) for part in found)
-        if alone:
-            changes = np.concatenate([changes, np.full_like(changes, np.nan)], axis=-1)
         judged = sequence_control(asked, changes, valid, own, config.sequences.horizon)
-        if alone:
-            del judged["leakage"]
         rows.append({"factor": name, **judged})
     return rows
 

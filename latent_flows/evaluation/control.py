@@ -218,8 +218,8 @@ def sequence_control(
     Returns:
         `r2` of the achieved against the asked change up to the horizon; `leakage`, the mean
         absolute change of the factor that changes most of those that should not, over that of
-        the asked change, at the horizon; mean absolute `error` there and `far_error` at the end;
-        shares of valid images.
+        the asked change, at the horizon, left out where there is but one factor; mean absolute
+        `error` there and `far_error` at the end; shares of valid images.
 
     >>> import numpy as np
     >>> asked = np.arange(5.0)[None] / 10
@@ -236,9 +236,10 @@ def sequence_control(
     at = np.abs(changes[:, horizon]).mean(0)
     error = np.abs(achieved - asked).mean(0)
     rest = np.delete(at, own)
+    leakage = {"leakage": float(rest.max() / np.abs(asked[:, horizon]).mean())} if len(rest) else {}
     return {
         "r2": float(r2_score(asked[:, trained].ravel(), achieved[:, trained].ravel())),
-        "leakage": float(rest.max() / np.abs(asked[:, horizon]).mean()),
+        **leakage,
         "error": float(error[horizon]),
         "far_error": float(error[-1]),
         "far_deviation": float(achieved[:, -1].std() - asked[:, -1].std()),

@@ -115,3 +115,5 @@ def test_what_follows_a_sequence_has_every_score_it_can():
     half = sequence_control(asked, leak / 2, np.ones_like(asked, bool), 0, 4)
     assert half["far_error"] == pytest.approx(0.2)
     assert half["r2"] == pytest.approx(0.75)
+    alone = sequence_control(asked, leak[..., :1], np.ones_like(asked, bool), 0, 4)
+    assert alone == {name: value for name, value in found.items() if name != "leakage"}
