@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import jax
 import jax.numpy as jnp
+import psutil
 import pytest
 from jax._src.interpreters import mlir
 
@@ -105,6 +106,9 @@ def x64():
         yield jnp.dtype("float64")
 
 
+ENOUGH = 1.2e9
+"""Bytes of a process from which on it forgets what it has compiled."""
+
 # JAX makes a new context of MLIR, with all its dialects, for each program that it lowers: that is a
 # fifth of the time of tens of thousands of small programs. A thread of the tests keeps one for each
 # file. A program that is lowered in the middle of another needs one of its own.
@@ -126,8 +130,10 @@ if _new_context is not None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Compiled programs of one file are of no use to the next, and would fill the memory."""
+    """Compiled programs of one file serve the next ones, until they fill the memory."""
     yield
+    if psutil.Process().memory_info().rss < ENOUGH:
+        return
     if (kept := sys.modules.get("latent_flows._compiled")) is not None:
         kept._kept.clear()
     vars(_lowering).clear()
