@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from experiments.directions import scores as lines
-from experiments.directions.config import reach
+from experiments.directions.config import reach, visible
 from experiments.directions.learn import key_of, remembered
 from experiments.directions.subject import Data, Subject, codes
 from experiments.runtime.run_dir import Folder
@@ -40,7 +40,7 @@ def lessons(config: Config, subject: Subject) -> Lessons:
 
     The attributes that the fields change come first, then those that are held.
     """
-    own = [lines.place_of(config.asked, subject, kind) for kind in config.transformations]
+    own = [lines.place_of(config.asked, subject, kind) for kind in visible(config.asked)]
     factors = [subject.factors[i] for i in own]
     holds: list[Attributes] = []
     if "moments" in config.hold:
