@@ -17,6 +17,7 @@ from experiments.directions.subject import Subject
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from latent_flows import directions, plots
+from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure, shows_light
 from latent_flows.directions import transformations
 from latent_flows.directions.model import FittedDirection
@@ -184,7 +185,7 @@ def central(subject: Subject) -> Int[np.ndarray, "m"]:
     """Which held-out latents have factors nearest to the middle of their ranges, these first."""
     look = partial(measure, subject.factors)
     values = np.asarray(
-        jax.jit(lambda g, zs: jax.lax.map(lambda z: look(g(z)), zs, batch_size=32))(
+        jax.jit(lambda g, zs: vmap_chunked(lambda z: look(g(z)), 32)(zs))(
             subject.generator, subject.held_out
         )
     )
@@ -230,25 +231,34 @@ def inversions(
         chosen = jnp.argsort(distances)[:shown]
         before = decode(first.z0[chosen])
         targets = jax.vmap(partial(transformed, kind), (0, None))(before, first.ts[places])
-        rows.append(_in_turns(before, targets))
+        rows.append(_between(before, targets))
         labels.append(f"{label(kind)}: targets")
         for name, found in ways.items():
             ends = found[kind].zs[chosen][:, places]
             made = decode(ends.reshape(-1, ends.shape[-1]))
-            rows.append(_in_turns(before, made.reshape(-1, 2, *before.shape[1:])))
+            rows.append(_between(before, made.reshape(-1, 2, *before.shape[1:])))
             labels.append(name)
     samples, shape = np.asarray(jnp.stack(rows)), subject.event_shape
+    if not plots.are_pictures(shape):
+        return paths(
+            samples[:, 0],
+            amounts=np.array([-1.0, 0.0, 1.0]),
+            row_labels=labels,
+            axis="t, in units of the largest",
+            caption=f"{caption} One start.",
+            names=subject.names,
+        )
+    strips = samples.reshape(len(samples), -1, *shape)
     return plots.strips(
-        plots.sample_pictures(samples, shape),
+        plots.sample_pictures(strips, shape),
         row_labels=labels,
         axis="smallest t, start, largest t; for each of several starts",
         caption=" ".join(filter(None, [caption, plots.how_drawn(shape)])),
     )
 
 
-def _in_turns(
+def _between(
     before: Float[Array, "n *event"], ends: Float[Array, "n 2 *event"]
-) -> Float[Array, "t *event"]:
-    """Each start between its two ends, one after the other."""
-    joined = jnp.stack([ends[:, 0], before, ends[:, 1]], axis=1)
-    return joined.reshape(-1, *before.shape[1:])
+) -> Float[Array, "n 3 *event"]:
+    """Each start between its two ends."""
+    return jnp.stack([ends[:, 0], before, ends[:, 1]], axis=1)

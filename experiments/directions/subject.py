@@ -33,6 +33,9 @@ SURVEYED = 1000
 SAME = 1e-3
 """Share of the largest number of a sample up to which two are the same."""
 
+TRACED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+"""Errors of functions that look at numbers before there are any."""
+
 
 class Data(NamedTuple):
     """The data that a generator was trained on, as far as they are needed."""
@@ -100,8 +103,10 @@ def _tried(who: str, sample: Array, function: Callable[..., Any], *args: Any) ->
     try:
         return jax.tree.map(np.asarray, jax.jit(function)(sample, *args))
     except (Exception, SystemExit) as error:
-        why = f"on a sample of shape {sample.shape}: {told(error)}"
-        raise UsageError(f"{who} fails {why}") from None
+        why = told(error).removeprefix("ValueError: ")
+        if isinstance(error, TRACED):
+            why += " (JAX traces it: write jnp.where for if, and jnp for numpy)"
+        raise UsageError(f"{who} fails on a sample of shape {sample.shape}: {why}") from None
 
 
 def _check_transformation(name: str, sample: Array, largest: float) -> None:

@@ -18,6 +18,7 @@ from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, drawn, fit
 from experiments.steer.config import PHASE, PLACE, Config, exact_field
 from latent_flows import flows
+from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure, shape
 from latent_flows.directions import to_ball
 from latent_flows.generators import FrozenGenerator, draw_latents
@@ -57,7 +58,7 @@ def lessons(config: Config, subject: Subject) -> Lessons:
         return distilled.lesson(exact, attributes, z)
 
     def many(generator: Generator, zs: Float[Array, "n d"]) -> Lesson:
-        found = jax.lax.map(partial(one, generator), zs, batch_size=AT_ONCE)
+        found = vmap_chunked(partial(one, generator), AT_ONCE)(zs)
         # Where nothing is seen, nothing is taught.
         return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
 

@@ -23,6 +23,7 @@ from experiments.steer import distil
 from experiments.steer.config import HOLDS, Config, exact_field, method_of
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
+from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure as measure_image
 from latent_flows.data.image_factors import shows_light, unwrapped
 from latent_flows.directions.transformations import transformed
@@ -223,8 +224,7 @@ def _look(
 ) -> tuple[Any, ...]:
     look, transform = partial(measure_image, factors), directions.transformation(kind)
 
-    def one(item: tuple[Array, Array]) -> tuple[Any, ...]:
-        start, path = item
+    def one(start: Array, path: Array) -> tuple[Any, ...]:
         before = generator(start)
 
         def visit(z: Array, t: Array) -> tuple[Any, ...]:
@@ -236,7 +236,7 @@ def _look(
 
         return look(before), is_valid(before), before.mean(), *jax.vmap(visit)(path, ts)
 
-    return jax.lax.map(one, (z0, zs), batch_size=BATCH)
+    return vmap_chunked(one, BATCH)(z0, zs)
 
 
 def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]:

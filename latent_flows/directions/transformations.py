@@ -484,10 +484,8 @@ def transformed(
     """
     result = transformation(sample, t)
     if not isinstance(result, tuple) or len(result) != 2:
-        raise ValueError(
-            "a transformation must return a pair (sample, mask), got "
-            f"{f'{len(result)} values' if isinstance(result, tuple) else type(result).__name__}"
-        )
+        given = f"{len(result)} values" if isinstance(result, tuple) else "one value"
+        raise ValueError(f"a transformation must return a pair (sample, mask), got {given}")
     after, mask = map(jnp.asarray, result)
     if after.shape != sample.shape:
         raise ValueError(

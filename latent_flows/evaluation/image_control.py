@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from latent_flows import directions
+from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import (
     Image,
     ImageFactor,
@@ -156,7 +157,7 @@ def survey(
             made = image(point)
             return measure(factors, made), made.mean()
 
-        return jax.lax.map(one, points, batch_size=AT_ONCE)
+        return vmap_chunked(one, AT_ONCE)(points)
 
     values, means = look(image, points)
     low, high = np.quantile(np.asarray(values), [0.01, 0.99], axis=0)
@@ -198,7 +199,7 @@ def _watch(
         after = unwrapped(factors, before, jax.vmap(look)(images))
         return before, after, shows, shows & jax.vmap(is_valid)(images)
 
-    return jax.lax.map(one, zs, batch_size=BATCH)
+    return vmap_chunked(one, BATCH)(zs)
 
 
 def watch(
@@ -547,8 +548,7 @@ def _judge(
     transform = directions.transformation(kind)
     look = partial(measure, factors)
 
-    def one(item: tuple[Array, Array]) -> tuple[Array, Array, Array, dict[str, Array]]:
-        z0, zs = item
+    def one(z0: Array, zs: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
         before = generator(z0)
 
         def visit(z: Array, t: Array) -> tuple[Array, Array, dict[str, Array]]:
@@ -558,7 +558,7 @@ def _judge(
 
         return look(before), *jax.vmap(visit)(zs, found.ts)
 
-    return jax.lax.map(one, (found.z0, found.zs), batch_size=BATCH)
+    return vmap_chunked(one, BATCH)(found.z0, found.zs)
 
 
 def inversion_scores(
