@@ -262,10 +262,11 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
         own = lines.place_of(config.asked, subject, kind)
         possible = lines.possible(subject, own, before, ts)
         counts, wanted = counts & possible, wanted & possible
-        scale = lines.ranges(config.asked, subject)
-        r2, drift = control(ts, own, before, after, scale, counts)
-        # Where nothing else is measured, nothing is known of it.
-        row = {"r2": r2, "leakage": float(drift.max()) if len(drift) > 1 else None}
+        if counts.any():
+            scale = lines.ranges(config.asked, subject)
+            r2, drift = control(ts, own, before, after, scale, counts)
+            # Where nothing else is measured, nothing is known of it.
+            row = {"r2": r2, "leakage": float(drift.max()) if len(drift) > 1 else None}
     far = wanted & (np.abs(ts) >= np.abs(ts).max() * (1 - 1e-6))
     norms = np.linalg.norm(of.zs, axis=-1) / np.sqrt(of.zs.shape[-1])
     missing = of.missing
