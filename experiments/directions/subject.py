@@ -143,6 +143,8 @@ def _check_transformation(name: str, sample: Array, largest: float) -> None:
                 f"{who}: its factor {of.factor.name} must give one number of a sample, got shape "
                 f"{np.shape(value)} of {value.dtype}"
             )
+        if not np.isfinite(value):
+            raise UsageError(f"{who}: its factor {of.factor.name} of a sample is {value}")
 
 
 def _check_loss(

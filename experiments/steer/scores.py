@@ -256,6 +256,7 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
     after = np.asarray(unwrapped(subject.factors, jnp.asarray(before[:, None]), jnp.asarray(after)))
     starts = whole & (bright >= subject.faintest)
     counts = starts[:, None] & (light >= subject.faintest)
+    counts &= np.isfinite(before).all(-1)[:, None] & np.isfinite(after).all(-1)
     wanted = np.broadcast_to(starts[:, None], counts.shape)
     row: dict[str, Any] = {"r2": None, "leakage": None}
     if kind in visible(config.asked):

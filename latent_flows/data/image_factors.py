@@ -378,7 +378,7 @@ def unwrapped(
     return after - jnp.where(turns, whole * jnp.round((after - before) / whole), 0)
 
 
-def _is_finite(image: Image) -> Bool[Array, ""]:
+def _is_finite(image: Float[Array, "*event"]) -> Bool[Array, ""]:
     return jnp.isfinite(image).all()
 
 

@@ -160,7 +160,10 @@ def survey(
         return vmap_chunked(one, AT_ONCE)(points)
 
     values, means = look(image, points)
-    low, high = np.quantile(np.asarray(values), [0.01, 0.99], axis=0)
+    # What cannot be measured on some samples has the range that it has on others.
+    known = [column[np.isfinite(column)] for column in np.asarray(values).T]
+    ends = [np.quantile(column, [0.01, 0.99]) if column.size else np.zeros(2) for column in known]
+    low, high = np.array(ends).reshape(-1, 2).T
     light = shows_light(jax.eval_shape(image, points[0]).shape)
     return low, high, FAINT * float(jnp.quantile(means, 0.01)) if light else -np.inf
 
@@ -466,8 +469,9 @@ def explained(
         The slope of each factor, and the share of its change that the line explains.
     """
     seen = watch(subject, way, models, subject.starts, amounts[:, None])
-    change = np.where(seen.shows[..., None], seen.after - seen.before[:, None], 0.0)
-    asked = np.where(seen.shows, amounts, 0.0)[..., None]
+    change = seen.after - seen.before[:, None]
+    counts = seen.shows[..., None] & np.isfinite(change)
+    change, asked = np.where(counts, change, 0.0), np.where(counts, amounts[:, None], 0.0)
     slopes = (change * asked).sum((0, 1)) / np.maximum((asked**2).sum((0, 1)), 1e-12)
     missed, whole = ((of**2).sum((0, 1)) for of in (change - slopes * asked, change))
     # Of what does not change at all nothing is explained.

@@ -18,7 +18,14 @@ from experiments.steer import train as steer
 from experiments.steer.config import Config as SteerConfig
 from latent_flows.data import ImageFactor
 from latent_flows.directions import transformations
-from latent_flows.evaluation.image_control import Subject, inversion_scores, survey
+from latent_flows.evaluation.image_control import (
+    Subject,
+    _shift,
+    even_direction,
+    explained,
+    inversion_scores,
+    survey,
+)
 from latent_flows.generators import freeze, load_generator
 from tests.experiments.small_generators import small_vae
 
@@ -54,7 +61,7 @@ for made in (vector, sequence, bands, picture):
     made.latent_dim = 2
 
 
-@registered(reach=0.5, factor=ImageFactor("volume", "doublings", lambda x: jnp.log2(x.mean())))
+@registered(reach=0.5, factor=ImageFactor("volume", "doublings", lambda x: jnp.log2(x.std())))
 def amplified(x, t):
     return jnp.exp2(t) * x, jnp.ones_like(x)
 
@@ -134,6 +141,11 @@ def divided(x, y, mask):
 
 @registered(reach=1.0, factor=ImageFactor("many", "", lambda x: x))
 def unmeasured(x, t):
+    return x + t, 1.0
+
+
+@registered(reach=1.0, factor=ImageFactor("endless", "", lambda x: x.sum() / 0))
+def unfinished(x, t):
     return x + t, 1.0
 """
 SMALL = shlex.split(
@@ -264,6 +276,7 @@ def test_pictures_are_steered_by_a_function_beside_one_of_the_library(own, tmp_p
         ("masked", "mask must have shape (6,), got (5,)"),
         ("blind", "its mask is 0 there"),
         ("negative", "weights from 0 on"),
+        ("unfinished", "its factor endless of a sample is inf"),
         ("unmeasured", "its factor many must give one number of a sample, got shape (6,)"),
         ("amplifed", "has no 'amplifed'; did you mean 'amplified'?"),
         ("PLACES", "no function"),
@@ -415,3 +428,21 @@ def test_one_factor_leaks_into_nothing_that_is_known(level, own):
     )
     assert row["r2"] > 0.999
     assert row["leakage"] is None
+
+
+def test_what_cannot_be_measured_on_some_samples_is_measured_on_the_others(level):
+    factors = (
+        ImageFactor("tone", "octaves", lambda x: jnp.log2(x[0] - 0.5)),
+        ImageFactor("never", "", lambda x: jnp.nan * x[0]),
+    )
+    starts = jnp.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    low, high, _ = survey(factors, starts, level.generator)
+    assert low[0] == pytest.approx(-1, abs=0.1)
+    assert high[0] == pytest.approx(np.log2(np.e - 0.5), abs=0.1)
+    assert (low[1], high[1]) == (0, 0)
+    measured = level._replace(factors=factors, starts=starts)
+    line = (even_direction([1.0, 0.0], 1.0),)
+    slopes, shares = explained(measured, _shift, line, np.array([-0.1, 0.1]))
+    assert slopes[0] > 1
+    assert shares[0] > 0.9
+    assert (slopes[1], shares[1]) == (0, 0)
