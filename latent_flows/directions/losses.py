@@ -213,7 +213,7 @@ def loss(name: str) -> Loss:
     return choose("loss", name, LOSSES)
 
 
-def _check(x: Sample, y: Sample, mask: Weights) -> Weights:
+def _check(x: Sample, y: Sample, mask: Weights) -> Float[Array, "..."]:
     """The mask as floats with the axes of a sample, once dtypes and shapes are known to fit."""
     floats("a loss", x=x, y=y)
     if jnp.shape(x) != jnp.shape(y):

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from latent_flows._named_function import import_function, is_named
 from latent_flows._validation import choose
@@ -58,14 +58,14 @@ __all__ = [
 
 Sample: TypeAlias = Float[Array, "*event"]
 """One sample of a generator: an image `[h, w, c]`, a vector, a sequence `[t, c]`, anything."""
-Weights: TypeAlias = Float[Array, "..."]
-"""Of the numbers of a sample, in [0, 1]: of its shape or one that broadcasts against it, or of its
-first axes, as the pixels `[h, w]` of an image are."""
+Weights: TypeAlias = Shaped[ArrayLike, "..."]
+"""Of the numbers of a sample, booleans or in [0, 1]: of its shape, or one that broadcasts against
+it, or of its first axes, as the pixels `[h, w]` of an image are."""
 Image: TypeAlias = Float[Array, "h w c"]
 Mask: TypeAlias = Float[Array, "h w"]
 
-Transformation: TypeAlias = Callable[[Sample, Scalar], tuple[Sample, Weights]]
-"""`(sample, t) -> (sample, mask)`, the identity at `t = 0`."""
+Transformation: TypeAlias = Callable[[Sample, Scalar], tuple[Sample, Shaped[Array, "..."]]]
+"""`(sample, t) -> (sample, mask)`, the identity at `t = 0`; the mask is as `Weights` says."""
 
 
 class Entry(NamedTuple):
@@ -430,7 +430,7 @@ def transformation(name: str) -> Transformation:
     return entry(name).apply
 
 
-def spread(mask: Weights, sample: Sample) -> Weights:
+def spread(mask: Weights, sample: Sample) -> Shaped[Array, "..."]:
     """A mask with as many axes as a sample, so that both can be multiplied.
 
     Args:
@@ -463,7 +463,7 @@ def spread(mask: Weights, sample: Sample) -> Weights:
 
 def transformed(
     transformation: Transformation, sample: Sample, t: Scalar
-) -> tuple[Sample, Weights]:
+) -> tuple[Sample, Float[Array, "..."]]:
     """A sample after a transformation, once that is known to return what it should.
 
     Args:
@@ -524,7 +524,7 @@ def alike(
     if len({jax.eval_shape(way, like, amount)[1].shape for way in ways}) == 1:
         return [*ways]
 
-    def whole(way: Transformation, sample: Sample, t: Scalar) -> tuple[Sample, Weights]:
+    def whole(way: Transformation, sample: Sample, t: Scalar) -> tuple[Sample, Array]:
         after, mask = way(sample, t)
         return after, jnp.broadcast_to(spread(mask, sample), sample.shape)
 

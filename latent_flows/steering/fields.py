@@ -10,7 +10,6 @@ from latent_flows.calculus import Number
 from latent_flows.directions.transformations import (
     Sample,
     Transformation,
-    Weights,
     spread,
     transformed,
 )
@@ -41,7 +40,7 @@ STEP = 1e-3
 """The amount over which the velocity of a transformation is taken, both ways."""
 
 
-def velocity(transformation: Transformation, image: Sample) -> tuple[Sample, Weights]:
+def velocity(transformation: Transformation, image: Sample) -> tuple[Sample, Float[Array, "..."]]:
     r"""How a sample begins to move under a transformation, and where that is known.
 
     $$\tau(x) = \frac{d}{dt} T_t(x) \Big|_{t = 0}$$
