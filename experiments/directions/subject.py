@@ -63,6 +63,8 @@ def check(config: Config, generator: FrozenGenerator) -> None:
     tried = None
     if own:
         tried = decode(generator.decode, generator.prior(jax.random.key(config.seed))[None])[0]
+        if not jnp.isfinite(tried).all():
+            raise UsageError(f"{generator.name} makes numbers that are not finite")
     for name in config.transformations:
         if tried is not None and is_named(name):
             _check_transformation(name, tried, reach(config)[name])

@@ -125,6 +125,7 @@ def registered(
 
     def keep(apply: Transformation) -> Transformation:
         name = getattr(apply, "__name__", "")
+        _forget_earlier(apply)
         if name in _entries:
             raise ValueError(f"there is a transformation {name!r} already; name this one otherwise")
         known = {other.factor.name: other.factor for other in _entries.values() if other.factor}
@@ -135,6 +136,20 @@ def registered(
         return apply
 
     return keep
+
+
+def _forget_earlier(apply: Transformation) -> None:
+    """Takes out what the file of a function registered when it was executed before."""
+
+    def written(function: Transformation) -> tuple[str | None, int]:
+        code, globals_ = (getattr(function, name, None) for name in ("__code__", "__globals__"))
+        return getattr(code, "co_filename", None), id(globals_)
+
+    file, execution = written(apply)
+    for name, entry in [*_entries.items()]:
+        other, earlier = written(entry.apply)
+        if file is not None and other == file and earlier != execution:
+            del _entries[name], _apply[name]
 
 
 _TOLERANCE = 1e-3  # of a pixel: how far outside the frame rounding may bring a point of its border

@@ -370,8 +370,8 @@ def _proposals(
     dim = subject.held_out.shape[1]
     count = min(candidates, dim)
     images = decode(subject.generator, subject.starts)
-    # No more components than samples, and no more than latents.
-    components = min(count, len(subject.starts) - 1)
+    # No more components than samples, or numbers of one, and no more than latents.
+    components = min(count, len(subject.starts) - 1, images[0].size)
     weight = subject.first_layer
     closed = {} if weight is None else {"SeFa": directions.sefa(weight, min(count, *weight.shape))}
     return closed | {

@@ -1,3 +1,5 @@
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -301,3 +303,31 @@ def test_masks_of_several_shapes_are_chosen_from_in_one_program():
     assert not chosen(2)[1][..., 1].any()
     # Of one kind masks are left as they are, which losses of one's own may count on.
     assert transformations.alike(ways[:1], x)[0](x, jnp.array(1.0))[1].shape == (4, 5)
+
+
+def test_a_file_that_was_changed_registers_its_functions_anew(tmp_path, monkeypatch):
+    for name, read in (("_entries", "ENTRIES"), ("_apply", "TRANSFORMATIONS")):
+        kept = dict(getattr(transformations, name))
+        monkeypatch.setattr(transformations, name, kept)
+        monkeypatch.setattr(transformations, read, kept)
+    file = tmp_path / "mine.py"
+    text = (
+        "from latent_flows.data import ImageFactor\n"
+        "from latent_flows.directions import registered\n"
+        "level = ImageFactor('level', 'units', lambda x: x.mean())\n"
+        "@registered(reach=0.5, factor=level)\n"
+        "def raised(x, t):\n    return x + t, 1.0\n"
+        "@registered(reach=0.5, factor=level)\n"
+        "def lowered(x, t):\n    return x - t, 1.0\n"
+    )
+    file.write_text(text)
+    assert transformations.entry(f"{file}:raised").reach == 0.5
+    file.write_text(text.replace("0.5", "0.25") + "\n")
+    os.utime(file, ns=(1, 1))
+    assert transformations.entry(f"{file}:lowered").reach == 0.25
+    assert transformations.entry(f"{file}:raised").reach == 0.25
+    # In one file two of a name are two, and so are two measures of one factor.
+    file.write_text(text.replace("lowered", "raised"))
+    os.utime(file, ns=(2, 2))
+    with pytest.raises(ValueError, match="there is a transformation 'raised' already"):
+        transformations.entry(f"{file}:raised")

@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from latent_flows.evaluation.image_control import (
     explained,
     inversion_scores,
     survey,
+    untrained_directions,
 )
 from latent_flows.generators import freeze, load_generator
 from tests.experiments.small_generators import small_vae
@@ -446,3 +448,16 @@ def test_what_cannot_be_measured_on_some_samples_is_measured_on_the_others(level
     assert slopes[0] > 1
     assert shares[0] > 0.9
     assert (slopes[1], shares[1]) == (0, 0)
+
+
+def test_vectors_of_fewer_numbers_than_there_are_candidates_have_baselines(level):
+    factor = ImageFactor("size", "doublings", lambda x: jnp.log2(x[0]))
+    measured = level._replace(
+        generator=freeze(lambda z: jnp.exp(z[:1]), 2).decode,
+        factors=(factor,), low=np.array([0.0]), high=np.array([1.0]),
+    )  # fmt: skip
+    rows = untrained_directions(measured, jax.random.key(0), {"louder": 0}, candidates=2)
+    assert {row["method"] for row in rows} == {
+        "GANSpace", "random direction", "latent coordinate",
+    }  # fmt: skip
+    assert max(row["explained"] for row in rows) > 0.99
