@@ -1,6 +1,6 @@
 """The numbers of a run of directions, each kept in its folder as it is measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -196,11 +196,10 @@ def measure(
 def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The numbers of a run as rows of tables, by their titles."""
     held_out = {
-        (label(row["transformation"]), row["method"]): row["held_out_r2"]
-        for row in metrics["fitted"]
+        (row["transformation"], row["method"]): row["held_out_r2"] for row in metrics["fitted"]
     }
     names = {"error_far": "far error", "placed_spread": "spread set", "valid": "valid"}
-    parts = {name: [*map(labelled, rows)] for name, rows in metrics.items()}
+    parts = {name: told(rows) for name, rows in metrics.items()}
     rows = [
         {
             "transformation": row["transformation"],
@@ -211,13 +210,15 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
             "reach": row["reach"],
             **{title: row[name] for name, title in names.items() if name in row},
         }
-        for row in parts["control"]
+        for row in metrics["control"]
     ]
     control = (
         "Control of held-out latents: changes asked for and measured on the samples "
         "(fit R2: on held-out trajectories)"
     )
-    found = {control: rows} if rows else {"Directions, on held-out trajectories": parts["fitted"]}
+    found = (
+        {control: told(rows)} if rows else {"Directions, on held-out trajectories": parts["fitted"]}
+    )
     if parts["together"]:
         found["Two factors at once"] = parts["together"]
     first = label(config.losses[0])
@@ -225,14 +226,18 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
     return {**found, title: parts["inversion"]}
 
 
-def labelled(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with transformations by what they are called.
+def told(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with transformations by what they are called, without measures that no row has.
 
-    >>> labelled({"transformation": "mine.py:louder", "r2": 1.0})
-    {'transformation': 'louder', 'r2': 1.0}
+    >>> told([{"transformation": "mine.py:louder", "mse": 0.1, "r2": None}])
+    [{'transformation': 'louder', 'mse': 0.1}]
     """
     named = ("transformation", "first", "second")
-    return {key: label(value) if key in named else value for key, value in row.items()}
+    known = {key for row in rows for key, value in row.items() if value is not None}
+    return [
+        {key: label(row[key]) if key in named else row[key] for key in row if key in known}
+        for row in rows
+    ]
 
 
 def show(config: Config, metrics: Mapping[str, Any]) -> None:

@@ -321,9 +321,7 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
         f"{config.run}: asked against measured on held-out latents (leakage, valid, overlap with "
         "the transformed image: shares; far: at the largest |t|; norm in units of the prior's)"
     )
-    methods, fields_of = (
-        [*map(lines.labelled, metrics.get(part, []))] for part in ("methods", "fields")
-    )
+    methods, fields_of = (lines.told(metrics.get(part, [])) for part in ("methods", "fields"))
     fields = (
         f"{config.run}: fields (asymmetry: antisymmetric share of the Jacobian, 0 for a gradient, "
         "0.71 without any structure; passes: operations in units of one image's)"
