@@ -83,7 +83,8 @@ def vmap_chunked(
         parts = jax.tree.map(lambda x: x[order].reshape(count, even, *x.shape[1:]), args)
         found = jax.lax.map(lambda part: batched(*part), parts)
         back = jnp.argsort(order[:n])
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], found)
+        # Its size is said: of arrays of nothing it could not be told.
+        return jax.tree.map(lambda leaf: leaf.reshape(count * even, *leaf.shape[2:])[back], found)
 
     return mapped
 

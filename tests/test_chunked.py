@@ -42,3 +42,9 @@ def test_trees_and_keys_are_batched():
 def test_a_batch_holds_something():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         vmap_chunked(jnp.sum, 0)
+
+
+@pytest.mark.parametrize("n", [3, 9])
+def test_results_without_numbers_are_kept(n):
+    found = vmap_chunked(lambda x: (x, jnp.zeros((0, 2))), 4)(jnp.arange(float(n)))
+    assert [leaf.shape for leaf in found] == [(n,), (n, 0, 2)]

@@ -1,7 +1,7 @@
 """The flags of a run of directions, and what they say of transformations and losses."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -9,7 +9,8 @@ import tyro
 
 from experiments.generators.spec import Flags, Usual
 from experiments.runtime.defaults import Quick, Settings
-from latent_flows import directions
+from latent_flows import directions, plots
+from latent_flows._named_function import is_named
 from latent_flows._validation import at_least
 from latent_flows.data import ImageFactor
 from latent_flows.data.image_factors import SIZE, X, Y
@@ -18,13 +19,26 @@ from latent_flows.directions.transformations import ENTRIES, entry
 from latent_flows.generators import GeneratorSpec
 
 ALWAYS = (X, Y, SIZE)
-"""Factors that are measured whatever is asked for: what else changes is leakage."""
+"""Factors that are measured on images whatever is asked for: what else changes is leakage."""
 FEWEST = 4
 """Trajectories that must be left after dropping, for some to be held out."""
 
 
+OWN = "file.py:function or package.module:function"
+"""How a function of one's own is named."""
+
+
 def _one_of(names: Iterable[str]) -> str:
     return f"{', '.join(names)}."
+
+
+def label(name: str) -> str:
+    """What a transformation or loss is called in tables, pictures and files.
+
+    >>> label("zoom"), label("../mine/sound.py:louder")
+    ('zoom', 'louder')
+    """
+    return name.rpartition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -120,19 +134,23 @@ class Config:
     one; package.module:function or file.py:function."""
     source: Flags = field(default_factory=GeneratorSpec)
     """How to use it."""
-    transformations: Annotated[tuple[str, ...], tyro.conf.arg(help=_one_of(ENTRIES))] = (
-        "translate_x",
-        "translate_y",
-        "zoom",
-    )
+    transformations: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=f"Of images: {_one_of(ENTRIES)} Of your own, for samples of any shape: {OWN} of "
+            "(sample, t) -> (sample, mask), the identity at t = 0."
+        ),
+    ] = ("translate_x", "translate_y", "zoom")
     """What the directions shall do."""
     ts: tuple[float, ...] = ()
-    """The largest |t| of each of them; none: the usual ones."""
+    """The largest |t| of each of them; none: the usual ones, 1 of a function that is not registered
+    with another reach."""
     losses: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
-            help=f"Of the images of a trajectory and their targets: {_one_of(LOSSES)} The first is "
-            "that of all comparisons but the one of losses."
+            help=f"Of the images of a trajectory and their targets: {_one_of(LOSSES)} Of your own: "
+            f"{OWN} of (x, y, mask) -> number. The first is that of all comparisons but the one of "
+            "losses. What is no image is compared by mse where no other loss than usual is named."
         ),
     ] = ("blurred", "mse", "dssim")
     """What a trajectory is found by."""
@@ -156,13 +174,14 @@ class Config:
         if not self.transformations or not self.losses:
             raise ValueError("name at least one of the transformations and one of the losses")
         for what in ("transformations", "losses"):
-            names = getattr(self, what)
-            if len(set(names)) < len(names):
-                raise ValueError(f"{what} must differ from each other, got {', '.join(names)}")
+            _check_labels(what, getattr(self, what))
+        # Those of one's own are read when they are needed, so that a run can be looked at without.
         for name in self.transformations:
-            directions.transformation(name)
+            if not is_named(name):
+                directions.transformation(name)
         for name in self.losses:
-            directions.loss(name)
+            if not is_named(name):
+                directions.loss(name)
         if self.ts and len(self.ts) != len(self.transformations):
             raise ValueError(
                 f"ts must have one value for each of the {len(self.transformations)} "
@@ -182,6 +201,42 @@ class Config:
         """The usual reach of transformations that are named."""
         if settings.is_given("transformations"):
             settings.put("ts", ())
+
+
+def _check_labels(what: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what} must differ from each other, got {', '.join(names)}")
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(label(name), name)) != name:
+            raise ValueError(
+                f"{what} {other} and {name} would both be called {label(name)!r} in tables and "
+                "files: give one of the functions another name"
+            )
+
+
+def check_functions(config: Config) -> None:
+    """Finds the functions that are named.
+
+    Raises:
+        ValueError: a file, module or function is not there.
+    """
+    for name in config.transformations:
+        entry(name)
+    for name in config.losses:
+        loss(config, name)
+
+
+def suited(config: Config, event_shape: Sequence[int]) -> Config:
+    """The same for samples of a shape: the usual losses are of images, and mse is of anything.
+
+    >>> suited(Config(), (28, 28, 1)).losses, suited(Config(), (12,)).losses
+    (('blurred', 'mse', 'dssim'), ('mse',))
+    """
+    is_usual = config.losses in (Config.losses, Config.QUICK["losses"])
+    if plots.are_pictures(event_shape) or not is_usual:
+        return config
+    return replace(config, losses=("mse",))
 
 
 def loss(config: Config, name: str) -> Loss:
@@ -207,8 +262,8 @@ def visible(config: Config) -> dict[str, str]:
     return {name: factor.name for name, factor in found.items() if factor is not None}
 
 
-def measured(config: Config) -> tuple[ImageFactor, ...]:
-    """The factors to measure: `ALWAYS`, and what else transformations change.
+def measured(config: Config, always: tuple[ImageFactor, ...] = ALWAYS) -> tuple[ImageFactor, ...]:
+    """The factors to measure: some always, and what else transformations change.
 
     >>> [factor.name for factor in measured(Config(transformations=("hue", "brightness")))]
     ['x', 'y', 'size', 'light', 'hue']
@@ -218,4 +273,4 @@ def measured(config: Config) -> tuple[ImageFactor, ...]:
     order = {name: place for place, name in enumerate(ENTRIES)}
     names = sorted(wanted, key=lambda name: order.get(name, len(order)))
     others = [factor for name in names if (factor := entry(name).factor)]
-    return tuple(dict.fromkeys((*ALWAYS, *others)))
+    return tuple(dict.fromkeys((*always, *others)))

@@ -1,5 +1,6 @@
 """The trajectories and the directions of a run, each found once and kept in its folder."""
 
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from experiments.directions.config import Config, loss, reach
+from experiments.directions.config import Config, label, loss, reach
 from experiments.directions.subject import Subject
 from experiments.runtime.progress import in_parts
 from experiments.runtime.run_dir import Folder, check_finished, read_config
@@ -52,6 +53,7 @@ def follow(
     folder: Folder, config: Config, subject: Subject, name: str, sequential: bool
 ) -> dict[str, Trajectories]:
     """The trajectories of all transformations with one loss, by transformation."""
+    called = label(name)
     sides = np.linspace(0, 1, config.inversion.amounts + 1)[1:]
     unit = np.concatenate([-sides[::-1], sides])
     rows = np.stack([unit * largest for largest in reach(config).values()])
@@ -77,7 +79,7 @@ def follow(
 
     def compute() -> Trajectories:
         by_start = in_parts(
-            f"trajectories, {name if sequential else ONE_SHOT}",
+            f"trajectories, {called if sequential else ONE_SHOT}",
             parts,
             (subject.starts,),
             max(1, config.inversion.batch // len(rows)),
@@ -86,7 +88,7 @@ def follow(
         z0, zs, errors = (leaf.swapaxes(0, 1) for leaf in by_start)
         return Trajectories(z0, zs, jnp.asarray(rows, zs.dtype), errors)
 
-    kept = arrays(folder, f"trajectories/{name}{'' if sequential else '_one_shot'}", compute)
+    kept = arrays(folder, f"trajectories/{called}{'' if sequential else '_one_shot'}", compute)
     found = Trajectories(*(jnp.asarray(leaf, subject.starts.dtype) for leaf in kept))
     return {
         kind: jax.tree.map(lambda leaf, k=k: leaf[k], found)
@@ -123,7 +125,10 @@ def fit(
             steps=config.fit.steps,
         )
 
-    return {kind: remembered(folder, f"models/{name}_{kind}", partial(one, kind)) for kind in found}
+    return {
+        kind: remembered(folder, f"models/{name}_{label(kind)}", partial(one, kind))
+        for kind in found
+    }
 
 
 def key_of(config: Config, *words: str) -> PRNGKeyArray:
@@ -132,12 +137,12 @@ def key_of(config: Config, *words: str) -> PRNGKeyArray:
 
 
 def file_name(words: str) -> str:
-    """Words as part of a file's name.
+    """Words as part of a file's name, which is no path.
 
-    >>> file_name("linear, one shot")
-    'linear_one_shot'
+    >>> file_name("linear, one shot"), file_name("linear, mine/a.py:far")
+    ('linear_one_shot', 'linear_mine_a.py_far')
     """
-    return words.replace(",", "").replace(" ", "_")
+    return re.sub(r"[/\\: ]", "_", words.replace(",", ""))
 
 
 def learnt_directions(run: str | Path) -> Directions:
@@ -148,9 +153,11 @@ def learnt_directions(run: str | Path) -> Directions:
     """
     config = read_config(run, Config)
     folder = Folder(Path(run).expanduser().absolute())
-    first, kinds = config.losses[0], config.transformations
-    kept = f"trajectories/{first}.json"
-    files = [f"models/{method}_{kind}.json" for method in (LINEAR, NONLINEAR) for kind in kinds]
+    kinds = config.transformations
+    kept = f"trajectories/{label(config.losses[0])}.json"
+    files = [
+        f"models/{method}_{label(kind)}.json" for method in (LINEAR, NONLINEAR) for kind in kinds
+    ]
     check_finished(folder.path, *files, kept)
     with folder.understood(kept):
         arrays = [np.asarray(value, float) for value in folder.read_json(kept)]

@@ -1,6 +1,6 @@
 """The numbers of a run of directions, each kept in its folder as it is measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.directions.config import Config, reach, visible
+from experiments.directions.config import Config, label, reach, visible
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT, file_name, key_of
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
@@ -124,7 +124,7 @@ def measure(
             "transformation": kind,
             "inversion": name,
             **folder.remember(
-                f"scores/inversion_{file_name(name)}_{kind}",
+                f"scores/inversion_{file_name(name)}_{label(kind)}",
                 partial(judge, config, subject, kind, trajectories[kind]),
             ),
         }
@@ -152,7 +152,7 @@ def measure(
     asked = {
         kind: {
             method: folder.remember(
-                f"scores/control_{file_name(method)}_{kind}",
+                f"scores/control_{file_name(method)}_{label(kind)}",
                 partial(control, config, subject, kind, model),
             )
             for method, model in of.items()
@@ -170,7 +170,7 @@ def measure(
             "second": pair[1],
             "method": method,
             **folder.remember(
-                f"scores/together_{method}_{pair[0]}_{pair[1]}",
+                f"scores/together_{method}_{label(pair[0])}_{label(pair[1])}",
                 partial(
                     together,
                     config,
@@ -199,6 +199,7 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
         (row["transformation"], row["method"]): row["held_out_r2"] for row in metrics["fitted"]
     }
     names = {"error_far": "far error", "placed_spread": "spread set", "valid": "valid"}
+    parts = {name: told(rows) for name, rows in metrics.items()}
     rows = [
         {
             "transformation": row["transformation"],
@@ -207,19 +208,36 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
             "R2": row["r2"],
             "leakage": row["leakage"],
             "reach": row["reach"],
-            **{title: row[name] for name, title in names.items()},
+            **{title: row[name] for name, title in names.items() if name in row},
         }
         for row in metrics["control"]
     ]
     control = (
-        "Control of held-out latents: changes asked for and measured on the images "
+        "Control of held-out latents: changes asked for and measured on the samples "
         "(fit R2: on held-out trajectories)"
     )
-    found = {control: rows} if rows else {"Directions, on held-out trajectories": metrics["fitted"]}
-    if metrics["together"]:
-        found["Two factors at once"] = metrics["together"]
-    title = f"Trajectories at the largest |t|; R2 at all t ({ONE_SHOT}: {config.losses[0]} loss)"
-    return {**found, title: metrics["inversion"]}
+    found = (
+        {control: told(rows)} if rows else {"Directions, on held-out trajectories": parts["fitted"]}
+    )
+    if parts["together"]:
+        found["Two factors at once"] = parts["together"]
+    first = label(config.losses[0])
+    title = f"Trajectories at the largest |t|; R2 at all t ({ONE_SHOT}: {first} loss)"
+    return {**found, title: parts["inversion"]}
+
+
+def told(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with transformations by what they are called, without measures that no row has.
+
+    >>> told([{"transformation": "mine.py:louder", "mse": 0.1, "r2": None}])
+    [{'transformation': 'louder', 'mse': 0.1}]
+    """
+    named = ("transformation", "first", "second")
+    known = {key for row in rows for key, value in row.items() if value is not None}
+    return [
+        {key: label(row[key]) if key in named else row[key] for key in row if key in known}
+        for row in rows
+    ]
 
 
 def show(config: Config, metrics: Mapping[str, Any]) -> None:

@@ -1,16 +1,23 @@
-"""Find latent directions that perform image transformations, and measure the control they give.
+"""Find latent directions that perform transformations, and measure the control they give.
 
 Plumerault, Le Borgne and Hudelot, "Controlling generative models with continuous factors of
 variations", ICLR 2020: images of random latents are transformed, the latents of the results found
 by descent in small steps, and a direction fitted to these, without labels. Beside the paper's
 straight direction a curved one, other losses, one-shot inversion and directions that nobody
-trained. Of any generator of images: a VAE, a GAN trained or imported here, or a function of yours.
+trained. Of any generator: a VAE, a GAN trained or imported here, or a function of yours; of images
+by the transformations here, and of samples of any shape by your own.
 """
 
 from typing import Any
 
 from experiments.directions import figures, scores
-from experiments.directions.config import Config, Inversion
+from experiments.directions.config import (
+    Config,
+    Inversion,
+    check_functions,
+    label,
+    suited,
+)
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT, file_name, fit, follow
 from experiments.directions.subject import Subject, check, load_images, subject_of
 from experiments.generators.spec import Usual, load, open_study
@@ -63,20 +70,22 @@ def learn(
     found: dict[str, dict[str, Trajectories]] = {}
     models: dict[str, dict[str, FittedDirection]] = {LINEAR: {}, NONLINEAR: {}}
     for name in (*config.losses, ONE_SHOT):
-        sequential = name != ONE_SHOT
-        found[name] = follow(folder, config, subject, name if sequential else first, sequential)
+        sequential, way = name != ONE_SHOT, label(name)
+        found[way] = follow(folder, config, subject, name if sequential else first, sequential)
         if name == first:
-            models[LINEAR] = fit(folder, config, LINEAR, found[name])
-            models[NONLINEAR] = fit(folder, config, NONLINEAR, found[name], curved=True)
+            models[LINEAR] = fit(folder, config, LINEAR, found[way])
+            models[NONLINEAR] = fit(folder, config, NONLINEAR, found[way], curved=True)
         else:
-            method = f"{LINEAR}, {name}"
-            models[method] = fit(folder, config, file_name(method), found[name])
+            method = f"{LINEAR}, {way}"
+            models[method] = fit(folder, config, file_name(method), found[way])
     return found, models
 
 
 def run(config: Config) -> int | None:
     """Find the directions of a generator, measure, draw."""
+    check_functions(config)
     generator = load(config)
+    config = suited(config, generator.event_shape)
     check(config, generator)
     given = read_latents(config.latent, generator.latent_dim, "--latent") if config.latent else None
     images = load_images(config, generator)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.directions.config import label
 from experiments.explore import plane
 from experiments.explore.control import Control, Part
 from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
@@ -22,7 +23,7 @@ from latent_flows import coordinates
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions import sefa
 from latent_flows.directions.model import DirectionModel
-from latent_flows.directions.transformations import ENTRIES
+from latent_flows.directions.transformations import ENTRIES, entry
 from latent_flows.generators import FrozenGenerator
 from latent_flows.typing import Latent, Potential, Scalar
 
@@ -111,9 +112,9 @@ def _directions(found: Fitted) -> Iterator[Part]:
         ]
         controls = [
             Control(
-                f"{name}{'' if is_straight else ', curved'}",
+                f"{label(name)}{'' if is_straight else ', curved'}",
                 group,
-                UNITS.get(name, ""),
+                _unit(name),
                 float(model.limits[1] - model.limits[0]),
                 (float(model.limits[0]), float(model.limits[1])),
                 f"the range it was fitted to, held-out R2 {float(model.r2):.2f}",
@@ -132,10 +133,18 @@ def _steered(found: Steered) -> Iterator[Part]:
         if (share := found.reached.get((kind, hold))) is not None:
             words += f", of which {share:.0%} was reached"
         limit = float(found.limits[kind])
-        name = kind.replace("_", " ")
-        control = Control(name, STEERED, UNITS.get(kind, ""), 2 * limit, (-limit, limit), words)
+        name = label(kind).replace("_", " ")
+        control = Control(name, STEERED, _unit(kind), 2 * limit, (-limit, limit), words)
         kept = HOLDS[hold]._asdict()
         yield steered_part(control, kind, **kept, blur=config.blur, damping=config.damping)
+
+
+def _unit(kind: str) -> str:
+    """Of the amount of a transformation: of one's own, that of what it is known to raise."""
+    if kind in UNITS:
+        return UNITS[kind]
+    factor = entry(kind).factor
+    return "" if factor is None else factor.unit
 
 
 def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
@@ -148,15 +157,15 @@ def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
     blur = 3.0 * min(shape[:2]) / 64
     found = []
     for kind in TYPICAL:
-        entry = ENTRIES[kind]
-        if entry.coloured and shape[2] == 1:
+        known = ENTRIES[kind]
+        if known.coloured and shape[2] == 1:
             continue
         control = Control(
             kind.replace("_", " "),
             STEERED,
             UNITS[kind],
-            2 * entry.reach,
-            (-entry.reach, entry.reach),
+            2 * known.reach,
+            (-known.reach, known.reach),
             "the usual range, not measured on this generator",
         )
         found.append(steered_part(control, kind, blur=blur, damping=0.01))

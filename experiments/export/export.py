@@ -41,6 +41,7 @@ from experiments.steer import config as steer_config
 from latent_flows import export, onnx_program, steering
 from latent_flows._validation import at_least, choose
 from latent_flows.directions import transformation
+from latent_flows.directions.transformations import alike
 from latent_flows.export import Directions, Learnt, Motion, Potentials
 from latent_flows.generators import GeneratorSpec, stored
 from latent_flows.generators.load import GENERATOR, reference
@@ -168,7 +169,8 @@ def _steering(run: str) -> Found:
     config = read_config(run, steer_config.Config)
     frozen = of_run(run)
 
-    ways = [transformation(kind) for kind in config.transformations]
+    sample = jax.ShapeDtypeStruct(frozen.event_shape, jnp.float32)
+    ways = alike([transformation(kind) for kind in config.transformations], sample)
 
     def move(k: ArrayLike, t: ArrayLike, z: Latent) -> Latent:
         # One program of the generator for all of them: it is by far the largest part.

@@ -208,8 +208,8 @@ def shown(
 
 
 def augmented(
-    augment: tuple[tuple[str, float], ...], key: Array, image: Float[Array, "h w c"]
-) -> Float[Array, "h w c"]:
+    augment: tuple[tuple[str, float], ...], key: Array, image: Float[Array, "*event"]
+) -> Float[Array, "*event"]:
     """An image after some transformations, each by an even draw from [-t, t].
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.directions import scores as lines
-from experiments.directions.figures import central
+from experiments.directions.figures import central, paths
 from experiments.directions.learn import key_of
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
@@ -21,7 +21,7 @@ from experiments.steer import compared
 from experiments.steer.compared import Candidates
 from experiments.steer.config import Config
 from experiments.steer.scores import Led, along, control
-from latent_flows import data, plots, steering
+from latent_flows import data, steering
 from latent_flows._validation import choose
 from latent_flows.data.image_factors import ImageFactor, unwrapped
 from latent_flows.data.image_factors import measure as measure_image
@@ -230,9 +230,9 @@ def strips(config: Config, subject: Subject, name: str, methods: Mapping[str, Le
             path = np.insert(of.zs[index], middle, subject.held_out[index], axis=0)
             rows.append(decode(jnp.asarray(path, jnp.float32)))
             labels.append(method)
-    return plots.traversal_grid(
+    return paths(
         np.asarray(jnp.stack(rows)),
-        times=np.insert(amounts, middle, 0.0),
+        amounts=np.insert(amounts, middle, 0.0),
         row_labels=labels,
         axis=f"{name} ({subject.factors[own].unit})",
         caption=(

@@ -129,7 +129,7 @@ def led(
         word: what the names are, in files.
     """
     rows: dict[str, dict[str, Led]] = {name: {} for name in places}
-    for each in found:
+    for each in found if places else ():
         kept = folder.remember(
             f"latents/compared_{word}_{file_name(each.name)}",
             partial(_found, subject, each, places, amounts),

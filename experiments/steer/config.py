@@ -1,21 +1,24 @@
 """The flags of a run of steering."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, ClassVar, NamedTuple
 
 import tyro
 
 from experiments.directions import config as direction_config
+from experiments.directions.config import OWN
 from experiments.generators.spec import Flags, Usual
 from experiments.runtime import extension
+from experiments.runtime.cli import UsageError
 from experiments.runtime.defaults import Quick
 from experiments.runtime.training import Training
-from latent_flows import directions, steering
+from latent_flows import directions, plots, steering
 from latent_flows._validation import at_least, choose
-from latent_flows.data.image_factors import SIZE, X, Y, measure, shape
+from latent_flows.data.image_factors import SIZE, X, Y, measure, shape, shows_light
 from latent_flows.directions.transformations import ENTRIES
-from latent_flows.generators import GeneratorSpec
+from latent_flows.generators import FrozenGenerator, GeneratorSpec
 from latent_flows.steering import Attributes
 from latent_flows.steering.distilled import FORMS
 from latent_flows.typing import Generator, VectorField
@@ -96,11 +99,16 @@ class Config:
     source: Flags = field(default_factory=GeneratorSpec)
     """How to use it."""
     transformations: Annotated[
-        tuple[str, ...], tyro.conf.arg(help=f"What is done to images: {', '.join(ENTRIES)}.")
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=f"What is done to images: {', '.join(ENTRIES)}; or to samples of any shape: {OWN} "
+            "of (sample, t) -> (sample, mask), the identity at t = 0."
+        ),
     ] = ("translate_x", "translate_y", "zoom_object")
-    """What is done to images."""
+    """What is done to samples."""
     ts: tuple[float, ...] = (0.2, 0.2, 0.5)
-    """The largest |t| of each of them; none: the usual ones."""
+    """The largest |t| of each of them; none: the usual ones, 1 of a function that is not registered
+    with another reach."""
     attributes: tuple[str, ...] = ()
     """What is measured on images of the data, such as floor_hue of scenes, to be changed by itself
     while all else that is measured is held."""
@@ -112,12 +120,13 @@ class Config:
         tyro.conf.arg(
             help=f"What counts beside the image, one after the other: {', '.join(HOLDS)}. Moments "
             "are of light on black: stretch, slant, spread and crispness stay, place and size are "
-            "those of the transformed image."
+            "those of the transformed image. By default nothing of what is no image."
         ),
     ] = ("nothing", "moments")
     """What counts beside the image."""
     blur: float = 3.0
-    """Standard deviation of the blur through which images are compared, in pixels."""
+    """Standard deviation of the blur through which images are compared, in pixels. By default none
+    (0) of what is no image."""
     damping: float = 0.03
     """Of the least-squares problems, in units of the mean squared slope of the image."""
     corrections: int = 4
@@ -154,12 +163,14 @@ class Config:
             raise ValueError(f"hold must name at least one of {', '.join(HOLDS)}")
         for name in self.hold:
             choose("hold", name, HOLDS)
-        unseen = set(self.transformations) - set(direction_config.visible(self.asked))
-        if "dual frame" in self.distil.forms and unseen:
-            raise ValueError(
-                "distil.forms: the dual frame is of attributes, and none is known for "
-                f"{', '.join(sorted(unseen))}"
-            )
+        asked = self.asked
+        if "dual frame" in self.distil.forms:
+            unseen = set(self.transformations) - set(direction_config.visible(asked))
+            if unseen:
+                raise ValueError(
+                    "distil.forms: the dual frame is of attributes, and none is known for "
+                    f"{', '.join(sorted(unseen))}"
+                )
 
     follow = staticmethod(direction_config.Config.follow)
 
@@ -173,8 +184,42 @@ class Config:
             source=self.source,
             transformations=self.transformations,
             ts=self.ts,
+            losses=("mse",),
             inversion=direction_config.Inversion(count=max(self.starts, 8), sigma=self.blur),
             control=direction_config.Control(starts=self.starts, candidates=self.candidates),
+        )
+
+
+def suited(config: Config, event_shape: Sequence[int]) -> Config:
+    """The same for samples of a shape: usually nothing is blurred or held of what is no image.
+
+    >>> found = suited(Config(), (12,))
+    >>> found.blur, found.hold
+    (0.0, ('nothing',))
+    """
+    if not shows_light(event_shape) and config.hold == Config.hold:
+        config = replace(config, hold=("nothing",))
+    if not plots.are_pictures(event_shape) and config.blur == Config.blur:
+        config = replace(config, blur=0.0)
+    return config
+
+
+def check(config: Config, generator: FrozenGenerator) -> None:
+    """Rejects what is of images for a generator that makes none.
+
+    Raises:
+        UsageError: naming the flag to give.
+    """
+    if plots.are_pictures(generator.event_shape):
+        return
+    made = f"{generator.name} makes samples of shape {generator.event_shape}"
+    if config.blur > 0:
+        raise UsageError(f"--blur {config.blur:g} is in pixels of images, and {made}: give 0")
+    if "moments" in config.hold:
+        raise UsageError(f"--hold moments is of images, and {made}: give --hold nothing")
+    if config.attributes:
+        raise UsageError(
+            f"--attributes are measured on images, and {made}: change these by --transformations"
         )
 
 

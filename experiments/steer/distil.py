@@ -11,13 +11,14 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from experiments.directions import scores as lines
-from experiments.directions.config import reach
+from experiments.directions.config import reach, visible
 from experiments.directions.learn import key_of, remembered
 from experiments.directions.subject import Data, Subject, codes
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, drawn, fit
 from experiments.steer.config import PHASE, PLACE, Config, exact_field
 from latent_flows import flows
+from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure, shape
 from latent_flows.directions import to_ball
 from latent_flows.generators import FrozenGenerator, draw_latents
@@ -40,7 +41,7 @@ def lessons(config: Config, subject: Subject) -> Lessons:
 
     The attributes that the fields change come first, then those that are held.
     """
-    own = [lines.place_of(config.asked, subject, kind) for kind in config.transformations]
+    own = [lines.place_of(config.asked, subject, kind) for kind in visible(config.asked)]
     factors = [subject.factors[i] for i in own]
     holds: list[Attributes] = []
     if "moments" in config.hold:
@@ -57,7 +58,7 @@ def lessons(config: Config, subject: Subject) -> Lessons:
         return distilled.lesson(exact, attributes, z)
 
     def many(generator: Generator, zs: Float[Array, "n d"]) -> Lesson:
-        found = jax.lax.map(partial(one, generator), zs, batch_size=AT_ONCE)
+        found = vmap_chunked(partial(one, generator), AT_ONCE)(zs)
         # Where nothing is seen, nothing is taught.
         return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
 

@@ -1,4 +1,4 @@
-"""The pictures of steering: the transformed image, and what each way makes of its latent."""
+"""The pictures of steering: the transformed sample, and what each way makes of its latent."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.directions.figures import central, transformed
+from experiments.directions.config import label
+from experiments.directions.figures import central, paths, transformed
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from experiments.steer.config import Config
 from experiments.steer.scores import MEAN_FIELD, Led, amounts_of
-from latent_flows import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def draw(
     return tables.save_figures(
         folder,
         {
-            f"steered_{kind}": partial(strips, config, subject, kind, methods)
+            f"steered_{label(kind)}": partial(strips, config, subject, kind, methods)
             for kind, methods in found.items()
         },
     )
@@ -47,20 +47,22 @@ def strips(config: Config, subject: Subject, kind: str, methods: Mapping[str, Le
     for index in central(subject)[:EXAMPLES]:
         z = subject.held_out[index]
         rows.append(transformed(kind, subject.generator(z), jnp.asarray(ts)))
-        labels.append("transformed image")
+        labels.append("transformed")
         for name in shown:
             path = np.insert(methods[name].zs[index], middle, z, axis=0)
             rows.append(decode(jnp.asarray(path, jnp.float32)))
             labels.append(name)
-    return plots.traversal_grid(
+    name = label(kind)
+    return paths(
         np.asarray(jnp.stack(rows)),
-        times=ts,
+        amounts=ts,
         row_labels=labels,
-        axis=f"t ({kind})",
+        axis=f"t ({name})",
         caption=(
-            f"{subject.name}, {kind}: images of held-out latents, transformed (what is unknown is "
-            "grey), steered to each amount, led by what networks learnt of the field, if any, "
-            "moved along the straight line that is nearest to it, and along what other runs "
-            "learnt, if any are compared. The start is marked."
+            f"{subject.name}, {name}: samples of held-out latents, transformed (what is unknown is "
+            "grey, or left out), steered to each amount, led by what networks learnt of the field, "
+            "if any, moved along the straight line that is nearest to it, and along what other "
+            "runs learnt, if any are compared. The start is marked."
         ),
+        names=subject.names,
     )

@@ -1,6 +1,6 @@
-"""Latents led to each amount of a transformation, by several ways, and what their images do.
+"""Latents led to each amount of a transformation, by several ways, and what their samples do.
 
-All measurements are on decoded images: none is an opinion of what led them there.
+All measurements are on decoded samples: none is an opinion of what led them there.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from experiments.directions import scores as lines
-from experiments.directions.config import reach, visible
+from experiments.directions.config import label, reach, visible
 from experiments.directions.learn import file_name, key_of
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
@@ -23,8 +23,11 @@ from experiments.steer import distil
 from experiments.steer.config import HOLDS, Config, exact_field, method_of
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
+from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure as measure_image
-from latent_flows.data.image_factors import unwrapped
+from latent_flows.data.image_factors import shows_light, unwrapped
+from latent_flows.directions.transformations import transformed
+from latent_flows.evaluation.image_control import overlap
 from latent_flows.steering import distilled
 from latent_flows.steering.distilled import Fields
 from latent_flows.typing import Generator
@@ -69,17 +72,19 @@ def led(
         found[kind] = {}
         for hold in config.hold:
             kept = folder.remember(
-                f"latents/steered_{hold}_{kind}",
+                f"latents/steered_{hold}_{label(kind)}",
                 partial(_steered, config, subject, kind, hold, ts),
             )
             found[kind][method_of(hold)] = Led(np.asarray(kept["zs"]), np.asarray(kept["missing"]))
         for name, fields in learnt.items():
             kept = folder.remember(
-                f"latents/{file_name(name)}_{kind}",
+                f"latents/{file_name(name)}_{label(kind)}",
                 partial(distil.follow, config, subject, fields, kind, ts),
             )
             found[kind][f"distilled: {name}"] = Led(np.asarray(kept, np.float32), None)
-        mean = folder.remember(f"latents/mean_{kind}", partial(_mean_field, config, subject, kind))
+        mean = folder.remember(
+            f"latents/mean_{label(kind)}", partial(_mean_field, config, subject, kind)
+        )
         found[kind][MEAN_FIELD] = along(subject, np.asarray(mean), ts)
         for row in straight:
             if row["transformation"] == kind:
@@ -164,7 +169,7 @@ def measure(
     """What the images of led latents do, by transformation and method, and what fields are like."""
     rows = []
     for kind, methods in found.items():
-        with announced(f"measuring the images of {kind}"):
+        with announced(f"measuring the samples of {label(kind)}"):
             rows += [
                 {"transformation": kind, "method": name, **_row(config, subject, kind, of)}
                 for name, of in methods.items()
@@ -185,7 +190,7 @@ def _fields(config: Config, subject: Subject, learnt: Mapping[str, Fields]) -> l
 
         ways: dict[str, Way] = {"exact": exact}
         ways |= {name: partial(_member, fields, index) for name, fields in learnt.items()}
-        with announced(f"measuring the fields of {kind}"):
+        with announced(f"measuring the fields of {label(kind)}"):
             for name, way in ways.items():
                 turned = jax.jit(_asymmetries, static_argnums=0)(way, subject.generator, starts)
                 rows.append(
@@ -216,29 +221,27 @@ def _asymmetries(way: Way, generator: Generator, zs: Float[Array, "n d"]) -> Flo
 @partial(jax.jit, static_argnames=("kind", "factors", "is_valid"))
 def _look(
     kind: str, factors: Any, is_valid: Any, generator: Generator, z0: Array, zs: Array, ts: Array
-) -> tuple[Array, ...]:
+) -> tuple[Any, ...]:
     look, transform = partial(measure_image, factors), directions.transformation(kind)
 
-    def one(item: tuple[Array, Array]) -> tuple[Array, ...]:
-        start, path = item
+    def one(start: Array, path: Array) -> tuple[Any, ...]:
         before = generator(start)
 
-        def visit(z: Array, t: Array) -> tuple[Array, ...]:
-            image = generator(z)
-            target, mask = transform(before, t)
-            known = mask[..., None]
-            either = jnp.sum(known * jnp.maximum(image, target))
-            overlap = jnp.sum(known * jnp.minimum(image, target)) / jnp.maximum(either, 1e-6)
-            return look(image), is_valid(image), image.mean(), overlap
+        def visit(z: Array, t: Array) -> tuple[Any, ...]:
+            sample, (target, mask) = generator(z), transformed(transform, before, t)
+            valid, shares = is_valid(sample), {}
+            if shows_light(sample.shape):
+                shares = {"valid": valid, "overlap": overlap(sample, target, mask)}
+            return look(sample), sample.mean(), shares
 
         return look(before), is_valid(before), before.mean(), *jax.vmap(visit)(path, ts)
 
-    return jax.lax.map(one, (z0, zs), batch_size=BATCH)
+    return vmap_chunked(one, BATCH)(z0, zs)
 
 
 def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]:
     ts = amounts_of(config, kind)
-    before, whole, bright, after, valid, light, overlap = map(
+    before, whole, bright, after, light, shares = jax.tree.map(
         np.asarray,
         _look(
             kind,
@@ -253,23 +256,25 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
     after = np.asarray(unwrapped(subject.factors, jnp.asarray(before[:, None]), jnp.asarray(after)))
     starts = whole & (bright >= subject.faintest)
     counts = starts[:, None] & (light >= subject.faintest)
+    counts &= np.isfinite(before).all(-1)[:, None] & np.isfinite(after).all(-1)
     wanted = np.broadcast_to(starts[:, None], counts.shape)
     row: dict[str, Any] = {"r2": None, "leakage": None}
     if kind in visible(config.asked):
         own = lines.place_of(config.asked, subject, kind)
         possible = lines.possible(subject, own, before, ts)
         counts, wanted = counts & possible, wanted & possible
-        scale = lines.ranges(config.asked, subject)
-        r2, drift = control(ts, own, before, after, scale, counts)
-        row = {"r2": r2, "leakage": float(drift.max())}
+        if counts.any():
+            scale = lines.ranges(config.asked, subject)
+            r2, drift = control(ts, own, before, after, scale, counts)
+            # Where nothing else is measured, nothing is known of it.
+            row = {"r2": r2, "leakage": float(drift.max()) if len(drift) > 1 else None}
     far = wanted & (np.abs(ts) >= np.abs(ts).max() * (1 - 1e-6))
     norms = np.linalg.norm(of.zs, axis=-1) / np.sqrt(of.zs.shape[-1])
     missing = of.missing
+    for name in ("valid", "overlap"):
+        if name in shares:
+            row[name], row[f"{name}_far"] = (_mean(shares[name][which]) for which in (wanted, far))
     return row | {
-        "valid": _mean(valid[wanted]),
-        "valid_far": _mean(valid[far]),
-        "overlap": _mean(overlap[wanted]),
-        "overlap_far": _mean(overlap[far]),
         "missing": None if missing is None else _mean(missing[wanted]),
         "reached": None if missing is None else _mean(missing[wanted] <= config.tolerance),
         "norm": float(norms[wanted].max()) if wanted.any() else None,
@@ -316,6 +321,7 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
         f"{config.run}: asked against measured on held-out latents (leakage, valid, overlap with "
         "the transformed image: shares; far: at the largest |t|; norm in units of the prior's)"
     )
+    methods, fields_of = (lines.told(metrics.get(part, [])) for part in ("methods", "fields"))
     fields = (
         f"{config.run}: fields (asymmetry: antisymmetric share of the Jacobian, 0 for a gradient, "
         "0.71 without any structure; passes: operations in units of one image's)"
@@ -324,7 +330,7 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
         f"{config.run}: attributes, asked against measured (leakage: of the others, in units of "
         "their ranges, and which most; reached: share within the tolerance)"
     )
-    found = {led: metrics["methods"], fields: metrics.get("fields", [])}
+    found = {led: methods, fields: fields_of}
     if "attributes" in metrics:
         found[changed] = metrics["attributes"]
     return found

@@ -1,20 +1,22 @@
 """Steer a generator: move, zoom or dim its images exactly, without training, labels or inversion.
 
 At every latent the field that performs a transformation is a damped least-squares solution: the
-transformation says how the image should move, the generator's Jacobian how it can. Followed from
+transformation says how the sample should move, the generator's Jacobian how it can. Followed from
 held-out latents and corrected at each amount, beside the best straight lines, which are told the
-truth. What the generator cannot do is said: the residual.
+truth. What the generator cannot do is said: the residual. Samples need be no images: a function of
+yours says what is done to others.
 """
 
 from typing import Any
 
-from experiments.directions.config import visible
+from experiments.directions.config import check_functions, visible
 from experiments.directions.scores import place_of
 from experiments.directions.subject import check, load_images, subject_of
 from experiments.generators.spec import Usual, load, open_study
 from experiments.runtime import tables
 from experiments.steer import attributes, compared, distil, figures, scores
-from experiments.steer.config import Config, Distil
+from experiments.steer.config import Config, Distil, suited
+from experiments.steer.config import check as check_samples
 from latent_flows import data
 from latent_flows.steering.distilled import FORMS, Fields
 
@@ -58,9 +60,12 @@ PRESETS = {
 
 def run(config: Config) -> int | None:
     """Lead latents, measure what their images do, draw."""
+    check_functions(config.asked)
     generator = load(config)
+    config = suited(config, generator.event_shape)
     asked = config.asked
     check(asked, generator)
+    check_samples(config, generator)
     attributes.check(config, generator)
     learnt_elsewhere = compared.read(config, generator)
     images = load_images(asked, generator)

@@ -40,6 +40,7 @@ __all__ = [
     "raw_moments",
     "shape",
     "sharpness",
+    "shows_light",
     "spectrum",
     "unwrapped",
 ]
@@ -50,14 +51,14 @@ _LEAST = 1e-6  # what a logarithm, or a division, takes for zero
 
 
 class ImageFactor(NamedTuple):
-    """One thing that can be measured on any image."""
+    """One thing that can be measured on any image, or on samples of another kind."""
 
     name: str
     """What to call it."""
     unit: str
     """Of its values."""
-    measure: Callable[[Image], Scalar]
-    """`image -> value`."""
+    measure: Callable[[Array], Scalar]
+    """`image -> value`, or of whatever sample a generator makes."""
     period: float = math.inf
     """After how much it begins anew, as a hue does after one turn."""
 
@@ -320,12 +321,28 @@ SATURATION = ImageFactor("saturation", "doublings", _saturation)
 """The mean distance of the channels from their mean."""
 
 
-def measure(factors: Sequence[ImageFactor], image: Image) -> Float[Array, "f"]:
-    """Several factors of one image.
+def shows_light(event_shape: Sequence[int]) -> bool:
+    """Whether samples of a shape are images of light, on which position and size are measured.
 
     Args:
-        factors: which; at least one.
-        image: any image, `[h, w, c]`.
+        event_shape: of a sample.
+
+    Returns:
+        True for grey and RGB images, also with alpha; False for those of other channels, vectors,
+        and all else.
+
+    >>> shows_light((28, 28, 1)), shows_light((28, 28, 5)), shows_light((12,))
+    (True, False, False)
+    """
+    return len(event_shape) == 3 and event_shape[2] in (1, 3, 4)
+
+
+def measure(factors: Sequence[ImageFactor], image: Array) -> Float[Array, "f"]:
+    """Several factors of one image, or of another sample that they are of.
+
+    Args:
+        factors: which.
+        image: any image, `[h, w, c]`, or sample.
 
     Returns:
         One number a factor.
@@ -334,6 +351,8 @@ def measure(factors: Sequence[ImageFactor], image: Image) -> Float[Array, "f"]:
     >>> print(measure((X, Y), jnp.zeros((4, 4, 1)).at[1, 3].set(1.0)))
     [0.875 0.375]
     """
+    if not factors:
+        return jnp.zeros(0, image.dtype)
     return jnp.stack([factor.measure(image) for factor in factors])
 
 
@@ -359,7 +378,7 @@ def unwrapped(
     return after - jnp.where(turns, whole * jnp.round((after - before) / whole), 0)
 
 
-def _is_finite(image: Image) -> Bool[Array, ""]:
+def _is_finite(image: Float[Array, "*event"]) -> Bool[Array, ""]:
     return jnp.isfinite(image).all()
 
 

@@ -14,7 +14,7 @@ from latent_flows._norms import safe_norm
 from latent_flows._validation import floats
 from latent_flows.directions import losses
 from latent_flows.directions.losses import Loss
-from latent_flows.directions.transformations import Mask
+from latent_flows.directions.transformations import Weights, spread
 from latent_flows.typing import Generator, Latent, Scalar
 
 __all__ = [
@@ -70,7 +70,7 @@ def invert(
     target: Array,
     z0: Latent,
     *,
-    mask: Mask | None = None,
+    mask: Weights | None = None,
     loss: Loss | str = losses.blurred_error,
     optimizer: optax.GradientTransformation | None = None,
     steps: int = 50,
@@ -87,8 +87,9 @@ def invert(
         generator: `z -> x`.
         target: `x`, of the shape that the generator makes.
         z0: where to start.
-        mask: weights `[h, w]` of the target's pixels; all by default.
-        loss: `(x, y, mask) -> scalar`, or the name of one.
+        mask: weights `[h, w]` of the target's pixels, or of the numbers of what is no image; all by
+            default.
+        loss: `(x, y, mask) -> scalar`, or the name of one; `"mse"` for what is no image.
         optimizer: any of optax; by default Adam with a rate that falls from 0.1 to 0 along a cosine
             and, as the steps are few and without noise, a short memory (`b1=0.5, b2=0.9`; with the
             usual one the last steps go to swinging back). Published: a constant rate of 0.01.
@@ -158,7 +159,7 @@ def gauss_newton(
     target: Array,
     z0: Latent,
     *,
-    mask: Mask | None = None,
+    mask: Weights | None = None,
     steps: int = 3,
     damping: ArrayLike = 1.0,
 ) -> Inversion:
@@ -175,7 +176,8 @@ def gauss_newton(
         generator: `z -> x`, of any event shape; its whole Jacobian is made.
         target: `x`, of the shape that the generator makes.
         z0: where to start.
-        mask: weights of the target's pixels, or of its first two axes; all by default.
+        mask: weights of the target's pixels, or of its first axes, or what broadcasts against it;
+            all by default.
         steps: at least 1.
         damping: `lambda`, positive, in squares of what the sample changes by along a unit of the
             latent: directions that change it less hardly move.
@@ -205,11 +207,7 @@ def gauss_newton(
     _check_target(generator, target, z0)
     weights = None
     if mask is not None:
-        if jnp.shape(mask) != target.shape[:2]:
-            raise ValueError(f"mask must have shape {target.shape[:2]}, got {jnp.shape(mask)}")
-        weights = jnp.broadcast_to(
-            jnp.reshape(mask, target.shape[:2] + (1,) * (target.ndim - 2)), target.shape
-        ).reshape(-1)
+        weights = jnp.broadcast_to(spread(mask, target), target.shape).reshape(-1)
     number = float(target.size) if weights is None else jnp.maximum(weights.sum(), 1)
 
     def missing(z: Latent) -> tuple[Array, Scalar]:

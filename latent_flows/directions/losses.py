@@ -1,7 +1,8 @@
-"""How different two images are, where a mask says that both are known.
+"""How different two samples are, where a mask says that both are known.
 
-Each is `(x, y, mask) -> scalar`, for images `[h, w, c]` and a mask `[h, w]` of weights in [0, 1]. A
-pixel with weight 0 has no influence at all, also not through a blur, and its value may be anything.
+Each is `(x, y, mask) -> scalar`, for images `[h, w, c]` and a mask `[h, w]` of weights in [0, 1];
+`mse` also for samples of any other shape, and a mask as `transformations.Weights` has it. A pixel
+with weight 0 has no influence at all, also not through a blur, and its value may be anything.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,33 +14,34 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from latent_flows._named_function import import_function, is_named
 from latent_flows._validation import choose, floats
-from latent_flows.directions.transformations import Image, Mask
+from latent_flows.directions.transformations import Sample, Weights, spread
 from latent_flows.typing import Scalar
 
 __all__ = ["LOSSES", "Loss", "blur", "blurred_error", "dssim", "loss", "mse"]
 
-Loss: TypeAlias = Callable[[Image, Image, Mask], Scalar]
-"""`(x, y, mask) -> scalar`, 0 where the images agree."""
+Loss: TypeAlias = Callable[[Sample, Sample, Weights], Scalar]
+"""`(x, y, mask) -> scalar`, 0 where the samples agree."""
 
 _NEGLIGIBLE = 1e-7  # share of the largest eigenvalue below which a blur keeps nothing
 
 
-def mse(x: Image, y: Image, mask: Mask) -> Scalar:
-    r"""Mean squared error over the known pixels.
+def mse(x: Sample, y: Sample, mask: Weights) -> Scalar:
+    r"""Mean squared error over the known pixels, or numbers of samples that are no images.
 
     $$\frac{\sum_p m_p^2\, |x_p - y_p|^2}{c \sum_p m_p}$$
 
     Args:
-        x: an image.
+        x: a sample.
         y: another.
-        mask: weights of the pixels.
+        mask: weights of the pixels, or numbers.
 
     Returns:
-        The error; 0 where no pixel is known.
+        The error; 0 where nothing is known.
 
     Raises:
-        ValueError: for images that are not of floats, shapes that do not fit.
+        ValueError: for samples that are not of floats, shapes that do not fit.
 
     >>> import jax.numpy as jnp
     >>> print(mse(jnp.ones((2, 2, 1)), jnp.zeros((2, 2, 1)), jnp.eye(2)))
@@ -49,7 +51,7 @@ def mse(x: Image, y: Image, mask: Mask) -> Scalar:
     return jnp.sum(difference**2) / _weight(mask, x)
 
 
-def blurred_error(x: Image, y: Image, mask: Mask, *, sigma: float = 3.0) -> Scalar:
+def blurred_error(x: Sample, y: Sample, mask: Weights, *, sigma: float = 3.0) -> Scalar:
     r"""Squared error of two images after a Gaussian blur: textures may differ, shapes may not.
 
     $$\frac{1}{c \sum_p m_p} \sum_{p \in \mathbb{Z}^2} \bigl| G_\sigma * (m\,(x - y)) \bigr|_p^2
@@ -69,8 +71,8 @@ def blurred_error(x: Image, y: Image, mask: Mask, *, sigma: float = 3.0) -> Scal
         The error; 0 where no pixel is known.
 
     Raises:
-        ValueError: for images that are not of floats, shapes that do not fit, or a negative
-            `sigma`.
+        ValueError: for images that are not of floats, shapes that do not fit, a negative `sigma`,
+            or a positive one for samples that are no images.
 
     References:
         Plumerault, Le Borgne and Hudelot, *Controlling generative models with continuous factors
@@ -87,29 +89,36 @@ def blurred_error(x: Image, y: Image, mask: Mask, *, sigma: float = 3.0) -> Scal
     return jnp.sum(blur(_difference(x, y, mask), sigma) ** 2) / _weight(mask, x)
 
 
-def blur(image: Image, sigma: float) -> Float[Array, "i j c"]:
+def blur(image: Sample, sigma: float) -> Float[Array, "..."]:
     r"""What a Gaussian blur lets through of an image, in as few numbers as that takes.
 
     $$|b|^2 = \sum_{p \in \mathbb{Z}^2} | G_\sigma * x |_p^2$$
 
     Args:
         image: one image, black beyond its frame.
-        sigma: standard deviation of the blur in pixels; at 0 all is let through.
+        sigma: standard deviation of the blur in pixels; at 0 all is let through, also of what is no
+            image.
 
     Returns:
         Numbers that are linear in the image; the wider the blur the fewer.
+
+    Raises:
+        ValueError: for a sample that is no image, and a blur.
 
     >>> import jax.numpy as jnp
     >>> blur(jnp.ones((32, 32, 1)), 0.0).shape, blur(jnp.ones((32, 32, 1)), 8.0).size < 100
     ((32, 32, 1), True)
     """
+    if sigma == 0:
+        return image
+    _check_image(image, f"a blur by {sigma:g} pixels")
     down, across = (
         jnp.asarray(_blur_root(side, float(sigma)), image.dtype) for side in image.shape[:2]
     )
     return jnp.einsum("ih,hwc,jw->ijc", down, image, across, precision="highest")
 
 
-def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:
+def dssim(x: Sample, y: Sample, mask: Weights, *, sigma: float = 1.5) -> Scalar:
     r"""Structural dissimilarity, from local means and covariances under a Gaussian window.
 
     $$\frac{1 - \mathrm{SSIM}}{2}, \qquad \mathrm{SSIM} =
@@ -147,8 +156,9 @@ def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:
 
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma} pixels")
-    mask = _check(x, y, mask)
-    known = mask[..., None] > 0
+    weights = _check(x, y, mask)
+    _check_image(x, "dssim")
+    known = weights > 0
     x, y = jnp.where(known, x, 0), jnp.where(known, y, 0)
     down, across = (
         jnp.asarray(scipy.linalg.toeplitz(_kernel(side, float(sigma))), x.dtype)
@@ -158,7 +168,6 @@ def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:
     def window(a: Array) -> Array:
         return jnp.einsum("ih,hwc,jw->ijc", down, a, across, precision="highest")
 
-    weights = mask[..., None]
     total = jnp.maximum(window(weights), 1e-6)
 
     def mean(a: Array) -> Array:
@@ -173,7 +182,7 @@ def dssim(x: Image, y: Image, mask: Mask, *, sigma: float = 1.5) -> Scalar:
         * (2 * covariance + c2)
         / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     )
-    return jnp.sum(weights * (1 - similarity)) / (2 * _weight(mask, x))
+    return jnp.sum(weights * (1 - similarity)) / (2 * _weight(weights, x))
 
 
 LOSSES: Mapping[str, Loss] = MappingProxyType(
@@ -186,41 +195,53 @@ def loss(name: str) -> Loss:
     """A loss by its name, for flags and configurations.
 
     Args:
-        name: `"blurred"`, `"mse"` or `"dssim"`.
+        name: `"blurred"`, `"mse"` or `"dssim"`; or `package.module:function` or `file.py:function`
+            for `(x, y, mask) -> scalar` of your own.
 
     Returns:
         The loss; for another width of its blur use `functools.partial(blurred_error, sigma=...)`.
 
     Raises:
-        ValueError: for an unknown name, with the nearest valid one.
+        ValueError: for an unknown name, with the nearest valid one, or a file or module without
+            such a function.
 
     >>> loss("mse").__name__
     'mse'
     """
+    if is_named(name):
+        return import_function(name, "loss")
     return choose("loss", name, LOSSES)
 
 
-def _check(x: Image, y: Image, mask: Mask) -> Mask:
-    """The mask as floats, once dtypes and shapes are known to fit."""
+def _check(x: Sample, y: Sample, mask: Weights) -> Float[Array, "..."]:
+    """The mask as floats with the axes of a sample, once dtypes and shapes are known to fit."""
     floats("a loss", x=x, y=y)
-    if jnp.ndim(x) != 3 or jnp.shape(x) != jnp.shape(y):
+    if jnp.shape(x) != jnp.shape(y):
         raise ValueError(
-            f"x and y must be images of one shape [h, w, c], got {jnp.shape(x)} and {jnp.shape(y)}"
+            "x and y must be images of one shape, or other samples of one, got "
+            f"{jnp.shape(x)} and {jnp.shape(y)}"
         )
-    if jnp.shape(mask) != jnp.shape(x)[:2]:
-        raise ValueError(f"mask must have shape {jnp.shape(x)[:2]}, got {jnp.shape(mask)}")
-    return jnp.asarray(mask).astype(jnp.result_type(x))
+    return spread(jnp.asarray(mask).astype(jnp.result_type(x)), x)
 
 
-def _difference(x: Image, y: Image, mask: Mask) -> Image:
+def _check_image(sample: Sample, who: str) -> None:
+    if jnp.ndim(sample) != 3:
+        raise ValueError(
+            f"{who} is of images [h, w, c], and a sample of shape {jnp.shape(sample)} is none: "
+            "take no blur (0), or the loss mse"
+        )
+
+
+def _difference(x: Sample, y: Sample, mask: Weights) -> Sample:
     """The masked difference, whatever the values of pixels that are not known."""
-    mask = _check(x, y, mask)[..., None]
+    mask = _check(x, y, mask)
     return mask * (jnp.where(mask > 0, x, 0) - jnp.where(mask > 0, y, 0))
 
 
-def _weight(mask: Mask, x: Image) -> Scalar:
-    """How many numbers of an image are known; at least one, so that nothing known costs nothing."""
-    return jnp.maximum(jnp.sum(mask), 1).astype(x.dtype) * x.shape[-1]
+def _weight(mask: Weights, x: Sample) -> Scalar:
+    """How many numbers of a sample are known; at least one, so that nothing known costs nothing."""
+    number = jnp.maximum(jnp.sum(mask), 1) * (jnp.size(x) // jnp.size(mask))
+    return number.astype(x.dtype)
 
 
 @lru_cache(maxsize=64)

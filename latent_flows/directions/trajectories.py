@@ -1,4 +1,4 @@
-"""Trajectories: the latents of one image under more and more of a transformation."""
+"""Trajectories: the latents of one sample under more and more of a transformation."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def trajectories(
     Args:
         key: randomness of the starts.
         generator: `z -> x`.
-        transformation: `(image, t) -> (image, mask)`, its name, or several of these, which share
+        transformation: `(sample, t) -> (sample, mask)`, its name, or several of these, which share
             their starts.
         ts: increasing amounts `[T]`, or one row a transformation, `[k, T]`; 0 may be among them.
             Known before the program runs, not traced.
@@ -77,7 +77,7 @@ def trajectories(
         starts: the starts themselves, such as codes of a VAE; then `count`, `latent_dim` and
             `sample` are not needed.
         sequential: whether each descent starts from the one before; else from `z_0` ("one shot").
-        loss: as in `invert`.
+        loss: as in `invert`; `"mse"` for samples that are no images.
         optimizer: as in `invert`; starts anew at every `t`.
         steps: of the optimizer, at every `t`.
         project: as in `invert`; applied to the starts as well, before anything else.
@@ -89,7 +89,7 @@ def trajectories(
     Raises:
         ValueError: for an unknown transformation or loss; `ts` that do not increase, or rows that
             are not as many as the transformations; a transformation that changes the shape of the
-            generator's images; starts that are not `[n, d]`; sizes below 1.
+            generator's samples; starts that are not `[n, d]`; sizes below 1.
 
     References:
         Plumerault, Le Borgne and Hudelot, *Controlling generative models with continuous factors
@@ -109,8 +109,7 @@ def trajectories(
     loss = losses.loss(loss) if isinstance(loss, str) else loss
     z0s = _starts(key, count, latent_dim, sample, starts)
     amounts = _amounts(ts, len(kinds))
-    image = shape_made(generator, z0s[0])
-    kinds = [_checked(kind, image) for kind in kinds]
+    kinds = transformations.alike(kinds, shape_made(generator, z0s[0]))
     z0s = jax.vmap(project)(z0s)
     order, fresh = _outwards(amounts, sequential)
     schedule = jnp.asarray(np.take_along_axis(amounts, order, 1), z0s.dtype)
@@ -208,22 +207,3 @@ def _outwards(amounts: np.ndarray, sequential: bool) -> tuple[np.ndarray, np.nda
     for row, positive in enumerate((amounts > 0).sum(1)):
         fresh[row, positive : positive + 1] = True
     return order, fresh
-
-
-def _checked(kind: Transformation, image: jax.ShapeDtypeStruct) -> Transformation:
-    """A transformation that is known to return an image and a mask of the right shapes."""
-
-    def apply(before: Array, t: Array) -> tuple[Array, Array]:
-        result = kind(before, t)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise ValueError("a transformation must return a pair (image, mask)")
-        after, mask = map(jnp.asarray, result)
-        if after.shape != before.shape or mask.shape != before.shape[:2]:
-            raise ValueError(
-                f"a transformation must keep the shape {before.shape} of the generator's image and "
-                f"return a mask of shape {before.shape[:2]}, got {after.shape} and {mask.shape}"
-            )
-        return after.astype(before.dtype), mask.astype(before.dtype)
-
-    jax.eval_shape(apply, image, jax.ShapeDtypeStruct((), image.dtype))
-    return apply

@@ -1,24 +1,27 @@
-"""Transformations of images by a continuous amount, with masks of where the result is known.
+"""Transformations of samples by a continuous amount, with masks of where the result is known.
 
-Each is `(image, t) -> (image, mask)`, for one image `[h, w, c]` with values in [0, 1] and one
-number `t`; `t = 0` gives the image back, exactly. The mask `[h, w]` is 1 where the result follows
-from the source image and 0 where it would need what lies outside the frame. All are differentiable
-in `t`.
+Those here are `(image, t) -> (image, mask)`, for one image `[h, w, c]` with values in [0, 1] and
+one number `t`; `t = 0` gives the image back, exactly. The mask `[h, w]` is 1 where the result
+follows from the source image and 0 where it would need what lies outside the frame. All are
+differentiable in `t`.
 
 The last of four channels is alpha: it moves with the image, and no light changes it.
 
-Any callable of this form is a transformation. One that is `registered` with what commands need to
-know of it can be named there: that decorator and a test are all that it takes.
+Any callable of this form is a transformation, also of vectors, sequences or anything else that a
+generator makes: its mask has the shape of the sample, or one that broadcasts against it, or that of
+its first axes. One that is `registered` with what commands need to know of it can be named there:
+that decorator and a test are all that it takes.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from latent_flows._named_function import import_function, is_named
 from latent_flows._validation import choose
@@ -32,7 +35,10 @@ __all__ = [
     "Entry",
     "Image",
     "Mask",
+    "Sample",
     "Transformation",
+    "Weights",
+    "alike",
     "brightness",
     "contrast",
     "entry",
@@ -41,18 +47,25 @@ __all__ = [
     "rotate",
     "rotate_object",
     "saturation",
+    "spread",
     "transformation",
+    "transformed",
     "translate_x",
     "translate_y",
     "zoom",
     "zoom_object",
 ]
 
+Sample: TypeAlias = Float[Array, "*event"]
+"""One sample of a generator: an image `[h, w, c]`, a vector, a sequence `[t, c]`, anything."""
+Weights: TypeAlias = Shaped[ArrayLike, "..."]
+"""Of the numbers of a sample, booleans or in [0, 1]: of its shape, or one that broadcasts against
+it, or of its first axes, as the pixels `[h, w]` of an image are."""
 Image: TypeAlias = Float[Array, "h w c"]
 Mask: TypeAlias = Float[Array, "h w"]
 
-Transformation: TypeAlias = Callable[[Image, Scalar], tuple[Image, Mask]]
-"""`(image, t) -> (image, mask)`, the identity at `t = 0`."""
+Transformation: TypeAlias = Callable[[Sample, Scalar], tuple[Sample, Shaped[Array, "..."]]]
+"""`(sample, t) -> (sample, mask)`, the identity at `t = 0`; the mask is as `Weights` says."""
 
 
 class Entry(NamedTuple):
@@ -90,7 +103,7 @@ def registered(
     Args:
         reach: the usual largest `|t|`.
         extent: its `t` at the end of a sequence; by default the reach.
-        factor: what it raises by `t`, where that can be measured on any image.
+        factor: what it raises by `t`, where that can be measured on any sample.
         coloured: whether it needs colours.
 
     Returns:
@@ -112,6 +125,7 @@ def registered(
 
     def keep(apply: Transformation) -> Transformation:
         name = getattr(apply, "__name__", "")
+        _forget_earlier(apply)
         if name in _entries:
             raise ValueError(f"there is a transformation {name!r} already; name this one otherwise")
         known = {other.factor.name: other.factor for other in _entries.values() if other.factor}
@@ -122,6 +136,20 @@ def registered(
         return apply
 
     return keep
+
+
+def _forget_earlier(apply: Transformation) -> None:
+    """Takes out what the file of a function registered when it was executed before."""
+
+    def written(function: Transformation) -> tuple[str | None, int]:
+        code, globals_ = (getattr(function, name, None) for name in ("__code__", "__globals__"))
+        return getattr(code, "co_filename", None), id(globals_)
+
+    file, execution = written(apply)
+    for name, entry in [*_entries.items()]:
+        other, earlier = written(entry.apply)
+        if file is not None and other == file and earlier != execution:
+            del _entries[name], _apply[name]
 
 
 _TOLERANCE = 1e-3  # of a pixel: how far outside the frame rounding may bring a point of its border
@@ -415,6 +443,107 @@ def transformation(name: str) -> Transformation:
     'zoom'
     """
     return entry(name).apply
+
+
+def spread(mask: Weights, sample: Sample) -> Shaped[Array, "..."]:
+    """A mask with as many axes as a sample, so that both can be multiplied.
+
+    Args:
+        mask: of the shape of the sample or one that broadcasts against it; or weights of its first
+            axes, which goes first where both could be meant.
+        sample: whose shape is looked at.
+
+    Returns:
+        The mask, with axes of length 1 where it does not vary.
+
+    Raises:
+        ValueError: for a mask that does not fit.
+
+    >>> spread(jnp.ones((5, 4)), jnp.ones((5, 4, 3))).shape, spread(1.0, jnp.ones(7)).shape
+    ((5, 4, 1), (1,))
+    """
+    given, event = jnp.shape(mask), jnp.shape(sample)
+    missing = (1,) * (len(event) - len(given))
+    shape = given + missing if given == event[: len(given)] else missing + given
+    fits = len(shape) == len(event) and all(
+        own in (1, side) for own, side in zip(shape, event, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"mask must have shape {event[:2]}, got {given}: of the first axes of a sample of "
+            f"shape {event}, or one that broadcasts against it"
+        )
+    return jnp.reshape(mask, shape)
+
+
+def transformed(
+    transformation: Transformation, sample: Sample, t: Scalar
+) -> tuple[Sample, Float[Array, "..."]]:
+    """A sample after a transformation, once that is known to return what it should.
+
+    Args:
+        transformation: `(sample, t) -> (sample, mask)`.
+        sample: of any shape.
+        t: by how much.
+
+    Returns:
+        What the transformation returns, as floats of the sample's dtype.
+
+    Raises:
+        ValueError: it is no pair, or of another shape than the sample, or not of floats, or the
+            mask does not fit.
+
+    >>> louder = lambda x, t: (jnp.exp2(t) * x, jnp.ones_like(x))
+    >>> print(transformed(louder, jnp.array([1.0, 3.0]), jnp.array(1.0))[0])
+    [2. 6.]
+    """
+    result = transformation(sample, t)
+    if not isinstance(result, tuple) or len(result) != 2:
+        given = f"{len(result)} values" if isinstance(result, tuple) else "one value"
+        raise ValueError(f"a transformation must return a pair (sample, mask), got {given}")
+    after, mask = map(jnp.asarray, result)
+    if after.shape != sample.shape:
+        raise ValueError(
+            f"a transformation must keep the shape {sample.shape} of the generator's sample, got "
+            f"{after.shape}"
+        )
+    if not jnp.issubdtype(after.dtype, jnp.floating):
+        raise ValueError(f"a transformation must return floats, got {after.dtype}")
+    spread(mask, sample)
+    return after.astype(sample.dtype), mask.astype(sample.dtype)
+
+
+def alike(
+    transformations: Sequence[Transformation], sample: Sample | jax.ShapeDtypeStruct
+) -> list[Transformation]:
+    """Transformations whose results have one structure, so that `jax.lax.switch` can choose.
+
+    Args:
+        transformations: any.
+        sample: what they are of, or its shape and dtype.
+
+    Returns:
+        The same, as `transformed` does them. Where their masks differ in shape, all have that of
+        the sample.
+
+    Raises:
+        ValueError: as `transformed`.
+
+    >>> ways = [lambda x, t: (x + t, 1.0), lambda x, t: (x - t, jnp.ones_like(x))]
+    >>> [way(jnp.zeros(3), jnp.array(1.0))[1].shape for way in alike(ways, jnp.zeros(3))]
+    [(3,), (3,)]
+    """
+    ways = [partial(transformed, each) for each in transformations]
+    like = jax.ShapeDtypeStruct(sample.shape, sample.dtype)
+    amount = jax.ShapeDtypeStruct((), sample.dtype)
+    if len({jax.eval_shape(way, like, amount)[1].shape for way in ways}) == 1:
+        return [*ways]
+
+    def whole(way: Transformation, sample: Sample, t: Scalar) -> tuple[Sample, Array]:
+        after, mask = way(sample, t)
+        return after, jnp.broadcast_to(spread(mask, sample), sample.shape)
+
+    return [partial(whole, way) for way in ways]
 
 
 def _scale_and_shift(image: Image, scale: Scalar, shift: Float[Array, "2"]) -> tuple[Image, Mask]:

@@ -1,6 +1,8 @@
 """How well directions control the factors of images, and trajectories reach their targets.
 
-All measurements are on decoded images: none is an opinion of the model that is judged.
+All measurements are on decoded images: none is an opinion of the model that is judged. Samples need
+be no images: of vectors and all else, those factors are measured that transformations come with,
+and what is known of images of light alone (whether one is too faint, or valid) is left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +16,19 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from latent_flows import directions
-from latent_flows.data.image_factors import Image, ImageFactor, measure, sharpness, unwrapped
+from latent_flows._transforms import vmap_chunked
+from latent_flows.data.image_factors import (
+    Image,
+    ImageFactor,
+    measure,
+    sharpness,
+    shows_light,
+    unwrapped,
+)
 from latent_flows.directions.losses import blurred_error, mse
 from latent_flows.directions.model import Direction, DirectionModel
 from latent_flows.directions.trajectories import Trajectories
+from latent_flows.directions.transformations import Sample, Weights, spread, transformed
 from latent_flows.evaluation.control import ControlScore, control_score, reach
 from latent_flows.typing import Generator, Scalar
 
@@ -31,6 +42,7 @@ __all__ = [
     "image_control",
     "inversion_scores",
     "joint_control",
+    "overlap",
     "possible",
     "score_of",
     "survey",
@@ -80,9 +92,16 @@ class Subject(NamedTuple):
     high: np.ndarray
     """99% quantile."""
     faintest: float
-    """Mean of an image below which nothing is measured on it."""
+    """Mean of an image below which nothing is measured on it; -inf of what is no image of light."""
     bounded: bool
     """Whether no factor leaves its range: those of data that were made so."""
+    names: tuple[str, ...] = ()
+    """Of the numbers of a sample, for drawings of what is no image."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Of a sample."""
+        return jax.eval_shape(self.generator, self.held_out[0]).shape
 
 
 class Measured(NamedTuple):
@@ -125,7 +144,7 @@ def survey(
 
     Returns:
         The 1% and the 99% quantile of each factor, and the mean of an image below which nothing
-        is measured on it.
+        is measured on it: -inf of what is no image of light.
 
     >>> from latent_flows.data.image_factors import X
     >>> survey((X,), jnp.ones((2, 4, 4, 1)))[2]
@@ -138,11 +157,15 @@ def survey(
             made = image(point)
             return measure(factors, made), made.mean()
 
-        return jax.lax.map(one, points, batch_size=AT_ONCE)
+        return vmap_chunked(one, AT_ONCE)(points)
 
     values, means = look(image, points)
-    low, high = np.quantile(np.asarray(values), [0.01, 0.99], axis=0)
-    return low, high, FAINT * float(jnp.quantile(means, 0.01))
+    # What cannot be measured on some samples has the range that it has on others.
+    known = [column[np.isfinite(column)] for column in np.asarray(values).T]
+    ends = [np.quantile(column, [0.01, 0.99]) if column.size else np.zeros(2) for column in known]
+    low, high = np.array(ends).reshape(-1, 2).T
+    light = shows_light(jax.eval_shape(image, points[0]).shape)
+    return low, high, FAINT * float(jnp.quantile(means, 0.01)) if light else -np.inf
 
 
 def _shift(models: tuple[Direction, ...], z: Array, amounts: Float[Array, "k"]) -> Array:
@@ -174,12 +197,12 @@ def _watch(
 
     def one(z: Array) -> tuple[Array, ...]:
         images = jax.vmap(lambda a: generator(way(models, z, a)))(amounts)
-        shows = images.mean((1, 2, 3)) >= faintest
+        shows = jax.vmap(jnp.mean)(images) >= faintest
         before = look(generator(z))
         after = unwrapped(factors, before, jax.vmap(look)(images))
         return before, after, shows, shows & jax.vmap(is_valid)(images)
 
-    return jax.lax.map(one, zs, batch_size=BATCH)
+    return vmap_chunked(one, BATCH)(zs)
 
 
 def watch(
@@ -267,7 +290,8 @@ def image_control(
         "r2": float(score.r2),
         "correlation": float(score.correlation),
         "spread": float(np.nanmean(score.spread)),
-        "leakage": float(score.leakage.max()),
+        # Where nothing else is measured, nothing is known of it.
+        "leakage": float(score.leakage.max()) if others.size else None,
         **{
             f"leakage_{subject.factors[k].name}": float(value)
             for k, value in zip(others, score.leakage, strict=True)
@@ -276,8 +300,9 @@ def image_control(
         "error_far": _finite(np.ma.masked_invalid(error[[0, -1]]).mean()),
         "placed_r2": float(placed.r2),
         "placed_spread": float(np.nanmean(placed.spread)),
-        "valid": float(seen.valid[:, trained].mean()),
     }
+    if shows_light(subject.event_shape):
+        row["valid"] = float(seen.valid[:, trained].mean())
     mean, deviation = ([_finite(v) for v in part] for part in (masked.mean(0), masked.std(0)))
     return Asked(amounts.tolist(), mean, deviation, row)
 
@@ -325,15 +350,15 @@ def possible(
 
 
 @jax.jit
-def decode(generator: Generator, zs: Float[Array, "n d"]) -> Float[Array, "n h w c"]:
-    """The images of latents, a few at a time.
+def decode(generator: Generator, zs: Float[Array, "n d"]) -> Float[Array, "n *event"]:
+    """The samples of latents, a few at a time.
 
     Args:
         generator: a pytree.
         zs: the latents.
 
     Returns:
-        The images.
+        The samples.
     """
     return jax.lax.map(generator, zs, batch_size=BATCH)
 
@@ -345,8 +370,8 @@ def _proposals(
     dim = subject.held_out.shape[1]
     count = min(candidates, dim)
     images = decode(subject.generator, subject.starts)
-    # No more components than samples, and no more than latents.
-    components = min(count, len(subject.starts) - 1)
+    # No more components than samples, or numbers of one, and no more than latents.
+    components = min(count, len(subject.starts) - 1, images[0].size)
     weight = subject.first_layer
     closed = {} if weight is None else {"SeFa": directions.sefa(weight, min(count, *weight.shape))}
     return closed | {
@@ -405,6 +430,8 @@ def untrained_directions(
     Returns:
         Rows of transformation, method, direction, slope, and share of the change explained.
     """
+    if not places:
+        return []
     steps = np.linspace(-SPAN, SPAN, FOLLOWED)
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for family, found in _proposals(subject, key, candidates).items():
@@ -442,8 +469,9 @@ def explained(
         The slope of each factor, and the share of its change that the line explains.
     """
     seen = watch(subject, way, models, subject.starts, amounts[:, None])
-    change = np.where(seen.shows[..., None], seen.after - seen.before[:, None], 0.0)
-    asked = np.where(seen.shows, amounts, 0.0)[..., None]
+    change = seen.after - seen.before[:, None]
+    counts = seen.shows[..., None] & np.isfinite(change)
+    change, asked = np.where(counts, change, 0.0), np.where(counts, amounts[:, None], 0.0)
     slopes = (change * asked).sum((0, 1)) / np.maximum((asked**2).sum((0, 1)), 1e-12)
     missed, whole = ((of**2).sum((0, 1)) for of in (change - slopes * asked, change))
     # Of what does not change at all nothing is explained.
@@ -481,6 +509,38 @@ def joint_control(
     return row
 
 
+def overlap(image: Image, target: Image, mask: Weights) -> Scalar:
+    r"""How much of the light of two images is at the same place.
+
+    $$\frac{\sum_p m_p \min(x_p, y_p)}{\sum_p m_p \max(x_p, y_p)}$$
+
+    Args:
+        image: of light.
+        target: another.
+        mask: weights of the pixels.
+
+    Returns:
+        From 0 to 1, where the images agree.
+
+    >>> print(overlap(jnp.ones((2, 2, 1)), jnp.eye(2)[..., None], jnp.ones((2, 2))))
+    0.5
+    """
+    known = spread(mask, image)
+    either = jnp.sum(known * jnp.maximum(image, target))
+    return jnp.sum(known * jnp.minimum(image, target)) / jnp.maximum(either, 1e-6)
+
+
+def _errors(
+    before: Sample, sample: Sample, target: Sample, mask: Weights, sigma: float
+) -> dict[str, Scalar]:
+    """How far a sample is from its target; of images also through a blur, and how sharp it is."""
+    found = {"mse": mse(sample, target, mask)}
+    if sample.ndim == 3:
+        found["blurred"] = blurred_error(sample, target, mask, sigma=sigma)
+        found["sharpness"] = sharpness(sample) / jnp.maximum(sharpness(before), 1e-6)
+    return found
+
+
 @partial(jax.jit, static_argnames=("factors", "kind", "sigma"))
 def _judge(
     factors: tuple[ImageFactor, ...],
@@ -488,28 +548,21 @@ def _judge(
     sigma: float,
     generator: Generator,
     found: Trajectories,
-) -> tuple[Array, ...]:
+) -> tuple[Array, Array, Array, dict[str, Array]]:
     transform = directions.transformation(kind)
     look = partial(measure, factors)
 
-    def one(item: tuple[Array, Array]) -> tuple[Array, ...]:
-        z0, zs = item
+    def one(z0: Array, zs: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
         before = generator(z0)
 
-        def visit(z: Array, t: Array) -> tuple[Array, ...]:
-            image = generator(z)
-            target, mask = transform(before, t)
-            return (
-                mse(image, target, mask),
-                blurred_error(image, target, mask, sigma=sigma),
-                sharpness(image) / jnp.maximum(sharpness(before), 1e-6),
-                look(image),
-                image.mean(),
-            )
+        def visit(z: Array, t: Array) -> tuple[Array, Array, dict[str, Array]]:
+            sample = generator(z)
+            target, mask = transformed(transform, before, t)
+            return look(sample), sample.mean(), _errors(before, sample, target, mask, sigma)
 
         return look(before), *jax.vmap(visit)(zs, found.ts)
 
-    return jax.lax.map(one, (found.z0, found.zs), batch_size=BATCH)
+    return vmap_chunked(one, BATCH)(found.z0, found.zs)
 
 
 def inversion_scores(
@@ -524,7 +577,8 @@ def inversion_scores(
     """How near the trajectories of a transformation come to their targets, and how sharp.
 
     Errors, sharpness and the share of images that miss the factor asked for, or show nothing, are
-    those at the largest |t|. R2 counts all that show something.
+    those at the largest |t|. R2 counts all that show something. The blurred error and sharpness are
+    of images.
 
     Args:
         subject: the generator, and what is measured.
@@ -537,24 +591,13 @@ def inversion_scores(
     Returns:
         The scores by name.
     """
-    before, error, blurred, sharp, after, mean = map(
-        np.asarray,
-        _judge(
-            subject.factors,
-            kind,
-            sigma,
-            subject.generator,
-            found,
-        ),
+    before, after, mean, errors = jax.tree.map(
+        np.asarray, _judge(subject.factors, kind, sigma, subject.generator, found)
     )
     ends = [0, -1]
-    row: dict[str, float | None] = {
-        "mse": float(error[:, ends].mean()),
-        "blurred": float(blurred[:, ends].mean()),
-        "sharpness": float(sharp[:, ends].mean()),
-        "r2": None,
-        "missed": None,
-    }
+    names = [name for name in ("mse", "blurred", "sharpness") if name in errors]
+    row: dict[str, float | None] = {name: float(errors[name][:, ends].mean()) for name in names}
+    row |= {"r2": None, "missed": None}
     if own is not None:
         ts = np.asarray(found.ts)
         change = after[..., own] - before[:, None, own]

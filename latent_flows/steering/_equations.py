@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows.directions.losses import blur
-from latent_flows.directions.transformations import Mask
+from latent_flows.directions.transformations import Sample, Weights, spread
 from latent_flows.steering._least_squares import Normal, dual, mean_square, normal
 from latent_flows.typing import Generator, Latent, Metric
 
@@ -75,33 +75,33 @@ def check_rates(
     return found
 
 
-def features(image: Array, mask: Mask, sigma: float) -> Float[Array, "m"]:
-    """What of an image the blur lets through, where it is known, as one vector.
+def features(sample: Sample, mask: Weights, sigma: float) -> Float[Array, "m"]:
+    """What of a sample the blur lets through, where it is known, as one vector.
 
     Args:
-        image: `[h, w, c]`.
-        mask: weights of its pixels.
+        sample: an image `[h, w, c]`, or anything without a blur.
+        mask: weights of its pixels, or numbers.
         sigma: of the blur, in pixels.
 
     Returns:
-        Numbers whose squares add up to those of the blurred image.
+        Numbers whose squares add up to those of the blurred sample.
     """
-    return blur(mask[..., None] * image, sigma).reshape(-1)
+    return blur(spread(mask, sample) * sample, sigma).reshape(-1)
 
 
 def at(
     generator: Generator,
-    mask: Mask,
+    mask: Weights,
     z: Latent,
     sigma: float,
     damping: float,
     hold: Attributes | None = None,
 ) -> tuple[Normal, Float[Array, "k"]]:
-    """The normal equations at a latent of the blurred image, and of attributes that are held.
+    """The normal equations at a latent of the blurred sample, and of attributes that are held.
 
     Args:
-        generator: `z -> [h, w, c]`.
-        mask: weights of the pixels.
+        generator: `z -> x`.
+        mask: weights of the pixels, or numbers.
         z: where.
         sigma: of the blur.
         damping: in units of the mean of the diagonal.

@@ -1,4 +1,4 @@
-"""Vector fields of a latent along which an image, or an attribute of it, changes as asked."""
+"""Vector fields of a latent along which a sample, or an attribute of it, changes as asked."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,7 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from latent_flows.calculus import Number
-from latent_flows.directions.transformations import Mask, Transformation
+from latent_flows.directions.transformations import (
+    Sample,
+    Transformation,
+    spread,
+    transformed,
+)
 from latent_flows.steering._equations import (
     Attributes,
     at,
@@ -35,8 +40,8 @@ STEP = 1e-3
 """The amount over which the velocity of a transformation is taken, both ways."""
 
 
-def velocity(transformation: Transformation, image: Array) -> tuple[Array, Mask]:
-    r"""How an image begins to move under a transformation, and where that is known.
+def velocity(transformation: Transformation, image: Sample) -> tuple[Sample, Float[Array, "..."]]:
+    r"""How a sample begins to move under a transformation, and where that is known.
 
     $$\tau(x) = \frac{d}{dt} T_t(x) \Big|_{t = 0}$$
 
@@ -45,7 +50,7 @@ def velocity(transformation: Transformation, image: Array) -> tuple[Array, Mask]
 
     Args:
         transformation: `(x, t) -> (x, mask)`.
-        image: `[h, w, c]`.
+        image: `[h, w, c]`, or any other sample.
 
     Returns:
         The velocity, zero where it is not known, and the mask of where it is.
@@ -58,11 +63,11 @@ def velocity(transformation: Transformation, image: Array) -> tuple[Array, Mask]
     [-1.2 -1.2 -1.2 -1.2] [0. 1. 1. 1. 1. 0.]
     """
     (ahead, seen_ahead), (behind, seen_behind) = (
-        transformation(image, jnp.asarray(t, image.dtype)) for t in (STEP, -STEP)
+        transformed(transformation, image, jnp.asarray(t, image.dtype)) for t in (STEP, -STEP)
     )
     mask = seen_ahead * seen_behind
-    change = jnp.where(mask[..., None] > 0, ahead - behind, 0)
-    return mask[..., None] * change / (2 * STEP), mask
+    weights = spread(mask, image)
+    return weights * jnp.where(weights > 0, ahead - behind, 0) / (2 * STEP), mask
 
 
 def transformation_field(
@@ -74,7 +79,7 @@ def transformation_field(
     hold: Attributes | None = None,
     match: Attributes | None = None,
 ) -> VectorField:
-    r"""The field that performs a transformation of the image, at unit rate, as well as can be.
+    r"""The field that performs a transformation of the sample, at unit rate, as well as can be.
 
     $$ v(z) = \arg\min_v\, |B (J(z)\, v - \tau(g(z)))|^2 + \lambda\, |v|^2,
        \qquad \tau(x) = \frac{d}{dt} T_t(x) \Big|_{t = 0} $$
@@ -89,9 +94,9 @@ def transformation_field(
     squared slope is a multiple of the image's. What cannot be had together is shared out.
 
     Args:
-        generator: `z -> x`, an image `[h, w, c]`.
+        generator: `z -> x`: an image `[h, w, c]`, or without a blur anything.
         transformation: `(x, t) -> (x, mask)`.
-        blur: standard deviation in pixels; 0 compares pixel by pixel.
+        blur: standard deviation in pixels; 0 compares pixel by pixel, or number by number.
         damping: `lambda`: little of it follows the image more closely, and drifts.
         hold: attributes `x -> [k]` that the transformation leaves alone and that shall stand still:
             a shape, while it moves.
@@ -102,8 +107,8 @@ def transformation_field(
         `(t, z) -> dz/dt`, which does not depend on `t`. Zero where the image cannot move at all.
 
     Raises:
-        ValueError: a negative blur, a damping that is not positive; when called, a sample that is
-            no image.
+        ValueError: a negative blur, a damping that is not positive; when called, a transformation
+            that does not return what it should, or a blur of a sample that is no image.
 
     References:
         The blur is that of Plumerault et al., *Controlling generative models with continuous

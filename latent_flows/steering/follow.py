@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from latent_flows._compiled import keep_compiled
 from latent_flows._norms import safe_norm
 from latent_flows.directions.inversion import to_ball
-from latent_flows.directions.transformations import Transformation
+from latent_flows.directions.transformations import Transformation, spread, transformed
 from latent_flows.steering._equations import (
     Attributes,
     at,
@@ -66,7 +66,7 @@ def steer(
     tolerance: float = 0.2,
     bound: float | None = None,
 ) -> Steered:
-    r"""Leads a latent so that its image undergoes a transformation, by each of some amounts.
+    r"""Leads a latent so that its sample undergoes a transformation, by each of some amounts.
 
     From `z0` the transformation's field is followed to one amount after the other, both ways, by
     the midpoint rule; at each amount `t` Gauss-Newton steps towards the exact target $T_t(g(z_0))$
@@ -74,7 +74,7 @@ def steer(
     and is said.
 
     Args:
-        generator: `z -> x`, an image `[h, w, c]`.
+        generator: `z -> x`: an image `[h, w, c]`, or without a blur anything.
         transformation: `(x, t) -> (x, mask)`.
         z0: where to start.
         ts: amounts, in the transformation's unit, in any order.
@@ -93,7 +93,8 @@ def steer(
         The latents, with what is missing at each.
 
     Raises:
-        ValueError: settings out of range, or amounts that are no vector.
+        ValueError: settings out of range, amounts that are no vector, a transformation that does
+            not return what it should, or a blur of what is no image.
 
     >>> import jax.numpy as jnp
     >>> from latent_flows.directions import translate_x
@@ -112,8 +113,8 @@ def steer(
     still = [] if hold is None else [hold(start)]
 
     def wanted(t: Scalar) -> tuple[Array, Array]:
-        target, mask = transformation(start, t)
-        return jnp.where(mask[..., None] > 0, target, 0), mask
+        target, mask = transformed(transformation, start, t)
+        return jnp.where(spread(mask, start) > 0, target, 0), mask
 
     def correct(z: Latent, t: Scalar) -> Latent:
         target, mask = wanted(t)

@@ -99,3 +99,8 @@ def test_sharp_edges_are_sharper_than_blurred_ones_whatever_their_length():
     resized = partial(jax.image.resize, method="linear")
     blurred = resized(resized(large, (16, 16, 1)), large.shape)
     assert sharp(blurred) < 0.6 * sharp(large)
+
+
+def test_of_no_factors_there_are_no_numbers():
+    assert measure((), jnp.ones(3)).shape == (0,)
+    assert image_factors.unwrapped((), jnp.zeros((2, 0)), jnp.zeros((2, 0))).shape == (2, 0)

@@ -138,3 +138,17 @@ def test_what_gauss_newton_cannot_take_is_said(change, message):
     given = {"target": jnp.zeros(2), "z0": jnp.zeros(2), **change}
     with pytest.raises(ValueError, match=message):
         directions.gauss_newton(lambda z: 2 * z, **given)
+
+
+def test_a_vector_is_inverted_with_masks_that_broadcast():
+    matrix = jnp.array([[1.0, 0.5], [0.0, 2.0], [1.0, 1.0]])
+    z = jnp.array([0.4, -0.3])
+    target = (matrix @ z).at[2].set(jnp.nan)
+    mask = jnp.array([1.0, 1.0, 0.0])
+    for found in (
+        directions.invert(lambda z: matrix @ z, target, 0 * z, mask=mask, loss="mse", steps=200),
+        directions.gauss_newton(lambda z: matrix @ z, target, 0 * z, mask=mask, damping=1e-6),
+    ):
+        np.testing.assert_allclose(found.z, z, atol=0.01)
+    whole = directions.gauss_newton(lambda z: matrix @ z, matrix @ z, 0 * z, mask=1.0, damping=1e-6)
+    np.testing.assert_allclose(whole.z, z, atol=1e-4)

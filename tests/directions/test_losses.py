@@ -112,3 +112,41 @@ def test_bad_input_is_named(pair):
         partial(directions.dssim, sigma=0.0)(x, y, mask)
     with pytest.raises(ValueError, match=r"unknown loss 'ssim' .*'dssim'"):
         directions.loss("ssim")
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 2), (4, 6, 5), (2, 3, 4, 5)])
+def test_samples_of_any_shape_differ_by_the_mean_square_of_what_is_known(shape, key):
+    x, y = jax.random.normal(key, (2, *shape))
+    known = jax.random.bernoulli(jax.random.key(1), 0.6, shape).at[(0,) * len(shape)].set(True)
+    squares = (x - y) ** 2
+    expected = squares[known].mean()
+    np.testing.assert_allclose(directions.mse(x, y, known), expected, rtol=1e-5)
+    spoilt = jnp.where(known, x, jnp.nan)
+    np.testing.assert_allclose(directions.mse(spoilt, y, known), expected, rtol=1e-5)
+    for mask in (1.0, jnp.ones(shape[:1]), jnp.ones((1,) * len(shape)), jnp.ones(shape)):
+        np.testing.assert_allclose(directions.mse(x, y, mask), squares.mean(), rtol=1e-5)
+    # Without a blur it is the same, and there is nothing else to blur.
+    np.testing.assert_array_equal(
+        directions.blurred_error(x, y, known, sigma=0.0), directions.mse(x, y, known)
+    )
+    if len(shape) != 3:
+        for loss in (directions.blurred_error, directions.dssim):
+            with pytest.raises(
+                ValueError, match=r"is of images \[h, w, c\], and a sample of shape"
+            ):
+                loss(x, y, known)
+
+
+def test_a_mask_of_the_numbers_of_an_image_says_what_one_of_its_pixels_does(pair):
+    x, y, mask = pair
+    whole = jnp.broadcast_to(mask[..., None], x.shape)
+    for name in LOSSES:
+        loss = directions.loss(name)
+        np.testing.assert_allclose(loss(x, y, whole), loss(x, y, mask), rtol=1e-5)
+
+
+def test_a_loss_of_ones_own_is_found_in_its_file(tmp_path):
+    (tmp_path / "mine.py").write_text("def far(x, y, mask):\n    return abs(x - y).max()\n")
+    assert directions.loss(f"{tmp_path}/mine.py:far")(np.arange(3), np.zeros(3), 1) == 2
+    with pytest.raises(ValueError, match="has no 'fra'; did you mean 'far'"):
+        directions.loss(f"{tmp_path}/mine.py:fra")

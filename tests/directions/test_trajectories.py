@@ -101,3 +101,25 @@ def test_bad_input_is_named_before_anything_runs(key):
     }.items():
         with pytest.raises(ValueError, match=error):
             directions.trajectories(key, **{**good, **change})
+
+
+def test_vectors_are_followed_by_transformations_of_ones_own():
+    """Of `(exp(z0), exp(z0) z1)`: what makes both larger moves z0, and what adds to one, z1."""
+
+    def vector(z):
+        return jnp.exp(z[0]) * jnp.stack([jnp.ones_like(z[1]), z[1]])
+
+    ways = [
+        lambda x, t: (x * jnp.exp(t), 1.0),
+        lambda x, t: (jnp.stack([jnp.nan * x[0], x[1] + t]), jnp.array([0.0, 1.0])),
+    ]
+    starts, ts = jnp.array([[0.1, 0.2], [-0.1, 0.4]]), jnp.array([-0.2, 0.2])
+    found = directions.trajectories(
+        jax.random.key(0), vector, ways, ts, starts=starts, loss="mse", steps=150, project=None
+    )
+    louder = starts[:, None] + jnp.stack([ts, 0 * ts], -1)
+    np.testing.assert_allclose(found.zs[0], louder, atol=0.01)
+    moved = jax.vmap(jax.vmap(vector))(found.zs[1])[..., 1]
+    np.testing.assert_allclose(moved, jax.vmap(vector)(starts)[:, 1:] + ts, atol=0.01)
+    with pytest.raises(ValueError, match="a blur by 3 pixels is of images"):
+        directions.trajectories(jax.random.key(0), vector, ways, ts, starts=starts)

@@ -1,3 +1,5 @@
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -259,3 +261,74 @@ def test_a_file_without_the_transformation_names_the_nearest(tmp_path):
     (tmp_path / "mine.py").write_text("def louder(x, t):\n    return x, 1\n")
     with pytest.raises(ValueError, match="has no 'lauder'; did you mean 'louder'"):
         directions.transformation(f"{tmp_path}/mine.py:lauder")
+
+
+@pytest.mark.parametrize(
+    ("mask", "sample", "expected"),
+    [
+        ((), (7,), (1,)),
+        ((7,), (7,), (7,)),
+        ((4, 6), (4, 6, 3), (4, 6, 1)),
+        ((6, 3), (4, 6, 3), (1, 6, 3)),
+        ((4, 6, 1), (4, 6, 3), (4, 6, 1)),
+        ((3, 3), (3, 3, 3), (3, 3, 1)),  # of pixels, where both could be meant
+        ((5,), (5, 2), (5, 1)),
+        ((2,), (5, 2), (1, 2)),
+    ],
+)
+def test_a_mask_is_of_the_first_axes_or_broadcasts(mask, sample, expected):
+    found = transformations.spread(np.ones(mask), np.ones(sample))
+    assert found.shape == expected
+
+
+@pytest.mark.parametrize("mask", [(6,), (7, 1), (2, 7), (0,)])
+def test_a_mask_that_does_not_fit_is_named(mask):
+    with pytest.raises(ValueError, match=r"mask must have shape \(7,\), got "):
+        transformations.spread(np.ones(mask), np.ones(7))
+
+
+def test_masks_of_several_shapes_are_chosen_from_in_one_program():
+    ways = [
+        directions.brightness,
+        lambda x, t: (x + t, 1),
+        lambda x, t: (jnp.float32(1) * x - t, jnp.ones_like(x, dtype=bool).at[..., 1:].set(False)),
+    ]
+    x = jnp.full((4, 5, 2), 0.25)
+    like = transformations.alike(ways, x)
+    chosen = jax.jit(lambda k: jax.lax.switch(k, like, x, jnp.array(1.0)))
+    for k, level in enumerate((0.5, 1.25, -0.75)):
+        after, mask = chosen(k)
+        np.testing.assert_allclose(after, level)
+        assert (after.dtype, mask.dtype, mask.shape) == (x.dtype, x.dtype, x.shape)
+    assert chosen(2)[1][..., 0].all()
+    assert not chosen(2)[1][..., 1].any()
+    # Of one kind masks are left as they are, which losses of one's own may count on.
+    assert transformations.alike(ways[:1], x)[0](x, jnp.array(1.0))[1].shape == (4, 5)
+
+
+def test_a_file_that_was_changed_registers_its_functions_anew(tmp_path, monkeypatch):
+    for name, read in (("_entries", "ENTRIES"), ("_apply", "TRANSFORMATIONS")):
+        kept = dict(getattr(transformations, name))
+        monkeypatch.setattr(transformations, name, kept)
+        monkeypatch.setattr(transformations, read, kept)
+    file = tmp_path / "mine.py"
+    text = (
+        "from latent_flows.data import ImageFactor\n"
+        "from latent_flows.directions import registered\n"
+        "level = ImageFactor('level', 'units', lambda x: x.mean())\n"
+        "@registered(reach=0.5, factor=level)\n"
+        "def raised(x, t):\n    return x + t, 1.0\n"
+        "@registered(reach=0.5, factor=level)\n"
+        "def lowered(x, t):\n    return x - t, 1.0\n"
+    )
+    file.write_text(text)
+    assert transformations.entry(f"{file}:raised").reach == 0.5
+    file.write_text(text.replace("0.5", "0.25") + "\n")
+    os.utime(file, ns=(1, 1))
+    assert transformations.entry(f"{file}:lowered").reach == 0.25
+    assert transformations.entry(f"{file}:raised").reach == 0.25
+    # In one file two of a name are two, and so are two measures of one factor.
+    file.write_text(text.replace("lowered", "raised"))
+    os.utime(file, ns=(2, 2))
+    with pytest.raises(ValueError, match="there is a transformation 'raised' already"):
+        transformations.entry(f"{file}:raised")

@@ -248,3 +248,35 @@ def test_double_precision_is_kept(x64):
 def test_what_makes_no_sense_is_said(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.array([0.2, 0.3, 0.4]))
+
+
+def test_vectors_are_steered_without_a_blur_and_what_is_not_known_of_them_does_not_matter():
+    def wave(z):
+        return jnp.exp(z[0]) * jnp.cos(jnp.arange(9.0) + z[1])
+
+    def louder(x, t):
+        known = jnp.arange(9) < 7
+        return jnp.where(known, jnp.exp(t) * x, jnp.nan), known
+
+    z, ts = jnp.array([0.2, 0.5]), np.array([-0.5, 0.5])
+    field = steering.transformation_field(wave, louder, blur=0.0, damping=1e-4)
+    np.testing.assert_allclose(field(0.0, z), [1, 0], atol=2e-3)
+    led = steering.steer(wave, louder, z, ts, blur=0.0, damping=1e-3)
+    np.testing.assert_allclose(led.zs, z + np.stack([ts, 0 * ts], -1), atol=1e-3)
+    assert led.reached.all()
+    with pytest.raises(ValueError, match=r"a blur by 3 pixels is of images .* shape \(9,\)"):
+        steering.steer(wave, louder, z, ts)
+    with pytest.raises(ValueError, match="must return a pair"):
+        steering.steer(wave, lambda x, t: x, z, ts, blur=0.0)
+
+
+def test_a_mask_of_all_numbers_of_an_image_steers_as_one_of_its_pixels():
+    def shifted(x, t):
+        moved, mask = translate_x(x, t)
+        return moved, jnp.broadcast_to(mask[..., None], x.shape)
+
+    z = jnp.array([0.3, -0.2, 0.4])
+    own, usual = (
+        steering.transformation_field(turning, way)(0.0, z) for way in (shifted, translate_x)
+    )
+    np.testing.assert_allclose(own, usual, rtol=1e-4, atol=1e-5)
