@@ -3,9 +3,7 @@
 Starts are codes of data where the generator has an encoder, and draws of its prior where not.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +13,21 @@ from jaxtyping import Array, Float
 from experiments.directions.config import ALWAYS, OWN, Config, loss, measured, reach
 from experiments.generators.limits import SMALLEST
 from experiments.generators.training_data import drawn_codes, load_data, shown
+from experiments.generators.transformable import check_transformation, sample_of, tried_on
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from latent_flows import data, directions, plots
 from latent_flows._named_function import is_named
-from latent_flows._validation import what as told
 from latent_flows.data import Dataset
 from latent_flows.data.image_factors import ANY_IMAGE, shows_light
-from latent_flows.directions.transformations import alike, entry, spread, transformed
-from latent_flows.evaluation.image_control import Subject, decode, survey
+from latent_flows.directions.transformations import alike
+from latent_flows.evaluation.image_control import Subject, survey
 from latent_flows.generators import FrozenGenerator, draw_latents
 
 __all__ = ["Data", "Subject", "check", "load_images", "subject_of"]
 
 SURVEYED = 1000
 """Images whose factors' ranges, and latents whose norms, are taken for what is usual."""
-SAME = 1e-3
-"""Share of the largest number of a sample up to which two are the same."""
-
-TRACED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
-"""Errors of functions that look at numbers before there are any."""
 
 
 class Data(NamedTuple):
@@ -60,14 +53,10 @@ def check(config: Config, generator: FrozenGenerator) -> None:
         jax.eval_shape(directions.transformation(name), sample, amount)
     own = [name for name in (*config.transformations, *config.losses) if is_named(name)]
     # Only what others wrote has to be tried.
-    tried = None
-    if own:
-        tried = decode(generator.decode, generator.prior(jax.random.key(config.seed))[None])[0]
-        if not jnp.isfinite(tried).all():
-            raise UsageError(f"{generator.name} makes numbers that are not finite")
+    tried = sample_of(generator, config.seed) if own else None
     for name in config.transformations:
         if tried is not None and is_named(name):
-            _check_transformation(name, tried, reach(config)[name])
+            check_transformation(f"--transformations {name}", name, tried, reach(config)[name])
     ways = alike([directions.transformation(name) for name in config.transformations], sample)
     mask = jax.eval_shape(ways[0], sample, amount)[1]
     for name in config.losses:
@@ -96,59 +85,6 @@ def _check_images(generator: FrozenGenerator, name: str) -> None:
         )
 
 
-def _tried(who: str, sample: Array, function: Callable[..., Any], *args: Any) -> Any:
-    """What a function of somebody's own gives for a sample, as NumPy.
-
-    Raises:
-        UsageError: it fails.
-    """
-    try:
-        return jax.tree.map(np.asarray, jax.jit(function)(sample, *args))
-    except (Exception, SystemExit) as error:
-        why = told(error).removeprefix("ValueError: ")
-        if isinstance(error, TRACED):
-            why += " (JAX traces it: write jnp.where for if, and jnp for numpy)"
-        raise UsageError(f"{who} fails on a sample of shape {sample.shape}: {why}") from None
-
-
-def _check_transformation(name: str, sample: Array, largest: float) -> None:
-    """Tries a transformation of one's own, and the factor that it is registered with.
-
-    Raises:
-        UsageError: it fails, returns what it should not, or is not the identity at t = 0.
-    """
-    who, of = f"--transformations {name}", entry(name)
-
-    def results(sample: Array, ts: Array) -> tuple[Array, Array]:
-        after, mask = jax.vmap(partial(transformed, of.apply, sample))(ts)
-        return after, jax.vmap(lambda mask: spread(mask, sample) + 0 * sample)(mask)
-
-    ts = jnp.array([0.0, -largest, largest], sample.dtype)
-    after, mask = _tried(who, sample, results, ts)
-    if not (np.isfinite(mask).all() and (mask >= 0).all()):
-        raise UsageError(f"{who} gives a mask that is not of weights from 0 on")
-    for t, values, known in zip(np.asarray(ts), after, mask > 0, strict=True):
-        if not np.isfinite(values[known]).all():
-            raise UsageError(f"{who} gives numbers that are not finite at t = {t:g}")
-    known, before = mask[0] > 0, np.asarray(sample)
-    if not known.any():
-        raise UsageError(f"{who} knows nothing of a sample at t = 0: its mask is 0 there")
-    off = np.abs(after[0] - before)[known].max()
-    if not off <= SAME * np.abs(before).max():
-        raise UsageError(
-            f"{who} must leave a sample as it is at t = 0, and changes it by up to {off:.3g}"
-        )
-    if of.factor is not None:
-        value = _tried(f"{who}: its factor {of.factor.name}", sample, of.factor.measure)
-        if np.shape(value) != () or not np.issubdtype(value.dtype, np.floating):
-            raise UsageError(
-                f"{who}: its factor {of.factor.name} must give one number of a sample, got shape "
-                f"{np.shape(value)} of {value.dtype}"
-            )
-        if not np.isfinite(value):
-            raise UsageError(f"{who}: its factor {of.factor.name} of a sample is {value}")
-
-
 def _check_loss(
     name: str, distance: directions.Loss, sample: Array, mask_shape: tuple[int, ...]
 ) -> None:
@@ -158,7 +94,7 @@ def _check_loss(
         UsageError: it fails, or gives no finite number.
     """
     who = f"--losses {name}"
-    value = _tried(who, sample, distance, sample, jnp.ones(mask_shape, sample.dtype))
+    value = tried_on(who, sample, distance, sample, jnp.ones(mask_shape, sample.dtype))
     if np.shape(value) != () or not np.issubdtype(np.asarray(value).dtype, np.floating):
         raise UsageError(
             f"{who} must give one number for two samples and a mask, got shape {np.shape(value)}"

@@ -73,7 +73,7 @@ def check_factors(config: Config, generator: FrozenGenerator) -> None:
             f"sequences are either drawn, as of {drawn[0]}, or examples that are transformed, as "
             f"by {made[0]}: give --sequences.factors of one kind"
         )
-    check_transformations(made, generator)
+    check_transformations(made, generator, config.seed)
 
 
 def load_known(config: Config, generator: FrozenGenerator, dataset: Dataset) -> Known:

@@ -2,24 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from experiments.generators.transformable import check_transformation, sample_of
 from experiments.runtime.cli import UsageError
 from experiments.supervised_flows.known import Known
 from latent_flows import data, plots
 from latent_flows._named_function import is_named
 from latent_flows._transforms import in_chunks
-from latent_flows._validation import what
 from latent_flows.data import Dataset, ImageFactor, Measures
-from latent_flows.directions.transformations import ENTRIES, Entry, entry
+from latent_flows.data.image_factors import shows_light
+from latent_flows.directions.transformations import ENTRIES, Entry, alike, entry, spread
 from latent_flows.generators import FrozenGenerator
-from latent_flows.typing import Scalar
 
 MOST = 2**29
 """Bytes, at most, of the examples that are kept for sequences."""
@@ -27,10 +26,6 @@ SURVEYED = 200
 """Examples that are looked at under every transformation."""
 AMOUNTS = (0.0, -1.0, -0.5, 0.5, 1.0)
 """Those by which they are transformed, in units of the reach."""
-TRACED = jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError
-"""Errors of functions that look at numbers before there are any."""
-TOLERANCE = 1e-3
-"""How far from an example it may be after no change, as a share of the largest number in it."""
 LEFT_ALONE = 0.25
 """Change of an attribute, as a share of that of a factor's own, below which it should be none."""
 STILL = 1e-5
@@ -136,14 +131,10 @@ class TransformedSamples(Known):
 
     def render(self, frame: Frame) -> tuple[Array, Array]:
         """An example after a transformation, and its mask, a weight for each of its numbers."""
-
-        def applied(found: Entry, sample: Array, amount: Scalar) -> tuple[Array, Array]:
-            moved, mask = found.apply(sample, amount)
-            weights = jnp.asarray(mask, sample.dtype).reshape(_aligned(mask, sample.shape))
-            return jnp.asarray(moved, sample.dtype), jnp.broadcast_to(weights, sample.shape)
-
-        ways = [partial(applied, found) for found in self.entries.values()]
-        return jax.lax.switch(frame.which, ways, self.samples[frame.example], frame.amount)
+        sample = self.samples[frame.example]
+        ways = alike([found.apply for found in self.entries.values()], sample)
+        moved, mask = jax.lax.switch(frame.which, ways, sample, frame.amount)
+        return moved, jnp.broadcast_to(spread(mask, sample), sample.shape)
 
     def ranges(self, dataset: Dataset, seed: int) -> Float[Array, "f"]:
         """Width of the central 98% of each attribute over the transformed examples."""
@@ -168,7 +159,7 @@ class TransformedSamples(Known):
         return max(0.01 * variance, float(jnp.finfo(jnp.float32).tiny))
 
 
-def check_transformations(names: Sequence[str], generator: FrozenGenerator) -> None:
+def check_transformations(names: Sequence[str], generator: FrozenGenerator, seed: int) -> None:
     """Reject what cannot be done to the samples of a generator, or not be measured on them.
 
     Raises:
@@ -176,9 +167,13 @@ def check_transformations(names: Sequence[str], generator: FrozenGenerator) -> N
         ValueError: there is none of that name.
     """
     for name in names:
-        found = entry(name)
-        _check_factor(name, found)
-        _check_shapes(name, found, generator)
+        _check_factor(name, entry(name))
+        if not is_named(name):
+            _check_shape(name, generator)
+    if own := [name for name in names if is_named(name)]:
+        sample = sample_of(generator, seed)
+        for name in own:
+            check_transformation(f"--sequences.factors {name}", name, sample, entry(name).reach)
 
 
 def _check_factor(name: str, found: Entry) -> None:
@@ -196,70 +191,20 @@ def _check_factor(name: str, found: Entry) -> None:
         )
 
 
-def _check_shapes(name: str, found: Entry, generator: FrozenGenerator) -> None:
+def _check_shape(name: str, generator: FrozenGenerator) -> None:
+    """Rejects samples of which a transformation of the library says nothing."""
     shape, told = generator.event_shape, f"--sequences.factors {name}"
-    if name in ENTRIES and not plots.are_pictures(shape):
+    if not plots.are_pictures(shape):
         raise UsageError(
             f"{told} transforms images [height, width, channels], and {generator.name} makes "
             f"samples of shape {shape}; name a function of your own, file.py:function, that is "
             f"decorated with {EXAMPLE}"
         )
     sample = jax.ShapeDtypeStruct(shape, jnp.float32)
-    amount = jax.ShapeDtypeStruct((), jnp.float32)
     try:
-        made: Any = jax.eval_shape(found.apply, sample, amount)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{told} fails on a sample of shape {shape}: {_why(error)}") from None
-    if not isinstance(made, tuple) or len(made) != 2:
-        given = f"{len(made)} values" if isinstance(made, tuple) else "one value"
-        raise UsageError(
-            f"{told} must return a pair of the transformed sample and a mask of where it is known, "
-            f"got {given}"
-        )
-    if getattr(made[0], "shape", None) != shape:
-        given = getattr(made[0], "shape", type(made[0]).__name__)
-        raise UsageError(f"{told} must keep the shape {shape} of a sample, got {given}")
-    if not jnp.issubdtype(made[0].dtype, jnp.floating):
-        raise UsageError(f"{told} must return floating-point samples, got {made[0].dtype}")
-    given = getattr(made[1], "shape", type(made[1]).__name__)
-    if isinstance(given, str) or not _fits(_aligned(made[1], shape), shape):
-        raise UsageError(
-            f"{told} must return a mask of the first axes of a sample of shape {shape}, or one "
-            f"that broadcasts against it, got {given}"
-        )
-    assert found.factor is not None
-    told = f"{told}: the measure of its factor {found.factor.name!r}"
-    try:
-        value = jax.eval_shape(found.factor.measure, sample)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{told} fails on a sample of shape {shape}: {_why(error)}") from None
-    one = getattr(value, "shape", None) == ()
-    if not one or not jnp.issubdtype(value.dtype, jnp.floating):
-        given = f"{value.dtype} of shape {value.shape}" if hasattr(value, "dtype") else value
-        raise UsageError(f"{told} must give one floating-point number, got {given}")
-
-
-def _why(error: BaseException) -> str:
-    hint = " (JAX traces it: write jnp.where for if, and jnp for numpy)"
-    return what(error) + (hint if isinstance(error, TRACED) else "")
-
-
-def _aligned(mask: Any, event_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a mask with as many axes as a sample: its own are the first ones if they fit."""
-    given = jnp.shape(mask)
-    missing = (1,) * (len(event_shape) - len(given))
-    return given + missing if given == event_shape[: len(given)] else missing + given
-
-
-def _fits(shape: tuple[int, ...], event_shape: tuple[int, ...]) -> bool:
-    """Whether something broadcasts against a sample.
-
-    >>> _fits((5, 4, 1), (5, 4, 3)), _fits((4, 5, 1), (5, 4, 3))
-    (True, False)
-    """
-    return len(shape) == len(event_shape) and all(
-        own in (1, side) for own, side in zip(shape, event_shape, strict=True)
-    )
+        jax.eval_shape(entry(name).apply, sample, jax.ShapeDtypeStruct((), jnp.float32))
+    except ValueError as error:
+        raise UsageError(f"{told}: {error}") from None
 
 
 def transformed_samples(
@@ -308,7 +253,7 @@ def _measures(
     factors = {name: found.factor for name, found in entries.items() if found.factor is not None}
     # Only of grey and colour, perhaps with alpha, position and light mean something.
     shape = generator.event_shape
-    if not plots.are_pictures(shape) or shape[2] not in (1, 3, 4):
+    if not shows_light(shape):
         return Measures(tuple(dict.fromkeys(factors.values())), _is_finite), factors
     usual = data.measures(generator.dataset)
     seen = {name: usual.best((factor,))[0] for name, factor in factors.items()}
@@ -334,24 +279,15 @@ def _survey(known: TransformedSamples) -> Survey:
     frames = Frame(*map(jnp.asarray, (example, which, amount.astype(np.float32))))
 
     def look(frame: Frame) -> tuple[Array, ...]:
-        (sample, weights), before = known.render(frame), known.samples[frame.example]
-        moved = jnp.max(jnp.abs(sample - before)) / jnp.maximum(jnp.max(jnp.abs(before)), 1e-12)
-        is_weight = (jnp.isfinite(weights) & (weights >= 0)).all()
-        return known.measure(sample), jnp.isfinite(sample).all(), is_weight, moved
+        sample, _ = known.render(frame)
+        return known.measure(sample), jnp.isfinite(sample).all()
 
-    values, is_finite, is_weight, moved = (
+    values, is_finite = (
         np.asarray(part).reshape(*shape, *part.shape[1:]) for part in in_chunks(look)(frames)
     )
     own = known.own([*known.entries])
     for k, (name, found) in enumerate(known.entries.items()):
         told, factor = f"--sequences.factors {name}", known.measures.factors[own[k]].name
-        if not moved[k, :, 0].max() <= TOLERANCE:
-            raise UsageError(
-                f"{told} must give a sample back at t = 0, and changes it by "
-                f"{moved[k, :, 0].max():.3g} of its largest number"
-            )
-        if not is_weight[k].all():
-            raise UsageError(f"{told} must return a mask of finite weights from 0 on")
         if not is_finite[k].all():
             raise UsageError(
                 f"{told} makes numbers that are not finite of the data, for t from -{found.reach} "

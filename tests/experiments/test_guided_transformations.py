@@ -99,6 +99,16 @@ def root(x, t):
     return x + jnp.sqrt(t), jnp.ones_like(x)
 
 
+@registered(reach=1.0, factor=FIRST)
+def bounded(x, t):  # of samples that data have and the generator has not
+    return x.at[0].add(t * jnp.sqrt(1.5 - jnp.abs(x[0]))), jnp.ones_like(x)
+
+
+@registered(reach=1.0, factor=factor("margin", lambda x: jnp.sqrt(2.5 - jnp.abs(x[0]))))
+def nearer(x, t):
+    return x.at[0].add(t), jnp.ones_like(x)
+
+
 @registered(reach=1.0, factor=LAST)
 def still(x, t):
     return x.at[0].add(t), jnp.ones_like(x)
@@ -307,16 +317,18 @@ def refused(call, run, vae, *names):
         ("nameless", "is registered with no factor that shows how far it got; decorate it with"),
         ("looks", "write jnp.where for if, and jnp for numpy"),
         ("breaks", "fails on a sample of shape (6,): KeyError: 'no such gene'"),
-        ("alone", "must return a pair of the transformed sample and a mask of where it is known"),
-        ("shorter", "must keep the shape (6,) of a sample, got (5,)"),
-        ("whole", "must return floating-point samples, got int32"),
-        ("misfit", "must return a mask of the first axes of a sample of shape (6,)"),
-        ("many", "its factor 'all' must give one floating-point number, got float32 of shape (6,)"),
-        ("tenth", "its factor 'tenth' fails on a sample of shape (6,)"),
-        ("below", "must return a mask of finite weights from 0 on"),
-        ("late", "must give a sample back at t = 0, and changes it by"),
-        ("root", "makes numbers that are not finite of the data, for t from -1.0 to 1.0"),
-        ("logarithm", "its factor 'log' is not finite on the data"),
+        ("alone", "must return a pair (sample, mask), got one value"),
+        ("shorter", "must keep the shape (6,) of the generator's sample, got (5,)"),
+        ("whole", "must return floats, got int32"),
+        ("misfit", "of the first axes of a sample of shape (6,), or one that broadcasts"),
+        ("many", "its factor all must give one number of a sample, got shape (6,) of float32"),
+        ("tenth", "its factor tenth fails on a sample of shape (6,)"),
+        ("below", "gives a mask that is not of weights from 0 on"),
+        ("late", "must leave a sample as it is at t = 0, and changes it by"),
+        ("root", "gives numbers that are not finite at t = -1"),
+        ("bounded", "makes numbers that are not finite of the data, for t from -1.0 to 1.0"),
+        ("logarithm", "its factor log of a sample is nan"),
+        ("nearer", "its factor 'margin' is not finite on the data"),
         ("still", "does not change its factor 'last' on the data"),
     ],
 )
@@ -346,7 +358,7 @@ def test_a_factor_that_vectors_do_not_have_is_refused(names, message, vectors, t
     ("names", "message"),
     [
         (["rotate"], "nothing is known that shows how far it got"),
-        (["hue"], "fails on a sample of shape (8, 8, 1): ValueError: hue needs 3 channels"),
+        (["hue"], "--sequences.factors hue: hue needs 3 channels (colour), got 1"),
         (["zoom", "zoom"], "must name each factor once"),
     ],
 )
