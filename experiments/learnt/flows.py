@@ -22,6 +22,7 @@ from experiments.runtime.training import restore
 from experiments.supervised_flows import config as guided_config
 from experiments.supervised_flows import framed_vae
 from experiments.supervised_flows import scores as guided_scores
+from experiments.supervised_flows.transformed import short_names
 from latent_flows import coordinates, potentials
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.generators import FrozenGenerator
@@ -127,7 +128,7 @@ def guided(run: str, generator: FrozenGenerator) -> Followed:
     params = restore(run, guided_config.PHASE, partial(guided_config.initial, config, dim))
     net = guided_config.network(config)
     return Followed(
-        config.sequences.factors,
+        tuple(short_names(config.sequences.factors)),
         "flow",
         f"{config.flows.initial} potentials that were taught a factor each",
         float(config.sequences.horizon),

@@ -253,7 +253,9 @@ def _steered(found: Steered, frozen: FrozenGenerator, decode: Partial, wish: Wis
     asked = [(kind, hold) for kind in config.transformations for hold in config.hold]
     moves = [
         Move(
-            kind if hold == "nothing" else f"{kind}, {hold} held",
+            direction_config.label(kind)
+            if hold == "nothing"
+            else f"{direction_config.label(kind)}, {hold} held",
             "t",
             np.insert(amounts, wish.side, 0.0) * limits[kind],
             "steered factors",
