@@ -32,6 +32,7 @@ def test_georce_finds_hyperbolic_geodesics(x64):
     np.testing.assert_allclose(jnp.linalg.norm(points[0], axis=1), np.sqrt(2), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_flat_immersion_has_the_energy_of_a_line_and_no_gradient():
     metric = pullback(lambda z: 2 * z)
     z0, z1 = ends(jax.random.key(0), 3, 2)

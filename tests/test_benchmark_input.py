@@ -39,6 +39,7 @@ def test_a_step_starves_where_a_batch_takes_longer_than_it():
     assert found.fetch == pytest.approx(100, rel=0.9)
 
 
+@pytest.mark.slow
 def test_times_of_data_that_are_there_are_positive():
     found = measure(TINY, data.load("digits"), steps=4, warmup=2)
     assert found.compute > 0

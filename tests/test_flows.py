@@ -271,6 +271,7 @@ def test_a_density_that_cannot_be_computed_raises():
         flows.log_density(lambda t, z: -50 * z, standard_normal, jnp.ones(2), 0.0, 9.0, max_steps=3)
 
 
+@pytest.mark.slow
 def test_a_linear_flow_stretches_the_prior_as_it_should():
     rates, t = jnp.array([0.3, -0.5]), jnp.array(1.5)
 
@@ -314,6 +315,7 @@ def test_the_density_of_few_steps_integrates_to_one_where_an_integral_of_the_lap
     assert abs(mass[1] - 1) > 0.01
 
 
+@pytest.mark.slow
 def test_the_density_of_steps_tends_to_that_of_the_flow():
     field = lambda t, z: jnp.array([-0.5 * z[0] + z[1], -z[0] + 0.2 * t])  # noqa: E731
     z = jnp.array([0.4, -1.0])

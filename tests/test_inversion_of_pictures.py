@@ -114,6 +114,7 @@ def test_where_one_start_fails_another_does_not():
     assert several.errors.max() > 1e-3
 
 
+@pytest.mark.slow
 def test_several_images_are_taken_at_once_in_bounded_parts():
     zs = jnp.array([[0.5, 0.5], [-1.0, 0.3], [0.1, 1.4]])
     settings = InversionSettings(starts=3, steps=60, candidates=2, batch_size=4)

@@ -96,6 +96,7 @@ def test_the_message_says_what_to_do_with_8_bits():
         losses.blurred_error(BLACK, GREY, MASK)
 
 
+@pytest.mark.slow
 def test_measurements_may_be_whole_numbers():
     asked, measured = np.array([0, 2, 4]), np.array([[0, 2, 4], [1, 3, 5]])
     expected = control_score(*(jnp.asarray(a, float) for a in (asked, measured)))

@@ -182,6 +182,7 @@ def test_a_weight_below_zero_is_refused():
         PotentialFlowWeights(overlap=-1.0)
 
 
+@pytest.mark.slow
 def test_the_loss_teaches_vectors_as_well_as_images():
     """Nothing in it asks for an image."""
 

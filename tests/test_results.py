@@ -103,6 +103,7 @@ def test_a_logarithm_says_why_it_has_not_converged():
     assert lost.result == Result.indefinite
 
 
+@pytest.mark.slow
 def test_means_and_walks_say_so_too(key):
     points = jnp.stack([LEFT, RIGHT])
     walk = geometry.brownian_motion(key, nowhere, LEFT, [0.0, 1.0])

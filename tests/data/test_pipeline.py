@@ -116,7 +116,9 @@ def test_threads_end_when_the_stream_is_dropped():
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("last", ["", "raise KeyboardInterrupt"], ids=["end", "interrupt"])
+@pytest.mark.parametrize(
+    "last", [pytest.param("", marks=pytest.mark.slow), "raise KeyboardInterrupt"]
+)
 def test_the_process_ends_with_a_stream_still_open(last):
     run(
         "import numpy as np\n"

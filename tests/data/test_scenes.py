@@ -77,6 +77,7 @@ def test_true_scenes_are_valid_and_others_are_not():
     assert not check_all(others).any()
 
 
+@pytest.mark.slow
 def test_an_image_is_what_a_finer_one_averages_to():
     """So edges are smoothed by as much as they cover."""
     asked = [scene(shape=shape, orientation=angle) for shape, angle in ((0, 20), (1, 0), (3, -25))]
@@ -192,6 +193,7 @@ def test_derivatives_in_the_factors_match_finite_differences(x64):
     assert (jnp.abs(slopes) > 0.01).all()
 
 
+@pytest.mark.slow
 def test_derivatives_are_finite_where_shapes_and_walls_have_kinks():
     asked = [
         scene(shape=shape, orientation=angle, scale=scale)

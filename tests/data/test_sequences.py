@@ -72,6 +72,7 @@ def test_every_start_leaves_room_for_a_whole_sequence():
     np.testing.assert_allclose(shape[-1], ellipse, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_hue_of_a_scene_goes_two_thirds_of_a_turn_and_no_other_factor_moves():
     found = load_sequences("scenes", ("wall_hue", "scale"), size=32)
     examples = found.dataset.examples(np.arange(0, 400_000, 100_000))["example"]

@@ -62,7 +62,7 @@ def test_dimensions_that_never_change_do_not_vote(key):
     assert 0.5 < kept < 0.9
 
 
-@pytest.mark.parametrize("name", ["examples", "model"])
+@pytest.mark.parametrize("name", [pytest.param("examples", marks=pytest.mark.slow), "model"])
 def test_a_draw_shares_one_factor_and_no_other(key, name):
     values = jnp.array([3.0, 4.0, 5.0])
     if name == "examples":

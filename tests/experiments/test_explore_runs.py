@@ -47,6 +47,7 @@ def test_a_gan_has_draws_of_its_prior_and_truncation(tmp_path):
     np.testing.assert_array_equal(first["mark"], again["mark"])
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_generator_refuse_each_others_links(tmp_path):
     one, other = (explored(small_vae(tmp_path / name, seed=k)) for k, name in enumerate("ab"))
     moved = explored(small_vae(tmp_path / "elsewhere", seed=0))

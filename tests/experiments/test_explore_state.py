@@ -178,6 +178,7 @@ def test_one_flow_alone_is_the_flow_itself_either_way():
         assert not missing.any()
 
 
+@pytest.mark.slow
 def test_flows_together_do_not_depend_on_their_order():
     rates, z = jnp.array([0.5, -0.2]), jnp.array([1.0, 0.3])
     one = combined([flow_part([slider("a"), slider("b")], spin, rates, None)])

@@ -310,26 +310,32 @@ def refused(call, run, vae, *names):
     return err
 
 
+TRIED = [
+    ("raise_frist", "has no 'raise_frist'; did you mean 'raise_first'?"),
+    ("looks", "write jnp.where for if, and jnp for numpy"),
+    ("breaks", "fails on a sample of shape (6,): KeyError: 'no such gene'"),
+    ("alone", "must return a pair (sample, mask), got one value"),
+    ("shorter", "must keep the shape (6,) of the generator's sample, got (5,)"),
+    ("whole", "must return floats, got int32"),
+    ("many", "its factor all must give one number of a sample, got shape (6,) of float32"),
+    ("tenth", "its factor tenth fails on a sample of shape (6,)"),
+    ("late", "must leave a sample as it is at t = 0, and changes it by"),
+    ("root", "gives numbers that are not finite at t = -1"),
+    ("logarithm", "its factor log of a sample is nan"),
+]
+"""What is tried in one place for all experiments; quick tests of directions do so too."""
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("raise_frist", "has no 'raise_frist'; did you mean 'raise_first'?"),
         ("nameless", "is registered with no factor that shows how far it got; decorate it with"),
-        ("looks", "write jnp.where for if, and jnp for numpy"),
-        ("breaks", "fails on a sample of shape (6,): KeyError: 'no such gene'"),
-        ("alone", "must return a pair (sample, mask), got one value"),
-        ("shorter", "must keep the shape (6,) of the generator's sample, got (5,)"),
-        ("whole", "must return floats, got int32"),
         ("misfit", "of the first axes of a sample of shape (6,), or one that broadcasts"),
-        ("many", "its factor all must give one number of a sample, got shape (6,) of float32"),
-        ("tenth", "its factor tenth fails on a sample of shape (6,)"),
         ("below", "gives a mask that is not of weights from 0 on"),
-        ("late", "must leave a sample as it is at t = 0, and changes it by"),
-        ("root", "gives numbers that are not finite at t = -1"),
         ("bounded", "makes numbers that are not finite of the data, for t from -1.0 to 1.0"),
-        ("logarithm", "its factor log of a sample is nan"),
         ("nearer", "its factor 'margin' is not finite on the data"),
         ("still", "does not change its factor 'last' on the data"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in TRIED),
     ],
 )
 def test_a_function_that_is_no_transformation_is_one_line_and_code_2(

@@ -118,6 +118,7 @@ def test_a_second_ctrl_c_stops_at_once_also_where_a_step_is_waited_for():
     assert seconds < interrupts.PATIENCE - 1
 
 
+@pytest.mark.slow
 def test_what_is_sent_twice_lets_the_run_put_its_things_in_order():
     # A shell, and a terminal that is closed.
     process = program(

@@ -120,6 +120,7 @@ def test_a_run_stands_for_the_generator_that_it_is_about(whole, plane):
     np.testing.assert_allclose(found[:, 0], np.array(paths)[:, 0])
 
 
+@pytest.mark.slow
 def test_each_deviation_makes_a_metric_larger_than_that_of_the_mean(plane):
     manifold = setup.load_manifold(setup.Config(generator=str(plane), codes=16))
     assert set(manifold.metrics) == set(setup.METHODS)
@@ -327,6 +328,7 @@ def test_lengths_may_be_measured_through_a_network_of_ones_own(tmp_path, call):
         assert not (tmp_path / name).exists()
 
 
+@pytest.mark.slow
 def test_metrics_and_paths_are_the_same_to_the_last_bit_whatever_time_they_took(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()

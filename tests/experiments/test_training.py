@@ -240,6 +240,7 @@ def test_batches_of_another_size_or_too_few(tmp_path):
         train(tmp_path / "b", batches=lambda *args: [next(short(*args))])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_double_precision_resumes_in_double_precision(tmp_path):
     with pytest.raises(Crash):

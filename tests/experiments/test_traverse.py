@@ -192,7 +192,7 @@ def encode(x):
 @pytest.mark.parametrize(
     ("starts", "encode", "said"),
     [
-        ("posterior", None, "from draws from the prior"),
+        pytest.param("posterior", None, "from draws from the prior", marks=pytest.mark.slow),
         pytest.param("prior", encode, "from draws from the prior", marks=pytest.mark.slow),
         ("posterior", encode, "from codes of data"),
     ],

@@ -79,6 +79,7 @@ def _images(net, variables, styles):
     return jax.vmap(lambda w: (image(w.ravel()) + 1) / 2)(styles)
 
 
+@pytest.mark.slow
 def test_a_direction_moves_the_layers_that_are_named_by_the_amount_and_no_others(
     directions_run, gan, tmp_path
 ):

@@ -34,6 +34,7 @@ def test_images_are_those_of_the_published_generator(name):
     assert run.images.std() > 0.1
 
 
+@pytest.mark.slow
 def test_one_latent_and_one_class_give_one_image_of_the_batch(whole):
     run, net, variables = whole
     image = jax.jit(net.apply)(variables, run.z[1], int(run.label[1]))

@@ -122,6 +122,7 @@ def test_the_solver_and_its_steps_are_those_that_are_asked_for(vectors):
     np.testing.assert_array_equal(made(recompute=True), few)
 
 
+@pytest.mark.slow
 def test_the_prior_of_a_vae_is_followed_in_the_steps_that_are_asked_for():
     codes = np.random.default_rng(0).normal(size=(50, 2))
     flow = init_prior_flow(jax.random.key(0), codes, width=4, depth=1)

@@ -198,6 +198,7 @@ def test_the_density_is_that_of_the_noise_over_the_volume_of_the_map(fitted):
     assert fitted.log_prob(fitted.to_code(noise)) == pytest.approx(float(expected), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_before_training_it_is_the_gaussian_of_the_codes():
     codes = np.asarray(TWO.draw(jax.random.key(1), 8_000))  # as many as those that are learnt
     flow = init_prior_flow(jax.random.key(0), codes)

@@ -206,6 +206,7 @@ def test_a_generator_of_no_use_is_refused(name, number, message, tmp_path):
         load_generator(file)
 
 
+@pytest.mark.slow
 def test_several_decoders_come_back_and_earlier_versions_are_told_of_them():
     plain = NETS["VAE, mlp, bernoulli"]
     net = VAE(replace(plain.config, decoders=3), SHAPE)

@@ -46,6 +46,7 @@ def test_a_projection_leaves_the_latent_and_whitens_each_map(both):
     assert jnp.isfinite(whitened(jnp.ones((8, 8)))).all()
 
 
+@pytest.mark.slow
 def test_a_picture_in_the_noise_costs_more_than_noise(both):
     noise = jax.random.normal(jax.random.key(0), (64, 64))
     across = jnp.sin(jnp.arange(64) / 10)

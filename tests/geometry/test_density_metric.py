@@ -28,6 +28,7 @@ def test_among_data_it_is_about_the_base_and_far_away_far_times_as_long():
     assert_allclose(scaled(CODES[3]), 9 * metric(CODES[3]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shortest_path_goes_round_a_hole_that_the_line_crosses():
     metric = density_metric(ring, jnp.concatenate([CODES, CODES * 1.1]), far=20.0, rare=0.5)
     ends = CODES[0], CODES[24]

@@ -46,7 +46,6 @@ def member(stack, m):
     return lambda z: stack(z)[m]
 
 
-@both_dtypes
 def test_the_metric_is_the_mean_of_the_members_metrics(dtype):
     stack = linear(dtype=dtype)
     expected = np.einsum("mni,mnj->ij", MATRICES, MATRICES) / M
@@ -156,6 +155,7 @@ def gentle(z):
 ENDS = jnp.array([-1.5, 0.1]), jnp.array([1.5, 0.1])
 
 
+@pytest.mark.slow
 def test_a_geodesic_goes_round_where_members_disagree():
     path = geodesic(ensemble_pullback(hill), *ENDS, segments=32)
     assert path.converged

@@ -68,6 +68,7 @@ def test_bad_input_is_named(call, message):
         call(jnp.zeros((3, 2)))
 
 
+@pytest.mark.slow
 def test_long_latents_are_put_into_clusters_by_splines(key):
     points = 0.1 * jax.random.normal(key, (6, 20)) + 5.0 * (jnp.arange(6) % 2)[:, None]
     found = kmeans(key, pullback(lambda z: 2 * z), points, 2, initial=points[:2], segments=2)

@@ -226,6 +226,7 @@ def test_a_length_of_what_is_not_finite_is_not_finite(broken):
     assert not jnp.isfinite(length(lambda z: -jnp.eye(2), lambda s: s * jnp.ones(2)))
 
 
+@pytest.mark.slow
 def test_ends_that_are_close_have_no_residual():
     z0 = jnp.array([1.0, 0.3])
     steps = jnp.array([0, 1e-7, 1e-6, 1e-5, 1e-4])

@@ -191,6 +191,7 @@ def test_samples_have_the_moments_of_the_density(on_arc, grid, key):
         np.testing.assert_allclose(moments, weights @ points**power, atol=0.08)
 
 
+@pytest.mark.slow
 def test_where_the_metric_is_not_finite_the_density_is_zero(by_hand, ellipse):
     found = log_prob(RING, by_hand, ellipse.at[0].set(200.0))
     assert found[0] == -jnp.inf

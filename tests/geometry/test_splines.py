@@ -66,6 +66,7 @@ def test_through_a_long_latent_it_is_shorter_than_the_line_by_about_as_much():
     assert 0.9 < gained < 1.01
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_latents_is_of_no_account():
     units = 1000.0
     found = jax.jit(partial(spline_geodesic, pullback(bowl)))(*ENDS)
@@ -75,6 +76,7 @@ def test_the_scale_of_the_latents_is_of_no_account():
     assert scaled.length == pytest.approx(float(found.length), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_cut_short_says_so_and_is_no_worse_than_its_start():
     metric = pullback(network(32))
     z0, z1 = jax.random.normal(jax.random.key(2), (2, 32))
@@ -83,6 +85,7 @@ def test_a_search_that_is_cut_short_says_so_and_is_no_worse_than_its_start():
     assert found.energy < measure(metric, straight(z0, z1, 8))[1]
 
 
+@pytest.mark.slow
 def test_a_path_through_images_too_crooked_for_a_few_panels_is_measured_and_kept():
     crooked = network(32)
     metric = pullback(lambda z: crooked(8 * z))

@@ -135,6 +135,7 @@ class TestLearntAttributes:
         assert led.reached.all()
         np.testing.assert_allclose(found(led.zs[0]) - found(self.zs[0]), [0.3], atol=0.02)
 
+    @pytest.mark.slow
     def test_true_and_false_are_learnt_as_logits(self):
         truth = np.asarray(self.zs[:, 0] > 0)
         found = steering.fit_attributes(jax.random.key(1), self.zs, truth, steps=300)
