@@ -175,7 +175,8 @@ def in_process(one: Benchmark, file: Path, seconds: float) -> None:
 
 def main(settings: Settings) -> int:
     """What the command does, and what it says when it is interrupted."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Ctrl-C too: what a script starts in the background would be deaf to it otherwise.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         return run(settings)
