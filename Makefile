@@ -29,7 +29,7 @@ test: $(READY)  ## Every test that is not marked slow.
 
 # Annotations are checked by the quick ones: here what users run is tested as it is.
 test-all: $(READY)  ## The slow tests too.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -o addopts=--doctest-modules
+	$(COMPILED) $(BIN)/python -m pytest -n 2 --dist loadfile -o addopts=--doctest-modules
 
 lint: $(READY)
 	$(BIN)/ruff check .
