@@ -106,7 +106,7 @@ def x64():
         yield jnp.dtype("float64")
 
 
-ENOUGH = 1.2e9
+ENOUGH = 1.0e9
 """Bytes of a process from which on it forgets what it has compiled."""
 
 # JAX makes a new context of MLIR, with all its dialects, for each program that it lowers: that is a
