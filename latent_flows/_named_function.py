@@ -11,7 +11,7 @@ from typing import Any
 
 from latent_flows._validation import what
 
-__all__ = ["import_function", "is_named"]
+__all__ = ["import_function", "is_named", "label"]
 
 
 def is_named(path: str) -> bool:
@@ -21,6 +21,15 @@ def is_named(path: str) -> bool:
     (False, True)
     """
     return ":" in path
+
+
+def label(path: str) -> str:
+    """What a function is called in tables, pictures and files: its name alone.
+
+    >>> label("zoom"), label("../mine/sound.py:louder")
+    ('zoom', 'louder')
+    """
+    return path.rpartition(":")[2]
 
 
 def import_function(path: str, who: str = "generator") -> Callable[..., Any]:

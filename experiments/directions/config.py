@@ -10,7 +10,7 @@ import tyro
 from experiments.generators.spec import Flags, Usual
 from experiments.runtime.defaults import Quick, Settings
 from latent_flows import directions, plots
-from latent_flows._named_function import is_named
+from latent_flows._named_function import is_named, label
 from latent_flows._validation import at_least
 from latent_flows.data import ImageFactor
 from latent_flows.data.image_factors import SIZE, X, Y
@@ -30,15 +30,6 @@ OWN = "file.py:function or package.module:function"
 
 def _one_of(names: Iterable[str]) -> str:
     return f"{', '.join(names)}."
-
-
-def label(name: str) -> str:
-    """What a transformation or loss is called in tables, pictures and files.
-
-    >>> label("zoom"), label("../mine/sound.py:louder")
-    ('zoom', 'louder')
-    """
-    return name.rpartition(":")[2]
 
 
 @dataclass(frozen=True)

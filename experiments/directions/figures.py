@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.directions.config import Config, label, reach, visible
+from experiments.directions.config import Config, reach, visible
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT
 from experiments.directions.scores import place_of
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from latent_flows import directions, plots
+from latent_flows._named_function import label
 from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure, shows_light
 from latent_flows.directions import transformations

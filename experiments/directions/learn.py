@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from experiments.directions.config import Config, label, loss, reach
+from experiments.directions.config import Config, loss, reach
 from experiments.directions.subject import Subject
 from experiments.runtime.progress import in_parts
 from experiments.runtime.run_dir import Folder, check_finished, read_config
 from latent_flows import directions
+from latent_flows._named_function import label
 from latent_flows.directions.model import FittedDirection
 from latent_flows.directions.trajectories import Trajectories
 from latent_flows.export import Directions

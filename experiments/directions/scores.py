@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.directions.config import Config, label, reach, visible
+from experiments.directions.config import Config, reach, visible
 from experiments.directions.learn import LINEAR, NONLINEAR, ONE_SHOT, file_name, key_of
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
+from latent_flows._named_function import label
 from latent_flows.data.image_factors import measure as measure_image
 from latent_flows.directions.model import Direction, FittedDirection
 from latent_flows.directions.trajectories import Trajectories

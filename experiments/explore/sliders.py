@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.directions.config import label
 from experiments.explore import plane
 from experiments.explore.control import Control, Part
 from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
@@ -20,6 +19,7 @@ from experiments.learnt.factors import Fitted, Steered
 from experiments.learnt.flows import Followed
 from experiments.steer.config import HOLDS
 from latent_flows import coordinates
+from latent_flows._named_function import label
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.directions import sefa
 from latent_flows.directions.model import DirectionModel

@@ -123,7 +123,7 @@ def guided(run: str, generator: FrozenGenerator) -> Followed:
         frame = kept
     else:
         dataset = load_data(generator, "train")
-        frame = framed_vae.load_framed(config, generator, dataset).frame
+        frame = framed_vae.components(config, generator, dataset)
     dim = frame.basis.shape[1]
     params = restore(run, guided_config.PHASE, partial(guided_config.initial, config, dim))
     net = guided_config.network(config)

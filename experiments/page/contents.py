@@ -27,6 +27,7 @@ from experiments.runtime.run_dir import Folder, made_by
 from experiments.steer import scores as steer_scores
 from experiments.steer.scores import lead
 from latent_flows import coordinates
+from latent_flows._named_function import label
 from latent_flows._transforms import closure_convert_at, in_chunks
 from latent_flows.directions.model import DirectionModel
 from latent_flows.evaluation.traversals import both_ways
@@ -253,9 +254,7 @@ def _steered(found: Steered, frozen: FrozenGenerator, decode: Partial, wish: Wis
     asked = [(kind, hold) for kind in config.transformations for hold in config.hold]
     moves = [
         Move(
-            direction_config.label(kind)
-            if hold == "nothing"
-            else f"{direction_config.label(kind)}, {hold} held",
+            label(kind) if hold == "nothing" else f"{label(kind)}, {hold} held",
             "t",
             np.insert(amounts, wish.side, 0.0) * limits[kind],
             "steered factors",

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.directions.config import label
 from experiments.directions.figures import central, paths, transformed
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
 from experiments.runtime.run_dir import Folder
 from experiments.steer.config import Config
 from experiments.steer.scores import MEAN_FIELD, Led, amounts_of
+from latent_flows._named_function import label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

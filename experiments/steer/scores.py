@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from experiments.directions import scores as lines
-from experiments.directions.config import label, reach, visible
+from experiments.directions.config import reach, visible
 from experiments.directions.learn import file_name, key_of
 from experiments.directions.subject import Subject
 from experiments.runtime import tables
@@ -23,6 +23,7 @@ from experiments.steer import distil
 from experiments.steer.config import HOLDS, Config, exact_field, method_of
 from latent_flows import directions, steering
 from latent_flows._compiled import operations
+from latent_flows._named_function import label
 from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure as measure_image
 from latent_flows.data.image_factors import shows_light, unwrapped

@@ -1,6 +1,7 @@
 """What guided flows live on: a frozen VAE, coordinates of its codes, what is known of its data."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -85,9 +86,8 @@ def load_known(config: Config, generator: FrozenGenerator, dataset: Dataset) -> 
         dataset: that it was trained on.
 
     Raises:
-        UsageError: as `check_factors`, or a transformation does not what it should on these data.
+        UsageError: a transformation, checked before, does not what it should on these data.
     """
-    check_factors(config, generator)
     names = config.sequences.factors
     if not any(map(is_transformation, names)):
         return replace(KNOWN[dataset.name], size=generator.event_shape[0])
@@ -150,17 +150,19 @@ def load_framed(
     Raises:
         Failure: the codes say nothing.
     """
-
-    def find() -> AffineCoordinates:
-        return _components(config, generator, dataset)
-
     known = known or load_known(config, generator, dataset)
     if config.flows.frame == "identity":
         return FramedVAE(generator, coordinates.identity(generator.latent_dim), known)
+    find = partial(components, config, generator, dataset)
     return FramedVAE(generator, kept_frame(folder, generator.latent_dim, find), known)
 
 
-def _components(config: Config, generator: FrozenGenerator, dataset: Dataset) -> AffineCoordinates:
+def components(config: Config, generator: FrozenGenerator, dataset: Dataset) -> AffineCoordinates:
+    """Independent components of the codes of data.
+
+    Raises:
+        Failure: the codes say nothing.
+    """
     chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:ENCODED]
     with announced(f"encoding {len(chosen)} examples"):
         mean, std = encoded(generator, jnp.asarray(dataset.examples(chosen)["image"]))

@@ -13,7 +13,7 @@ from experiments.generators.transformable import check_transformation, sample_of
 from experiments.runtime.cli import UsageError
 from experiments.supervised_flows.known import Known
 from latent_flows import data, plots
-from latent_flows._named_function import is_named
+from latent_flows._named_function import is_named, label
 from latent_flows._transforms import in_chunks
 from latent_flows.data import Dataset, ImageFactor, Measures
 from latent_flows.data.image_factors import shows_light
@@ -53,7 +53,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     >>> short_names(["zoom", "genes.py:induce"]), short_names(["a.py:f", "b.py:f"])
     (['zoom', 'induce'], ['a.py:f', 'b.py:f'])
     """
-    short = [name.rpartition(":")[2] for name in names]
+    short = [*map(label, names)]
     return short if len(set(short)) == len(short) else list(names)
 
 
