@@ -24,6 +24,8 @@ from latent_flows.steering.distilled import FORMS
 from latent_flows.typing import Generator, VectorField
 
 PHASE = "distilled"
+FRAME = "dual frame"
+"""The form of networks that can hold attributes."""
 
 PLACE = (X, Y, SIZE)
 """Where the light is, and how far it spreads."""
@@ -38,17 +40,23 @@ class Kept(NamedTuple):
     """What is to be that of the transformed image."""
 
 
-HOLDS = {"nothing": Kept(), "moments": Kept(shape, partial(measure, PLACE))}
+HOLDS = {
+    "nothing": Kept(),
+    "place": Kept(match=partial(measure, PLACE)),
+    "moments": Kept(shape, partial(measure, PLACE)),
+}
 """What may count beside the image while it is transformed, by name."""
 
 
-def method_of(hold: str) -> str:
-    """What steering is called in tables.
+def method_of(hold: str, way: str = "steered") -> str:
+    """What a way to move latents is called in tables, by what it holds.
 
-    >>> method_of("nothing"), method_of("moments")
-    ('steered', 'steered, moments held')
+    >>> [method_of(hold) for hold in HOLDS]
+    ['steered', 'steered, place matched', 'steered, moments held']
     """
-    return "steered" if hold == "nothing" else f"steered, {hold} held"
+    if hold == "nothing":
+        return way
+    return f"{way}, {hold} {'held' if HOLDS[hold].hold else 'matched'}"
 
 
 @dataclass(frozen=True)
@@ -118,9 +126,10 @@ class Config:
     hold: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
-            help=f"What counts beside the image, one after the other: {', '.join(HOLDS)}. Moments "
-            "are of light on black: stretch, slant, spread and crispness stay, place and size are "
-            "those of the transformed image. By default nothing of what is no image."
+            help=f"What counts beside the image, one after the other: {', '.join(HOLDS)}. Of light "
+            "on black: place: place and size are those of the transformed image; moments: so are "
+            "they, and stretch, slant, spread and crispness stay. By default nothing of what is no "
+            "image."
         ),
     ] = ("nothing", "moments")
     """What counts beside the image."""
@@ -164,7 +173,7 @@ class Config:
         for name in self.hold:
             choose("hold", name, HOLDS)
         asked = self.asked
-        if "dual frame" in self.distil.forms:
+        if FRAME in self.distil.forms:
             unseen = set(self.transformations) - set(direction_config.visible(asked))
             if unseen:
                 raise ValueError(
@@ -215,8 +224,8 @@ def check(config: Config, generator: FrozenGenerator) -> None:
     made = f"{generator.name} makes samples of shape {generator.event_shape}"
     if config.blur > 0:
         raise UsageError(f"--blur {config.blur:g} is in pixels of images, and {made}: give 0")
-    if "moments" in config.hold:
-        raise UsageError(f"--hold moments is of images, and {made}: give --hold nothing")
+    for name in set(config.hold) - {"nothing"}:
+        raise UsageError(f"--hold {name} is of images, and {made}: give --hold nothing")
     if config.attributes:
         raise UsageError(
             f"--attributes are measured on images, and {made}: change these by --transformations"

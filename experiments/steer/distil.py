@@ -16,7 +16,7 @@ from experiments.directions.learn import key_of, remembered
 from experiments.directions.subject import Data, Subject, codes
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, drawn, fit
-from experiments.steer.config import PHASE, PLACE, Config, exact_field
+from experiments.steer.config import FRAME, PHASE, PLACE, Config, exact_field, method_of
 from latent_flows import flows
 from latent_flows._transforms import vmap_chunked
 from latent_flows.data.image_factors import measure, shape
@@ -103,7 +103,13 @@ def learn(
         seed=config.seed,
         describe=f"teaching fields of {subject.name} to networks",
     )
-    return {name: form.fields(found[name], sizes) for name, form in forms.items()}
+    ways = {name: form.fields(found[name], sizes) for name, form in forms.items()}
+    if FRAME in ways and len(sizes.values) > len(sizes.fields):
+        # One training serves the frame that holds the shape, and the one that does not.
+        whole = {method_of("moments", FRAME): ways.pop(FRAME)}
+        alone = distilled.first(len(sizes.fields), found[FRAME], sizes)
+        ways |= ({FRAME: forms[FRAME].fields(*alone)} if "nothing" in config.hold else {}) | whole
+    return ways
 
 
 def _loss(

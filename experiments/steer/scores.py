@@ -39,6 +39,9 @@ BATCH = 8
 TURNED = 16
 """Latents at which a field is compared with a gradient."""
 MEAN_FIELD = "line: mean of the field"
+FITS = 0.1
+"""By which share of the change the transformed image itself, as it is measured, may miss it: where
+it misses more, it does not fit into the frame, and nothing can be asked there."""
 
 
 Way: TypeAlias = Callable[[Generator, Array, Array], Array]
@@ -233,7 +236,7 @@ def _look(
             valid, shares = is_valid(sample), {}
             if shows_light(sample.shape):
                 shares = {"valid": valid, "overlap": overlap(sample, target, mask)}
-            return look(sample), sample.mean(), shares
+            return look(sample), look(target), sample.mean(), shares
 
         return look(before), is_valid(before), before.mean(), *jax.vmap(visit)(path, ts)
 
@@ -242,7 +245,7 @@ def _look(
 
 def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]:
     ts = amounts_of(config, kind)
-    before, whole, bright, after, light, shares = jax.tree.map(
+    before, whole, bright, after, ideal, light, shares = jax.tree.map(
         np.asarray,
         _look(
             kind,
@@ -254,7 +257,10 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
             jnp.asarray(ts),
         ),
     )
-    after = np.asarray(unwrapped(subject.factors, jnp.asarray(before[:, None]), jnp.asarray(after)))
+    after, ideal = (
+        np.asarray(unwrapped(subject.factors, jnp.asarray(before[:, None]), jnp.asarray(values)))
+        for values in (after, ideal)
+    )
     starts = whole & (bright >= subject.faintest)
     counts = starts[:, None] & (light >= subject.faintest)
     counts &= np.isfinite(before).all(-1)[:, None] & np.isfinite(after).all(-1)
@@ -263,12 +269,15 @@ def _row(config: Config, subject: Subject, kind: str, of: Led) -> dict[str, Any]
     if kind in visible(config.asked):
         own = lines.place_of(config.asked, subject, kind)
         possible = lines.possible(subject, own, before, ts)
-        counts, wanted = counts & possible, wanted & possible
+        fits = np.abs(ideal[..., own] - before[:, None, own] - ts) <= FITS * np.abs(ts)
+        fitting = _mean(fits[wanted & possible])
+        counts, wanted = counts & possible & fits, wanted & possible & fits
         if counts.any():
             scale = lines.ranges(config.asked, subject)
             r2, drift = control(ts, own, before, after, scale, counts)
             # Where nothing else is measured, nothing is known of it.
             row = {"r2": r2, "leakage": float(drift.max()) if len(drift) > 1 else None}
+        row["fits"] = fitting
     far = wanted & (np.abs(ts) >= np.abs(ts).max() * (1 - 1e-6))
     norms = np.linalg.norm(of.zs, axis=-1) / np.sqrt(of.zs.shape[-1])
     missing = of.missing
@@ -320,7 +329,8 @@ def tabulated(config: Config, metrics: Mapping[str, Any]) -> dict[str, list[dict
     """The numbers of a run as rows of tables, by their titles."""
     led = (
         f"{config.run}: asked against measured on held-out latents (leakage, valid, overlap with "
-        "the transformed image: shares; far: at the largest |t|; norm in units of the prior's)"
+        "the transformed image: shares; far: at the largest |t|; norm in units of the prior's; of "
+        "what lies in the data's range, fits: the share that stays in the frame, and so counts)"
     )
     methods, fields_of = (lines.told(metrics.get(part, [])) for part in ("methods", "fields"))
     fields = (

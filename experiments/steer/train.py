@@ -51,7 +51,7 @@ PRESETS = {
             generator=MOVED,
             transformations=("translate_x", "zoom_object", "brightness"),
             ts=(0.1, 0.3, 0.5),
-            hold=("nothing",),
+            hold=("nothing", "place"),
             blur=1.5,
         ),
     ),

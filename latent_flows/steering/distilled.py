@@ -32,6 +32,7 @@ __all__ = [
     "Lesson",
     "Scales",
     "asymmetry",
+    "first",
     "form",
     "lesson",
     "scales",
@@ -242,6 +243,37 @@ def _dual_frame(width: int, depth: int) -> Form:
         return _error(missed, off, scales.values) + _error(slopes, truth.slopes, scales.slopes)
 
     return Form(init, fields, loss)
+
+
+def first(count: int, params: PyTree, scales: Scales) -> tuple[PyTree, Scales]:
+    """Some potentials of a dual frame, which is then one of these alone and holds no others.
+
+    Args:
+        count: how many, of those that were taught first.
+        params: of the form "dual frame".
+        scales: of its lessons.
+
+    Returns:
+        Parameters and scales of the frame of these.
+
+    Raises:
+        ValueError: fewer than there are fields, or more than were taught.
+
+    >>> frame = form("dual frame", width=4, depth=1)
+    >>> like = Lesson(jnp.zeros(2), jnp.zeros((1, 2)), jnp.zeros(3), jnp.zeros((3, 2)))
+    >>> sizes = Scales(jnp.ones(1), jnp.zeros(3), jnp.ones(3), jnp.ones(3))
+    >>> fewer = first(1, frame.init(jax.random.key(0), like), sizes)
+    >>> frame.fields(*fewer)(0.0, jnp.zeros(2)).shape
+    (1, 2)
+    """
+    taught, fields = len(scales.values), len(scales.fields)
+    if not fields <= count <= taught:
+        raise ValueError(
+            f"a dual frame of {taught} potentials for {fields} fields has no part of {count}: give "
+            f"a count from {fields} to {taught}"
+        )
+    fewer = (sizes[:count] for sizes in (scales.middle, scales.values, scales.slopes))
+    return jax.tree.map(lambda leaf: leaf[:count], params), Scales(scales.fields, *fewer)
 
 
 FORMS: dict[str, Callable[[int, int], Form]] = {

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_generators import small_vae
 
-from experiments.steer import compared
+from experiments.steer import compared, scores
 from experiments.steer import train as steer
 from latent_flows import traversals
-from latent_flows.data.image_factors import ImageFactor
+from latent_flows.data.image_factors import SIZE, ImageFactor
 from latent_flows.directions.transformations import ENTRIES
 from latent_flows.evaluation.image_control import Subject
 from latent_flows.generators import freeze
@@ -37,6 +37,7 @@ def test_a_run_leaves_its_numbers_and_pictures(call, compile_quickly, vae, tmp_p
     rows = json.loads((run / "metrics.json").read_text())["methods"]
     methods = [row["method"] for row in rows]
     assert methods[:3] == ["steered", "steered, moments held", "line: mean of the field"]
+    assert all(0 <= row["fits"] <= 1 for row in rows)
     assert {"line: SeFa", "line: GANSpace"} < set(methods)
     assert all(0 <= row["overlap"] <= 1 for row in rows if row["overlap"] is not None)
     assert "steered, moments held" in out
@@ -71,6 +72,29 @@ def test_what_makes_no_sense_is_one_line_and_nothing_is_written(
     assert not run.exists()
 
 
+def test_what_leaves_the_frame_is_not_asked():
+    """Of a spot and of one that fills the frame, which cannot be made larger."""
+
+    def spot(z):
+        ticks = (jnp.arange(48) + 0.5) / 48 - 0.5
+        square = ticks[None, :] ** 2 + ticks[:, None] ** 2
+        return jnp.exp(-square / (2 * (0.08 * jnp.exp2(z[0])) ** 2))[..., None]
+
+    generator = freeze(spot, 1)
+    starts = jnp.array([[0.0], [1.0]])
+    subject = Subject(
+        generator.decode, None, starts, starts, 3.0, "spots", (SIZE,),
+        lambda image: jnp.array(True), np.array([-9.0]), np.array([9.0]), 0.0, False,
+    )  # fmt: skip
+    config = steer.Config(transformations=("zoom_object",), ts=(1.0,), amounts=1)
+    ts = scores.amounts_of(config, "zoom_object")
+    row = scores._row(
+        config, subject, "zoom_object", scores.Led(starts[:, None] + ts[:, None], None)
+    )
+    assert (row["fits"], row["count"]) == (0.75, 3)
+    assert row["r2"] > 0.99
+
+
 def test_every_preset_asks_for_transformations_that_there_are():
     for _, config in steer.PRESETS.values():
         assert set(config.transformations) <= set(ENTRIES)
@@ -83,14 +107,15 @@ def test_fields_are_taught_to_networks_and_both_are_measured(call, compile_quick
     forms = ["free field", "gradient", "gradient and solenoidal", "dual frame"]
     small = ["--distil.width", "8", "--distil.depth", "1", "--distil.bank", "8"]
     words = [
-        *("folded", *FLAGS, "--hold", "nothing", "--generator", vae, "--run", run, *small),
+        *("folded", *FLAGS, "--generator", vae, "--run", run, *small),
         *("--distil.forms", *forms, "--training.steps", "2", "--training.batch-size", "2"),
     ]
     code = call(steer, *words)[0]
     assert code == 0
     found = json.loads((run / "metrics.json").read_text())
     methods = {row["method"] for row in found["methods"]}
-    assert {f"distilled: {form}" for form in forms} < methods
+    expected = {*forms, "dual frame, moments held"}
+    assert {f"distilled: {form}" for form in expected} < methods
     fields = {row["field"]: row for row in found["fields"]}
     assert fields["gradient"]["asymmetry"] < 1e-3 < fields["exact"]["asymmetry"]
     assert 0 < fields["free field"]["passes"] < fields["exact"]["passes"]

@@ -75,6 +75,23 @@ def test_the_dual_frame_moves_each_of_its_potentials_alone(lessons):
     assert (taught("dual frame", lessons) < 0.02).all()
 
 
+def test_a_part_of_a_dual_frame_is_the_frame_of_its_potentials(lessons):
+    """All of them are the whole frame; without what was taught last nothing of it is held."""
+    form, sizes = distilled.form("dual frame", width=8, depth=1), distilled.scales(lessons)
+    params = form.init(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], lessons))
+    whole = form.fields(params, sizes)(0.0, ZS[0])
+    same = form.fields(*distilled.first(2, params, sizes))(0.0, ZS[0])
+    np.testing.assert_allclose(same, whole, rtol=1e-5)
+    one = sizes._replace(fields=sizes.fields[:1])
+    alone = form.fields(*distilled.first(1, params, one))(0.0, ZS[0])
+    assert alone.shape == (1, len(ZS[0]))
+    # Of one potential the way is its gradient, whatever the other does.
+    assert not np.allclose(alone[0], whole[0], rtol=1e-2)
+    for count in (1, 3):
+        with pytest.raises(ValueError, match="from 2 to 2"):
+            distilled.first(count, params, sizes)
+
+
 def test_a_rotation_is_all_asymmetry_and_a_gradient_has_none():
     assert distilled.asymmetry(turning, ZS[0]) == pytest.approx(1)
     assert distilled.asymmetry(climbing, ZS[0]) == 0
