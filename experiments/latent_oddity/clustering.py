@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.generators.spec import open_study
 from experiments.latent_oddity import figures, setup
 from experiments.latent_oddity.setup import Manifold
 from experiments.runtime import tables
@@ -243,7 +242,7 @@ def draw(
     metrics: Mapping[str, Any],
 ) -> figures.Drawn:
     """The labels, and the clusters of each method; of long codes, what clusters decode to."""
-    what = "Held-out codes" if manifold.data else "Draws"
+    what = "Held-out codes" if manifold.data else manifold.source.capitalize()
     if codes.shape[1] > 2:
         return {"samples": partial(draw_samples, manifold, codes, found)}
     picture = partial(figures.clusters, manifold, codes)
@@ -281,10 +280,10 @@ def run(config: Config) -> int | None:
     check(config, manifold)
     codes, labels = points(config, manifold)
     k = count(config, labels)
-    folder = open_study(config)
+    folder = setup.open_folder(config, manifold)
     found = find(folder, config, manifold, codes, k)
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
     with folder.understood("metrics"):
         failed = tables.save_figures(folder, draw(manifold, codes, labels, found, metrics))
-        show(metrics, found, "held-out codes" if manifold.data else "draws from the prior")
+        show(metrics, found, "held-out codes" if manifold.data else manifold.source)
     return tables.where(folder, failed)

@@ -82,6 +82,8 @@ class Config(scores.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.first and self.latents:
+            raise ValueError("--latents and --from exclude each other: leave one out")
         if bool(self.first) != bool(self.last):
             raise ValueError("--from and --to belong together: name the latents of both ends")
 
@@ -147,14 +149,18 @@ def random_pairs(config: Config, codes: Float[np.ndarray, "n d"]) -> Float[Array
     return jnp.asarray(codes[np.array(rows)])
 
 
-def given_ends(config: Config, dim: int) -> Float[Array, "m 2 d"] | None:
-    """The pairs that the flags name, if they do.
+def given_ends(config: Config, generator: FrozenGenerator) -> Float[Array, "m 2 d"] | None:
+    """The pairs that the flags name, or of latents that they name, if they do.
 
     Raises:
         UsageError: there are no such latents, or not as many of both ends.
     """
+    if config.latents:
+        found = setup.given_latents(config, generator)
+        return random_pairs(config, np.asarray(found))
     if not config.first:
         return None
+    dim = generator.latent_dim
     ways = {"--from": config.first, "--to": config.last}
     both = [read_latents(name, dim, flag) for flag, name in ways.items()]
     counts = {len(latents) for latents in both}
@@ -180,14 +186,7 @@ def keep_ends(folder: Folder, pairs: Float[Array, "m 2 d"] | None) -> None:
     """
     if pairs is None:
         return
-    kept = folder.remember("ends", lambda: np.asarray(pairs, float))
-    with folder.understood("ends"):
-        is_same = np.array_equal(np.asarray(kept, np.float32), np.asarray(pairs, np.float32))
-    if not is_same:
-        raise UsageError(
-            f"{folder.path} is about other latents than those that the files of --from and --to "
-            "hold by now; choose another --run"
-        )
+    setup.keep_latents(folder, "ends", pairs, "the files of --from and --to, or --latents, hold")
 
 
 def find(
@@ -306,7 +305,7 @@ def run_ensemble(
 def run(config: Config) -> int | None:
     """Join pairs, measure, draw."""
     generator = spec.load(config)
-    given = given_ends(config, generator.latent_dim)
+    given = given_ends(config, generator)
     if given is not None:
         config = replace(config, geodesics=replace(config.geodesics, pairs=len(given)))
     between = "held-out codes" if given is None else "the latents that were given"

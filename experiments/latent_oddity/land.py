@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.generators.spec import open_study
 from experiments.latent_oddity import figures, mixtures, setup
 from experiments.latent_oddity.setup import Manifold, everywhere
 from experiments.runtime import tables
@@ -273,7 +272,7 @@ def run(config: Config) -> int | None:
     """Fit mixtures, measure, draw."""
     manifold = setup.load_manifold(config)
     check(config, manifold)
-    folder = open_study(config)
+    folder = setup.open_folder(config, manifold)
     codes, _ = points(config, manifold)
     with announced("fitting a Gaussian mixture"):
         mixture = mixtures.gaussian(codes, components(config, manifold), config.seed)

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from experiments.generators.spec import open_study
 from experiments.latent_oddity import figures, scores, setup
 from experiments.latent_oddity.scores import Judges
 from experiments.latent_oddity.setup import Manifold, everywhere
@@ -224,11 +223,11 @@ def run(config: Config) -> int | None:
     """Walk, measure, draw."""
     manifold = setup.load_manifold(config)
     scores.check(config, manifold)
-    folder = open_study(config)
+    folder = setup.open_folder(config, manifold)
     judge = scores.appoint(folder, config, manifold)
     found = find(folder, config, manifold)
     metrics = folder.remember("metrics", partial(measure, config, manifold, judge, found))
     failed = tables.save_figures(folder, draw(config, manifold, found))
     with folder.understood("metrics"):
-        show(metrics, found, "training codes" if manifold.data else "draws from the prior")
+        show(metrics, found, "training codes" if manifold.data else manifold.source)
     return tables.where(folder, failed)

@@ -2,11 +2,12 @@
 
 The generator is a VAE whose noise has a deviation that was fitted afterwards, once by an RBF
 network and once by an ordinary network: two metrics, to be compared with each other and with
-straight lines. One of several decoders has the metric of their ensemble; and one without an
-encoder its own, and draws from its prior in place of codes.
+straight lines. One of several decoders has the metric of their ensemble, one of a single decoder
+and no deviation that of its mean; and one without an encoder its own, and draws from its prior, or
+latents of a file, in place of codes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -19,12 +20,14 @@ from experiments.generators import spec
 from experiments.generators.noise_std import KINDS
 from experiments.generators.spec import Flags, Usual
 from experiments.generators.training_data import check_encoder, encoded, load_data
+from experiments.inversion.latent_file import read_latents
 from experiments.latent_oddity import densities
 from experiments.latent_oddity.densities import Density
 from experiments.runtime import extension
 from experiments.runtime.announcements import announced
 from experiments.runtime.cli import Presets, UsageError, module_name
 from experiments.runtime.defaults import Quick
+from experiments.runtime.run_dir import Folder
 from latent_flows._transforms import in_chunks
 from latent_flows._validation import at_least
 from latent_flows.data import Dataset
@@ -72,7 +75,10 @@ class Config:
     """More of a generator without an encoder."""
     codes: int = 2000
     """Examples, at most, that are encoded, of the training and of the held-out part each; or as
-    many draws."""
+    many draws, or latents of a file."""
+    latents: str = ""
+    """Of a generator without an encoder: an .npy file of latents, such as experiments.invert finds
+    of pictures, in place of draws from the prior. Every second one is held out."""
 
     density: Density = field(default_factory=Density)
     """A metric beside those of the generator."""
@@ -158,29 +164,27 @@ class Manifold(NamedTuple):
     ("network"), or those of `OTHERS`; that of a density, if asked for; and "euclidean", the
     latent's own."""
     data: Dataset | None
-    """What the generator was trained on; None where draws take the place of codes."""
+    """What the generator was trained on; None where draws take the place of codes, or latents of a
+    file do."""
     train: Sample
     """Of these data, or draws."""
     test: Sample
     """Of held-out data, or other draws."""
+    source: str = "codes"
+    """What its latents are, in words: codes, draws or latents."""
 
     @property
     def kinds(self) -> list[str]:
         """The metrics that come of the generator; the first is the one to trust."""
         return [name for name in self.metrics if name != EUCLIDEAN]
 
-    @property
-    def source(self) -> str:
-        """What its latents are, in words."""
-        return "codes" if self.data else "draws"
-
 
 def load_manifold(config: Config) -> Manifold:
     """The generator that the flags name, and examples of its data, or draws from its prior.
 
     Raises:
-        UsageError: it has an encoder, but neither both deviations nor several decoders.
-        ValueError: there is none, or its data are too few.
+        UsageError: there are no such latents as the flags name, or too few.
+        ValueError: there is no generator, or its data are too few.
     """
     generator = spec.load(config)
     return of_draws(config, generator) if generator.encode is None else of_codes(config, generator)
@@ -190,24 +194,34 @@ def of_codes(config: Config, generator: FrozenGenerator) -> Manifold:
     """The metrics of a generator, and examples of its data encoded.
 
     Raises:
-        UsageError: it has no encoder, or neither both deviations nor several decoders.
+        UsageError: it has no encoder, or latents of a file are to take the place of codes.
         ValueError: its data are too few.
     """
     check_encoder(generator, module_name(type(config)))
-    if generator.members is None:
-        check_deviations(generator)
+    if config.latents:
+        raise UsageError(
+            f"--latents {config.latents}: {generator.name} has an encoder, and its codes are "
+            "studied; leave it out"
+        )
     train, test = (load_data(generator, part) for part in ("train", "test"))
     if test.length < FEWEST:
         raise ValueError(
             f"{test.name} has {test.length} held-out examples; at least {FEWEST} are needed, half "
             "of them for a density"
         )
-    metrics: dict[str, Metric] = {**own_metrics(generator)}
-    if has_deviations(generator):
-        metrics = {
-            kind: stochastic_pullback(generator.decode, generator.noise_std[kind])
-            for kind in KINDS["both"]
-        }
+    metrics: dict[str, Metric] = {
+        kind: stochastic_pullback(generator.decode, generator.noise_std[kind])
+        for kind in KINDS["both"]
+        if kind in generator.noise_std
+    }
+    if not metrics:
+        metrics |= own_metrics(generator)
+        if generator.members is None:
+            print(
+                f"{generator.name} has no deviation of its noise: its metric is that of the mean "
+                "alone, which does not grow away from data; train_vae --variance both fits some",
+                flush=True,
+            )
     with announced("encoding images"):
         seen, held_out = (sample(config, generator, part) for part in (train, test))
     (own,) = own_metrics(generator).values()
@@ -243,10 +257,15 @@ def check_deviations(generator: FrozenGenerator) -> None:
 
 
 def of_draws(config: Config, generator: FrozenGenerator) -> Manifold:
-    """The metric of a generator without an encoder, and draws from its prior."""
-    draws = draw_latents(generator.prior, jax.random.key(config.seed), 2 * config.codes)
+    """The metric of a generator without an encoder, and draws from its prior, or given latents."""
     none = jnp.zeros((0, *generator.event_shape))
-    seen, others = (Sample(none, half, None) for half in jnp.split(draws, 2))
+    if config.latents:
+        draws = given_latents(config, generator)
+        halves: Sequence[Array] = draws[::2], draws[1::2]
+    else:
+        draws = draw_latents(generator.prior, jax.random.key(config.seed), 2 * config.codes)
+        halves = jnp.split(draws, 2)
+    seen, others = (Sample(none, half, None) for half in halves)
     own: dict[str, Metric] = {
         # So that there is a length along what samples do not show, of which GANs have much.
         name: unit_metric(metric.immersion, draws[:SURVEYED], damping=DAMPING)
@@ -254,7 +273,59 @@ def of_draws(config: Config, generator: FrozenGenerator) -> Manifold:
     }
     (metric,) = own.values()
     own |= of_density(config, metric, seen.codes)
-    return Manifold(generator, {**own, EUCLIDEAN: pullback(lambda z: z)}, None, seen, others)
+    source = "latents" if config.latents else "draws"
+    metrics: dict[str, Metric] = {**own, EUCLIDEAN: pullback(lambda z: z)}
+    return Manifold(generator, metrics, None, seen, others, source)
+
+
+def given_latents(config: Config, generator: FrozenGenerator) -> Float[Array, "n d"]:
+    """Those of the file that the flags name, as many as they ask for.
+
+    Raises:
+        UsageError: there are no such latents, or too few.
+    """
+    found = read_latents(config.latents, generator.latent_dim, "--latents")
+    if len(found) < 2 * FEWEST:
+        raise UsageError(
+            f"--latents {config.latents} holds {len(found)} latents; at least {2 * FEWEST} are "
+            "needed, half of which are held out"
+        )
+    return found[: 2 * config.codes]
+
+
+def open_folder(config: Config, manifold: Manifold) -> Folder:
+    """The run folder, which is about the latents that it was begun with.
+
+    Raises:
+        UsageError: the file of latents holds others by now.
+    """
+    folder = spec.open_study(config)
+    if config.latents:
+        both = jnp.concatenate([manifold.train.codes, manifold.test.codes])
+        keep_latents(folder, "given", both, f"the file of --latents holds ({config.latents})")
+    return folder
+
+
+def keep_latents(folder: Folder, name: str, latents: Float[Array, "..."], whose: str) -> None:
+    """Notes in a run folder which latents of one's own it is about.
+
+    Args:
+        folder: of the run.
+        name: what they are kept as.
+        latents: them.
+        whose: what holds them, for the message.
+
+    Raises:
+        UsageError: it is about others, that were in the same files.
+    """
+    kept = folder.remember(name, lambda: np.asarray(latents, float))
+    with folder.understood(name):
+        is_same = np.array_equal(np.asarray(kept, np.float32), np.asarray(latents, np.float32))
+    if not is_same:
+        raise UsageError(
+            f"{folder.path} is about other latents than those that {whose} by now; choose another "
+            "--run"
+        )
 
 
 def own_metrics(generator: FrozenGenerator) -> dict[str, Pullback]:

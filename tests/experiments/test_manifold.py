@@ -157,21 +157,26 @@ FEWER = [(), ("rbf",), ("network",)]
 
 
 @pytest.mark.parametrize(
-    ("module", "stds"),
-    [
-        pytest.param(module, stds, marks=[pytest.mark.slow] * (MODULES.index(module) % 3 != k))
-        for module in MODULES
-        for k, stds in enumerate(FEWER)
-    ],
+    "stds", [FEWER[0], *(pytest.param(s, marks=pytest.mark.slow) for s in FEWER[1:])]
 )
-def test_a_generator_without_both_deviations_is_refused(module, stds, tmp_path, call):
+def test_geodesics_of_a_generator_without_both_deviations_are_refused(stds, tmp_path, call):
     generator = small_vae(tmp_path / "vae", "digits", latent_dim=2, stds=stds)
-    code, out, err = call(module, "digits", "--generator", generator, "--run", tmp_path / "run")
+    code, out, err = call(geodesics, "digits", "--generator", generator, "--run", tmp_path / "run")
     assert (code, out, err.count("\n")) == (2, "", 1), err
     missing = " and ".join(kind for kind in ("rbf", "network") if kind not in stds)
     assert f"the VAE of digits has no deviation of its noise ({missing})" in err
     assert "python -m experiments.train_vae` with --variance both" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stds", "kinds"), [((), ["pullback"]), (("rbf",), ["rbf"]), (("network",), ["network"])]
+)
+def test_what_a_vae_knows_of_its_noise_is_its_metric(stds, kinds, tmp_path, capsys):
+    generator = small_vae(tmp_path / "vae", "digits", latent_dim=2, stds=stds)
+    manifold = setup.load_manifold(setup.Config(generator=str(generator), codes=16))
+    assert manifold.kinds == kinds
+    assert ("that of the mean alone" in capsys.readouterr().out) == (not stds)
 
 
 def test_samples_are_random_and_bounded():
@@ -410,6 +415,52 @@ def test_without_an_encoder_draws_from_the_prior_take_the_place_of_codes(name, t
     for picture in pictures:
         assert (tmp_path / "run" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     assert "draws" in out
+
+
+def test_latents_of_a_file_take_the_place_of_draws(tmp_path, call):
+    (tmp_path / "own.py").write_text(OWN)
+    latents = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
+    np.save(tmp_path / "found.npy", latents)
+    own = ("--generator.path", f"{tmp_path / 'own.py'}:bowl", "--run", tmp_path / "run")
+    given = (*own, "--latents", tmp_path / "found.npy")
+    flags = shlex.split(DRAWN["random_walk"][1])
+    code, out, err = call(random_walk, "gan", *given, *flags)
+    assert code == 0, err
+    assert "from latents" in out
+    kept = json.loads((tmp_path / "run" / "given.json").read_text())
+    np.testing.assert_allclose(kept, [*latents[::2], *latents[1::2]], rtol=1e-6)
+    # The same command goes on; with other latents in the file it says so.
+    np.save(tmp_path / "found.npy", latents + 1)
+    code, _, err = call(random_walk, "gan", *given, *flags)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "other latents than those that the file of --latents" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.zeros((7, 2)), "holds 7 latents; at least 8 are needed"),
+        (np.zeros((9, 3)), "latents of 3 numbers, and those of this generator have 2"),
+        (None, "there is no such file"),
+    ],
+)
+def test_latents_that_are_none_or_too_few_are_one_line(content, message, tmp_path, call):
+    (tmp_path / "own.py").write_text(OWN)
+    if content is not None:
+        np.save(tmp_path / "found.npy", content)
+    own = ("--generator.path", f"{tmp_path / 'own.py'}:bowl", "--run", tmp_path / "run")
+    code, out, err = call(random_walk, "gan", *own, "--latents", tmp_path / "found.npy")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_codes_are_not_replaced_by_latents_of_a_file(plane, tmp_path, call):
+    np.save(tmp_path / "found.npy", np.zeros((9, 2)))
+    words = ("--generator", plane, "--latents", tmp_path / "found.npy", "--run", tmp_path / "run")
+    code, _, err = call(random_walk, "digits", *words)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "has an encoder, and its codes are studied" in err
 
 
 def test_draws_are_those_of_the_prior_and_their_metric_is_nowhere_singular(key):
