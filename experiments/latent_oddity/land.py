@@ -177,7 +177,8 @@ def find(
     found = {}
     for kind, measure in itertools.product(manifold.kinds, MEASURES):
         name = f"land_{kind}_{measure}"
-        compute = partial(fit, metric=known[kind], measure=measure)
+        title = TITLES[f"{kind}_{measure}"]
+        compute = partial(fit, metric=known[kind], measure=measure, title=title)
         kept, times = folder.remember_timed(name, compute)
         with folder.understood(name):
             mixtures.revive(kept)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Timed
 from latent_flows.geometry import land
 from latent_flows.geometry.land import Land, Proposal
@@ -31,13 +32,32 @@ def fit(
     metric: Metric,
     codes: Float[Array, "n d"],
     start: Float[Array, "k d"],
+    *,
+    title: str,
+    max_iterations: int,
     **settings: Any,
 ) -> Timed:
     """The mixture of LANDs under one metric, from first means; settings are those of `fit_land`."""
     begun, before = time.monotonic(), _compiling.total
-    # Without `jax.jit` around it: its parts are smaller programs, which both measures share.
-    found = land.fit_land(key, metric, codes, len(start), initial=start, **settings)
-    jax.block_until_ready(found)
+    with progress(title, 0, (1 + max_iterations) * len(start)) as report:
+
+        def told(step: int, log_likelihood: float) -> None:
+            is_known = np.isfinite(log_likelihood)
+            report(step, f"log-likelihood {log_likelihood:.4g}" if is_known else "the first round")
+
+        report(0, "begins")
+        # Without `jax.jit` around it: its parts are smaller programs, which both measures share.
+        found = land.fit_land(
+            key,
+            metric,
+            codes,
+            len(start),
+            initial=start,
+            max_iterations=max_iterations,
+            progress=told,
+            **settings,
+        )
+        jax.block_until_ready(found)
     compiling = _compiling.total - before
     times = {"seconds": time.monotonic() - begun - compiling, "compiling": compiling}
     return vars(found), times

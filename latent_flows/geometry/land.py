@@ -1,7 +1,7 @@
 """LAND: normal distributions whose distance is that of a metric, and mixtures of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from latent_flows._compiled import keep_compiled, unjitted
 from latent_flows._results import Result, first_failure, message_of
@@ -117,6 +117,7 @@ def fit_land(
     regularisation: float = 1e-3,
     max_iterations: int = 30,
     batch_size: int = 256,
+    progress: Callable[[int, float], object] | None = None,
 ) -> Land:
     r"""The mixture of locally adaptive normal distributions of greatest likelihood.
 
@@ -160,6 +161,9 @@ def fit_land(
             without end or die out. It does not change a single normal distribution in flat space.
         max_iterations: the most steps of each mean, those taken back included.
         batch_size: geodesics that are solved at once.
+        progress: is called after each step of a mean with how many were made, of at most
+            `(1 + max_iterations) * components`, and the mean log-likelihood of the points, which is
+            `-inf` in the first round. Not within `jax.jit`.
 
     Returns:
         A `Land`.
@@ -215,18 +219,30 @@ def fit_land(
     # long to compile are the same for both measures.
     proposal = _propose(points)
     drawn = _draw(sample_key, proposal, samples)
-    state = _climb(
-        metric,
-        points,
-        initial,
-        drawn,
-        _log_weights(metric, measure, proposal, drawn, batch_size),
-        segments=segments,
-        tolerance=tolerance,
-        regularisation=regularisation,
-        max_iterations=max_iterations,
-        batch_size=batch_size,
-    )
+    log_weights = _log_weights(metric, measure, proposal, drawn, batch_size)
+    most = (1 + max_iterations) * components
+
+    def climb(state: _State, last: ArrayLike) -> _State:
+        return _climb(
+            metric,
+            points,
+            state,
+            drawn,
+            log_weights,
+            last,
+            tolerance=tolerance,
+            regularisation=regularisation,
+            batch_size=batch_size,
+        )
+
+    state = _unseen(initial, jnp.concatenate([points, drawn]), segments)
+    if progress is None:
+        state = climb(state, most)
+    else:
+        # A step is many geodesics, beside which a return to the host is nothing.
+        while state.iteration < most and not state.settled.all():
+            state = climb(state, state.iteration + 1)
+            progress(int(state.iteration), float(state.log_likelihood))
     land = _fitted(state, proposal, measure, segments)
     land = normalise_land(final_key, land, metric, samples=final_samples, batch_size=batch_size)
     return _scored(metric, land, points, state.spokes, batch_size)
@@ -444,21 +460,41 @@ def _guess(found: Spokes, n: int) -> _Parameters:
 
 
 @keep_compiled()
+def _unseen(means: Float[Array, "k d"], ends: Float[Array, "m d"], segments: int) -> _State:
+    """Where the search begins, with nothing known of any mean."""
+    (k, d), m, dtype = means.shape, len(ends), means.dtype
+    blank = Spokes(
+        jnp.zeros((k, m, d), dtype),
+        jnp.full((k, m), jnp.inf, dtype),
+        lines(means, ends, segments),
+        jnp.zeros((k, m), bool),
+    )
+    return _State(
+        jnp.array(0),
+        means,
+        blank,
+        _Parameters(jnp.tile(jnp.eye(d, dtype=dtype), (k, 1, 1)), jnp.zeros(k, dtype)),
+        jnp.array(-jnp.inf, dtype),
+        jnp.ones(k, dtype),
+        jnp.zeros(k, bool),
+    )
+
+
+@keep_compiled(arrays=["last"])
 def _climb(
     metric: Metric,
     points: Float[Array, "n d"],
-    means: Float[Array, "k d"],
+    state: _State,
     samples: Float[Array, "s d"],
     log_weights: Float[Array, "s"],
+    last: ArrayLike,
     *,
-    segments: int,
     tolerance: float,
     regularisation: float,
-    max_iterations: int,
     batch_size: int,
 ) -> _State:
-    """The search for the greatest likelihood, on one sample for all constants."""
-    n, k, d, dtype = points.shape[0], *means.shape, points.dtype
+    """The search for the greatest likelihood, on one sample for all constants, up to a step."""
+    n, k = len(points), len(state.means)
     ends = jnp.concatenate([points, samples])
     # Where nothing is known a mean could go on for ever.
     low, high = points.min(0), points.max(0)
@@ -510,26 +546,8 @@ def _climb(
         back = state._replace(iteration=new.iteration, steps=new.steps, settled=new.settled)
         return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, back)
 
-    m = n + samples.shape[0]
-    blank = Spokes(
-        jnp.zeros((k, m, d), dtype),
-        jnp.full((k, m), jnp.inf, dtype),
-        lines(means, ends, segments),
-        jnp.zeros((k, m), bool),
-    )
-    start = _State(
-        jnp.array(0),
-        means,
-        blank,
-        _Parameters(jnp.tile(jnp.eye(d, dtype=dtype), (k, 1, 1)), jnp.zeros(k, dtype)),
-        jnp.array(-jnp.inf, dtype),
-        jnp.ones(k, dtype),
-        jnp.zeros(k, bool),
-    )
     return jax.lax.while_loop(
-        lambda state: ~state.settled.all() & (state.iteration < (1 + max_iterations) * k),
-        update,
-        start,
+        lambda state: ~state.settled.all() & (state.iteration < last), update, state
     )
 
 

@@ -216,3 +216,22 @@ def test_bad_input_is_named(change, message):
 def test_a_point_of_another_shape_is_named(by_hand):
     with pytest.raises(ValueError, match=r"z must have shape \(2,\), got \(3,\)"):
         land_log_prob(by_hand, make(RING), jnp.zeros(3))
+
+
+def test_progress_is_told_step_by_step_and_changes_nothing(key):
+    points = 0.5 * jax.random.normal(key, (30, 2))
+    metric = conformal(lambda z: 1 + z @ z)
+    few = {"samples": 16, "final_samples": 16, "segments": 4, "max_iterations": 3}
+    told = []
+    found = fit_land(
+        key, metric, points, 2, initial=points[:2], **few, progress=lambda *at: told.append(at)
+    )
+    silent = fit_land(key, metric, points, 2, initial=points[:2], **few)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), found, silent)
+    steps, values = zip(*told, strict=True)
+    assert steps == tuple(range(1, len(steps) + 1))
+    assert len(steps) <= (1 + 3) * 2
+    # Nothing is known before both means were looked at; then it only rises.
+    assert values[0] == -np.inf
+    assert np.isfinite(values[1:]).all()
+    assert (np.diff(values[1:]) >= 0).all()
