@@ -33,6 +33,7 @@ from latent_flows.evaluation.comparison import (
     SEGMENTS,
     Family,
     compare_at_length,
+    dominated_factors,
     factor_ranges,
     follow_family,
 )
@@ -177,13 +178,26 @@ def measure_method(
 
 
 def potentials_alone(
-    config: Config, space: FlowSpace, params: Params, method: Family, key: Array
+    config: Config,
+    space: FlowSpace,
+    params: Params,
+    method: Family,
+    factors: Mapping[str, Any],
+    key: Array,
 ) -> dict[str, Any]:
-    """What each potential does on its own terms: length, residual, steps of an adaptive solver."""
+    """What each potential does on its own terms: over its own length, as it is drawn.
+
+    Which factor it changes where factors are measured, residual, steps of an adaptive solver.
+    """
     horizon = float(config.flows.horizon)
     paths = follow_family(method, horizon, jnp.ones(config.flows.count), config.scores.starts)
     moved = jnp.linalg.norm(paths.zs[:, :, -1] - paths.zs[:, :, 0], axis=-1)
-    rows: dict[str, Any] = {
+    rows: dict[str, Any] = {}
+    if factors:
+        whole = dominated_factors(paths, **factors)
+        rows = {"changes": whole["winners"], "share": whole["shares"], "sign": whole["signs"]}
+        rows["valid"] = whole["valid_each"]
+    rows |= {
         "length": paths.length.mean(1).tolist(),
         "displacement": moved.mean(1).tolist(),
         "solver steps": paths.num_steps.mean(1).tolist(),
@@ -249,7 +263,8 @@ def measure(
     with announced("preparing the directions to compare with"):
         families = methods(config, space, params, dataset, key, factors)
     alone = folder.remember(
-        "scores/potentials", lambda: potentials_alone(config, space, params, families[0], key)
+        "scores/potentials",
+        lambda: potentials_alone(config, space, params, families[0], factors, key),
     )
     with folder.understood("scores/potentials"):
         usual = np.min if config.flows.reach else np.median
@@ -306,15 +321,10 @@ def tabulated(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         for row in summary["comparison"]
         if row["method"] in flow_families.NAMES.values() and row["displacement"] == "long"
     )
-    table = []
-    for k in range(count):
-        row: dict[str, Any] = {"k": str(k)}
-        if "winners" in own:
-            row |= {"changes": own["winners"][k], "share": own["shares"][k]}
-            row |= {"sign": own["signs"][k], "valid": own["valid_each"][k]}
-        table.append({**row, **{name: values[k] for name, values in lists.items()}})
     name = own["method"].capitalize() if own["method"].islower() else own["method"]
-    found[name] = table
+    found[f"{name}, each over its own length"] = [
+        {"k": str(k), **{name: values[k] for name, values in lists.items()}} for k in range(count)
+    ]
     hidden = ("shares", "signs", "changes", "valid_each")
     for displacement in ("long", "short"):
         found[f"At equal data-space length, {displacement} displacement"] = [

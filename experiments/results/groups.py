@@ -311,7 +311,7 @@ GROUPS: Mapping[str, Group] = {
             more=EXACT,
         ),
         measures={**FACTORS, **VP, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
-        generator="experiments.train_vae sprites",
+        generator="experiments.train_vae sprites --objective.warmup 50",
         home="vae-sprites",
         figure=("factor share", "valid", "VP 10%, short"),
         notes=EQUAL + OF_FACTORS + TERMS + OF_STEERING,
@@ -392,7 +392,7 @@ GROUPS: Mapping[str, Group] = {
             **LENGTH,
             **RESIDUAL,
         },
-        generator="experiments.train_vae sprites",
+        generator="experiments.train_vae sprites --objective.warmup 50",
         home="vae-sprites",
         figure=("factor share", "valid", "PDE residual"),
         notes=(
@@ -425,7 +425,7 @@ GROUPS: Mapping[str, Group] = {
             "error": Measure("error", "control"),
             "error at twice the time": Measure("far_error", "control"),
         },
-        generator="experiments.train_vae sprites",
+        generator="experiments.train_vae sprites --objective.warmup 50",
         home="vae-sprites",
         figure=("leakage", "error at twice the time"),
         notes=(
