@@ -107,7 +107,7 @@ DEMO = Config(
     generator=Usual("runs/vae-sprites", "train_vae sprites"),
     flows=Flows(count=4, pace=0.9, reach=0.22),
     weights=ALIGNED,
-    training=Training(steps=1400, batch_size=60, learning_rate=3e-3, decay="cosine"),
+    training=Training(steps=2200, batch_size=60, learning_rate=3e-3, decay="cosine"),
     scores=Scores(starts=128, pairs=256, test_images=256, vp_steps=100),
 )
 SCENES = replace(
@@ -185,6 +185,7 @@ PRESETS = {
             run="runs/published",
             flows=Flows(count=4, pace=0.9, frame="identity", initial="free"),
             weights=PUBLISHED,
+            training=replace(DEMO.training, steps=1400),
         ),
     ),
     "scenes": ("scenes: hues, size, shape and angle, in minutes on a CPU", SCENES),
