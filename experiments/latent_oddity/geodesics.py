@@ -149,18 +149,17 @@ def random_pairs(config: Config, codes: Float[np.ndarray, "n d"]) -> Float[Array
     return jnp.asarray(codes[np.array(rows)])
 
 
-def given_ends(config: Config, generator: FrozenGenerator) -> Float[Array, "m 2 d"] | None:
+def given_ends(config: Config, dim: int) -> Float[Array, "m 2 d"] | None:
     """The pairs that the flags name, or of latents that they name, if they do.
 
     Raises:
         UsageError: there are no such latents, or not as many of both ends.
     """
     if config.latents:
-        found = setup.given_latents(config, generator)
+        found = setup.given_latents(config, dim)
         return random_pairs(config, np.asarray(found))
     if not config.first:
         return None
-    dim = generator.latent_dim
     ways = {"--from": config.first, "--to": config.last}
     both = [read_latents(name, dim, flag) for flag, name in ways.items()]
     counts = {len(latents) for latents in both}
@@ -305,7 +304,7 @@ def run_ensemble(
 def run(config: Config) -> int | None:
     """Join pairs, measure, draw."""
     generator = spec.load(config)
-    given = given_ends(config, generator)
+    given = given_ends(config, generator.latent_dim)
     if given is not None:
         config = replace(config, geodesics=replace(config.geodesics, pairs=len(given)))
     between = "held-out codes" if given is None else "the latents that were given"

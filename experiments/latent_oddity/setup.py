@@ -260,7 +260,7 @@ def of_draws(config: Config, generator: FrozenGenerator) -> Manifold:
     """The metric of a generator without an encoder, and draws from its prior, or given latents."""
     none = jnp.zeros((0, *generator.event_shape))
     if config.latents:
-        draws = given_latents(config, generator)
+        draws = given_latents(config, generator.latent_dim)
         halves: Sequence[Array] = draws[::2], draws[1::2]
     else:
         draws = draw_latents(generator.prior, jax.random.key(config.seed), 2 * config.codes)
@@ -278,13 +278,13 @@ def of_draws(config: Config, generator: FrozenGenerator) -> Manifold:
     return Manifold(generator, metrics, None, seen, others, source)
 
 
-def given_latents(config: Config, generator: FrozenGenerator) -> Float[Array, "n d"]:
+def given_latents(config: Config, dim: int) -> Float[Array, "n d"]:
     """Those of the file that the flags name, as many as they ask for.
 
     Raises:
         UsageError: there are no such latents, or too few.
     """
-    found = read_latents(config.latents, generator.latent_dim, "--latents")
+    found = read_latents(config.latents, dim, "--latents")
     if len(found) < 2 * FEWEST:
         raise UsageError(
             f"--latents {config.latents} holds {len(found)} latents; at least {2 * FEWEST} are "
