@@ -242,7 +242,7 @@ def draw(
     metrics: Mapping[str, Any],
 ) -> figures.Drawn:
     """The labels, and the clusters of each method; of long codes, what clusters decode to."""
-    what = "Held-out codes" if manifold.data else manifold.source.capitalize()
+    what = manifold.named("held-out").capitalize()
     if codes.shape[1] > 2:
         return {"samples": partial(draw_samples, manifold, codes, found)}
     picture = partial(figures.clusters, manifold, codes)
@@ -285,5 +285,5 @@ def run(config: Config) -> int | None:
     metrics = folder.remember("metrics", lambda: measure(found, labels, k))
     with folder.understood("metrics"):
         failed = tables.save_figures(folder, draw(manifold, codes, labels, found, metrics))
-        show(metrics, found, "held-out codes" if manifold.data else manifold.source)
+        show(metrics, found, manifold.named("held-out"))
     return tables.where(folder, failed)

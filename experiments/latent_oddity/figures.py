@@ -228,7 +228,7 @@ def walks(
 ) -> "Figure":
     """Random walks over the log volume, by the name of their metric."""
     codes = np.asarray(manifold.train.codes[:POINTS])
-    among = "training codes" if manifold.data else manifold.source
+    among = manifold.named("training")
     low, high = code_box(codes)
     # A walk that runs away leaves the picture, which it would else make too coarse to see.
     far = (high - low) / 2
@@ -265,8 +265,7 @@ def along_walks(
         axis="along the walk",
         names=manifold.generator.output_names,
         caption=(
-            "Decoded points of random walks that start from the same "
-            f"{'training codes' if manifold.data else manifold.source}."
+            f"Decoded points of random walks that start from the same {manifold.named('training')}."
         ),
     )
 

@@ -229,5 +229,5 @@ def run(config: Config) -> int | None:
     metrics = folder.remember("metrics", partial(measure, config, manifold, judge, found))
     failed = tables.save_figures(folder, draw(config, manifold, found))
     with folder.understood("metrics"):
-        show(metrics, found, "training codes" if manifold.data else manifold.source)
+        show(metrics, found, manifold.named("training"))
     return tables.where(folder, failed)

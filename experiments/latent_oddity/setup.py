@@ -173,6 +173,10 @@ class Manifold(NamedTuple):
     source: str = "codes"
     """What its latents are, in words: codes, draws or latents."""
 
+    def named(self, part: str) -> str:
+        """What the latents of a part, training or held-out, are in words: draws have none."""
+        return f"{part} {self.source}" if self.data else self.source
+
     @property
     def kinds(self) -> list[str]:
         """The metrics that come of the generator; the first is the one to trust."""

@@ -224,8 +224,8 @@ def check(config: Config, generator: FrozenGenerator) -> None:
     made = f"{generator.name} makes samples of shape {generator.event_shape}"
     if config.blur > 0:
         raise UsageError(f"--blur {config.blur:g} is in pixels of images, and {made}: give 0")
-    for name in set(config.hold) - {"nothing"}:
-        raise UsageError(f"--hold {name} is of images, and {made}: give --hold nothing")
+    if held := [name for name in config.hold if name != "nothing"]:
+        raise UsageError(f"--hold {held[0]} is of images, and {made}: give --hold nothing")
     if config.attributes:
         raise UsageError(
             f"--attributes are measured on images, and {made}: change these by --transformations"
