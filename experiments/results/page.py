@@ -41,10 +41,14 @@ def spread(numbers: Sequence[float]) -> str:
 
 
 def by_row(group: Group, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The entries of each row that has any, in the order of the group; former rows come last."""
+    """The entries of each row that has any, in the order of the group; former rows come last.
+
+    Those of a row are in the order of their seeds, whichever was done first.
+    """
     labels = [*(row.label for row in group.rows), *(entry["label"] for entry in entries)]
+    in_order = sorted(entries, key=lambda entry: entry["seed"])
     found = {
-        label: [entry for entry in entries if entry["label"] == label]
+        label: [entry for entry in in_order if entry["label"] == label]
         for label in dict.fromkeys(labels)
     }
     return {label: own for label, own in found.items() if own}
@@ -97,13 +101,16 @@ def table(group: Group, rows: Rows) -> list[str]:
 
 
 def commands(rows: Rows) -> list[str]:
-    """The command of the first seed of each row, and why others diverged."""
+    """The command of each row's first seed, once for rows of one run, and why others diverged."""
     lines = ["<details><summary>The command of each row, first seed</summary>", ""]
+    labels: dict[str, list[str]] = {}
     for label, entries in rows.items():
-        lines.append(f"- {label}: `{entries[0]['command']}`")
+        labels.setdefault(entries[0]["command"], []).append(label)
+    for command, own in labels.items():
+        lines.append(f"- {', '.join(own)}: `{command}`")
         lines += [
             f"  - seed {entry['seed']} diverged: {entry.get('message', '')}"
-            for entry in entries
+            for entry in rows[own[0]]
             if entry["status"] == "diverged"
         ]
     return [*lines, "", "</details>"]

@@ -6,13 +6,13 @@ are finished are not run again, and a seed that diverges is kept as such.
 """
 
 import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from threading import Lock
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import tyro
@@ -20,12 +20,15 @@ import tyro
 from experiments.results import page as table_page
 from experiments.results.groups import GROUPS, Group, Measure, Row
 from experiments.results.jobs import Job, arguments, flags_of, slug
-from experiments.runtime.cli import Failure, UsageError, is_of_the_disk
+from experiments.results.workers import Workers, available_cores
+from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.json_values import is_number
 from experiments.runtime.run_dir import Folder, read_object, run_around, understood
 from latent_flows._validation import choose
 
 METRICS = "metrics.json"
+Todo: TypeAlias = tuple[str, Job]
+"""A job, and the group it is of."""
 Entry = dict[str, Any]
 """Of one row and seed: label, seed, command, status, values by column, message."""
 
@@ -34,9 +37,12 @@ Entry = dict[str, Any]
 class Run:
     """Run groups of rows."""
 
-    groups: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Groups: baselines-sprites, baselines-mnist, baselines-sngan, ablation-sprites, joint-mnist,
-    joint-sprites, sequences-digits, sequences-mnist, sequences-sprites, guided-sprites."""
+    groups: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(help=f"Groups: {', '.join(GROUPS)}."),
+    ]
+    """Names of `GROUPS`."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of every row."""
     rows: tuple[str, ...] = ()
@@ -50,6 +56,9 @@ class Run:
     """Folder for the numbers."""
     again: bool = False
     """Run again what has diverged."""
+    at_once: int = 1
+    """Runs side by side, each on its share of the cores: two of small networks, each on half of the
+    cores, are done sooner than one after the other."""
 
     def is_kept(self) -> bool:
         """Whether a row is finished, or has a checkpoint to go on from."""
@@ -136,32 +145,6 @@ def values(group: Group, row: Row, metrics: Mapping[str, Any]) -> dict[str, floa
     return {column: number for column, number in found.items() if number is not None}
 
 
-def run_job(job: Job) -> tuple[str, str]:
-    """Run a row, with what it prints in a file beside its folder.
-
-    Returns:
-        `done`, or `diverged` and why.
-
-    Raises:
-        UsageError: the run was refused.
-        Failure: it stopped for a reason that does not lie in the row.
-    """
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    log = job.folder.with_suffix(".log")
-    words = [sys.executable, *job.command[1:]]
-    with open(log, "ab") as file:
-        code, stderr = _finish(subprocess.Popen(words, stdout=file, stderr=subprocess.PIPE))
-        file.write(stderr)
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else f"exit code {code}"
-    if code == 0:
-        return "done", ""
-    if code == 1 and last.startswith("error: ") and not is_of_the_disk(last):
-        return "diverged", last.removeprefix("error: ")
-    kind = UsageError if code == 2 else Failure
-    raise kind(f"{job.label}, seed {job.seed}: {last.removeprefix('error: ')} (see {log})")
-
-
 def results_in(results: str) -> Path:
     """The folder for numbers and pages, if it is no run's and no file.
 
@@ -176,23 +159,12 @@ def results_in(results: str) -> Path:
     return path
 
 
-def _finish(process: "subprocess.Popen[bytes]") -> tuple[int, bytes]:
-    """Waits for a run; one that this process is stopped in is stopped, and saves its last step."""
-    try:
-        _, stderr = process.communicate()
-    except KeyboardInterrupt:
-        # It may have had Ctrl-C itself, of which a second one would stop it before it has saved.
-        process.terminate()
-        process.wait()
-        raise
-    return process.returncode, stderr
-
-
 class Store:
     """The numbers of a group, in a file that is whole at any moment."""
 
     def __init__(self, results: str, name: str):
         self._folder, self._file = Folder(results_in(results)), f"{name}.json"
+        self._lock = Lock()
         path = self._folder.path / self._file
         self.entries: dict[tuple[str, int], Entry] = {}
         if path.exists():
@@ -201,8 +173,9 @@ class Store:
 
     def put(self, entry: Entry) -> None:
         """Keep an entry, in place of an older one of the same row and seed."""
-        self.entries[entry["label"], entry["seed"]] = entry
-        self._folder.write_json(self._file, {"entries": list(self.entries.values())})
+        with self._lock:
+            self.entries[entry["label"], entry["seed"]] = entry
+            self._folder.write_json(self._file, {"entries": list(self.entries.values())})
 
     def status(self, job: Job) -> str:
         """What is known of a job: nothing if it was run by another command."""
@@ -228,54 +201,69 @@ def keep(store: Store, name: str, job: Job, status: str, message: str) -> None:
         store.put(entry | ({"message": message} if message else {}))
 
 
-def train_generator(config: Run, name: str, seed: int) -> None:
-    """Make the generator of a seed of a group, unless it is there or another one is given.
+def train_generators(config: Run, todo: Sequence[Todo], workers: Workers) -> None:
+    """Make the generators that rows need, unless they are there or another one is given.
 
     Raises:
-        Failure: its training failed.
+        Failure: the training of one failed.
     """
-    group = GROUPS[name]
-    if not group.home or config.generator:
-        return
-    folder = home(config, group, seed)
-    if (folder / METRICS).exists():
-        return
-    module, flags = group.generator.split(" ", 1)
-    print(f"{name}: training the generator in {folder}", flush=True)
-    status, message = run_job(
-        Job("generator", seed, folder, arguments(module, flags, folder, seed, ""))
-    )
-    if status != "done":
-        raise Failure(f"the generator of {name}: {message}")
+    needed = {}
+    for name, job in todo:
+        group = GROUPS[name]
+        folder = home(config, group, job.seed)
+        if group.home and not config.generator and not (folder / METRICS).exists():
+            module, flags = group.generator.split(" ", 1)
+            words = arguments(module, flags, folder, job.seed, "")
+            needed[folder] = (name, Job("generator", job.seed, folder, words))
+
+    def train(name: str, job: Job) -> None:
+        print(f"{name}: training the generator in {job.folder}", flush=True)
+        status, message = workers.run(job)
+        if status != "done":
+            raise Failure(f"the generator of {name}: {message}")
+
+    workers.each([partial(train, *one) for one in needed.values()])
 
 
 def run_groups(config: Run) -> None:
-    """Run what is not finished, one run after the other."""
+    """Run what is not finished: the generators first, then the rows."""
     if not config.groups:
         raise UsageError(f"name at least one group of {', '.join(GROUPS)}")
+    cores = len(available_cores())
+    if not 1 <= config.at_once <= cores:
+        raise UsageError(
+            f"at_once must lie in [1, {cores}], of which each has a core, got {config.at_once}"
+        )
     for name in config.groups:
         group = choose("group", name, GROUPS)
         for label in config.rows:
             choose(f"row of {name}", label, {row.label: row for row in group.rows if not row.of})
-    for name in config.groups:
-        store = Store(config.results, name)
-        todo = [*jobs(config, name)]
-        for place, job in enumerate(todo, 1):
-            status = store.status(job)
-            if status == "done" or (status == "diverged" and not config.again):
-                continue
-            where = f"{name}, {place} of {len(todo)}: {job.label}, seed {job.seed}"
-            begun = time.monotonic()
-            message = ""
-            if (job.folder / METRICS).exists():
-                status = "done"
-            else:
-                train_generator(config, name, job.seed)
-                print(f"{where} ...", flush=True)
-                status, message = run_job(job)
-            keep(store, name, job, status, message)
-            took = time.monotonic() - begun
-            print(f"{where}: {status} in {took:.0f} s{message and ': '}{message}", flush=True)
+    stores = {name: Store(config.results, name) for name in config.groups}
+    everything = {name: [*jobs(config, name)] for name in config.groups}
+    todo = [
+        (name, job)
+        for name, rows in everything.items()
+        for job in rows
+        if (status := stores[name].status(job)) != "done" and (status != "diverged" or config.again)
+    ]
+    workers = Workers(config.at_once)
+
+    def row(name: str, job: Job) -> None:
+        rows = everything[name]
+        where = f"{name}, {rows.index(job) + 1} of {len(rows)}: {job.label}, seed {job.seed}"
+        begun = time.monotonic()
+        print(f"{where} ...", flush=True)
+        status, message = workers.run(job)
+        keep(stores[name], name, job, status, message)
+        took = time.monotonic() - begun
+        print(f"{where}: {status} in {took:.0f} s{message and ': '}{message}", flush=True)
+
+    finished = [(name, job) for name, job in todo if (job.folder / METRICS).exists()]
+    for name, job in finished:
+        keep(stores[name], name, job, "done", "")
+    todo = [one for one in todo if one not in finished]
+    train_generators(config, todo, workers)
+    workers.each([partial(row, *one) for one in todo])
 
 
 def run(config: Run | Render) -> None:

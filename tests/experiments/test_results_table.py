@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from experiments.results import page as table_page
-from experiments.results import table
+from experiments.results import table, workers
 from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, Across, Group, Measure, Row
 from tests.test_docs import complaint
 
 FAKE = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 words = sys.argv[1:]
 flags = dict(zip(words[1::2], words[2::2]))
 print("started", flags["--seed"])
@@ -27,8 +27,15 @@ if words[0] == "diverging" and flags["--seed"] == "1":
 if words[0] == "full":
     sys.exit(print("error: no space left; the same command goes on from the last checkpoint",
                    file=sys.stderr) or 1)
+if words[0] == "waiting":
+    time.sleep(60)
 folder = pathlib.Path(flags["--run"])
 folder.mkdir(parents=True)
+end = time.monotonic() + 30
+while words[0] == "meeting" and sum(path.is_dir() for path in folder.parent.iterdir()) < 2:
+    if time.monotonic() > end:
+        sys.exit("no other came")
+    time.sleep(0.01)
 share = float(flags["--share"]) + int(flags["--seed"])
 lines = [{"method": "own", "share": share}, {"method": "other", "share": 2 * share}]
 metrics = {"comparison": lines, "alone": {"residual": [0.0, share]}, "loss": 0.5}
@@ -142,14 +149,48 @@ def test_a_generator_is_made_for_each_seed_and_shared_unless_one_is_given(fake):
     assert fake(rows, "run", "fake", "--seeds", 0, 1)[0] == 0
     assert [line.split()[-1] for line in started()] == [
         "runs/table/vae-0",
-        "runs/table/fake/row-0",
         "runs/table/vae-1",
+        "runs/table/fake/row-0",
         "runs/table/fake/row-1",
     ]
     assert "--generator runs/table/vae-1" in entries()["row", 1]["command"]
     assert fake(rows, "run", "fake", "--seeds", 2, "--generator", "mine")[0] == 0
     assert "--generator mine" in entries()["row", 2]["command"]
     assert len(started()) == 5
+
+
+TWO = pytest.mark.skipif(len(workers.available_cores()) < 2, reason="each of two has a core")
+
+
+@TWO
+def test_rows_are_run_side_by_side_and_kept_by_seed(fake):
+    rows = group(
+        *(Row(f"row {place}", f"meeting --share {place}", "own") for place in range(2)),
+        generator="fake_rows small --share 0",
+        home="vae",
+    )
+    # The first row of all waits until another one is there.
+    assert fake(rows, "run", "fake", "--seeds", 1, 0, "--at-once", 2)[0] == 0
+    assert len(entries()) == 4
+    assert fake(rows, "render")[0] == 0
+    page = Path("docs/results/RESULTS.md").read_text()
+    assert "- row 1: `python -m fake_rows meeting --share 1 --generator runs/table/vae-0" in page
+
+
+@TWO
+def test_one_that_is_refused_stops_those_beside_it(fake):
+    rows = group(Row("waits", "waiting --share 1"), Row("refused", "refused --share 1"))
+    begun = time.monotonic()
+    code, _, err = fake(rows, "run", "fake", "--seeds", 0, "--at-once", 2)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "refused, seed 0: no such thing" in err
+    assert time.monotonic() - begun < 30
+    assert not Path("docs/results/fake.json").exists()
+
+
+def test_the_cores_are_dealt_out():
+    assert workers.shares({4, 5, 6, 7}, 2) == [{4, 5}, {6, 7}]
+    assert workers.shares({0, 1, 2}, 1) == [{0, 1, 2}]
 
 
 def test_numbers_of_other_flags_than_a_row_has_now_are_refused(fake):
@@ -198,6 +239,7 @@ def test_what_is_shown_side_by_side_is_there_in_each_group(name):
     [
         (["run"], "name at least one group"),
         (["run", "fakes"], "unknown group 'fakes' (did you mean 'fake'?)"),
+        (["run", "fake", "--at-once", 0], "at_once must lie in [1, "),
         (["run", "fake", "--rows", "frist"], "unknown row of fake 'frist' (did you mean 'first'?)"),
         (["render"], "has no numbers of any group"),
     ],
@@ -259,8 +301,11 @@ def test_a_run_that_is_stopped_with_the_table_saves_its_step(tmp_path):
 STOPPED = """
 import json, pathlib, sys
 from experiments.results import table
+from experiments.results.workers import Workers
 from experiments.runtime.cli import main
 def run(config):
-    table.run_job(table.Job("toy", 0, pathlib.Path(sys.argv[2]), json.loads(sys.argv[1])))
+    job = table.Job("toy", 0, pathlib.Path(sys.argv[2]), json.loads(sys.argv[1]))
+    workers = Workers(1)
+    workers.each([lambda: workers.run(job)])
 sys.exit(main(run, table.PRESETS, ["run"]))
 """
