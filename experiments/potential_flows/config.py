@@ -108,7 +108,7 @@ DEMO = Config(
     flows=Flows(count=4, pace=0.9, reach=0.22),
     weights=ALIGNED,
     training=Training(steps=2200, batch_size=60, learning_rate=3e-3, decay="cosine"),
-    scores=Scores(starts=128, pairs=256, test_images=256, vp_steps=100),
+    scores=Scores(starts=128, pairs=256, test_images=0, vp_steps=100, short=0.0),
 )
 SCENES = replace(
     DEMO,
@@ -130,6 +130,7 @@ MNIST = replace(
     generator=Usual("runs/vae-mnist", "train_vae mnist"),
     flows=Flows(count=10, codes=8192, bank=2048, pace=0.6),
     training=Training(steps=6000, batch_size=100, learning_rate=2e-3, decay="cosine"),
+    scores=replace(DEMO.scores, test_images=256, short=0.25),
 )
 MNIST_PAPER = Config(
     run="runs/mnist-paper",

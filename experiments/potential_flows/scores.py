@@ -269,7 +269,9 @@ def measure(
     with folder.understood("scores/potentials"):
         usual = np.min if config.flows.reach else np.median
         target = config.scores.length or float(usual(alone["length"]))
-    lengths = {"long": target, "short": target * config.scores.short}
+    lengths = {"long": target}
+    if config.scores.short:
+        lengths["short"] = target * config.scores.short
     rows: list[dict[str, Any]] = []
     with progress("scores", 0, len(families) * len(lengths)) as told:
         for method, (name, length) in itertools.product(families, lengths.items()):
@@ -287,7 +289,8 @@ def measure(
             straightness, space.generator, space.starts[:SURVEYED], factors["measures"]
         )
         summary["straightness"] = folder.remember("scores/straightness", straight)
-    if space.frozen.log_likelihood is not None and config.scores.others:
+    has_bounds = space.frozen.log_likelihood is not None
+    if has_bounds and config.scores.others and config.scores.test_images:
         generator = folder.remember("scores/generator", partial(bounds, config, space.frozen))
         summary = {"generator": generator, **summary}
     folder.write_json("metrics.json", summary)
@@ -326,7 +329,7 @@ def tabulated(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         {"k": str(k), **{name: values[k] for name, values in lists.items()}} for k in range(count)
     ]
     hidden = ("shares", "signs", "changes", "valid_each")
-    for displacement in ("long", "short"):
+    for displacement in dict.fromkeys(row["displacement"] for row in summary["comparison"]):
         found[f"At equal data-space length, {displacement} displacement"] = [
             {name: value for name, value in row.items() if name not in (*hidden, "displacement")}
             for row in summary["comparison"]

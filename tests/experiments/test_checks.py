@@ -83,7 +83,7 @@ def _nothing_is_computed(monkeypatch):
             [*OWN, "--scores.pairs", "4", "--scores.fractions", "0.99"],
             "scores.fractions leave nothing of 4 pairs to score: 0.99",
         ),
-        ("potential_flows", [*OWN, "--scores.short", "0"], "(0, 1), got scores.short 0.0\n"),
+        ("potential_flows", [*OWN, "--scores.short", "-1"], "[0, 1], got -1.0\n"),
         (
             "potential_flows",
             [*OWN, "--scores.fractions", "0.1", "1"],

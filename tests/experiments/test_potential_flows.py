@@ -255,7 +255,7 @@ VECTORS = ["gan", "--generator", "jax.numpy:sin", "--generator.latent-dim", "3"]
         (["--training.batch-size", "5000"], "(5000) is more than the"),
         (["--weights.residual", "-1"], "weights.residual must be at least 0, got -1"),
         (["--scores.seeds", "0"], "scores.seeds must be at least 1, got 0"),
-        (["--scores.short", "2"], "scores.short and scores.fractions must lie in (0, 1)"),
+        (["--scores.short", "2"], "scores.short must lie in [0, 1], got 2.0"),
         (["--flows.cuont", "3"], "unknown flag --flows.cuont; did you mean --flows.count?"),
         (["--generator", "nowhere"], "generator nowhere does not exist: name a run folder"),
         (["demo"], "make it with `python -m experiments.train_vae sprites`, or name another by"),
