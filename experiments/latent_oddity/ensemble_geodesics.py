@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int
 from experiments.latent_oddity import figures
 from experiments.latent_oddity.gan_geodesics import at_once
 from experiments.latent_oddity.paths import (
-    STRAIGHT,
     Geodesics,
     Paths,
     joined,
@@ -24,8 +23,7 @@ from experiments.latent_oddity.paths import (
     recalled,
     straight,
 )
-from experiments.latent_oddity.setup import Sample, everywhere
-from experiments.runtime import tables
+from experiments.latent_oddity.setup import EUCLIDEAN, Sample, everywhere
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder
 from latent_flows import plots
@@ -42,7 +40,8 @@ from latent_flows.typing import Scalar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GEODESIC = "geodesic"
+NAME = "ensemble"
+"""Of the metric."""
 
 
 def check(generator: FrozenGenerator) -> None:
@@ -66,12 +65,12 @@ def find(
     settings: Geodesics,
     draws: Draws,
 ) -> dict[str, Paths]:
-    """Geodesics and straight lines between pairs."""
+    """Geodesics and straight lines between pairs, by the name of their metric."""
     metric = ensemble_pullback(generator, draws=draws)
     solve = partial(joined, metric, pairs, settings, batch_size=at_once(generator, settings))
     return {
-        GEODESIC: recalled(folder, "paths_ensemble", solve),
-        STRAIGHT: straight(pairs, settings.segments),
+        NAME: recalled(folder, "paths_ensemble", solve),
+        EUCLIDEAN: straight(pairs, settings.segments),
     }
 
 
@@ -81,25 +80,18 @@ def along(generator: FrozenGenerator, points: Float[Array, "k d"]) -> Scalar:
     return jnp.sqrt(jax.vmap(ensemble_variance(generator))(even)).mean()
 
 
-def measure(generator: FrozenGenerator, paths: Mapping[str, Paths]) -> dict[str, Any]:
-    """How long the paths are in the expected metric, and how much decoders disagree on the way."""
+def measure(generator: FrozenGenerator, paths: Mapping[str, Paths]) -> list[dict[str, float]]:
+    """Of each kind of path, its length in the expected metric over that of the straight line, and
+    how much decoders disagree on the way."""
     length = length_of(ensemble_pullback(generator))
     lengths = {name: everywhere(length, found.points, 20) for name, found in paths.items()}
-    deviations = {
-        name: everywhere(partial(along, generator), found.points, 20)
-        for name, found in paths.items()
-    }
-    rows = [
+    return [
         {
-            "path": name,
-            "length": float(lengths[name].mean()),
-            "of_straight": float((lengths[name] / lengths[STRAIGHT]).mean()),
-            "disagreement": float(deviations[name].mean()),
-            "converged": float(found.converged.mean()),
+            "of_straight": float((lengths[name] / lengths[EUCLIDEAN]).mean()),
+            "disagreement": float(everywhere(partial(along, generator), found.points, 20).mean()),
         }
         for name, found in paths.items()
     ]
-    return {"pairs": len(paths[STRAIGHT].points), "paths": rows}
 
 
 def draw_map(
@@ -142,31 +134,33 @@ def disagreement_map(
     )
 
 
-def run(
-    folder: Folder,
+def pictures(
     generator: FrozenGenerator,
-    pairs: Float[Array, "m 2 d"],
+    paths: Mapping[str, Paths],
+    titles: Mapping[str, str],
     sample: Sample,
     settings: Geodesics,
-    draws: Draws,
-) -> int | None:
-    """Join pairs, measure, draw."""
-    paths = find(folder, generator, pairs, settings, draws)
-    metrics = folder.remember("metrics", partial(measure, generator, paths))
-    lines = everywhere(length_of(ensemble_pullback(generator)), paths[STRAIGHT].points, 20)
+) -> figures.Drawn:
+    """What is drawn: decoded paths, and where they lie.
+
+    Args:
+        generator: the ensemble.
+        paths: by the name of their metric.
+        titles: what these are called.
+        sample: held-out codes.
+        settings: how many are shown.
+    """
+    lines = everywhere(length_of(ensemble_pullback(generator)), paths[EUCLIDEAN].points, 20)
     longest = np.argsort(-lines)
+    shown = {titles[name]: found for name, found in paths.items()}
     caption = (
         "Decoded paths, two a pair, between those pairs whose straight line is longest in the "
         "expected metric of the decoders."
     )
     drawn: figures.Drawn = {
-        "strips": partial(figures.strips, generator, paths, longest[: settings.strips], caption)
+        "strips": partial(figures.strips, generator, shown, longest[: settings.strips], caption)
     }
     if generator.latent_dim <= 2:
         some = longest[figures.spread(len(longest), settings.shown)]
-        drawn["latent"] = partial(draw_map, generator, paths, some, sample)
-    failed = tables.save_figures(folder, drawn)
-    with folder.understood("metrics"):
-        rows = tables.with_times(metrics["paths"], [found.times for found in paths.values()])
-        tables.show(f"Paths through {generator.name}, means over pairs", rows)
-    return tables.where(folder, failed)
+        drawn["latent"] = partial(draw_map, generator, shown, some, sample)
+    return drawn

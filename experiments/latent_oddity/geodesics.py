@@ -21,7 +21,6 @@ from jaxtyping import Array, Float
 
 from experiments.generators import spec
 from experiments.generators.spec import Usual
-from experiments.generators.training_data import check_encoder, load_data
 from experiments.inversion.latent_file import read_latents
 from experiments.latent_oddity import (
     densities,
@@ -35,22 +34,26 @@ from experiments.latent_oddity.paths import STRAIGHT, Geodesics, Paths, joined, 
 from experiments.latent_oddity.scores import Judges
 from experiments.latent_oddity.setup import Manifold
 from experiments.runtime import tables
-from experiments.runtime.announcements import announced
 from experiments.runtime.cli import UsageError
 from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
 from latent_flows.evaluation.plausibility import off_data, volume_contrast
 from latent_flows.generators import FrozenGenerator
-from latent_flows.geometry.ensembles import Draws
+from latent_flows.geometry.ensembles import Draws, ensemble_pullback
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.typing import Metric
 
 UNSHOWN = ("length_network",)
 """Measures that the table leaves out."""
 TITLES = {"rbf": "RBF deviation", "network": "ordinary deviation"}
-NAMES = {"rbf": "RBF geodesic", "network": "ordinary geodesic", setup.EUCLIDEAN: STRAIGHT}
-DENSITY = "density geodesic"
-"""The name of paths that are shortest in the metric of a density."""
+NAMES = {
+    "rbf": "RBF geodesic",
+    "network": "ordinary geodesic",
+    densities.NAME: "density geodesic",
+    ensemble_geodesics.NAME: "geodesic",
+    setup.EUCLIDEAN: STRAIGHT,
+}
+"""What paths are called in tables, by the metric in which they are shortest."""
 HOLED = ("rbf", densities.NAME)
 """The metrics that have holes, which a path can pass on either side."""
 
@@ -113,8 +116,7 @@ def titles(manifold: Manifold) -> dict[str, str]:
 
 def named(paths: Mapping[str, Paths]) -> dict[str, Paths]:
     """Paths by the names that they have in tables."""
-    names = {**NAMES, densities.NAME: DENSITY}
-    return {names[name]: found for name, found in paths.items()}
+    return {NAMES[name]: found for name, found in paths.items()}
 
 
 def check(config: Config, manifold: Manifold) -> None:
@@ -285,20 +287,34 @@ def run_ensemble(
     generator: FrozenGenerator,
     given: Float[Array, "m 2 d"] | None,
     draws: Draws,
+    between: str,
 ) -> int | None:
     """The same of an ensemble of decoders, in its expected metric."""
-    check_encoder(generator, "geodesics --decoders one")
-    test = load_data(generator, "test")
-    if test.length < setup.FEWEST:
-        raise ValueError(
-            f"{test.name} has {test.length} held-out examples; at least {setup.FEWEST} are needed"
-        )
+    manifold = setup.of_codes(replace(config, latents=""), generator)
+    # Whatever deviations it may have besides.
+    metrics = {ensemble_geodesics.NAME: ensemble_pullback(generator)}
+    manifold = manifold._replace(
+        metrics=metrics | {setup.EUCLIDEAN: manifold.metrics[setup.EUCLIDEAN]}
+    )
+    check(config, manifold)
     folder = spec.open_study(config)
     keep_ends(folder, given)
-    with announced("encoding images"):
-        seen = setup.sample(config, generator, test)
-    pairs = random_pairs(config, np.asarray(seen.codes)) if given is None else given
-    return ensemble_geodesics.run(folder, generator, pairs, seen, config.geodesics, draws)
+    judge = scores.appoint(folder, config, manifold)
+    settings, pairs = config.geodesics, ends(config, manifold) if given is None else given
+    paths = ensemble_geodesics.find(folder, generator, pairs, settings, draws)
+
+    def measured() -> Any:
+        whole = measure(config, manifold, judge, paths)
+        more = ensemble_geodesics.measure(generator, paths)
+        rows = [{**row, **own} for row, own in zip(whole["paths"], more, strict=True)]
+        return {**whole, "paths": rows}
+
+    found = folder.remember("metrics", measured)
+    pictures = ensemble_geodesics.pictures(generator, paths, NAMES, manifold.test, settings)
+    failed = tables.save_figures(folder, figures.losses(folder) | pictures)
+    with folder.understood("metrics"):
+        show(found, paths, between)
+    return tables.where(folder, failed)
 
 
 def run(config: Config) -> int | None:
@@ -319,7 +335,7 @@ def run(config: Config) -> int | None:
             "with both deviations, which its geodesics are compared with; leave it out"
         )
     if draws is not None:
-        return run_ensemble(config, generator, given, draws)
+        return run_ensemble(config, generator, given, draws, between)
     if is_plain:
         metric = gan_geodesics.seen_through(generator, config.geodesics)
         folder = spec.open_study(config)
