@@ -1,16 +1,23 @@
-"""How straight a generator is: how far its factors are linear in the latent."""
+"""How straight a generator is: how far its factors are linear in the latent, and how fast straight
+lines turn away from geodesics."""
 
 import math
 
+import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from latent_flows._transforms import in_chunks
 from latent_flows.data.image_factors import Measures
+from latent_flows.geometry import geodesic_curvature, unit_metric
 from latent_flows.typing import Generator
 
 FEWEST = 4
 """Valid images a latent dimension, below which nothing is said."""
+UNIT_OVER = 32
+"""Latents over which the mean of a metric is taken."""
+BATCH = 16
+"""Latents at which it is looked at together."""
 
 
 def straightness(
@@ -38,6 +45,30 @@ def straightness(
         for place, factor in enumerate(measures.factors)
     }
     return {**found, "mean": float(np.mean([*found.values()]))}
+
+
+def turning(
+    generator: Generator, latents: Float[Array, "n d"], key: PRNGKeyArray
+) -> dict[str, float]:
+    """How fast straight lines turn away from geodesics of the generator's metric.
+
+    In random directions, as they are in the latent space; the metric is in units of its mean, plus
+    1% of that along every axis, so that a unit of length is what a unit step in the latent changes.
+
+    Args:
+        generator: of the images.
+        latents: where lines begin.
+        key: of their directions.
+
+    Returns:
+        Radians per unit, at half and at nine tenths of the latents at most: 0 where straight lines
+        are geodesics.
+    """
+    metric = unit_metric(generator, latents[:UNIT_OVER])
+    directions = jax.random.normal(key, latents.shape)
+    found = in_chunks(geodesic_curvature(metric), BATCH)(latents, directions)
+    median, most = np.quantile(np.asarray(found), [0.5, 0.9])
+    return {"turning": float(median), "turning@90%": float(most)}
 
 
 def linear_r2(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.generators.bounds import measure as measure_generator
-from experiments.generators.straightness import straightness
+from experiments.generators.straightness import straightness, turning
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import local_basis, steered
@@ -289,6 +289,8 @@ def measure(
             straightness, space.generator, space.starts[:SURVEYED], factors["measures"]
         )
         summary["straightness"] = folder.remember("scores/straightness", straight)
+        turns = partial(turning, space.generator, space.starts[: config.scores.starts], key)
+        summary["turning"] = folder.remember("scores/turning", turns)
     has_bounds = space.frozen.log_likelihood is not None
     if has_bounds and config.scores.others and config.scores.test_images:
         generator = folder.remember("scores/generator", partial(bounds, config, space.frozen))
@@ -316,6 +318,10 @@ def tabulated(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         found["Generator, held out"] = [summary["generator"]]
     if summary.get("straightness"):
         found["Linear R2 of the factors in the latent (1: straight)"] = [summary["straightness"]]
+    if "turning" in summary:
+        found["Radians that straight lines turn from geodesics in a unit step"] = [
+            summary["turning"]
+        ]
     alone = summary["potentials"]
     lists = {name: values for name, values in alone.items() if isinstance(values, list)}
     count = len(alone["length"])

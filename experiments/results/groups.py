@@ -83,7 +83,12 @@ FACTORS = {
 }
 STRAIGHT = "linear R2"
 """Column of how straight a generator is, which is the same for all rows of a seed."""
-STRAIGHTNESS = {STRAIGHT: Measure("mean", "straightness")}
+TURNING = "turning"
+"""Column of how fast straight lines turn away from geodesics on a generator, the same."""
+STRAIGHTNESS = {
+    STRAIGHT: Measure("mean", "straightness"),
+    TURNING: Measure("turning", "turning"),
+}
 
 SCORES = "--scores.pairs 256 --scores.vp-steps 60 --scores.seeds 2 --scores.starts 64"
 ON_SPRITES = (
@@ -193,6 +198,8 @@ OF_STEERING = (
     "*Local basis*: along the leading singular vectors of the Jacobian at each start. *Steered*: "
     "the fields of moving in x and y and of zooming, with nothing learnt and no labels. "
     f"`{STRAIGHT}`: of the four in the latent, their mean; 1 where straight lines would do. "
+    f"`{TURNING}`: by how many radians a straight line turns away from geodesics of the generator "
+    "in a unit step, in the median; 0 where straight lines are geodesics. "
 )
 
 ABLATED = ["classification", "residual", "speed", "outside", "sparsity", "overlap", "consistency"]
@@ -463,8 +470,9 @@ ACROSS: Mapping[str, Across] = {
         columns=("factor share", "valid"),
         notes=(
             "The same sprites, by generators whose latents are ever less straight: in brackets the "
-            "linear R2 of the factors in the latent. Seeds are of the generator and of what is "
-            "learnt on it."
+            "linear R2 of the factors in the latent, and the radians that a straight line turns "
+            "away from geodesics in a unit step. Seeds are of the generator and of what is learnt "
+            "on it."
         ),
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, Across, Group
+from experiments.results.groups import ACROSS, GROUPS, STRAIGHTNESS, Across, Group
 from experiments.results.jobs import is_of
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, read_object, understood
@@ -131,8 +131,11 @@ def beside(across: Across, found: Mapping[str, Rows]) -> Beside:
     named = {}
     for heading, name in across.groups.items():
         if rows := found.get(name):
-            straight = [n for entries in rows.values() for n in column(entries, STRAIGHT)]
-            named[f"{heading} ({spread(straight)})"] = rows
+            how = [
+                spread([n for entries in rows.values() for n in column(entries, name)])
+                for name in STRAIGHTNESS
+            ]
+            named[f"{heading} ({', '.join(how)})"] = rows
     labels = [*dict.fromkeys(label for rows in named.values() for label in rows)]
     headings = [f"{heading}: {name}" for heading in named for name in across.columns]
     lines = ["| " + " | ".join(["", *headings]) + " |", "|" + "---|" * (len(headings) + 1)]

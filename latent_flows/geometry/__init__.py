@@ -9,6 +9,7 @@ from latent_flows.geometry import families
 from latent_flows.geometry.curvature import (
     acceleration,
     christoffel,
+    geodesic_curvature,
     ricci,
     riemann,
     scalar_curvature,
@@ -89,6 +90,7 @@ __all__ = [
     "frechet_mean",
     "geodesic",
     "geodesic_batch",
+    "geodesic_curvature",
     "geodesic_flow",
     "inner",
     "kmeans",

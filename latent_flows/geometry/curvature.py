@@ -15,6 +15,7 @@ __all__ = [
     "acceleration",
     "christoffel",
     "connection",
+    "geodesic_curvature",
     "lowered_connection",
     "ricci",
     "riemann",
@@ -119,6 +120,46 @@ def acceleration(metric: Metric) -> Callable[[Latent, Latent], Latent]:
     """
     gamma = connection(metric)
     return lambda z, v: -gamma(z, v, v)
+
+
+def geodesic_curvature(metric: Metric) -> Callable[[Latent, Latent], Scalar]:
+    r"""How fast a straight line turns away from the geodesic that starts along it.
+
+    $$\kappa(z, v) = \lVert \Gamma(v, v)_\perp \rVert_M \,/\, \lVert v \rVert_M^2$$
+
+    in radians per unit of length in the metric, whatever the length of `v`; the part of
+    $\Gamma(v, v)$ along `v` only says that the line is not passed at an even pace. It is 0
+    everywhere where straight lines are geodesics, as of a generator that is linear.
+
+    Args:
+        metric: any metric, positive definite at the points asked for; see `unit_metric` for
+            generators that some directions do not change.
+
+    Returns:
+        `(z, v) -> scalar`, at least 0; not finite for a `v` of length 0.
+
+    Raises:
+        ValueError: when called, for a direction of another shape than that of `z`.
+
+    References:
+        do Carmo, *Differential Geometry of Curves and Surfaces*, 1976, section 4-4.
+
+    >>> import jax.numpy as jnp
+    >>> polar = geodesic_curvature(lambda z: jnp.diag(jnp.array([1.0, z[0] ** 2])))
+    >>> print(polar(jnp.array([2.0, 0.0]), jnp.array([0.0, 3.0])))  # a circle of radius 2
+    0.5
+    """
+    gamma = connection(metric)
+
+    def curvature(z: Latent, v: Latent) -> Scalar:
+        bent, size = gamma(z, v, v), metrics.squared_norm(metric, z, v)
+        across = bent - metrics.inner(metric, z, bent, v) / size * v
+        square = metrics.squared_norm(metric, z, across)
+        turns = square > 0
+        # Without a derivative that is not finite where it is 0.
+        return jnp.where(turns, jnp.sqrt(jnp.where(turns, square, 1.0)) / size, square / size)
+
+    return curvature
 
 
 def christoffel(metric: Metric) -> Callable[[Latent], Float[Array, "d d d"]]:

@@ -10,7 +10,17 @@ import pytest
 
 from experiments.results import page as table_page
 from experiments.results import table, workers
-from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, Across, Group, Measure, Row
+from experiments.results.groups import (
+    ACROSS,
+    GROUPS,
+    STRAIGHT,
+    STRAIGHTNESS,
+    TURNING,
+    Across,
+    Group,
+    Measure,
+    Row,
+)
 from tests.test_docs import complaint
 
 FAKE = """
@@ -205,7 +215,7 @@ def test_numbers_of_other_flags_than_a_row_has_now_are_refused(fake):
 
 
 def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch):
-    measures = {"share": Measure("share"), STRAIGHT: Measure("mean", "straightness")}
+    measures = {"share": Measure("share"), **STRAIGHTNESS}
     kinds = {name: GROUP._replace(title=name, measures=measures) for name in ("one", "two")}
     side = Across("Both", {"straight": "one", "folded": "two"}, ("share",), "Notes.")
     monkeypatch.setattr(table_page, "GROUPS", kinds)
@@ -215,11 +225,11 @@ def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch)
             {"label": "a", "seed": 0, "status": "done", "command": "", "values": {"share": share}},
             {"label": f"of {name}", "seed": 0, "status": "done", "command": "", "values": {}},
         ]
-        found[0]["values"][STRAIGHT] = straight
+        found[0]["values"] |= {STRAIGHT: straight, TURNING: 1.0 - straight}
         (tmp_path / f"{name}.json").write_text(json.dumps({"entries": found}))
     assert tmp_path / "both.png" in table_page.render(str(tmp_path))
     page = (tmp_path / "RESULTS.md").read_text()
-    assert "| straight (0.75): share | folded (0.5): share |" in page
+    assert "| straight (0.75, 0.25): share | folded (0.5, 0.5): share |" in page
     assert "| a | 0.9 | 0.25 |" in page
     assert "| of two | - | - |" in page
     # One alone has nothing beside it.
@@ -230,7 +240,7 @@ def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch)
 @pytest.mark.parametrize("name", ACROSS)
 def test_what_is_shown_side_by_side_is_there_in_each_group(name):
     for other in ACROSS[name].groups.values():
-        assert {*ACROSS[name].columns, STRAIGHT} <= {*GROUPS[other].measures}
+        assert {*ACROSS[name].columns, *STRAIGHTNESS} <= {*GROUPS[other].measures}
         assert len({row.label for row in GROUPS[other].rows} & COMMON) == len(COMMON)
 
 

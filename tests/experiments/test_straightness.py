@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.generators.straightness import straightness
+from experiments.generators.straightness import straightness, turning
 from experiments.potential_flows import local_basis, steered
 from latent_flows.data.image_factors import Measures, X, Y
 
@@ -41,6 +41,15 @@ def test_where_latents_are_places_a_linear_map_knows_them_and_where_they_turn_it
     assert min(known["x"], known["y"]) > 0.99
     assert max(turned["x"], turned["y"]) < 0.2
     assert known["mean"] == pytest.approx(np.mean([known[name] for name in ("x", "y")]))
+
+
+def test_straight_lines_turn_away_from_geodesics_where_latents_are_folded(latents, key):
+    found = turning(folded, latents[:40], key)
+    assert 0 < found["turning"] < found["turning@90%"]
+    # Samples that are linear in the latent; and a line of them, at whatever pace it is passed.
+    linear = turning(lambda z: jnp.arange(6.0).reshape(2, 3) @ z, latents[:40], key)
+    line = turning(jnp.exp, latents[:40, :1], key)
+    assert max(linear["turning@90%"], line["turning@90%"]) < 1e-3
 
 
 def test_of_too_few_valid_images_nothing_is_said(latents):

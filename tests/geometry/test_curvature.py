@@ -70,6 +70,38 @@ def test_connection_contracts_the_christoffel_symbols(kind, key, x64):
     assert_allclose(bend[1], -np.einsum("kij,i,j->k", gamma, v, v), rtol=1e-9, atol=1e-12)
 
 
+def turned(v, r):
+    """The curvature of a curve whose polar coordinates change evenly."""
+    out, round_ = v
+    return abs(2 * out**2 * round_ + r**2 * round_**3) / (out**2 + r**2 * round_**2) ** 1.5
+
+
+@pytest.mark.parametrize("kind", [lambda metric: metric, bare])
+@pytest.mark.parametrize("v", [(0.0, 1.0), (1.0, 0.5), (-0.3, 2.0), (1.0, 0.0)])
+def test_straight_lines_in_polar_coordinates_turn_as_curves_in_the_plane_do(v, kind, dtype):
+    plane = kind(pullback(lambda z: z[0] * jnp.stack([jnp.cos(z[1]), jnp.sin(z[1]), 0 * z[1]])))
+    z, v = jnp.array([2.0, 0.3], dtype), jnp.array(v, dtype)
+    found = curvature.geodesic_curvature(plane)(z, v)
+    assert found.dtype == dtype
+    exact = 1e-5 if dtype == jnp.float32 else 1e-12
+    assert_allclose(found, turned(v, 2.0), rtol=exact, atol=exact)
+    # A direction has no length.
+    longer = jax.jit(curvature.geodesic_curvature(plane))(z, 3 * v)
+    assert_allclose(longer, found, rtol=10 * exact, atol=exact)
+
+
+def test_the_equator_is_a_geodesic_and_other_circles_turn(x64):
+    turns = curvature.geodesic_curvature(pullback(sphere))
+    thetas = jnp.array([jnp.pi / 2, 1.0, 0.4])
+    zs, v = jnp.stack([thetas, 0 * thetas], -1), jnp.array([0.0, 1.0])
+    found = jax.vmap(turns, (0, None))(zs, v)
+    assert_allclose(found, jnp.abs(1 / jnp.tan(thetas)), atol=1e-9)
+    # A number too where nothing turns: the gradient is that of |cot|, or 0.
+    slopes = jax.vmap(jax.grad(turns), (0, None))(zs, v)[:, 0]
+    assert_allclose(slopes[1:], -1 / jnp.sin(thetas[1:]) ** 2, rtol=1e-6)
+    assert jnp.isfinite(slopes[0])
+
+
 def test_scalar_curvature_of_the_sphere_is_2(dtype):
     z = jnp.array([[0.4, 1.0], [1.5, -2.0]], dtype)
     for metric in (pullback(sphere), bare(pullback(sphere))):
