@@ -155,7 +155,7 @@ class Config:
 
 PRESETS = {
     "mnist": (
-        "two latents on MNIST, ten retrainings: an hour or more",
+        "two latents on MNIST, ten retrainings: about an hour on a core",
         Config(run="runs/retraining-mnist"),
     ),
     "mnist10": (
