@@ -13,6 +13,7 @@ SMALL = seeds.Config(
 )
 
 
+@pytest.mark.slow
 def test_seeds_of_one_program_are_those_of_several():
     both, apart = (
         seeds.Seeds(SMALL, range(2)),
