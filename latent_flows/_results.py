@@ -64,6 +64,11 @@ class Result(eqx.Enumeration):
         "None of the geodesics between the points was found: the metric may not be finite or "
         "positive there, or segments too few."
     )
+    unknown_constants = (
+        "The constants of the densities are not known, their estimates differ by more than half: "
+        "raise final_samples, or samples in normalise_land; latents of many numbers may need more "
+        "than can be had."
+    )
     unfinished = "It was stopped before its last step: what was found so far may come nearer."
     unlike = (
         "The nearest sample that was found is another one: the generator makes nothing like this, "

@@ -158,6 +158,12 @@ class Config:
 
 
 SPRITES = Config(data="sprites", image_size=32)
+SPRITES_FEW = replace(
+    SPRITES,
+    run="runs/gan-few",
+    networks=Networks(4, generator=(32, 32, 16, 16), discriminator=(16, 16, 32, 32)),
+    training=replace(SPRITES.training, steps=1500),
+)
 SCENES = Config(data="scenes", image_size=32)
 MNIST = Config(data="mnist")
 MNIST_PUBLISHED = replace(
@@ -174,7 +180,8 @@ PRESETS = {
         "a small SNGAN of 32 pixels on rendered sprites (half an hour of one core)",
         SPRITES,
     ),
-    "scenes": ("the same on coloured scenes (half an hour of one core)", SCENES),
+    "sprites-few": ("a narrow one of four latents on the same (minutes)", SPRITES_FEW),
+    "scenes": ("the same as the first on coloured scenes (half an hour of one core)", SCENES),
     "mnist": ("a small SNGAN of 32 pixels on MNIST, through TFDS (half an hour)", MNIST),
     "mnist-published": (
         "the published width, latent size and ratio of steps; for a GPU",

@@ -24,7 +24,7 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.defaults import Quick
 from experiments.runtime.run_dir import Folder
 from latent_flows._validation import at_least
-from latent_flows.geometry.land import MEASURES
+from latent_flows.geometry.land import MEASURES, fewest_samples
 from latent_flows.typing import Latent, Metric, Scalar
 
 if TYPE_CHECKING:
@@ -100,16 +100,8 @@ class Config(setup.Config):
 SHORT = Fit(iterations=3, final_samples=1024)
 """For mixtures of ten, which take ten times as long."""
 
-FEW = Fit(
-    components=1,
-    points=80,
-    test_points=40,
-    samples=16,
-    final_samples=32,
-    segments=4,
-    iterations=2,
-)
-"""For long latents, whose geodesics take hundreds of passes through the generator each."""
+FEW = Fit(points=100, test_points=100, samples=128, final_samples=512, segments=8, iterations=2)
+"""For geodesics of a large generator."""
 
 PRESETS = {
     **{
@@ -119,7 +111,7 @@ PRESETS = {
         )
         for name, (about, config) in setup.presets(Config).items()
     },
-    **setup.gan_preset(Config, fit=FEW, codes=200),
+    **setup.gan_preset(Config, setup.FEW_LATENTS, fit=FEW, codes=200),
 }
 
 
@@ -127,13 +119,20 @@ def check(config: Config, manifold: Manifold) -> None:
     """Reject what the data cannot give, before anything is written.
 
     Raises:
-        ValueError: more components than points, or no more points than numbers of a code.
+        ValueError: more components than points, no more points than numbers of a code, or too few
+            latents to estimate constants with.
     """
     codes, _ = points(config, manifold)
     if len(codes) <= (dim := manifold.generator.latent_dim):
         raise ValueError(
             f"fit.points: {len(codes)} {manifold.source} are too few for latents of {dim} numbers; "
             f"at least {dim + 1} are needed, of fit.points, codes and what the data hold"
+        )
+    if (samples := config.fit.samples) < (least := fewest_samples(dim)):
+        raise ValueError(
+            f"fit.samples: {samples} are too few for latents of {dim} numbers, over which "
+            f"densities are integrated; at least {least} are needed, or a generator of fewer "
+            "latents, such as that of `python -m experiments.train_gan sprites-few`"
         )
     if (wanted := components(config, manifold)) > len(codes):
         raise ValueError(

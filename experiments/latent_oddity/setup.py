@@ -134,14 +134,16 @@ def presets(kind: type[Kind], **settings: Any) -> Presets[Kind]:
     return {**plain, **beside}
 
 
-def gan_preset(kind: type[Kind], **settings: Any) -> Presets[Kind]:
+GAN = Usual("runs/gan", "train_gan sprites")
+"""The generator without an encoder that presets are of."""
+FEW_LATENTS = Usual("runs/gan-few", "train_gan sprites-few")
+"""The same of what can be integrated over."""
+
+
+def gan_preset(kind: type[Kind], generator: Usual = GAN, **settings: Any) -> Presets[Kind]:
     """The preset for a generator without an encoder, or for one's own."""
     experiment = module_name(kind).rpartition(".")[2]
-    config = kind(
-        run=f"runs/{experiment}-gan",
-        generator=Usual("runs/gan", "train_gan sprites"),
-        **settings,
-    )
+    config = kind(run=f"runs/{experiment}-gan", generator=generator, **settings)
     return {"gan": ("draws of a run of train_gan, or of your own; minutes on a CPU", config)}
 
 

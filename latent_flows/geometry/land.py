@@ -37,6 +37,7 @@ MEASURES: Mapping[str, bool] = MappingProxyType({"volume": True, "lebesgue": Fal
 """What a density is a density of, and whether that is the volume of the metric."""
 
 _REPLICATES = 8  # independent estimates, whose spread is the error that is reported
+_UNKNOWN = 0.5  # standard error of a constant's logarithm above which it is not known
 _WIDE = 2.0  # deviations of the data that the wide part of the proposal has
 _START = 256  # points, at most, that k-means looks at for first means
 
@@ -93,12 +94,15 @@ class Land:
 
     @property
     def result(self) -> Result:
-        """Why it has not converged, if it has not; `message` says it in words."""
-        return first_failure((self.converged, Result.max_steps_reached))
+        """Why it has not converged, or cannot be relied on; `message` says it in words."""
+        return first_failure(
+            (self.converged, Result.max_steps_reached),
+            (self.log_constant_errors.max(-1) < _UNKNOWN, Result.unknown_constants),
+        )
 
     @property
     def message(self) -> Any:
-        """Why it has not converged; empty if it has. Of a batch, an array of such."""
+        """What the result is in words; empty if all is well. Of a batch, an array of such."""
         return message_of(self.result)
 
 
@@ -151,7 +155,9 @@ def fit_land(
         measure: `"volume"` or `"lebesgue"`, as above.
         initial: `[k, d]`, the first means; by default those of `kmeans`, from at most 256 points,
             or for one component the point that is nearest to the average.
-        samples: number of latents that constants are estimated with during the fit.
+        samples: number of latents that constants are estimated with during the fit, no fewer than
+            a precision has free entries, `d (d + 1) / 2`: constants that are estimated with fewer
+            can be driven to zero, and the likelihood without end.
         final_samples: the same, at the end.
         segments: of each geodesic.
         tolerance: gain in mean log-likelihood, in nats, below which the fit ends.
@@ -170,7 +176,7 @@ def fit_land(
 
     Raises:
         ValueError: points that are not a matrix, too few of them, an unknown measure, first means
-            of another shape, a number of samples below 16.
+            of another shape, a number of samples below 16 or `d (d + 1) / 2`.
 
     References:
         Arvanitidis, Hansen and Hauberg, *A Locally Adaptive Normal Distribution*, 2016, sections 3
@@ -196,6 +202,11 @@ def fit_land(
     for name, count in (("samples", samples), ("final_samples", final_samples)):
         if count < 2 * _REPLICATES:
             raise ValueError(f"{name} must be at least {2 * _REPLICATES}, got {count}")
+    if samples < (least := fewest_samples(d)):
+        raise ValueError(
+            f"samples must be at least {least}, the free entries of a precision of {d} numbers, "
+            f"got {samples}"
+        )
     start_key, sample_key, final_key = jax.random.split(key, 3)
     if initial is None and components == 1:
         # The point of data nearest to the average, which itself may lie in a hole.
@@ -246,6 +257,15 @@ def fit_land(
     land = _fitted(state, proposal, measure, segments)
     land = normalise_land(final_key, land, metric, samples=final_samples, batch_size=batch_size)
     return _scored(metric, land, points, state.spokes, batch_size)
+
+
+def fewest_samples(dim: int) -> int:
+    """Latents with which constants must be estimated, so that a fit cannot drive them to zero.
+
+    >>> fewest_samples(2), fewest_samples(64)
+    (16, 2080)
+    """
+    return max(2 * _REPLICATES, dim * (dim + 1) // 2)
 
 
 def normalise_land(

@@ -485,6 +485,10 @@ def test_long_latents_are_no_more_of_a_mixture_than_there_are_numbers(tmp_path, 
     code, out, err = call(land, "gan", *own, "--fit.points", "30")
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert "fit.points: 30 draws are too few for latents of 30 numbers; at least 31" in err
+    code, out, err = call(land, "gan", *own)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "fit.samples: 128 are too few for latents of 30 numbers" in err
+    assert "at least 465 are needed, or a generator of fewer latents" in err
 
 
 def test_a_density_of_codes_makes_a_metric_that_is_larger_where_they_are_not(plane):

@@ -10,6 +10,7 @@ import pytest
 from scipy import integrate, stats
 from sklearn.mixture import GaussianMixture
 
+from latent_flows._results import Result
 from latent_flows._transforms import vmap_chunked
 from latent_flows.geometry.land import (
     Land,
@@ -211,6 +212,22 @@ def test_where_the_metric_is_not_finite_the_density_is_zero(by_hand, ellipse):
 def test_bad_input_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         fit_land(jax.random.key(0), make(FLAT), jnp.zeros((5, 2)), **change)
+
+
+def test_more_samples_are_asked_for_than_a_precision_has_entries(key):
+    points = jax.random.normal(key, (12, 6))
+    with pytest.raises(ValueError, match="at least 21, the free entries of a precision of 6 num"):
+        fit_land(key, make(FLAT), points, samples=20)
+
+
+def test_constants_that_are_not_known_are_said(by_hand):
+    known = replace(by_hand, converged=jnp.array(True), log_constant_errors=jnp.array([0.1]))
+    assert (known.result == Result.successful, known.message) == (True, "")
+    unknown = replace(known, log_constant_errors=jnp.array([0.1, 0.9]))
+    assert unknown.result == Result.unknown_constants
+    assert "raise final_samples" in unknown.message
+    # What has not converged is said first.
+    assert replace(unknown, converged=jnp.array(False)).result == Result.max_steps_reached
 
 
 def test_a_point_of_another_shape_is_named(by_hand):
