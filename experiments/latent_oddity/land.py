@@ -100,8 +100,16 @@ class Config(setup.Config):
 SHORT = Fit(iterations=3, final_samples=1024)
 """For mixtures of ten, which take ten times as long."""
 
-FEW = Fit(points=100, test_points=100, samples=128, final_samples=512, segments=8, iterations=2)
-"""For geodesics of a large generator."""
+FEW = Fit(
+    components=1,
+    points=60,
+    test_points=60,
+    samples=64,
+    final_samples=128,
+    segments=6,
+    iterations=2,
+)
+"""For geodesics of a large generator, which take hundreds of passes through it each."""
 
 PRESETS = {
     **{

@@ -487,7 +487,7 @@ def test_long_latents_are_no_more_of_a_mixture_than_there_are_numbers(tmp_path, 
     assert "fit.points: 30 draws are too few for latents of 30 numbers; at least 31" in err
     code, out, err = call(land, "gan", *own)
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert "fit.samples: 128 are too few for latents of 30 numbers" in err
+    assert "fit.samples: 64 are too few for latents of 30 numbers" in err
     assert "at least 465 are needed, or a generator of fewer latents" in err
 
 
