@@ -147,7 +147,10 @@ def beside(across: Across, found: Mapping[str, Rows]) -> Beside:
         ]
         lines.append("| " + " | ".join([label, *cells]) + " |")
     drawn = {
-        heading: [column(rows.get(label, ()), across.columns[0]) for label in labels]
+        # On two lines, for panels that are side by side.
+        heading.replace(" (", "\n("): [
+            column(rows.get(label, ()), across.columns[0]) for label in labels
+        ]
         for heading, rows in named.items()
     }
     return Beside(labels, lines, drawn)
