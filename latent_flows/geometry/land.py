@@ -262,6 +262,12 @@ def fit_land(
 def fewest_samples(dim: int) -> int:
     """Latents with which constants must be estimated, so that a fit cannot drive them to zero.
 
+    Args:
+        dim: numbers of a latent.
+
+    Returns:
+        How many, at least.
+
     >>> fewest_samples(2), fewest_samples(64)
     (16, 2080)
     """
