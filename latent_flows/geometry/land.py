@@ -27,6 +27,7 @@ __all__ = [
     "MEASURES",
     "Land",
     "Proposal",
+    "fewest_samples",
     "fit_land",
     "land_log_prob",
     "normalise_land",
