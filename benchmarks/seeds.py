@@ -22,7 +22,7 @@ from benchmarks import table
 from benchmarks.command import Flags, Results, command
 from benchmarks.ratio import compared
 from benchmarks.training_step import LEARNING_RATE
-from benchmarks.turns import median, no_cached_programs, patient_turns
+from benchmarks.turns import compiled, median, no_cached_programs, patient_turns
 from experiments.results.workers import available_cores, keep_to, shares
 
 IN_TURN, VMAPPED, BESIDE = "one after the other", "one vmapped program", "processes side by side"
@@ -66,8 +66,7 @@ class Seeds:
         keys = jax.vmap(jax.random.key)(jnp.arange(seeds.start, seeds.stop))
         one = len(seeds) == 1
         self.carried = initial(keys[0]) if one else jax.vmap(initial)(keys)
-        program = jax.jit(step if one else jax.vmap(step))
-        self.update = program.lower(*self.carried).compile()
+        self.update, _ = compiled(step if one else jax.vmap(step), *self.carried)
         self.steps = config.steps
 
     def __call__(self) -> None:

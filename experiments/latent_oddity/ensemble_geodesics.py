@@ -137,7 +137,7 @@ def disagreement_map(
 def pictures(
     generator: FrozenGenerator,
     paths: Mapping[str, Paths],
-    titles: Mapping[str, str],
+    longest: Int[np.ndarray, "m"],
     sample: Sample,
     settings: Geodesics,
 ) -> figures.Drawn:
@@ -145,22 +145,19 @@ def pictures(
 
     Args:
         generator: the ensemble.
-        paths: by the name of their metric.
-        titles: what these are called.
+        paths: by what they are called.
+        longest: the pairs, in the order of how long straight lines are in the expected metric.
         sample: held-out codes.
         settings: how many are shown.
     """
-    lines = everywhere(length_of(ensemble_pullback(generator)), paths[EUCLIDEAN].points, 20)
-    longest = np.argsort(-lines)
-    shown = {titles[name]: found for name, found in paths.items()}
     caption = (
         "Decoded paths, two a pair, between those pairs whose straight line is longest in the "
         "expected metric of the decoders."
     )
     drawn: figures.Drawn = {
-        "strips": partial(figures.strips, generator, shown, longest[: settings.strips], caption)
+        "strips": partial(figures.strips, generator, paths, longest[: settings.strips], caption)
     }
     if generator.latent_dim <= 2:
         some = longest[figures.spread(len(longest), settings.shown)]
-        drawn["latent"] = partial(draw_map, generator, shown, some, sample)
+        drawn["latent"] = partial(draw_map, generator, paths, some, sample)
     return drawn

@@ -77,7 +77,8 @@ def spread(count: int, most: int) -> Int[np.ndarray, "m"]:
 
 def hardest(manifold: Manifold, lines: Paths) -> Int[np.ndarray, "m"]:
     """The pairs in the order in which straight lines between them leave the data, worst first."""
-    return np.argsort(-everywhere(length_of(manifold.metrics["rbf"]), lines.points, BATCH))
+    metric = manifold.metrics[manifold.kinds[0]]
+    return np.argsort(-everywhere(length_of(metric), lines.points, BATCH))
 
 
 def geodesics(

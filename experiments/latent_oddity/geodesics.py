@@ -39,7 +39,7 @@ from experiments.runtime.defaults import Quick, Settings
 from experiments.runtime.run_dir import Folder
 from latent_flows.evaluation.plausibility import off_data, volume_contrast
 from latent_flows.generators import FrozenGenerator
-from latent_flows.geometry.ensembles import Draws, ensemble_pullback
+from latent_flows.geometry.ensembles import Draws
 from latent_flows.geometry.graph import knn_graph
 from latent_flows.typing import Metric
 
@@ -290,12 +290,11 @@ def run_ensemble(
     between: str,
 ) -> int | None:
     """The same of an ensemble of decoders, in its expected metric."""
+    # Latents of a file are joined here, and take the place of no codes.
     manifold = setup.of_codes(replace(config, latents=""), generator)
+    flat = {setup.EUCLIDEAN: manifold.metrics[setup.EUCLIDEAN]}
     # Whatever deviations it may have besides.
-    metrics = {ensemble_geodesics.NAME: ensemble_pullback(generator)}
-    manifold = manifold._replace(
-        metrics=metrics | {setup.EUCLIDEAN: manifold.metrics[setup.EUCLIDEAN]}
-    )
+    manifold = manifold._replace(metrics={**setup.own_metrics(generator), **flat})
     check(config, manifold)
     folder = spec.open_study(config)
     keep_ends(folder, given)
@@ -310,7 +309,10 @@ def run_ensemble(
         return {**whole, "paths": rows}
 
     found = folder.remember("metrics", measured)
-    pictures = ensemble_geodesics.pictures(generator, paths, NAMES, manifold.test, settings)
+    longest = figures.hardest(manifold, paths[setup.EUCLIDEAN])
+    pictures = ensemble_geodesics.pictures(
+        generator, named(paths), longest, manifold.test, settings
+    )
     failed = tables.save_figures(folder, figures.losses(folder) | pictures)
     with folder.understood("metrics"):
         show(found, paths, between)

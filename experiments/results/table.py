@@ -211,7 +211,8 @@ def train_generators(config: Run, todo: Sequence[Todo], workers: Workers) -> Non
     for name, job in todo:
         group = GROUPS[name]
         folder = home(config, group, job.seed)
-        if group.home and not config.generator and not (folder / METRICS).exists():
+        is_there = any((run / METRICS).exists() for run in (folder, job.folder))
+        if group.home and not config.generator and not is_there:
             module, flags = group.generator.split(" ", 1)
             words = arguments(module, flags, folder, job.seed, "")
             needed[folder] = (name, Job("generator", job.seed, folder, words))
@@ -252,16 +253,14 @@ def run_groups(config: Run) -> None:
         rows = everything[name]
         where = f"{name}, {rows.index(job) + 1} of {len(rows)}: {job.label}, seed {job.seed}"
         begun = time.monotonic()
-        print(f"{where} ...", flush=True)
-        status, message = workers.run(job)
+        status, message = "done", ""
+        if not (job.folder / METRICS).exists():
+            print(f"{where} ...", flush=True)
+            status, message = workers.run(job)
         keep(stores[name], name, job, status, message)
         took = time.monotonic() - begun
         print(f"{where}: {status} in {took:.0f} s{message and ': '}{message}", flush=True)
 
-    finished = [(name, job) for name, job in todo if (job.folder / METRICS).exists()]
-    for name, job in finished:
-        keep(stores[name], name, job, "done", "")
-    todo = [one for one in todo if one not in finished]
     train_generators(config, todo, workers)
     workers.each([partial(row, *one) for one in todo])
 
