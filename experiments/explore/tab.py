@@ -65,9 +65,11 @@ class Tab:
             elif verb == "release" and self._take_up(message):
                 self._follow()
         elif verb == "tap":
-            await self._tap(float(message["x"]), float(message["y"]))
+            place = float(message["x"]), float(message["y"])
+            await self._tap(lambda: self.session.tapped(*place))
         elif verb == "enter":
-            await self._tap(*self.session.cursor)
+            # Where the cursor is once the arrows before it are answered, not where it is now.
+            await self._tap(lambda: self.session.tapped(*self.session.cursor))
         elif verb == "looks":
             await self._look(message)
         elif verb == "picture":
@@ -87,9 +89,9 @@ class Tab:
             self._measure()
         self._shade()
 
-    async def _tap(self, x: float, y: float) -> None:
+    async def _tap(self, tapped: Callable[[], list[Answer] | None]) -> None:
         async with self._lock:
-            answers = await _in(QUICK, self.session.tapped, x, y)
+            answers = await _in(QUICK, tapped)
         if answers is None:
             self.deliver([self.session.place(), note("measuring both ways ...")])
             self._measure()
@@ -110,7 +112,9 @@ class Tab:
             self._follow()
 
     def _take_up(self, message: Message) -> bool:
-        """The strip shows what the slider does that was moved last."""
+        """The strip shows what the slider does that was moved last, unless a tap came between."""
+        if self.session.history.now.target is not None:
+            return False
         controls = self.session.explored.controls
         index = int(message.get("index", 0))
         if 0 <= index < len(controls):

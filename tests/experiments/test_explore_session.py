@@ -459,6 +459,53 @@ def test_of_wishes_that_come_at_once_the_newest_is_met(session):
     ]
 
 
+def test_enter_goes_to_where_the_arrows_before_it_lead(session):
+    told = []
+    tab = Tab(session, told.extend)
+
+    async def typed():
+        await tab.hear({"do": "cursor", "home": True})
+        moves = ({"do": "cursor", "dx": 0.1, "dy": 0.0}, {"do": "enter"})
+        await asyncio.gather(*(tab.hear(move) for move in (*moves, *moves)))
+        while tab._doing:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(typed())
+    (cursor, farther) = [answer["x"] for answer in told if answer["kind"] == "cursor"][1:]
+    assert farther > cursor
+    (way,) = [answer for answer in told if answer["kind"] == "ways" and answer["line"]]
+    assert way["line_length"] > 0
+    assert way["line"][0][0] == pytest.approx(cursor, abs=1e-5)
+    assert way["line"][-1][0] == pytest.approx(farther, abs=1e-5)
+
+
+def test_a_slider_that_is_let_go_late_does_not_end_the_search_for_a_way(session):
+    told = []
+    tab = Tab(session, told.extend)
+
+    async def hurried():
+        await tab.hear({"do": "slide", "index": 0, "amount": 0.5})
+        await tab.hear({"do": "tap", "x": 0.0, "y": 0.0})
+        await tab.hear({"do": "tap", "x": 0.5, "y": -0.25})
+        await tab.hear({"do": "release", "index": 0})
+        while tab._doing:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(hurried())
+    (way,) = [answer for answer in told if answer["kind"] == "ways" and answer["line"]]
+    assert way["line_length"] > 0
+    assert session.looks.track == "geodesic"
+
+
+def test_the_way_to_where_one_is_has_no_length(session):
+    told = []
+    tab = Tab(session, told.extend)
+    talk(tab, {"do": "tap", "x": 0.5, "y": -0.25})
+    talk(tab, {"do": "tap", "x": 0.5, "y": -0.25})
+    (way,) = [answer for answer in told if answer["kind"] == "ways" and answer["line"]]
+    assert way["line_length"] == way["geodesic_length"] == 0
+
+
 def test_two_tabs_do_not_see_each_other(shared):
     one, other = Session(shared), Session(shared)
     before = other.seen.latent
