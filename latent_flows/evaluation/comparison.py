@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from latent_flows.data.image_factors import Measures, unwrapped
@@ -31,6 +32,9 @@ SEGMENTS = 10
 """Steps in which the data-space length of a traversal is measured."""
 PIECE = 64
 """Starting points that are followed at once."""
+MOST_STEPS = 128
+"""Of the solver along a traversal, which takes some ten: where a field is so stiff that it takes
+more, it leads no farther, and all that are followed at once would wait for it."""
 
 
 class Family(NamedTuple):
@@ -61,7 +65,8 @@ def _traverse(
     ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
 
     def one(params: PyTree, scale: Array, z0: Array) -> traversals.Traversal:
-        return traversals.traverse(generator, partial(field, params), z0, ts, scale=scale)
+        along = partial(field, params)
+        return traversals.traverse(generator, along, z0, ts, scale=scale, max_steps=MOST_STEPS)
 
     def family(args: Any) -> traversals.Traversal:
         params, starts, scale = args
@@ -127,20 +132,27 @@ def compare_at_length(
     count = len(jax.tree.leaves(family.params)[0])
     few = min(PIECE, starts)
     scale = traversals.equal_length_scale(
-        lambda scale: follow_family(family, horizon, scale, few).length.mean(1),
+        lambda scale: _mean_length(follow_family(family, horizon, scale, few)),
         jnp.full(count, length),
     )
     paths = follow_family(family, horizon, scale, max(starts, pairs))
     measured = jax.tree.map(lambda leaf: leaf[:, :starts], paths)
+    lengths = _mean_length(measured)
     row: dict[str, Any] = {
         "method": family.name,
         "traversals": count,
-        "length": float(measured.length.mean()),
-        "shortest": float(measured.length.mean(1).min()),
+        "length": float(lengths.mean()),
+        "shortest": float(lengths.min()),
     }
     if measures is not None and ranges is not None:
         row |= dominated_factors(measured, measures, ranges)
     return row | (predictability(key, paths, pairs, **vp) if pairs else {})
+
+
+def _mean_length(paths: traversals.Traversal) -> Float[Array, "k"]:
+    """Of the traversals that came to their ends; not a number where less than half of them did."""
+    mean = jnp.mean(paths.length, 1, where=paths.ok)
+    return jnp.where(paths.ok.mean(1) < 0.5, jnp.nan, mean)
 
 
 def predictability(
@@ -156,7 +168,7 @@ def predictability(
 
     Args:
         key: a random key.
-        paths: traversals `[K, n, ...]`.
+        paths: traversals `[K, n, ...]`; those that came to no end have no pair.
         pairs: of each traversal.
         fractions: shares of the pairs that a classifier learns from.
         steps: of its training.
@@ -171,8 +183,9 @@ def predictability(
     """
     count = len(paths.samples)
     ends = paths.samples[:, :pairs, jnp.array([0, -1])]
-    before, after = jnp.moveaxis(ends.reshape(-1, *ends.shape[2:]), 1, 0)
-    labels = jnp.repeat(jnp.arange(count), pairs)
+    ended = np.flatnonzero(paths.ok[:, :pairs])
+    before, after = jnp.moveaxis(ends.reshape(-1, *ends.shape[2:])[ended], 1, 0)
+    labels = jnp.repeat(jnp.arange(count), pairs)[ended]
     row = {}
     for fraction in fractions:
         if round(fraction * len(labels)) < count:
@@ -214,6 +227,7 @@ def dominated_factors(
     valid_first, valid_last = over(measures.is_valid)(first), over(measures.is_valid)(last)
     before = _measured(measures, first)
     after = unwrapped(measures.factors, before, _measured(measures, last))
+    valid_last &= paths.ok
     result = traversals.dominance(before, after, valid_first & valid_last, ranges)
     return {
         "share": float(result.share.mean()),

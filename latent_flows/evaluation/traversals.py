@@ -147,7 +147,9 @@ def equal_length_scale(
     """The factor on a field at which its traversals have a wanted mean length in data space.
 
     The secant method on the logarithms of factor and length, each step at most a factor of 4; a
-    field that cannot go so far ends short of the target, so look at the length that it reached.
+    field that cannot go so far ends short of the target, so look at the length that it reached. A
+    length that is not finite says that the solver did not come to an end: the factor stays below
+    the smallest one at which that was seen, and at last goes no farther than what was.
     Not traced: the iteration calls `mean_length` from Python, so that one compiled program serves
     all rounds.
 
@@ -167,17 +169,26 @@ def equal_length_scale(
     # Not of a weak type, as what a float fills is: the next factors are not, and a compiled
     # `mean_length` would be compiled again for them.
     target = jnp.asarray(target, jnp.result_type(target, float))
+    most = jnp.log(jnp.asarray(4.0, target.dtype))
     scale, slope = jnp.zeros_like(target), jnp.ones_like(target)
     last_scale = last_length = jnp.full_like(target, jnp.nan)
+    ceiling, reached = jnp.full_like(target, jnp.inf), scale
     for _ in range(rounds):
         length = jnp.log(jnp.maximum(mean_length(jnp.exp(scale)), 1e-12))
+        ended = jnp.isfinite(length)
+        ceiling = jnp.where(ended, ceiling, scale)
         seen = (length - last_length) / (scale - last_scale)
         # Steps too small to tell the slope by, the first one included, keep the one before.
-        tells = jnp.abs(scale - last_scale) > 1e-3
+        tells = ended & (jnp.abs(scale - last_scale) > 1e-3)
         slope = jnp.where(tells, jnp.clip(seen, 0.3, 3.0), slope)
-        last_scale, last_length = scale, length
-        step = jnp.clip((jnp.log(target) - length) / slope, -jnp.log(4.0), jnp.log(4.0))
-        scale = jnp.clip(scale + step, -10.0, 10.0)
+        last_scale = jnp.where(ended, scale, last_scale)
+        last_length = jnp.where(ended, length, last_length)
+        step = jnp.clip((jnp.log(target) - last_length) / slope, -most, most)
+        reached = jnp.where(jnp.isnan(last_scale), ceiling - most, last_scale)
+        between = jnp.where(jnp.isnan(last_scale), reached, (reached + ceiling) / 2)
+        scale = jnp.where(last_scale + step < ceiling, last_scale + step, between)
+        scale = jnp.clip(scale, -10.0, 10.0)
+    scale = jnp.where(jnp.isfinite(ceiling), jnp.minimum(scale, reached), scale)
     return jnp.clip(jnp.exp(scale), 1e-4, 1e4)
 
 
@@ -220,6 +231,8 @@ def dominance(
     """
     # Whole numbers are attributes too, of which differences must not wrap.
     moved = (1.0 * jnp.asarray(after) - 1.0 * jnp.asarray(before)) / ranges
+    # What is not counted need not be a number: zero times it would not be one either.
+    moved = jnp.where(valid[..., None], moved, 0.0)
     weight = valid[..., None] / jnp.maximum(valid.sum(-1)[:, None, None], 1)
     change = jnp.sum(jnp.abs(moved) * weight, axis=1)
     winner = jnp.argmax(change, -1)

@@ -41,6 +41,29 @@ def test_each_axis_changes_its_own_factor_however_fast_it_is_followed(axes):
     assert not any(name.startswith("vp@") for name in row)
 
 
+def test_a_field_that_leads_to_no_end_is_followed_as_far_as_it_leads(axes):
+    def steep(direction, t, z):
+        """Straight on, but ever faster: in finite time it is infinitely far."""
+        return direction * (1 + 400 * jnp.square(z).sum())
+
+    row = compare_at_length(
+        jax.random.key(1),
+        axes._replace(field=steep, params=0.05 * jnp.eye(2)),
+        1e3,
+        2.0,
+        starts=8,
+        pairs=8,
+        measures=PLACES,
+        ranges=jnp.ones(2),
+        steps=5,
+        seeds=1,
+        fractions=(0.5,),
+    )
+    assert 0 < row["shortest"] <= row["length"] < 1e3
+    assert np.isfinite([*row["shares"], row["share"], row["valid"], row["vp@50%"]]).all()
+    assert row["winners"] == ["x", "y"]
+
+
 def test_ranges_are_those_of_nearly_all_data():
     places = jnp.linspace(-0.2, 0.2, 101)
     images = jax.vmap(lambda x: spot(jnp.array([x, 0.0])))(places)

@@ -81,6 +81,27 @@ def test_a_length_that_cannot_be_reached_leaves_a_finite_scale():
         assert float(saturating(scale)) < target
 
 
+@pytest.mark.parametrize("most", [3.0, 0.4, 0.05])
+def test_a_scale_at_which_paths_do_not_end_is_not_taken(most):
+    asked = []
+
+    def mean_length(scale):
+        asked.append(float(scale))
+        return jnp.where(scale < most, scale, jnp.nan)
+
+    scale = float(equal_length_scale(mean_length, 10.0, rounds=6))
+    assert most / 4 <= scale < most
+    assert scale == pytest.approx(max(a for a in asked if a < most), rel=1e-5)
+
+
+def test_a_length_short_of_where_paths_do_not_end_is_reached():
+    mean_length = lambda a: jnp.where(a < 3.0, a, jnp.nan)  # noqa: E731
+    scale = equal_length_scale(mean_length, jnp.array([2.5, 100.0, 0.5]), rounds=6)
+    assert float(scale[0]) == pytest.approx(2.5, rel=1e-3)
+    assert 1.5 < float(scale[1]) < 3.0
+    assert float(scale[2]) == pytest.approx(0.5, rel=1e-3)
+
+
 def test_one_step_changes_the_scale_by_at_most_four():
     for target in (1e3, 1e-3):
         scale = float(equal_length_scale(lambda a: a, target, rounds=1))
@@ -91,6 +112,13 @@ def test_one_program_serves_every_round_of_a_search_for_equal_lengths():
     mean_length = jax.jit(lambda scale: jnp.array([1.0, 2.0]) * scale)
     equal_length_scale(mean_length, jnp.full(2, 3.0))
     assert mean_length._cache_size() == 1
+
+
+def test_what_is_not_valid_need_not_be_a_number():
+    before, ranges = jnp.zeros((1, 3, 2)), jnp.ones(2)
+    after = jnp.array([[[0.3, 0.1], [0.3, -0.1], [jnp.nan, jnp.nan]]])
+    counted = dominance(before, after, jnp.array([[True, True, False]]), ranges)
+    np.testing.assert_allclose(counted.share, 0.75, rtol=1e-6)
 
 
 def test_dominance_counts_valid_traversals_in_units_of_the_ranges():
