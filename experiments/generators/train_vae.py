@@ -365,12 +365,12 @@ def loss(
         key, augment_key = jax.random.split(key)
         keys = jax.random.split(augment_key, len(images))
         images = jax.vmap(partial(augmented, objective.augmented))(keys, images)
-    mean, std = jax.vmap(partial(apply, params, method=vae.encode))(images)
+    mean, std = apply(params, images, method=vae.encode)
     z = mean + std * jax.random.normal(key, mean.shape)
     kept = objective.decoded or len(images)
     if vae.config.decoders == 1:
-        log_likelihood = partial(apply, params, method=vae.log_likelihood)
-        reconstruction = -jnp.mean(jax.vmap(log_likelihood)(images[:kept], z[:kept]))
+        log_likelihoods = apply(params, images[:kept], z[:kept], method=vae.log_likelihood)
+        reconstruction = -jnp.mean(log_likelihoods)
     else:
         shares = equal_shares(jax.random.fold_in(key, 1), kept, vae.config.decoders)
         each = partial(apply, params, method=vae.member_log_likelihoods)

@@ -1,4 +1,4 @@
-"""Variational autoencoders: an encoder, a decoder and a likelihood, for one unbatched sample.
+"""Variational autoencoders: an encoder, a decoder and a likelihood, of a sample or of many.
 
 Strided and transposed convolutions are written as space-to-depth and depth-to-space
 rearrangements around dense layers: the same linear maps, several times faster on CPU.
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree
 
 from latent_flows._validation import at_least, floats
 from latent_flows.generators import likelihoods
-from latent_flows.typing import Generator, Latent, Scalar
+from latent_flows.typing import Generator, Scalar
 
 __all__ = [
     "VAE",
@@ -27,7 +27,6 @@ __all__ = [
     "ConvEncoder",
     "DecoderName",
     "EncoderName",
-    "Image",
     "LikelihoodName",
     "MLPDecoder",
     "MLPEncoder",
@@ -37,8 +36,6 @@ __all__ = [
     "members",
     "standardised",
 ]
-
-Image = Float[Array, "height width channels"]
 
 EncoderName = Literal["mlp", "conv"]
 DecoderName = Literal["mlp", "conv", "broadcast"]
@@ -90,24 +87,36 @@ def _strides_of_side(size: int) -> tuple[int, ...]:
 
 
 def _merge(x: Array, patch: tuple[int, int]) -> Array:
-    return rearrange(x, "(h a) (w b) c -> h w (a b c)", a=patch[0], b=patch[1])
+    return rearrange(x, "... (h a) (w b) c -> ... h w (a b c)", a=patch[0], b=patch[1])
 
 
 def _split(x: Array, patch: tuple[int, int]) -> Array:
-    return rearrange(x, "h w (a b c) -> (h a) (w b) c", a=patch[0], b=patch[1])
+    return rearrange(x, "... h w (a b c) -> ... (h a) (w b) c", a=patch[0], b=patch[1])
+
+
+class Dense(nn.Dense):
+    """A dense layer on the last axis, the others laid end to end.
+
+    The gradient of its weights is then one product of two matrices. With several axes to sum over,
+    as those of a batch and of pixels, XLA for CPUs transposes both factors first: training takes
+    half as long again.
+    """
+
+    def __call__(self, x: Float[Array, "*n m"]) -> Float[Array, "*n k"]:
+        rows = super().__call__(x.reshape(-1, x.shape[-1]))
+        return rows.reshape(*x.shape[:-1], self.features)
 
 
 class MLPEncoder(nn.Module):
-    """Dense layers on the flattened image, or a vector."""
+    """Dense layers on a vector, or on images `[..., height * width * channels]` laid flat."""
 
     config: VAEConfig
     """Sizes and kinds of layers."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*event"]) -> Array:
-        x = x.reshape(-1)
+    def __call__(self, x: Float[Array, "*n m"]) -> Array:
         for _ in range(self.config.depth):
-            x = nn.gelu(nn.Dense(8 * self.config.width)(x))
+            x = nn.gelu(Dense(8 * self.config.width)(x))
         return x
 
 
@@ -118,12 +127,12 @@ class ConvEncoder(nn.Module):
     """Sizes and kinds of layers."""
 
     @nn.compact
-    def __call__(self, x: Image) -> Array:
+    def __call__(self, x: Float[Array, "*n height width channels"]) -> Array:
         features = self.config.width // 2
-        for patch in _strides(*x.shape[:2]):
-            x = nn.gelu(nn.Dense(features)(_merge(x, patch)))
+        for patch in _strides(*x.shape[-3:-1]):
+            x = nn.gelu(Dense(features)(_merge(x, patch)))
             features *= 2
-        return nn.gelu(nn.Dense(4 * self.config.width)(x.reshape(-1)))
+        return nn.gelu(Dense(4 * self.config.width)(x.reshape(*x.shape[:-3], -1)))
 
 
 class MLPDecoder(nn.Module):
@@ -135,10 +144,11 @@ class MLPDecoder(nn.Module):
     """Height, width and channels of a sample, or the length of a vector."""
 
     @nn.compact
-    def __call__(self, z: Latent) -> Array:
+    def __call__(self, z: Float[Array, "*n d"]) -> Array:
         for _ in range(self.config.depth):
-            z = nn.gelu(nn.Dense(8 * self.config.width)(z))
-        return nn.Dense(math.prod(self.image_shape))(z).reshape(self.image_shape)
+            z = nn.gelu(Dense(8 * self.config.width)(z))
+        x = Dense(math.prod(self.image_shape))(z)
+        return x.reshape(*z.shape[:-1], *self.image_shape)
 
 
 class ConvDecoder(nn.Module):
@@ -150,20 +160,20 @@ class ConvDecoder(nn.Module):
     """Height, width and channels of a sample."""
 
     @nn.compact
-    def __call__(self, z: Latent) -> Array:
+    def __call__(self, z: Float[Array, "*n d"]) -> Array:
         height, width, channels = self.image_shape
         patches = _strides(height, width)
         down, across = (math.prod(sides) for sides in zip((1, 1), *patches, strict=True))
         features = self.config.width // 2 * 2 ** len(patches)
         grid = (height // down, width // across, features)
-        x = nn.gelu(nn.Dense(4 * self.config.width)(z))
-        x = nn.gelu(nn.Dense(math.prod(grid))(x)).reshape(grid)
+        x = nn.gelu(Dense(4 * self.config.width)(z))
+        x = nn.gelu(Dense(math.prod(grid))(x)).reshape(*z.shape[:-1], *grid)
         for patch in reversed(patches[1:]):
             features //= 2
-            x = nn.gelu(_split(nn.Dense(math.prod(patch) * features)(x), patch))
+            x = nn.gelu(_split(Dense(math.prod(patch) * features)(x), patch))
             x = nn.gelu(nn.Conv(features, (3, 3))(x))
         last = patches[0] if patches else (1, 1)
-        return _split(nn.Dense(math.prod(last) * channels)(x), last)
+        return _split(Dense(math.prod(last) * channels)(x), last)
 
 
 class BroadcastDecoder(nn.Module):
@@ -184,24 +194,24 @@ class BroadcastDecoder(nn.Module):
     """Height, width and channels of a sample."""
 
     @nn.compact
-    def __call__(self, z: Latent) -> Array:
+    def __call__(self, z: Float[Array, "*n d"]) -> Array:
         height, width, channels = self.image_shape
         patch = next(p for p in (4, 2, 1) if height % p == 0 and width % p == 0)
         rows, columns = (
             jnp.linspace(-1.0, 1.0, n // patch, dtype=z.dtype) for n in (height, width)
         )
         y, x = jnp.meshgrid(rows, columns, indexing="ij")
-        shift = nn.Dense(2, use_bias=False)(z)
+        shift = Dense(2, use_bias=False)(z)[..., None, None, :]
         features = self.config.width
         # Random frames to begin with: with the usual bias of zero, a latent of zero would have
         # none, and training spends its first half on making some.
-        frames = nn.Dense(3 * features, bias_init=nn.initializers.normal(2.0))(z)
-        frames = frames.reshape(3, features)
-        x, y = (x - shift[0])[..., None], (y - shift[1])[..., None]
-        h = x * frames[0] + y * frames[1] + frames[2]
+        frames = Dense(3 * features, bias_init=nn.initializers.normal(2.0))(z)
+        across, down, still = jnp.split(frames[..., None, None, :], 3, -1)
+        x, y = x[..., None] - shift[..., :1], y[..., None] - shift[..., 1:]
+        h = x * across + y * down + still
         for _ in range(self.config.depth):
-            h = nn.Dense(self.config.width)(nn.silu(h))
-        return _split(nn.Dense(patch**2 * channels)(nn.silu(h)), (patch, patch))
+            h = Dense(self.config.width)(nn.silu(h))
+        return _split(Dense(patch**2 * channels)(nn.silu(h)), (patch, patch))
 
 
 _ENCODERS = {"mlp": MLPEncoder, "conv": ConvEncoder}
@@ -218,7 +228,8 @@ class VAE(nn.Module):
     With several decoders, the parameters of all are stacked, and the likelihood is that of one
     drawn at random: of a sample the mean over decoders of their densities, and the mean is theirs.
 
-    Every method takes one unbatched point:
+    Every method takes one point, or many with axes in front, which training is quicker with than
+    `jax.vmap`:
 
     >>> import jax, jax.numpy as jnp
     >>> from latent_flows.generators.vae import VAE, VAEConfig
@@ -228,6 +239,8 @@ class VAE(nn.Module):
     >>> mean, std = vae.apply(params, x, method=vae.encode)
     >>> mean.shape, vae.apply(params, mean, method=vae.decode).shape
     ((3,), (16, 16, 1))
+    >>> vae.apply(params, jnp.zeros((5, 3)), method=vae.decode).shape
+    (5, 16, 16, 1)
     """
 
     config: VAEConfig
@@ -241,7 +254,7 @@ class VAE(nn.Module):
             self.centre = self.param("centre", nn.initializers.zeros, self.image_shape)
             self.spread = self.param("spread", nn.initializers.ones, self.image_shape)
         self.encoder = _ENCODERS[self.config.encoder](self.config)
-        self.posterior = nn.Dense(2 * self.config.latent_dim)
+        self.posterior = Dense(2 * self.config.latent_dim)
         decoder: Any = _DECODERS[self.config.decoder]
         if self.config.decoders > 1:
             decoder = nn.vmap(
@@ -260,34 +273,46 @@ class VAE(nn.Module):
         """Inputs of the right shapes, for `init`."""
         return (jnp.zeros(self.image_shape),)
 
-    def encode(self, x: Float[Array, "*event"]) -> tuple[Latent, Latent]:
+    def encode(self, x: Float[Array, "*n_event"]) -> tuple[Float[Array, "*n d"], ...]:
         """Mean and standard deviation of the posterior `q(z | x)`, a diagonal Gaussian."""
-        if x.shape != self.image_shape:
-            raise ValueError(f"the VAE encodes images of shape {self.image_shape}, got {x.shape}")
+        batch = self._batch(x)
         floats("the VAE", x=x)
         if len(self.image_shape) != 3:
             centre, spread = self._standard()
             x = (x - centre) / spread
-        mean, raw = jnp.split(self.posterior(self.encoder(x)), 2)
+        elif self.config.encoder == "mlp":
+            x = x.reshape(*batch, -1)
+        mean, raw = jnp.split(self.posterior(self.encoder(x)), 2, -1)
         # Bounded, so that no log-variance can overflow early in training.
         return mean, jnp.exp(5.0 * jnp.tanh(raw / 5.0))
 
-    def decode(self, z: Latent) -> Float[Array, "*event"]:
+    def _batch(self, x: Float[Array, "*n_event"]) -> tuple[int, ...]:
+        """The axes in front of those of a sample.
+
+        Raises:
+            ValueError: it is none of a sample's shape.
+        """
+        count = x.ndim - len(self.image_shape)
+        if x.shape[max(count, 0) :] != self.image_shape:
+            raise ValueError(f"the VAE encodes images of shape {self.image_shape}, got {x.shape}")
+        return x.shape[:count]
+
+    def decode(self, z: Float[Array, "*n d"]) -> Float[Array, "*n_event"]:
         """The mean of `p(x | z)`: an image in [0, 1], or a vector; over all decoders."""
         if self.config.decoders == 1:
             return self._mean(self.decoder(z))
         return self.members(z).mean(0)
 
-    def members(self, z: Latent) -> Float[Array, "members *event"]:
+    def members(self, z: Float[Array, "*n d"]) -> Float[Array, "members *n_event"]:
         """What each decoder makes of a latent."""
-        return jax.vmap(self._mean)(self._decoded(z))
+        return self._mean(self._decoded(z))
 
-    def _decoded(self, z: Latent) -> Float[Array, "members *event"]:
+    def _decoded(self, z: Float[Array, "*n d"]) -> Float[Array, "members *n_event"]:
         if self.config.decoders == 1:
             return self.decoder(z)[None]
         return self.decoder(jnp.broadcast_to(z, (self.config.decoders, *z.shape)))
 
-    def _mean(self, decoded: Float[Array, "*event"]) -> Float[Array, "*event"]:
+    def _mean(self, decoded: Float[Array, "*n_event"]) -> Float[Array, "*n_event"]:
         if len(self.image_shape) == 3:
             return jax.nn.sigmoid(decoded)
         centre, spread = self._standard()
@@ -296,12 +321,17 @@ class VAE(nn.Module):
     def _standard(self) -> tuple[Array, Array]:
         return jax.lax.stop_gradient((self.centre, self.spread))
 
-    def log_likelihood(self, x: Float[Array, "*event"], z: Latent) -> Scalar:
+    def log_likelihood(
+        self, x: Float[Array, "*n_event"], z: Float[Array, "*n d"]
+    ) -> Float[Array, "*n"]:
         """`log p(x | z)` in nats, summed over pixels and channels; of a decoder drawn at random."""
+        one = self._log_likelihood
+        for _ in self._batch(x):
+            one = jax.vmap(one)
         if self.config.decoders == 1:
-            return self._log_likelihood(x, self.decoder(z))
-        each = jax.vmap(partial(self._log_likelihood, x))(self._decoded(z))
-        return jax.nn.logsumexp(each) - jnp.log(self.config.decoders)
+            return one(x, self.decoder(z))
+        each = jax.vmap(partial(one, x))(self._decoded(z))
+        return jax.nn.logsumexp(each, 0) - jnp.log(self.config.decoders)
 
     def member_log_likelihoods(
         self, xs: Float[Array, "members *event"], zs: Float[Array, "members d"]

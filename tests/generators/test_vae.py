@@ -189,6 +189,41 @@ def test_several_decoders_are_those_of_single_vaes_with_their_parameters(
     close(weights, jnp.concatenate([first_weights(single, one) for one in own]))
 
 
+@pytest.mark.parametrize(
+    ("shape", "config"),
+    [
+        ((8, 8, 1), replace(SMALL, encoder="conv", decoder="conv")),
+        ((16, 12, 3), replace(SMALL, encoder="mlp", decoder="broadcast")),
+        ((8, 8, 1), replace(SMALL, likelihood="discretised_logistic")),
+        ((5,), replace(SMALL, likelihood="gaussian")),
+        ((5,), replace(SMALL, likelihood="gaussian", decoders=2)),
+    ],
+)
+def test_many_at_once_are_what_each_is(key, shape, config):
+    vae, params = made(config, shape, key)
+    xs, zs = jax.random.uniform(key, (2, 3, *shape)), jax.random.normal(key, (2, 3, 3))
+
+    def each(method, *arrays):
+        one = lambda *own: vae.apply(params, *own, method=method)  # noqa: E731
+        return jax.jit(jax.vmap(jax.vmap(one)))(*arrays)
+
+    def at_once(method, *arrays):
+        return jax.jit(lambda *all_: vae.apply(params, *all_, method=method))(*arrays)
+
+    close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+    jax.tree.map(close, at_once(vae.encode, xs), each(vae.encode, xs))
+    close(at_once(vae.decode, zs), each(vae.decode, zs))
+    close(at_once(vae.log_likelihood, xs, zs), each(vae.log_likelihood, xs, zs))
+    close(jnp.moveaxis(at_once(vae.members, zs), 0, 2), each(vae.members, zs))
+
+
+def test_many_that_are_no_images_of_the_shape_are_refused(key):
+    vae, params = made(SMALL, (8, 8, 1), key)
+    for shape in ((3, 8, 9, 1), (8, 1), (8, 8, 1, 3)):
+        with pytest.raises(ValueError, match=r"images of shape \(8, 8, 1\), got"):
+            vae.apply(params, jnp.zeros(shape), method=vae.encode)
+
+
 def test_one_decoder_has_no_members(key):
     vae, params = made(SMALL, (8, 8, 1), key)
     assert members(vae, params) is None
