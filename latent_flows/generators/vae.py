@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from latent_flows._validation import at_least, floats
 from latent_flows.generators import likelihoods
@@ -26,6 +26,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "DecoderName",
+    "Dense",
     "EncoderName",
     "LikelihoodName",
     "MLPDecoder",
@@ -286,7 +287,7 @@ class VAE(nn.Module):
         # Bounded, so that no log-variance can overflow early in training.
         return mean, jnp.exp(5.0 * jnp.tanh(raw / 5.0))
 
-    def _batch(self, x: Float[Array, "*n_event"]) -> tuple[int, ...]:
+    def _batch(self, x: Num[Array, "*n_event"]) -> tuple[int, ...]:
         """The axes in front of those of a sample.
 
         Raises:

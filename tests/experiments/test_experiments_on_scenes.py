@@ -35,6 +35,7 @@ def test_a_hue_that_passes_red_is_what_a_traversal_changes():
     samples = jnp.array([[0.95, 0.5], [0.1, 0.6]])[None, None, :, None, None]
     nothing = jnp.zeros((1, 1))
     parts = {name: samples if name == "samples" else nothing for name in Traversal._fields}
+    parts["ok"] = jnp.ones((1, 1), bool)
     found = dominated_factors(Traversal(**parts), measures, jnp.ones(2))
     assert found["winners"] == ["hue"]
     assert found["signs"] == [1.0]
