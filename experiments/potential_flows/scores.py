@@ -36,6 +36,7 @@ from latent_flows.evaluation.comparison import (
     dominated_factors,
     factor_ranges,
     follow_family,
+    mean_of_ended,
 )
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry.operators import Operator, laplace_beltrami
@@ -198,8 +199,8 @@ def potentials_alone(
         rows = {"changes": whole["winners"], "share": whole["shares"], "sign": whole["signs"]}
         rows["valid"] = whole["valid_each"]
     rows |= {
-        "length": paths.length.mean(1).tolist(),
-        "displacement": moved.mean(1).tolist(),
+        "length": mean_of_ended(paths.length, paths.ok).tolist(),
+        "displacement": mean_of_ended(moved, paths.ok).tolist(),
         "solver steps": paths.num_steps.mean(1).tolist(),
         "most steps": paths.num_steps.max(1).tolist(),
         "solved": float(paths.ok.mean()),

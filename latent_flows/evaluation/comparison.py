@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from latent_flows.data.image_factors import Measures, unwrapped
 from latent_flows.evaluation import traversals
@@ -25,6 +25,7 @@ __all__ = [
     "dominated_factors",
     "factor_ranges",
     "follow_family",
+    "mean_of_ended",
     "predictability",
 ]
 
@@ -32,9 +33,10 @@ SEGMENTS = 10
 """Steps in which the data-space length of a traversal is measured."""
 PIECE = 64
 """Starting points that are followed at once."""
-MOST_STEPS = 128
-"""Of the solver along a traversal, which takes some ten: where a field is so stiff that it takes
-more, it leads no farther, and all that are followed at once would wait for it."""
+MOST_STEPS = 256
+"""Of the solver along a traversal, which takes some ten, and of warps a hundred. Where a field is
+so stiff that it takes more, it leads no farther: all that are followed at once would wait for it.
+"""
 
 
 class Family(NamedTuple):
@@ -132,12 +134,12 @@ def compare_at_length(
     count = len(jax.tree.leaves(family.params)[0])
     few = min(PIECE, starts)
     scale = traversals.equal_length_scale(
-        lambda scale: _mean_length(follow_family(family, horizon, scale, few)),
+        lambda scale: _mean_lengths(follow_family(family, horizon, scale, few)),
         jnp.full(count, length),
     )
     paths = follow_family(family, horizon, scale, max(starts, pairs))
     measured = jax.tree.map(lambda leaf: leaf[:, :starts], paths)
-    lengths = _mean_length(measured)
+    lengths = _mean_lengths(measured)
     row: dict[str, Any] = {
         "method": family.name,
         "traversals": count,
@@ -149,10 +151,25 @@ def compare_at_length(
     return row | (predictability(key, paths, pairs, **vp) if pairs else {})
 
 
-def _mean_length(paths: traversals.Traversal) -> Float[Array, "k"]:
-    """Of the traversals that came to their ends; not a number where less than half of them did."""
-    mean = jnp.mean(paths.length, 1, where=paths.ok)
-    return jnp.where(paths.ok.mean(1) < 0.5, jnp.nan, mean)
+def mean_of_ended(values: Float[Array, "k n"], ended: Bool[Array, "k n"]) -> Float[Array, "k"]:
+    """The mean of each member's traversals over those that came to their ends.
+
+    Args:
+        values: one of each traversal.
+        ended: whether it came to its end, `Traversal.ok`.
+
+    Returns:
+        The means; not a number where less than half of them did.
+
+    >>> values, ended = jnp.array([[1.0, jnp.inf]]), jnp.array([[True, False]])
+    >>> print(mean_of_ended(values, ended), mean_of_ended(values, jnp.zeros((1, 2), bool)))
+    [1.] [nan]
+    """
+    return jnp.where(ended.mean(1) < 0.5, jnp.nan, jnp.mean(values, 1, where=ended))
+
+
+def _mean_lengths(paths: traversals.Traversal) -> Float[Array, "k"]:
+    return mean_of_ended(paths.length, paths.ok)
 
 
 def predictability(
