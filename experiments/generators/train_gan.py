@@ -72,20 +72,13 @@ class Adversarial:
 
     critic_steps: int = 1
     """Steps of the discriminator for one of the generator; a batch is shared out among them."""
-    b1: float = 0.0
-    """How much of the mean gradient a step of Adam keeps."""
-    b2: float = 0.9
-    """How much of the mean squared gradient a step of Adam keeps."""
     average: float = 0.998
     """Decay of the moving average of the generator's weights, which is what is kept."""
 
     def __post_init__(self) -> None:
         at_least(self, "adversarial.", critic_steps=1)
-        for name in ("b1", "b2", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"adversarial.{name} must lie in [0, 1), got {getattr(self, name)}"
-                )
+        if not 0 <= self.average < 1:
+            raise ValueError(f"adversarial.average must lie in [0, 1), got {self.average}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,13 @@ class Config:
     """The game."""
     training: Training = field(
         default_factory=lambda: Training(
-            steps=4000, batch_size=64, learning_rate=5e-4, clip=0.0, checkpoint_every=250
+            steps=4000,
+            batch_size=64,
+            learning_rate=5e-4,
+            b1=0.0,
+            b2=0.9,
+            clip=0.0,
+            checkpoint_every=250,
         )
     )
     """Optimiser and duration."""
@@ -222,7 +221,7 @@ def begin(net: SNGAN, critic: Discriminator, config: Config, key: PRNGKeyArray) 
     variables = initial(net, keys[0])
     shape = (net.resolution, net.resolution, net.image_channels)
     params = critic.init(keys[1], jnp.zeros(shape))
-    method = _method(config)
+    method = optimizer(config.training)
     game = Game(
         variables,
         params,
@@ -235,7 +234,7 @@ def begin(net: SNGAN, critic: Discriminator, config: Config, key: PRNGKeyArray) 
 
 def step(net: SNGAN, critic: Discriminator, config: Config) -> Update:
     """Some steps of the discriminator, one of the generator, one of the average."""
-    method = _method(config)
+    method = optimizer(config.training)
     apply: Any = net.apply
     judge: Any = critic.apply
 
@@ -291,10 +290,6 @@ def step(net: SNGAN, critic: Discriminator, config: Config) -> Update:
         return State(state.step + 1, average, game), metrics
 
     return update
-
-
-def _method(config: Config) -> optax.GradientTransformation:
-    return optimizer(config.training, b1=config.adversarial.b1, b2=config.adversarial.b2)
 
 
 def to_canvas(images: Float[Array, "n h w c"], size: int) -> Float[Array, "n size size c"]:

@@ -82,8 +82,10 @@ class Objective:
     """Extra weight of the total correlation of the codes (beta-TC-VAE's beta, minus 1). Its
     estimate on a batch is far too large where posteriors are narrow: total_correlation_gaussian,
     reported beside it, is the number to trust."""
+    delay: int = 0
+    """Steps in which both weights are 0, at first."""
     warmup: int = 50
-    """Steps over which both weights rise from 0."""
+    """Steps over which they rise after that."""
     decoded: int = 0
     """Images of a batch that are decoded as well as encoded; 0: all. The total correlation needs
     a large batch, which only the cheap encoder has to see."""
@@ -99,7 +101,7 @@ class Objective:
     """The largest |t| of each of them."""
 
     def __post_init__(self) -> None:
-        at_least(self, "objective.", beta=0, total_correlation=0, warmup=0, decoded=0)
+        at_least(self, "objective.", beta=0, total_correlation=0, delay=0, warmup=0, decoded=0)
         if len(self.augment) != len(self.augment_ts) or not all(t > 0 for t in self.augment_ts):
             raise ValueError(
                 "objective.augment_ts must hold one positive number for each of the "
@@ -188,15 +190,21 @@ class Config:
     def follow(settings: Settings) -> None:
         """No more images are decoded than a batch has, and weights have risen by the end."""
         settings.at_most("objective.decoded", settings["training.batch_size"])
-        settings.at_most("objective.warmup", settings["training.steps"])
+        steps = settings["training.steps"]
+        settings.at_most("objective.warmup", steps)
+        settings.at_most("objective.delay", max(steps - settings["objective.warmup"], 0))
 
 
 SPRITES = Config(
     data="sprites",
     vae=VAEConfig(latent_dim=6, decoder="broadcast", depth=2, width=64),
-    # Weights that are there at once keep most seeds from learning that shapes have a direction.
-    objective=Objective(total_correlation=3.0, warmup=3000),
-    training=Training(steps=3400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine"),
+    # Discs are drawn within a few hundred steps, that shapes have a direction is learnt some 500
+    # later, and from many seeds never if weights, or the memory of the first gradients, are there
+    # by then.
+    objective=Objective(total_correlation=3.0, delay=1000, warmup=2000),
+    training=Training(
+        steps=3400, batch_size=64, learning_rate=4e-3, warmup=50, decay="cosine", b2=0.99
+    ),
     test_images=500,
 )
 DIGITS = Config(
@@ -377,7 +385,7 @@ def loss(
         reconstruction = -jnp.mean(jax.vmap(each)(images[shares], z[shares]))
     kl = jnp.mean(jnp.sum(jax.vmap(objectives.gaussian_kl)(mean, std), -1))
     correlation = objectives.total_correlation(z, mean, std)
-    rise = jnp.minimum(1.0, (step + 1) / max(objective.warmup, 1))
+    rise = jnp.clip((step + 1 - objective.delay) / max(objective.warmup, 1), 0.0, 1.0)
     total = reconstruction + rise * (
         objective.beta * kl + objective.total_correlation * correlation
     )

@@ -60,6 +60,11 @@ class Training:
     """Steps over which the step size rises from zero to its peak."""
     decay: Literal["none", "cosine"] = "none"
     """How the step size falls after the warm-up: not at all, or to zero along a cosine."""
+    b1: float = 0.9
+    """How much of the mean gradient a step of Adam keeps."""
+    b2: float = 0.999
+    """How much of the mean squared gradient a step of Adam keeps: with less, large gradients of the
+    first steps shorten those that follow for a shorter time."""
     clip: float = 1.0
     """Largest norm of the gradient; a longer one is shortened to it. 0 turns this off."""
     log_every: int = 50
@@ -73,6 +78,9 @@ class Training:
             raise ValueError(f"warmup must lie in [0, steps={self.steps}], got {self.warmup}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
 
 class State(NamedTuple):
@@ -92,15 +100,11 @@ Begin: TypeAlias = Callable[[PRNGKeyArray], State]
 Update: TypeAlias = Callable[[State, PRNGKeyArray, Batch], tuple[State, dict[str, Scalar]]]
 
 
-def optimizer(
-    config: Training, *, b1: float = 0.9, b2: float = 0.999
-) -> optax.GradientTransformation:
+def optimizer(config: Training) -> optax.GradientTransformation:
     """Adam with a clipped gradient, a warm-up and, if asked for, a cosine decay.
 
     Args:
         config: how to optimise.
-        b1: how much of the mean gradient a step keeps.
-        b2: how much of the mean squared gradient a step keeps.
 
     >>> optimizer(Training()).init({"w": jnp.zeros(2)}) is not None
     True
@@ -117,7 +121,7 @@ def optimizer(
     elif config.warmup:
         rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    return optax.chain(clip, optax.adam(rate, b1=b1, b2=b2))
+    return optax.chain(clip, optax.adam(rate, b1=config.b1, b2=config.b2))
 
 
 def shuffled(dataset: Dataset, config: Training, seed: int) -> Batches:

@@ -133,7 +133,12 @@ def test_help_tells_of_quick_runs(capsys):
             ["--training.batch_size", 2048],
             {"flows.count": 4, "flows.bank": 2048, "flows.codes": 4096},
         ),
-        ("train_vae", ["--training.steps", 20], {"training.warmup": 20}),
+        ("train_vae", ["--training.steps", 20], {"training.warmup": 20, "objective.delay": 0}),
+        (
+            "train_vae",
+            ["--training.steps", 2500],
+            {"objective.delay": 500, "objective.warmup": 2000},
+        ),
         ("flow_vae", ["--factors", "scale", "hue", "rotation", "x", "y"],
          {"training.batch_size": 45}),
         ("flow_vae", ["--train-images", 10], {"training.batch_size": 9}),

@@ -71,6 +71,22 @@ def test_a_run_leaves_its_settings_numbers_and_pictures(whole):
     assert [*whole.glob("tensorboard/vae/events.out.tfevents.*")]
 
 
+def test_weights_are_zero_until_the_delay_is_over_and_rise_after_it(whole):
+    config = read_config(whole, Config)
+    vae = train_vae.model(config, train_vae.load(config, "test"))
+    params = vae.init(jax.random.key(0), jnp.zeros(vae.image_shape))
+    batch = {"image": jax.random.uniform(jax.random.key(1), (4, *vae.image_shape))}
+    objective = Objective(total_correlation=3.0, delay=2, warmup=4)
+
+    def weight(step):
+        total, terms = train_vae.loss(vae, objective, params, jax.random.key(2), step, batch)
+        bound = total * batch["image"][0].size - terms["reconstruction"]
+        return bound / (terms["kl"] + 3.0 * terms["total_correlation"])
+
+    found = [float(weight(step)) for step in (0, 1, 2, 3, 5, 9)]
+    np.testing.assert_allclose(found, [0, 0, 0.25, 0.5, 1, 1], atol=1e-4)
+
+
 def test_the_run_folder_holds_the_generator_that_was_trained(whole):
     config = read_config(whole, Config)
     vae = train_vae.model(config, train_vae.load(config, "test"))
@@ -211,6 +227,8 @@ def test_a_data_set_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch, 
 def test_settings_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match="warmup"):
         Objective(warmup=-1)
+    with pytest.raises(ValueError, match="delay"):
+        Objective(delay=-1)
     with pytest.raises(ValueError, match="iwae_samples must be at least 1, got 0"):
         Config(iwae_samples=0)
 

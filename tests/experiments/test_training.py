@@ -310,6 +310,8 @@ def test_a_full_disk_during_a_checkpoint_is_recognised(tmp_path, monkeypatch):
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"warmup": 11, "steps": 10}, r"warmup must lie in \[0, steps=10\], got 11"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"b1": 1.0}, r"b1 must lie in \[0, 1\), got 1.0"),
+        ({"b2": -0.1}, r"b2 must lie in \[0, 1\), got -0.1"),
         ({"clip": -1.0}, "clip must be at least 0, got -1.0"),
     ],
 )
