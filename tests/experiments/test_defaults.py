@@ -159,7 +159,10 @@ def test_what_is_not_given_follows_what_is(name, argv, follows):
     ("argv", "message"),
     [
         (["--flows.count", 7, "--training.batch-size", 20], "must be a multiple of flows.count"),
-        (["--training.warmup", 9000], "warmup must lie in [0, steps=2200], got 9000"),
+        (
+            ["--training.steps", 30, "--training.warmup", 9000],
+            "warmup must lie in [0, steps=30], got 9000",
+        ),
         (["--flows.bank", 64, "--flows.codes", 32], "flows.bank (64) is more than flows.codes"),
         (["--training.steps", 0], "steps must be at least 1"),
         (["--training.steps", "few"], "--training.steps takes INT, not 'few'"),
