@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-__all__ = ["Choice", "at_least", "choose", "floats", "what"]
+__all__ = ["Choice", "at_least", "choose", "floats", "fractions", "what"]
 
 Choice = TypeVar("Choice")
 
@@ -66,6 +66,29 @@ def at_least(settings: Any, prefix: str = "", /, **least: float) -> None:
         value = getattr(settings, name)
         if not value >= smallest:
             raise ValueError(f"{prefix}{name} must be at least {smallest}, got {value}")
+
+
+def fractions(settings: Any, prefix: str = "", /, *names: str) -> None:
+    """Checks that numbers of a configuration, as decays of averages, lie in [0, 1).
+
+    Args:
+        settings: any object with the named attributes.
+        prefix: what stands before the name of an attribute in the message.
+        *names: the attributes.
+
+    Raises:
+        ValueError: for the first attribute that does not, or is no number.
+
+    >>> from types import SimpleNamespace
+    >>> fractions(SimpleNamespace(average=1.0), "adversarial.", "average")
+    Traceback (most recent call last):
+    ...
+    ValueError: adversarial.average must lie in [0, 1), got 1.0
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value < 1:
+            raise ValueError(f"{prefix}{name} must lie in [0, 1), got {value}")
 
 
 def floats(name: str, /, **arrays: Any) -> None:

@@ -42,7 +42,7 @@ from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, Training
 from latent_flows import plots
 from latent_flows._transforms import in_chunks
-from latent_flows._validation import at_least
+from latent_flows._validation import at_least, fractions
 from latent_flows.data import Dataset
 from latent_flows.evaluation.frechet import frechet_distance
 from latent_flows.generators import FrozenGenerator, GeneratorSpec, draw_latents
@@ -158,8 +158,7 @@ class Config:
     def __post_init__(self) -> None:
         at_least(self, samples=2, seed=0, codes=2, ode_steps=0)
         check_steps(self.ode_steps or None, self.solver)
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average must lie in [0, 1), got {self.average}")
+        fractions(self, "", "average")
 
     @staticmethod
     def follow(settings: Settings) -> None:

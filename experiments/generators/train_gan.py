@@ -33,7 +33,7 @@ from experiments.runtime.run_dir import Folder, open_folder
 from experiments.runtime.training import Batch, Params, State, Training, Update, advance, optimizer
 from latent_flows import plots
 from latent_flows._transforms import in_chunks
-from latent_flows._validation import at_least
+from latent_flows._validation import at_least, fractions
 from latent_flows.data import Dataset
 from latent_flows.generators import adversarial
 from latent_flows.generators.load import GENERATOR
@@ -77,8 +77,7 @@ class Adversarial:
 
     def __post_init__(self) -> None:
         at_least(self, "adversarial.", critic_steps=1)
-        if not 0 <= self.average < 1:
-            raise ValueError(f"adversarial.average must lie in [0, 1), got {self.average}")
+        fractions(self, "adversarial.", "average")
 
 
 @dataclass(frozen=True)

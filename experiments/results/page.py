@@ -198,7 +198,9 @@ def render(results: str) -> list[Path]:
         panels = {c: [column(entries, c) for entries in rows.values()] for c in group.figure}
         if panels := {c: numbers for c, numbers in panels.items() if any(numbers)}:
             page += draw(name, panels, [*rows], group.title, one_scale=False)
-        page += ["", f"`python -m experiments.table run {name}`", "", *commands(rows)]
+        made = f", on a generator of each seed by `python -m {group.generator}`"
+        run = f"`python -m experiments.table run {name}`"
+        page += ["", run + made if group.generator else run, "", *commands(rows)]
     if len(page) == 1:
         raise UsageError(
             f"{path} has no numbers of any group; python -m experiments.table run GROUP makes them"

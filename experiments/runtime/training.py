@@ -27,7 +27,7 @@ from experiments.runtime.errors import Failure, UsageError
 from experiments.runtime.progress import progress
 from experiments.runtime.run_dir import Folder
 from latent_flows import data
-from latent_flows._validation import at_least
+from latent_flows._validation import at_least, fractions
 from latent_flows.data import Dataset
 from latent_flows.typing import Scalar
 
@@ -78,9 +78,7 @@ class Training:
             raise ValueError(f"warmup must lie in [0, steps={self.steps}], got {self.warmup}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        fractions(self, "", "b1", "b2")
 
 
 class State(NamedTuple):

@@ -185,6 +185,7 @@ def test_rows_are_run_side_by_side_and_kept_by_seed(fake):
     assert fake(rows, "render")[0] == 0
     page = Path("docs/results/RESULTS.md").read_text()
     assert "- row 1: `python -m fake_rows meeting --share 1 --generator runs/table/vae-0" in page
+    assert "on a generator of each seed by `python -m fake_rows small --share 0`" in page
 
 
 @TWO
