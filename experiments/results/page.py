@@ -8,8 +8,9 @@ import numpy as np
 
 from experiments.results.groups import ACROSS, GROUPS, STRAIGHTNESS, Across, Group
 from experiments.results.jobs import is_of
+from experiments.results.store import read_entries, settings_changed
 from experiments.runtime.cli import UsageError
-from experiments.runtime.run_dir import Folder, read_object, understood
+from experiments.runtime.run_dir import Folder, understood
 from latent_flows import plots
 
 PAGE = "RESULTS.md"
@@ -55,19 +56,29 @@ def by_row(group: Group, entries: Sequence[Mapping[str, Any]]) -> dict[str, list
 
 
 def check(name: str, group: Group, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Rejects numbers that were measured by other flags than their row has now.
+    """Rejects numbers that were measured by other flags or settings than their row has now.
+
+    Settings are those of the run and of the training of its generator, where they were kept.
 
     Raises:
         UsageError: there are some.
     """
+    rows = {row.label: row for row in group.rows}
     for entry in entries:
-        if not is_of(group, entry["label"], entry["command"]):
-            label, seed = entry["label"], entry["seed"]
-            own = next(row.of or label for row in group.rows if row.label == label)
-            raise UsageError(
-                f"{name}: {label}, seed {seed}, was run by other flags than it has now; run it "
-                f"again: python -m experiments.table run {name} --seeds {seed} --rows '{own}'"
-            )
+        label, seed = entry["label"], entry["seed"]
+        if label not in rows:
+            continue
+        own = rows[rows[label].of or label]
+        if not is_of(group, label, entry["command"]):
+            said = "other flags than it has now"
+        elif changed := settings_changed(entry, group, own):
+            said = f"other settings than its flags mean now ({', '.join(changed[:3])})"
+        else:
+            continue
+        raise UsageError(
+            f"{name}: {label}, seed {seed}, was run by {said}; run it again: "
+            f"python -m experiments.table run {name} --seeds {seed} --rows '{own.label}'"
+        )
 
 
 def column(entries: Sequence[Mapping[str, Any]], name: str) -> list[float]:
@@ -171,7 +182,7 @@ def render(results: str) -> list[Path]:
     for name, group in GROUPS.items():
         if (path / f"{name}.json").exists():
             with understood(path / f"{name}.json"):
-                entries = read_object(path / f"{name}.json")["entries"]
+                entries = read_entries(path / f"{name}.json")
                 check(name, group, entries)
                 found[name] = by_row(group, entries)
 

@@ -11,26 +11,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import tyro
 
+from experiments.results import meanings
 from experiments.results import page as table_page
 from experiments.results.groups import GROUPS, Group, Measure, Row
 from experiments.results.jobs import Job, arguments, flags_of, slug
+from experiments.results.store import Entry, Store, results_in
 from experiments.results.workers import Workers, available_cores
 from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.json_values import is_number
-from experiments.runtime.run_dir import Folder, read_object, run_around, understood
+from experiments.runtime.run_dir import read_object
 from latent_flows._validation import choose
 
 METRICS = "metrics.json"
 Todo: TypeAlias = tuple[str, Job]
 """A job, and the group it is of."""
-Entry = dict[str, Any]
-"""Of one row and seed: label, seed, command, status, values by column, message."""
 
 
 @dataclass(frozen=True)
@@ -145,60 +144,39 @@ def values(group: Group, row: Row, metrics: Mapping[str, Any]) -> dict[str, floa
     return {column: number for column, number in found.items() if number is not None}
 
 
-def results_in(results: str) -> Path:
-    """The folder for numbers and pages, if it is no run's and no file.
+def keep(
+    store: Store, name: str, job: Job, generator: Path | None, status: str, message: str
+) -> None:
+    """Put what came of a run into the store: its own row, and those that are taken from it.
 
     Raises:
-        UsageError: it is.
+        UsageError: the folder holds a run, or its generator's the training of one, that was set to
+            something else than the flags mean.
     """
-    path = Path(results).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"--results {results} is a file, not a folder")
-    if (outer := run_around(path / "any")) is not None:
-        raise UsageError(f"--results {results} lies in the run folder {outer}; choose another")
-    return path
-
-
-class Store:
-    """The numbers of a group, in a file that is whole at any moment."""
-
-    def __init__(self, results: str, name: str):
-        self._folder, self._file = Folder(results_in(results)), f"{name}.json"
-        self._lock = Lock()
-        path = self._folder.path / self._file
-        self.entries: dict[tuple[str, int], Entry] = {}
-        if path.exists():
-            with understood(path):
-                self.entries = {(e["label"], e["seed"]): e for e in read_object(path)["entries"]}
-
-    def put(self, entry: Entry) -> None:
-        """Keep an entry, in place of an older one of the same row and seed."""
-        with self._lock:
-            self.entries[entry["label"], entry["seed"]] = entry
-            self._folder.write_json(self._file, {"entries": list(self.entries.values())})
-
-    def status(self, job: Job) -> str:
-        """What is known of a job: nothing if it was run by another command."""
-        kept = self.entries.get((job.label, job.seed), {})
-        return str(kept.get("status", "")) if kept.get("command") == shlex.join(job.command) else ""
-
-
-def keep(store: Store, name: str, job: Job, status: str, message: str) -> None:
-    """Put what came of a run into the store: its own row, and those that are taken from it."""
     group = GROUPS[name]
     path = job.folder / METRICS
     metrics = read_object(path) if status == "done" else {}
+    settings = meanings.kept(job.folder, generator)
     for row in group.rows:
         if job.label not in (row.label, row.of):
             continue
+        if job.label == row.label and settings:
+            changed = meanings.differences(settings, meanings.meant(group, row))
+            if changed:
+                raise UsageError(
+                    f"{name}: {job.folder} was run with other settings than its row has now "
+                    f"({', '.join(changed[:3])}); choose another --root"
+                )
         entry: Entry = {
             "label": row.label,
             "seed": job.seed,
             "command": shlex.join(job.command),
             "status": status,
             "values": {k: float(f"{v:.5g}") for k, v in values(group, row, metrics).items()},
+            **({"message": message} if message else {}),
+            **({"settings": settings} if settings else {}),
         }
-        store.put(entry | ({"message": message} if message else {}))
+        store.put(entry)
 
 
 def train_generators(config: Run, todo: Sequence[Todo], workers: Workers) -> None:
@@ -245,7 +223,8 @@ def run_groups(config: Run) -> None:
         (name, job)
         for name, rows in everything.items()
         for job in rows
-        if (status := stores[name].status(job)) != "done" and (status != "diverged" or config.again)
+        if (status := stores[name].status(job, GROUPS[name])) != "done"
+        and (status != "diverged" or config.again)
     ]
     workers = Workers(config.at_once)
 
@@ -257,7 +236,9 @@ def run_groups(config: Run) -> None:
         if not (job.folder / METRICS).exists():
             print(f"{where} ...", flush=True)
             status, message = workers.run(job)
-        keep(stores[name], name, job, status, message)
+        group = GROUPS[name]
+        own = home(config, group, job.seed) if group.home and not config.generator else None
+        keep(stores[name], name, job, own, status, message)
         took = time.monotonic() - begun
         print(f"{where}: {status} in {took:.0f} s{message and ': '}{message}", flush=True)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.results import meanings, table, workers
 from experiments.results import page as table_page
-from experiments.results import table, workers
 from experiments.results.groups import (
     ACROSS,
     GROUPS,
@@ -51,6 +51,25 @@ lines = [{"method": "own", "share": share}, {"method": "other", "share": 2 * sha
 metrics = {"comparison": lines, "alone": {"residual": [0.0, share]}, "loss": 0.5}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 """
+SETTLED = """
+import dataclasses, json, pathlib, sys
+from experiments.runtime.cli import parse
+@dataclasses.dataclass(frozen=True)
+class Config:
+    share: float = 0.0
+    steps: int = 3
+    seed: int = 0
+    run: str = ""
+    generator: str = ""
+PRESETS = {"small": ("", Config())}
+if __name__ == "__main__":
+    config = parse(PRESETS, sys.argv[1:], "settled_rows", None)
+    folder = pathlib.Path(config.run)
+    folder.mkdir(parents=True)
+    header = {"experiment": "settled_rows", "config": dataclasses.asdict(config)}
+    (folder / "config.json").write_text(json.dumps(header))
+    (folder / "metrics.json").write_text(json.dumps({"comparison": [{"share": config.share}]}))
+"""
 MEASURES = {
     "share": Measure("share", "comparison"),
     "residual": Measure("residual", "alone"),
@@ -66,8 +85,10 @@ def group(*rows, **more):
 def fake(tmp_path, monkeypatch, call):
     """Calls the table in an empty folder with one group of the given rows."""
     (tmp_path / "fake_rows.py").write_text(FAKE)
+    (tmp_path / "settled_rows.py").write_text(SETTLED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
 
     def run(rows, *argv):
         monkeypatch.setattr(table, "GROUPS", {"fake": rows})
@@ -213,6 +234,72 @@ def test_numbers_of_other_flags_than_a_row_has_now_are_refused(fake):
     assert (code, err.count("\n")) == (2, 1)
     assert "fake: row, seed 0, was run by other flags than it has now" in err
     assert "python -m experiments.table run fake --seeds 0 --rows 'row'" in err
+
+
+@pytest.fixture
+def preset(fake, monkeypatch):
+    """Makes the preset of settled rows another one."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def change(settings=""):
+        Path("settled_rows.py").write_text(SETTLED.replace("Config())", f"Config({settings}))"))
+        sys.modules.pop("settled_rows", None)
+        meanings.forget()
+
+    change()
+    yield change
+    change()
+
+
+def settled():
+    return group(Row("row", "small --share 2.0"), Row("beside", of="row"))._replace(
+        module="settled_rows", generator="settled_rows small", home="vae"
+    )
+
+
+def test_numbers_of_another_preset_than_now_are_refused_and_run_again(fake, preset):
+    assert fake(settled(), "run", "fake", "--seeds", 0, 1)[0] == 0
+    kept = json.loads(Path("docs/results/fake.json").read_text())
+    assert kept["settings"] == {
+        "share": 2.0,
+        "steps": 3,
+        "generator.share": 0.0,
+        "generator.steps": 3,
+    }
+    assert fake(settled(), "render")[0] == 0
+    preset("steps=4")
+    code, _, err = fake(settled(), "render")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "was run by other settings than its flags mean now (steps 3, now 4, generator.st" in err
+    # Nor is a folder of such a run taken for one of now.
+    code, _, err = fake(settled(), "run", "fake", "--seeds", 0)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "runs/table/fake/row-0 was run with other settings than its row has now" in err
+    assert fake(settled(), "run", "fake", "--seeds", 0, 1, "--root", "again")[0] == 0
+    assert fake(settled(), "render")[0] == 0
+    # What a setting is that came later, no earlier run says.
+    found = json.loads(Path("docs/results/fake.json").read_text())
+    del found["settings"]["steps"]
+    Path("docs/results/fake.json").write_text(json.dumps(found))
+    preset("steps=5")
+    code, _, err = fake(settled(), "render")
+    assert "mean now (generator.steps 4, now 5)" in err
+
+
+def test_settings_that_differ_between_rows_are_kept_with_each(fake, preset):
+    rows = settled()
+    rows = rows._replace(rows=(*rows.rows, Row("other", "small --share 2.0 --steps 7")))
+    assert fake(rows, "run", "fake", "--seeds", 0)[0] == 0
+    kept = json.loads(Path("docs/results/fake.json").read_text())
+    assert [entry["settings"] for entry in kept["entries"]] == [{"steps": 3}] * 2 + [{"steps": 7}]
+    assert "steps" not in kept["settings"]
+    assert fake(rows, "render")[0] == 0
+
+
+def test_of_a_generator_that_was_given_nothing_is_asked(fake, preset):
+    assert fake(settled(), "run", "fake", "--seeds", 0, "--generator", "mine")[0] == 0
+    preset("steps=3, share=9.0")
+    assert fake(settled(), "render")[0] == 0
 
 
 def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch):
