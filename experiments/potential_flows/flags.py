@@ -152,7 +152,8 @@ class Scores:
     local_basis: bool = False
     """Compare with the directions that show most at each start too."""
     steered: bool = False
-    """Compare with steered fields too, where moving and zooming change what is measured."""
+    """Compare with steered fields too: of moving and zooming where these change what is measured,
+    of each measured factor by itself on other data."""
 
     def __post_init__(self) -> None:
         at_least(self, "scores.", starts=2, pairs=2, test_images=0, vp_steps=1, seeds=1, length=0)

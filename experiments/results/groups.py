@@ -96,7 +96,11 @@ ON_SPRITES = (
     f"--scores.short 0.25 {SCORES} --scores.no-others"
 )
 ON_SPRITES_GAN = (
-    f"gan --flows.count 4 --training.steps 500 --scores.length 8 {SCORES} --scores.no-others"
+    "gan --flows.count 4 --training.steps 500 --scores.length 8 --scores.short 0 "
+    f"{SCORES} --scores.no-others"
+)
+ON_SCENES = (
+    f"scenes --training.steps 800 --scores.length 8 --scores.short 0 {SCORES} --scores.no-others"
 )
 _EARLIER = "experiments.train_vae sprites --training.b2 0.999 --objective.delay 0"
 BEFORE = f"{_EARLIER} --objective.warmup 50"
@@ -157,10 +161,15 @@ def _baselines(
     return (measuring, *rest, *(Row(name, method=name, of=first.label) for name in others))
 
 
-def _on_sprites(
-    generator: str, home: str, shared: str, others: tuple[str, ...], which: str
+def _where_factors_are_measured(
+    generator: str,
+    home: str,
+    shared: str,
+    others: tuple[str, ...],
+    which: str,
+    notes: str,
 ) -> Group:
-    """The methods on a kind of generator that learnt sprites, where factors are measured."""
+    """The methods on a kind of generator of sprites or scenes."""
     learnt = tuple(row for row in LEARNT if row.label in KEPT)
     return Group(
         title=f"Traversals of {which}, at equal length in data space",
@@ -175,7 +184,7 @@ def _on_sprites(
         generator=generator,
         home=home,
         figure=("factor share", "valid"),
-        notes=EQUAL + OF_FACTORS + TERMS + OF_STEERING,
+        notes=notes,
     )
 
 
@@ -185,11 +194,20 @@ EQUAL = (
     "the image pairs, for displacements of that length and of a quarter of it. VP says how well "
     "traversals can be told apart, not that they are single factors: directions at random do well. "
 )
-OF_FACTORS = (
-    "`factor share` is the part of the measured change (x, y, size, elongation, each in units of "
-    "its range) that falls on the factor that changes most; `factors`, how many different ones the "
-    "traversals change; `sign`, the share of starting points from which it changes in the more "
-    "common direction; `valid`, that of end images of one whole sprite. "
+
+
+def _of_factors(named: str, valid: str) -> str:
+    return (
+        f"`factor share` is the part of the measured change ({named}, each in units of its range) "
+        "that falls on the factor that changes most; `factors`, how many different ones the "
+        "traversals change; `sign`, the share of starting points from which it changes in the more "
+        f"common direction; `valid`, that of end images of {valid}. "
+    )
+
+
+OF_FACTORS = _of_factors("x, y, size, elongation", "one whole sprite")
+OF_SCENES = _of_factors(
+    "the hues of floor, wall and object, its scale and elongation, the orientation", "one object"
 )
 TERMS = (
     "All that is learnt minimises the same terms (naming the traversal, the equation where there "
@@ -197,12 +215,19 @@ TERMS = (
     "consistency in the generator's metric. "
 )
 
-OF_STEERING = (
-    "*Local basis*: along the leading singular vectors of the Jacobian at each start. *Steered*: "
-    "the fields of moving in x and y and of zooming, with nothing learnt and no labels. "
-    f"`{STRAIGHT}`: of the four in the latent, their mean; 1 where straight lines would do. "
+_LOCAL = "*Local basis*: along the leading singular vectors of the Jacobian at each start. "
+_STRAIGHTNESS = (
+    f"`{STRAIGHT}`: of the factors in the latent, their mean; 1 where straight lines would do. "
     f"`{TURNING}`: by how many radians a straight line turns away from geodesics of the generator "
     "in a unit step, in the median; 0 where straight lines are geodesics. "
+)
+OF_STEERING = (
+    f"{_LOCAL}*Steered*: the fields of moving in x and y and of zooming, with nothing learnt and "
+    f"no labels. {_STRAIGHTNESS}"
+)
+OF_STEERED_FACTORS = (
+    f"{_LOCAL}*Steered*: the fields along which each measured factor changes by itself, which know "
+    f"how it is measured. {_STRAIGHTNESS}"
 )
 
 ABLATED = ["classification", "residual", "speed", "outside", "sparsity", "overlap", "consistency"]
@@ -329,20 +354,30 @@ GROUPS: Mapping[str, Group] = {
         figure=("factor share", "valid", "VP 10%, short"),
         notes=EQUAL + OF_FACTORS + TERMS + OF_STEERING,
     ),
-    "baselines-sprites-conv": _on_sprites(
+    "baselines-sprites-conv": _where_factors_are_measured(
         "experiments.train_vae sprites-conv",
         "vae-sprites-conv",
         ON_SPRITES,
         ("SeFa", "GANSpace", "ICA axes", "re-encoded truth"),
         "a plain convolutional VAE of sprites",
+        EQUAL + OF_FACTORS + TERMS + OF_STEERING,
     ),
-    "baselines-sprites-gan": _on_sprites(
+    "baselines-scenes": _where_factors_are_measured(
+        "experiments.train_vae scenes",
+        "vae-scenes",
+        ON_SCENES,
+        ("SeFa", "GANSpace", "ICA axes", "re-encoded truth"),
+        "a convolutional VAE of scenes",
+        EQUAL + OF_SCENES + TERMS + OF_STEERED_FACTORS,
+    ),
+    "baselines-sprites-gan": _where_factors_are_measured(
         "experiments.train_gan sprites --networks.generator 32 32 16 16 "
         "--networks.discriminator 16 16 32 32 --training.steps 1500",
         "sngan-sprites",
         ON_SPRITES_GAN,
         ("SeFa", "GANSpace", "most visible axes"),
         "an SNGAN of sprites",
+        EQUAL + OF_FACTORS + TERMS + OF_STEERING,
     ),
     "baselines-mnist": Group(
         title="Traversals of a VAE of MNIST, at equal length in data space",
@@ -459,6 +494,8 @@ class Across(NamedTuple):
     """By what they are called here: groups on other generators, with rows of the same labels."""
     columns: tuple[str, ...]
     """What is compared; the first one is drawn."""
+    followed: Mapping[str, str]
+    """Rows whose first column is drawn against how straight generators are, by their names."""
     notes: str
 
 
@@ -469,13 +506,23 @@ ACROSS: Mapping[str, Across] = {
             "VAE that shifts coordinates": "baselines-sprites",
             "plain VAE": "baselines-sprites-conv",
             "SNGAN": "baselines-sprites-gan",
+            "VAE of scenes": "baselines-scenes",
         },
         columns=("factor share", "valid"),
+        followed={
+            "steered": "steered",
+            "potentials, aligned": "ours: wave, aligned in the metric",
+            "potentials, published terms": "wave",
+            "learnt lines": "learnt lines",
+            "RBF warps": "RBF warps",
+            "latent coordinates": "latent coordinates",
+            "re-encoded truth": "re-encoded truth",
+        },
         notes=(
-            "The same sprites, by generators whose latents are ever less straight: in brackets the "
-            "linear R2 of the factors in the latent, and the radians that a straight line turns "
-            "away from geodesics in a unit step. Seeds are of the generator and of what is learnt "
-            "on it."
+            "The same sprites, by generators whose latents are more straight or less, and scenes: "
+            "in brackets the linear R2 of the factors in the latent, and the radians that a "
+            "straight line turns away from geodesics in a unit step. Seeds are of the generator "
+            "and of what is learnt on it."
         ),
     ),
 }

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from experiments.results.groups import ACROSS, GROUPS, STRAIGHTNESS, Across, Group
+from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, STRAIGHTNESS, Across, Group
 from experiments.results.jobs import is_of
 from experiments.results.store import read_entries, settings_changed
 from experiments.runtime.cli import UsageError
@@ -167,6 +168,30 @@ def beside(across: Across, found: Mapping[str, Rows]) -> Beside:
     return Beside(labels, lines, drawn)
 
 
+def against_straightness(
+    across: Across, found: Mapping[str, Rows]
+) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """The first column of the rows that are followed, beside how straight the generator of the
+    same seed is: points by what a row and a group are called."""
+    measure = across.columns[0]
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for kind, name in across.groups.items():
+        rows = found.get(name, {})
+        straight = {
+            entry["seed"]: entry["values"][STRAIGHT]
+            for entries in rows.values()
+            for entry in entries
+            if STRAIGHT in entry["values"]
+        }
+        for called, label in across.followed.items():
+            points.setdefault(called, {})[kind] = [
+                (straight[entry["seed"]], entry["values"][measure])
+                for entry in rows.get(label, ())
+                if entry["seed"] in straight and measure in entry["values"]
+            ]
+    return points
+
+
 def render(results: str) -> list[Path]:
     """Write the page and the figures.
 
@@ -186,20 +211,29 @@ def render(results: str) -> list[Path]:
                 check(name, group, entries)
                 found[name] = by_row(group, entries)
 
+    def put(name: str, figure: Figure, title: str) -> list[str]:
+        folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
+        written.append(path / f"{name}.png")
+        return ["", f"![{title}]({name}.png)"]
+
     def draw(
         name: str, panels: Mapping[str, Any], labels: Sequence[str], title: str, one_scale: bool
     ) -> list[str]:
         caption = f"{title}. Small: one seed each; large: mean and deviation."
         figure = plots.dots(panels, labels=labels, caption=caption, one_scale=one_scale)
-        folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
-        written.append(path / f"{name}.png")
-        return ["", f"![{title}]({name}.png)"]
+        return put(name, figure, title)
 
     for name, across in ACROSS.items():
         if sum(bool(found.get(of)) for of in across.groups.values()) > 1:
             both = beside(across, found)
             page += ["", f"## {across.title}", "", across.notes.strip(), "", *both.lines]
             title = f"{across.title}: {across.columns[0]}"
+            curves = against_straightness(across, found)
+            if any(any(kinds.values()) for kinds in curves.values()):
+                how = f"{title}, against {STRAIGHT}"
+                caption = f"{how}. Small: one seed each; large: their mean."
+                figure = plots.trends(curves, x=STRAIGHT, y=across.columns[0], caption=caption)
+                page += put(f"{name}-curve", figure, how)
             page += draw(name, both.panels, both.labels, title, one_scale=True)
     for name, rows in found.items():
         if not rows:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         dots,
         factor_matrix,
         loss_curves,
+        trends,
         vector_reconstructions,
     )
     from latent_flows.plots.grids import (
@@ -55,6 +56,7 @@ __all__ = [
     "strips",
     "traversal_gif",
     "traversal_grid",
+    "trends",
     "vector_reconstructions",
     "vector_traversals",
 ]
@@ -66,6 +68,7 @@ _MODULES = {
         "dots",
         "factor_matrix",
         "loss_curves",
+        "trends",
         "vector_reconstructions",
     ),
     "grids": (

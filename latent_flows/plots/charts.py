@@ -12,12 +12,14 @@ from matplotlib.ticker import MaxNLocator
 
 from latent_flows.plots.style import (
     BLUE,
+    CLASSES,
     COLOUR_MAP,
     LINES,
     MEDIUM,
     ON_WHITE,
     ORANGE,
     SMALL,
+    YELLOW,
     is_number,
     same_length,
     write_caption,
@@ -28,6 +30,7 @@ __all__ = [
     "dots",
     "factor_matrix",
     "loss_curves",
+    "trends",
     "vector_reconstructions",
 ]
 
@@ -237,6 +240,64 @@ def dots(
         axes.tick_params(labelsize=SMALL)
     grid[0].set_yticks(range(len(labels)), labels=[*labels])
     grid[0].set_ylim(len(labels) - 0.5, -0.5)
+    write_caption(figure, caption)
+    return figure
+
+
+def trends(
+    lines: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    *,
+    x: str,
+    y: str,
+    caption: str,
+) -> Figure:
+    """How a measure of several methods depends on another number, such as that of a generator.
+
+    Args:
+        lines: for each method, which are at most seven, its points `(x, y)` by the kind they are
+            of, such as one a seed of a kind of generator. Points are drawn small, and a line goes
+            through the means of the kinds, from left to right; kinds without points are left out.
+        x: name of what the measure depends on.
+        y: name of the measure.
+        caption: what is seen.
+
+    Returns:
+        A figure, with the kinds above it where their means are.
+
+    Raises:
+        ValueError: there is nothing to draw, or there are too many methods.
+
+    >>> ours = {"straight": [(0.9, 0.8), (0.8, 0.9)], "folded": [(0.4, 0.7)]}
+    >>> figure = trends({"ours": ours}, x="R2", y="share", caption="One method.")
+    >>> figure.axes[0].lines[-1].get_xdata().round(2).tolist()
+    [0.4, 0.85]
+    """
+    colours = [colour for colour in CLASSES if colour != YELLOW]
+    if len(lines) > len(colours):
+        raise ValueError(f"at most {len(colours)} methods can be told apart, got {len(lines)}")
+    places: dict[str, list[float]] = {}
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for colour, (name, kinds) in zip(colours, lines.items(), strict=False):
+        groups = {kind: np.asarray(points, float) for kind, points in kinds.items() if points}
+        if not groups:
+            continue
+        for kind, points in groups.items():
+            axes.plot(*points.T, ".", color=colour, markersize=4, alpha=0.5)
+            places.setdefault(kind, []).extend(points[:, 0])
+        means = np.array(sorted(points.mean(0).tolist() for points in groups.values()))
+        axes.plot(*means.T, "o-", color=colour, markersize=5, linewidth=1.4, label=name)
+    if not places:
+        raise ValueError("there is nothing to draw: no points")
+    axes.set_xlabel(x, fontsize=SMALL)
+    axes.set_ylabel(y, fontsize=SMALL)
+    axes.grid(color="#E0E0E0", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL)
+    above = axes.secondary_xaxis("top")
+    above.set_xticks([float(np.mean(found)) for found in places.values()], labels=[*places])
+    above.tick_params(labelsize=SMALL)
+    figure.legend(loc="outside right center", fontsize=SMALL, frameon=False)
     write_caption(figure, caption)
     return figure
 

@@ -34,7 +34,9 @@ LINES: tuple[dict[str, Any], ...] = (
 """Families of curves, in their order."""
 ON_WHITE = (VERMILION, "black", BLUE)
 """Their colours on a white ground."""
-CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+YELLOW = "#F0E442"
+"""Of points with an edge; as a line on white it is hardly seen."""
+CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", YELLOW, "#000000")
 """Classes of points, in their order, and round again."""
 SMALL, MEDIUM = 9, 11  # points
 

@@ -21,6 +21,7 @@ from experiments.results.groups import (
     Measure,
     Row,
 )
+from experiments.results.store import read_entries
 from tests.test_docs import complaint
 
 FAKE = """
@@ -305,7 +306,8 @@ def test_of_a_generator_that_was_given_nothing_is_asked(fake, preset):
 def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch):
     measures = {"share": Measure("share"), **STRAIGHTNESS}
     kinds = {name: GROUP._replace(title=name, measures=measures) for name in ("one", "two")}
-    side = Across("Both", {"straight": "one", "folded": "two"}, ("share",), "Notes.")
+    kinds_of = {"straight": "one", "folded": "two"}
+    side = Across("Both", kinds_of, ("share",), {"ours": "a"}, "Notes.")
     monkeypatch.setattr(table_page, "GROUPS", kinds)
     monkeypatch.setattr(table_page, "ACROSS", {"both": side})
     for name, (share, straight) in {"one": (0.9, 0.75), "two": (0.25, 0.5)}.items():
@@ -315,11 +317,17 @@ def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch)
         ]
         found[0]["values"] |= {STRAIGHT: straight, TURNING: 1.0 - straight}
         (tmp_path / f"{name}.json").write_text(json.dumps({"entries": found}))
-    assert tmp_path / "both.png" in table_page.render(str(tmp_path))
+    assert {tmp_path / "both.png", tmp_path / "both-curve.png"} < {
+        *table_page.render(str(tmp_path))
+    }
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| straight (0.75, 0.25): share | folded (0.5, 0.5): share |" in page
     assert "| a | 0.9 | 0.25 |" in page
     assert "| of two | - | - |" in page
+    found = {name: {"a": read_entries(tmp_path / f"{name}.json")[:1]} for name in kinds}
+    assert table_page.against_straightness(side, found) == {
+        "ours": {"straight": [(0.75, 0.9)], "folded": [(0.5, 0.25)]}
+    }
     # One alone has nothing beside it.
     (tmp_path / "two.json").unlink()
     assert tmp_path / "both.png" not in table_page.render(str(tmp_path))
@@ -329,7 +337,9 @@ def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch)
 def test_what_is_shown_side_by_side_is_there_in_each_group(name):
     for other in ACROSS[name].groups.values():
         assert {*ACROSS[name].columns, *STRAIGHTNESS} <= {*GROUPS[other].measures}
-        assert len({row.label for row in GROUPS[other].rows} & COMMON) == len(COMMON)
+        labels = {row.label for row in GROUPS[other].rows}
+        assert len(labels & COMMON) == len(COMMON)
+        assert {*ACROSS[name].followed.values()} <= labels | {"re-encoded truth"}
 
 
 @pytest.mark.parametrize(
