@@ -301,6 +301,7 @@ def test_the_density_of_a_curved_flow_integrates_to_one():
     assert total == pytest.approx(1, abs=3e-3)
 
 
+@pytest.mark.slow
 def test_the_density_of_few_steps_integrates_to_one_where_an_integral_of_the_laplacian_does_not():
     def u(s, z):
         return 0.5 * jnp.sin(2 * z[0])

@@ -93,6 +93,7 @@ def test_a_geodesic_that_does_not_keep_its_speed_says_so():
     assert exact.message == ""
 
 
+@pytest.mark.slow
 def test_a_logarithm_says_why_it_has_not_converged():
     half_plane = lambda size: conformal(lambda z: size / z[1] ** 2)  # noqa: E731
     shoot = jax.jit(lambda size: geometry.logarithm(half_plane(size), LEFT, RIGHT, segments=4))

@@ -152,8 +152,10 @@ class Scores:
     local_basis: bool = False
     """Compare with the directions that show most at each start too."""
     steered: bool = False
-    """Compare with steered fields too: of moving and zooming where these change what is measured,
-    of each measured factor by itself on other data."""
+    """Compare with steered fields too, where moving and zooming change what is measured."""
+    factors: tuple[str, ...] = ()
+    """Factors of images to measure, such as x y size light, in units of their ranges in what the
+    generator makes; none: those of the data, where these come with factors."""
 
     def __post_init__(self) -> None:
         at_least(self, "scores.", starts=2, pairs=2, test_images=0, vp_steps=1, seeds=1, length=0)
@@ -162,3 +164,5 @@ class Scores:
             raise ValueError(f"scores.fractions must lie in (0, 1), got {wrong[0]}")
         if not 0 <= self.short <= 1:
             raise ValueError(f"scores.short must lie in [0, 1], got {self.short}")
+        if len(set(self.factors)) < len(self.factors):
+            raise ValueError(f"scores.factors must differ, got {', '.join(self.factors)}")

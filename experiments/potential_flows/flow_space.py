@@ -1,5 +1,6 @@
 """What a run is about: a generator, the coordinates that flows live in, and where they start."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from experiments.runtime.run_dir import Folder, read_config
 from experiments.runtime.training import Params, restore
 from latent_flows import _memory, coordinates, data, directions, flows, plots, potentials
 from latent_flows._transforms import in_chunks
+from latent_flows._validation import choose
 from latent_flows.classifiers import (
     CLASSIFIERS,
     SIDES,
@@ -32,6 +34,7 @@ from latent_flows.classifiers import (
 )
 from latent_flows.coordinates import AffineCoordinates
 from latent_flows.data import Dataset
+from latent_flows.data.image_factors import Measures
 from latent_flows.generators import FrozenGenerator, draw_latents
 from latent_flows.geometry.interpolation import blend
 from latent_flows.geometry.metrics import unit_metric
@@ -114,9 +117,33 @@ def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | 
         )
     if config.flows.avoid:
         _check_transformable(config.flows, frozen)
+    measured_factors(config.scores.factors, frozen)
     if dataset is not None and is_encoded(config.flows, frozen):
         _check_codes(config, frozen, dataset)
     _check_memory(config.flows, frozen.latent_dim)
+
+
+def measured_factors(names: Sequence[str], frozen: FrozenGenerator) -> Measures | None:
+    """What is measured on the generator's images, if anything is.
+
+    Args:
+        names: of the factors that were asked for; none: those that examples of its data come with.
+        frozen: the generator.
+
+    Raises:
+        UsageError: its samples are no images.
+        ValueError: a factor that is not measured on images of its data.
+    """
+    known = data.measures(frozen.dataset)
+    if not names:
+        return known if known.true_factors else None
+    if not is_image(frozen):
+        raise UsageError(
+            f"scores.factors are measured on images [h, w, c], and {frozen.name} makes samples of "
+            f"shape {frozen.event_shape}: leave them out"
+        )
+    factors = {factor.name: factor for factor in known.factors}
+    return known._replace(factors=tuple(choose("factor", name, factors) for name in names))
 
 
 def _check_transformable(settings: Flows, frozen: FrozenGenerator) -> None:

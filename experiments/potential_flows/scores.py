@@ -18,7 +18,13 @@ from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import local_basis, steered
 from experiments.potential_flows.config import Config
-from experiments.potential_flows.flow_space import FlowSpace, initial, is_image, vector_field
+from experiments.potential_flows.flow_space import (
+    FlowSpace,
+    initial,
+    is_image,
+    measured_factors,
+    vector_field,
+)
 from experiments.runtime import tables
 from experiments.runtime.announcements import announced
 from experiments.runtime.progress import progress
@@ -101,8 +107,10 @@ def methods(
     if config.scores.local_basis:
         found.append(local_basis.family(generator, starts))
     drawn = None if dataset is None else data.DRAWN.get(dataset.name)
-    if drawn is not None and config.scores.steered:
-        found += steered.families(generator, starts, **factors, horizon=float(config.flows.horizon))
+    if factors and config.scores.steered:
+        found += steered.families(
+            generator, starts, factors["measures"], float(config.flows.horizon)
+        )
     if drawn is not None and space.frozen.encode is not None:
         found.append(reencoding(space.frozen, drawn, config.scores.starts))
     return found
@@ -250,13 +258,13 @@ def measure(
 ) -> dict[str, Any]:
     """Everything that is measured, each part remembered in the run folder as it is done.
 
-    Factors are measured where those of the data are known, and bounds where it has an encoder.
+    Factors are measured where those of the data are known or some are asked for, and bounds where
+    it has an encoder.
     """
     factors: dict[str, Any] = {}
-    if dataset is not None and (known := data.measures(dataset.name)).true_factors:
+    if (known := measured_factors(config.scores.factors, space.frozen)) is not None:
         with announced("measuring the factors of images"):
-            chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:SURVEYED]
-            images = jnp.asarray(dataset.examples(chosen)["image"])
+            images = surveyed(config, space, dataset)
             factors = {"measures": known, "ranges": factor_ranges(known, images)}
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
     with announced("preparing the directions to compare with"):
@@ -296,6 +304,17 @@ def measure(
         summary = {"generator": generator, **summary}
     folder.write_json("metrics.json", summary)
     return summary
+
+
+def surveyed(config: Config, space: FlowSpace, dataset: Dataset | None) -> Array:
+    """Images whose factors say what their ranges are.
+
+    Of data that come with factors, which may go farther than the generator; else what it makes.
+    """
+    if dataset is not None and data.measures(dataset.name).true_factors:
+        chosen = np.random.default_rng(config.seed).permutation(dataset.length)[:SURVEYED]
+        return jnp.asarray(dataset.examples(chosen)["image"])
+    return in_chunks(space.generator)(space.starts[:SURVEYED])
 
 
 def bounds(config: Config, frozen: FrozenGenerator) -> dict[str, float]:

@@ -15,39 +15,25 @@ from latent_flows.typing import Generator, VectorField
 NAME = "steered"
 MOVERS = {"x": ("translate_x", 0.2), "y": ("translate_y", 0.2), "size": ("zoom_object", 0.5)}
 """By the factor that it changes, a transformation of light on black, and how far it goes."""
-RANGE_SHARE = 0.5
-"""Of the range of a factor that changes by itself, how much."""
 
 
 def families(
-    generator: Generator,
-    starts: Float[Array, "k n m"],
-    measures: Measures,
-    ranges: Float[Array, "f"],
-    horizon: float,
+    generator: Generator, starts: Float[Array, "k n m"], measures: Measures, horizon: float
 ) -> list[Family]:
-    """The fields of transformations that change what is measured: one family, or none.
-
-    Of images that no such transformation is of, the fields along which each measured factor changes
-    by itself.
+    """The fields of transformations, where they change what is measured: one family, or none.
 
     Args:
         generator: of images.
         starts: of as many traversals as there are at most.
         measures: which factors are measured on the images.
-        ranges: of the factors.
         horizon: in which a field goes as far as is worth looking at.
     """
     movers = [mover for factor, mover in MOVERS.items() if factor in measures.factor_names]
-    fields = [_field(generator, kind, far / horizon) for kind, far in movers]
-    if not fields:
-        rates = RANGE_SHARE * ranges / horizon
-        fields = [_alone(generator, measures, index, rate) for index, rate in enumerate(rates)]
-    fields = fields[: len(starts)]
+    fields = tuple(_field(generator, kind, far / horizon) for kind, far in movers[: len(starts)])
     if not fields:
         return []
     places = jnp.arange(len(fields))
-    return [Family(NAME, generator, partial(_one_of, tuple(fields)), places, starts[: len(fields)])]
+    return [Family(NAME, generator, partial(_one_of, fields), places, starts[: len(fields)])]
 
 
 def _field(generator: Generator, kind: str, pace: float) -> VectorField:
@@ -55,10 +41,6 @@ def _field(generator: Generator, kind: str, pace: float) -> VectorField:
         generator, directions.transformation(kind), blur=Config.blur, damping=Config.damping
     )
     return flows.combine([field], [pace])
-
-
-def _alone(generator: Generator, measures: Measures, index: int, rate: Array) -> VectorField:
-    return steering.attribute_field(generator, measures.measure, index, rates=rate[None])
 
 
 def _one_of(fields: tuple[VectorField, ...], place: Array, t: Array, z: Array) -> Array:

@@ -137,7 +137,7 @@ def setup() -> None:
     this off.
     """
     absl.logging.set_verbosity(absl.logging.FATAL)
-    for name in ("absl", "jax", "orbax"):
+    for name in ("absl", "jax", "matplotlib", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.formatwarning = lambda message, *_, **__: (
         f"warning: {' '.join(str(message).split())}\n"

@@ -179,6 +179,7 @@ def slopes_of(asked: Factors) -> Factors:
     return jax.grad(weighted)(asked)
 
 
+@pytest.mark.slow
 def test_derivatives_in_the_factors_match_finite_differences(x64):
     def weighted(asked):
         image = render(Factors(*asked), size=16)

@@ -41,6 +41,7 @@ def test_each_axis_changes_its_own_factor_however_fast_it_is_followed(axes):
     assert not any(name.startswith("vp@") for name in row)
 
 
+@pytest.mark.slow
 def test_a_field_that_leads_to_no_end_is_followed_as_far_as_it_leads(axes):
     def steep(direction, t, z):
         """Straight on, but ever faster: in finite time it is infinitely far."""

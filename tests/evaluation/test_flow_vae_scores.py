@@ -26,6 +26,7 @@ def test_times_of_frames_are_hit_however_fine_the_steps():
     np.testing.assert_allclose(zs[:, 0], [0, 1, 4, 9], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_frames_of_flows_that_stand_still_have_the_standard_density(digits, key):
     model = flow_vae(
         *("flow", VAEConfig(2, "mlp", "mlp", 1, 1), (8, 8, 1)), factors=2, frames=3, family="line"

@@ -330,6 +330,7 @@ def test_a_stylegan2_of_classes_makes_the_one_that_is_asked_for(tmp_path, space)
     np.testing.assert_allclose(seen[2], other.decode(own.seen.latent), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_thousands_of_latents_are_mapped_without_a_matrix_of_all_of_them():
     wide = np.linspace(1, 2, 6000)
 

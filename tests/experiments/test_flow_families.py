@@ -91,6 +91,7 @@ def test_every_family_has_a_loss_that_teaches_it(flags, compile_quickly):
     assert any(moved)
 
 
+@pytest.mark.slow
 def test_flows_are_told_to_leave_a_transformation_alone(compile_quickly):
     """Of a bump that its first latent moves to the right, the share that moves with it counts."""
     column, row = jnp.arange(12.0), jnp.arange(10.0)

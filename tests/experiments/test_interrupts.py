@@ -25,6 +25,14 @@ SLOW = TWICE if sys.platform == "linux" else HASHED
 the processor, for a lock that is never given back."""
 
 
+@pytest.fixture(autouse=True)
+def hears_of_its_terminal():
+    """A process inherits what is ignored: this one may have been started by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def start(*argv, **environment):
     return subprocess.Popen(
         [sys.executable, *map(str, argv)],

@@ -82,6 +82,7 @@ def flow_names(explored):
     return [control.name for control in explored.controls if control.group == sliders.FLOWS]
 
 
+@pytest.mark.slow
 def test_guided_flows_have_a_slider_a_factor_and_a_page(guided_run):
     found = explored(guided_run)
     assert flow_names(found) == ["flow x", "flow scale"]

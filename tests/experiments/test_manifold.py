@@ -417,6 +417,7 @@ def test_without_an_encoder_draws_from_the_prior_take_the_place_of_codes(name, t
     assert "draws" in out
 
 
+@pytest.mark.slow
 def test_latents_of_a_file_take_the_place_of_draws(tmp_path, call):
     (tmp_path / "own.py").write_text(OWN)
     latents = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
@@ -491,6 +492,7 @@ def test_long_latents_are_no_more_of_a_mixture_than_there_are_numbers(tmp_path, 
     assert "at least 465 are needed, or a generator of fewer latents" in err
 
 
+@pytest.mark.slow
 def test_a_density_of_codes_makes_a_metric_that_is_larger_where_they_are_not(plane):
     density = densities.Density("kernel", table=24)
     manifold = setup.load_manifold(setup.Config(generator=str(plane), codes=60, density=density))

@@ -209,6 +209,7 @@ def test_an_array_of_images_is_learnt_with_its_labels(tmp_path, call):
     assert settled(config).data == str(tmp_path / "cells.npz")
 
 
+@pytest.mark.slow
 def test_vectors_are_learnt_standardised_and_drawn_as_lines(tmp_path, call):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 6)) * [1, 1, 1, 1, 1, 1000] + 50

@@ -182,6 +182,7 @@ def named(own, *names):
     return [f"{own}:{name}" for name in names]
 
 
+@pytest.mark.slow
 def test_directions_of_vectors_are_learnt_and_drawn(own, tmp_path, call):
     run = tmp_path / "run"
     words = ["--generator", f"{own}:vector", "--transformations", *named(own, "gain"), *SMALL]

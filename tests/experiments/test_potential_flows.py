@@ -23,7 +23,12 @@ from experiments.potential_flows import scores as flow_scores
 from experiments.potential_flows import train as potential_flows
 from experiments.potential_flows import traverse
 from experiments.potential_flows.config import Config, Flows, Weights
-from experiments.potential_flows.flow_space import initial, load_run, load_space
+from experiments.potential_flows.flow_space import (
+    initial,
+    load_run,
+    load_space,
+    measured_factors,
+)
 from experiments.runtime import cli
 from experiments.runtime.training import Training
 from latent_flows import data, pde
@@ -125,6 +130,19 @@ def test_every_method_is_measured_at_the_length_of_the_flows(whole):
             assert row["length"] == pytest.approx(share * target, rel=0.02)
     assert metrics["generator"]["test_images"] == 360  # all that are held out
     assert metrics["potentials"]["solved"] == 1
+
+
+def test_factors_that_are_asked_for_are_measured_in_units_of_what_the_generator_makes(
+    untrained, monkeypatch
+):
+    frozen, dataset = untrained
+    space = load_space(replace(SMALL.flows, starts="prior"), 0, frozen, dataset)
+    assert measured_factors((), space.frozen) is None
+    known = measured_factors(("size", "x"), space.frozen)
+    assert known.factor_names == ("size", "x")
+    monkeypatch.setattr(flow_scores, "SURVEYED", 10)
+    images = flow_scores.surveyed(Config(), space, None)
+    np.testing.assert_allclose(images, jax.vmap(space.generator)(space.starts[:10]), rtol=1e-5)
 
 
 def test_a_finished_run_returns_at_once(copy, flags, call, monkeypatch):
@@ -269,6 +287,12 @@ VECTORS = ["gan", "--generator", "jax.numpy:sin", "--generator.latent-dim", "3"]
             "shape (3,): leave it out",
         ),
         (["--generator", "jax.numpy:sin", "--generator.path", "x.py:y"], "name two generators"),
+        (["--scores.factors", "x", "x"], "scores.factors must differ, got x, x"),
+        (
+            [*VECTORS, "--scores.factors", "x"],
+            "scores.factors are measured on images [h, w, c], and jax.numpy:sin makes samples of "
+            "shape (3,): leave them out",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, monkeypatch, call):
@@ -284,6 +308,7 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, mo
     ("flag", "message"),
     [
         (["--generator.prior", "sphere"], "are for a generator without an encoder"),
+        (["--scores.factors", "x", "sise"], "unknown factor 'sise' (did you mean 'size'?)"),
         (["--flows.codes", "1500", "--training.batch-size", "1450", "--flows.bank", "0"], "1437"),
     ],
 )

@@ -124,6 +124,7 @@ def test_fields_are_taught_to_networks_and_both_are_measured(call, compile_quick
     assert (run / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_other_runs_learnt_is_led_beside_and_told_its_slope(key):
     """Of a plane of brightness: of two lines the one that changes light, whatever its unit."""
     look = ImageFactor("light", "", lambda image: image.mean())

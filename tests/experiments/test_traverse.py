@@ -124,6 +124,7 @@ def small(tmp_path):
     return open_folder(config.run, config), config, space(starts), params
 
 
+@pytest.mark.slow
 def test_a_latent_of_one_number_has_every_picture(tmp_path):
     folder, config, there, params = small(tmp_path)
     assert traverse.draw(folder, config, there, params) == []

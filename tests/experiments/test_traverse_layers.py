@@ -94,6 +94,7 @@ def test_a_direction_moves_the_layers_that_are_named_by_the_amount_and_no_others
     assert found.about.endswith("Layers 1-2 alone are moved.")
 
 
+@pytest.mark.slow
 def test_a_flow_moves_the_layers_that_are_named_and_no_others(tmp_path, gan, monkeypatch):
     run = about(Flows(run=str(tmp_path / "flows")), gan)
     z0 = jnp.array([0.3, -0.4, 0.1])

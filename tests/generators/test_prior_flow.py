@@ -209,6 +209,7 @@ def test_before_training_it_is_the_gaussian_of_the_codes():
     assert flow.log_prob(z) == pytest.approx(float(expected), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_its_draws_have_the_deviations_of_the_posteriors_they_were_learnt_from():
     means = jnp.zeros((2, 2))
     flow = fit_prior_flow(

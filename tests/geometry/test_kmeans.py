@@ -43,6 +43,7 @@ def test_k_means_does_not_cross_a_wall_of_long_distances(key):
     assert agreement(cluster.KMeans(2, n_init=10, random_state=0).fit_predict(points)) < 0.6
 
 
+@pytest.mark.slow
 def test_no_polygon_of_images_is_longer_than_the_curve_it_is_told_for(key):
     # Whether a path was found or not: so that a cluster cannot gain by what a chain jumps over.
     waves = 8 * jax.random.normal(key, (30, 2))

@@ -26,6 +26,7 @@ from latent_flows.geometry import (
     pullback,
     spline_geodesic,
 )
+from tests.rest_slow import rest_slow
 
 HALF_PLANE = conformal(lambda z: 1 / z[1] ** 2)
 SURFACES = {
@@ -148,7 +149,7 @@ def by_matrices(z0, z1):
     return geodesic(TORUS.__call__, z0, z1)
 
 
-@pytest.mark.parametrize("z1", [[2.5, 0.0], [-2.5, 0.0]])
+@pytest.mark.parametrize("z1", rest_slow([[2.5, 0.0], [-2.5, 0.0]], every=2))
 def test_a_saddle_is_no_minimum(x64, z1):
     """The torus' outer equator is no shortest path once it has passed a conjugate point."""
     z0, z1 = jnp.zeros(2), jnp.array(z1)

@@ -235,6 +235,7 @@ def test_a_point_of_another_shape_is_named(by_hand):
         land_log_prob(by_hand, make(RING), jnp.zeros(3))
 
 
+@pytest.mark.slow
 def test_progress_is_told_step_by_step_and_changes_nothing(key):
     points = 0.5 * jax.random.normal(key, (30, 2))
     metric = conformal(lambda z: 1 + z @ z)

@@ -87,6 +87,7 @@ def test_amounts_may_come_in_any_order_and_be_traced_around():
         jax.jit(lambda ts: steering.steer(turning, translate_x, z, ts))(mixed)
 
 
+@pytest.mark.slow
 def test_products_with_the_jacobian_do_as_well_as_the_jacobian(monkeypatch):
     wide = jax.random.normal(jax.random.key(3), (3, 40)) / 6
     generator = lambda z: turning(wide @ z)  # noqa: E731
