@@ -393,7 +393,9 @@ GROUPS: Mapping[str, Group] = {
         ON_SPRITES_GAN,
         ("SeFa", "GANSpace", "most visible axes"),
         "an SNGAN of sprites",
-        EQUAL + OF_FACTORS + TERMS + OF_STEERING,
+        EQUAL + OF_FACTORS + TERMS + OF_LOCAL,
+        # Steered fields of 64 latents, followed with as many steps as they take, take hours.
+        LOCAL,
     ),
     "baselines-mnist": Group(
         title="Traversals of a VAE of MNIST, at equal length in data space",
