@@ -531,7 +531,7 @@ ACROSS: Mapping[str, Across] = {
         followed={
             "steered": "steered",
             "potentials, aligned": "ours: wave, aligned in the metric",
-            "potentials, published terms": "wave",
+            "potentials, not aligned": "wave",
             "learnt lines": "learnt lines",
             "RBF warps": "RBF warps",
             "latent coordinates": "latent coordinates",

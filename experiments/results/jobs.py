@@ -58,3 +58,13 @@ def is_of(group: Group, label: str, command: str) -> bool:
     words = ["python", "-m", group.module, *shlex.split(flags_of(group, row))]
     found = shlex.split(command)
     return found[: len(words)] == words and found[len(words)] in ("--generator", "--seed")
+
+
+def generator_of(command: str) -> str:
+    """The generator that a command names, or nothing.
+
+    >>> generator_of("python -m experiments.x small --generator runs/vae-1 --seed 1")
+    'runs/vae-1'
+    """
+    words = shlex.split(command)
+    return words[words.index("--generator") + 1] if "--generator" in words else ""

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, STRAIGHTNESS, Across, Group
-from experiments.results.jobs import is_of
+from experiments.results.jobs import generator_of, is_of
 from experiments.results.store import read_entries, settings_changed
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, understood
@@ -128,6 +128,16 @@ def commands(rows: Rows) -> list[str]:
     return [*lines, "", "</details>"]
 
 
+def on_which(group: Group, rows: Rows) -> str:
+    """Which generator the rows of a group are about, and the command that makes it."""
+    if not group.generator:
+        return ""
+    used = {(entry["seed"], generator_of(entry["command"])) for e in rows.values() for entry in e}
+    several = len({generator for _, generator in used}) > 1 or len({seed for seed, _ in used}) == 1
+    which = "a generator of each seed" if several else "one generator"
+    return f", on {which} by `python -m {group.generator}`"
+
+
 class Beside(NamedTuple):
     """The rows of several groups side by side."""
 
@@ -243,9 +253,8 @@ def render(results: str) -> list[Path]:
         panels = {c: [column(entries, c) for entries in rows.values()] for c in group.figure}
         if panels := {c: numbers for c, numbers in panels.items() if any(numbers)}:
             page += draw(name, panels, [*rows], group.title, one_scale=False)
-        made = f", on a generator of each seed by `python -m {group.generator}`"
-        run = f"`python -m experiments.table run {name}`"
-        page += ["", run + made if group.generator else run, "", *commands(rows)]
+        run = f"`python -m experiments.table run {name}`{on_which(group, rows)}"
+        page += ["", run, "", *commands(rows)]
     if len(page) == 1:
         raise UsageError(
             f"{path} has no numbers of any group; python -m experiments.table run GROUP makes them"

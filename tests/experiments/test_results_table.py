@@ -298,9 +298,10 @@ def test_settings_that_differ_between_rows_are_kept_with_each(fake, preset):
 
 
 def test_of_a_generator_that_was_given_nothing_is_asked(fake, preset):
-    assert fake(settled(), "run", "fake", "--seeds", 0, "--generator", "mine")[0] == 0
+    assert fake(settled(), "run", "fake", "--seeds", 0, 1, "--generator", "mine")[0] == 0
     preset("steps=3, share=9.0")
     assert fake(settled(), "render")[0] == 0
+    assert "on one generator by `python" in Path("docs/results/RESULTS.md").read_text()
 
 
 def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch):
