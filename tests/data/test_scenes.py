@@ -65,6 +65,19 @@ def test_elongation_orders_sphere_cylinder_and_capsule_and_says_the_least_of_a_c
     np.testing.assert_allclose(means, [-0.01, 0.58, 0.09, 0.99], atol=0.03)
 
 
+def test_a_room_that_is_a_trace_too_vivid_changes_nothing_that_is_measured_of_the_object():
+    """As generators make it: noise of a hundredth, where a small object is all that is vivid."""
+    small = images(*(scene(scale=0.75, shape=shape) for shape in range(4)))
+    noisy = small + 0.01 * jax.random.normal(jax.random.key(0), small.shape)
+    assert check_all(noisy).all()
+    clean, found = (np.asarray(measure_all(of)) for of in (small, noisy))
+    place = NAMES.index("elongation")
+    np.testing.assert_allclose(found[:, place], clean[:, place], atol=0.03)
+    for name in ("x", "y"):
+        measure = jax.vmap(MEASURES.instead[name].measure)
+        np.testing.assert_allclose(measure(noisy), measure(small), atol=0.003)
+
+
 def test_true_scenes_are_valid_and_others_are_not():
     _, rendered, _ = many()
     assert check_all(rendered).all()
