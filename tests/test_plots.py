@@ -247,10 +247,18 @@ PLANE = {"origin": jnp.zeros(2), "basis": jnp.eye(2), "extent": 1.0, "times": [0
             lambda: plots.reconstructions(np.zeros((2, 4, 4, 1)), np.zeros((3, 4, 4, 1)), ""),
             r"one shape, got \(2, 4, 4, 1\) and \(3, 4, 4, 1\)",
         ),
-        (lambda: plots.trends({"a": {}}, x="", y="", caption=""), "nothing to draw: no points"),
+        (lambda: plots.scatter({"a": {}}, x="", y="", caption=""), "nothing to draw: no points"),
         (
-            lambda: plots.trends({str(i): {} for i in range(8)}, x="", y="", caption=""),
+            lambda: plots.scatter(
+                {str(i): {"a": [(0.0, 0.0)]} for i in range(8)}, x="", y="", caption=""
+            ),
             "at most 7 methods can be told apart, got 8",
+        ),
+        (
+            lambda: plots.scatter(
+                {"a": {str(i): [(0.0, 0.0)] for i in range(8)}}, x="", y="", caption=""
+            ),
+            "at most 7 kinds can be told apart, got 8",
         ),
         (lambda: plots.loss_curves([{"loss": 1.0}], caption=""), "no row holds a 'step'"),
         (lambda: plots.factor_matrix(np.eye(2), ["a"], ["x", "y"], ""), "row_labels has 1 entries"),
@@ -351,14 +359,19 @@ def test_space_curves_are_seen_from_two_sides():
         plots.space_curves(points[:, :2], {}, caption="")
 
 
-def test_trends_go_through_the_means_of_kinds_and_name_them_where_they_are():
-    ours = {"folded": [(0.4, 0.7), (0.2, 0.9)], "straight": [(0.8, 0.5)], "unknown": []}
-    axes = plots.trends({"ours": ours, "none": {}}, x="R2", y="share", caption="Two.").axes[0]
-    assert axes.lines[-1].get_xydata() == pytest.approx(np.array([[0.3, 0.8], [0.8, 0.5]]))
-    assert [len(line.get_xdata()) for line in axes.lines] == [2, 1, 2]
-    above = axes.child_axes[0]
-    assert [*above.get_xticks()] == pytest.approx([0.3, 0.8])
-    assert [text.get_text() for text in above.get_xticklabels()] == ["folded", "straight"]
+def test_methods_have_colours_and_kinds_forms_with_their_means_large():
+    ours = {"folded": [(0.4, 0.7), (0.2, 0.9)], "unknown": [], "straight": [(0.8, 0.5)]}
+    theirs = {"straight": [(0.8, 0.4)]}
+    figure = plots.scatter({"ours": ours, "theirs": theirs}, x="R2", y="share", caption="Two.")
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    large = [line for line in drawn if line.get_markersize() > 5]
+    places = [line.get_xydata()[0] for line in large]
+    np.testing.assert_allclose(places, [[0.3, 0.8], [0.8, 0.5], [0.8, 0.4]])
+    forms, colours = zip(*((each.get_marker(), each.get_color()) for each in large), strict=True)
+    assert forms[0] != forms[1] == forms[2]
+    assert colours[0] == colours[1] != colours[2]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["ours", "theirs", "folded", "straight"]
 
 
 def test_a_potential_of_one_number_is_a_curve_with_the_way_of_its_flow():

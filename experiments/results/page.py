@@ -242,8 +242,8 @@ def render(results: str) -> list[Path]:
             if any(any(kinds.values()) for kinds in curves.values()):
                 how = f"{title}, against {STRAIGHT}"
                 caption = f"{how}. Small: one seed each; large: their mean."
-                figure = plots.trends(curves, x=STRAIGHT, y=across.columns[0], caption=caption)
-                page += put(f"{name}-curve", figure, how)
+                figure = plots.scatter(curves, x=STRAIGHT, y=across.columns[0], caption=caption)
+                page += put(f"{name}-straightness", figure, how)
             page += draw(name, both.panels, both.labels, title, one_scale=True)
     for name, rows in found.items():
         if not rows:

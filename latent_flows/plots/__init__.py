@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         dots,
         factor_matrix,
         loss_curves,
-        trends,
+        scatter,
         vector_reconstructions,
     )
     from latent_flows.plots.grids import (
@@ -52,11 +52,11 @@ __all__ = [
     "reconstructions",
     "sample_pictures",
     "samples_grid",
+    "scatter",
     "space_curves",
     "strips",
     "traversal_gif",
     "traversal_grid",
-    "trends",
     "vector_reconstructions",
     "vector_traversals",
 ]
@@ -68,7 +68,7 @@ _MODULES = {
         "dots",
         "factor_matrix",
         "loss_curves",
-        "trends",
+        "scatter",
         "vector_reconstructions",
     ),
     "grids": (

@@ -14,6 +14,7 @@ from latent_flows.plots.style import (
     BLUE,
     CLASSES,
     COLOUR_MAP,
+    FORMS,
     LINES,
     MEDIUM,
     ON_WHITE,
@@ -30,7 +31,7 @@ __all__ = [
     "dots",
     "factor_matrix",
     "loss_curves",
-    "trends",
+    "scatter",
     "vector_reconstructions",
 ]
 
@@ -244,59 +245,57 @@ def dots(
     return figure
 
 
-def trends(
-    lines: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+def scatter(
+    points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     *,
     x: str,
     y: str,
     caption: str,
 ) -> Figure:
-    """How a measure of several methods depends on another number, such as that of a generator.
+    """A measure of several methods against another number, such as one of what they are used on.
 
     Args:
-        lines: for each method, which are at most seven, its points `(x, y)` by the kind they are
-            of, such as one a seed of a kind of generator. Points are drawn small, and a line goes
-            through the means of the kinds, from left to right; kinds without points are left out.
-        x: name of what the measure depends on.
+        points: of each method, at most seven, the points `(x, y)` by the kind they are of, at most
+            seven too, such as one a seed of a kind of generator. They are drawn small, and their
+            mean large: methods by colour, kinds by form.
+        x: name of what the measure may depend on.
         y: name of the measure.
         caption: what is seen.
 
     Returns:
-        A figure, with the kinds above it where their means are.
+        A figure.
 
     Raises:
-        ValueError: there is nothing to draw, or there are too many methods.
+        ValueError: there is nothing to draw, or more than can be told apart.
 
     >>> ours = {"straight": [(0.9, 0.8), (0.8, 0.9)], "folded": [(0.4, 0.7)]}
-    >>> figure = trends({"ours": ours}, x="R2", y="share", caption="One method.")
-    >>> figure.axes[0].lines[-1].get_xdata().round(2).tolist()
-    [0.4, 0.85]
+    >>> figure = scatter({"ours": ours}, x="R2", y="share", caption="One method.")
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    ['ours', 'straight', 'folded']
     """
+    kinds = [*dict.fromkeys(kind for own in points.values() for kind, at in own.items() if at)]
+    if not kinds:
+        raise ValueError("there is nothing to draw: no points")
     colours = [colour for colour in CLASSES if colour != YELLOW]
-    if len(lines) > len(colours):
-        raise ValueError(f"at most {len(colours)} methods can be told apart, got {len(lines)}")
-    places: dict[str, list[float]] = {}
+    for what, named, most in (("methods", points, colours), ("kinds", kinds, FORMS)):
+        if len(named) > len(most):
+            raise ValueError(f"at most {len(most)} {what} can be told apart, got {len(named)}")
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, kinds) in zip(colours, lines.items(), strict=False):
-        groups = {kind: np.asarray(points, float) for kind, points in kinds.items() if points}
-        if not groups:
-            continue
-        for kind, points in groups.items():
-            axes.plot(*points.T, ".", color=colour, markersize=4, alpha=0.5)
-            places.setdefault(kind, []).extend(points[:, 0])
-        means = np.array(sorted(points.mean(0).tolist() for points in groups.values()))
-        axes.plot(*means.T, "o-", color=colour, markersize=5, linewidth=1.4, label=name)
-    if not places:
-        raise ValueError("there is nothing to draw: no points")
+    for colour, (name, own) in zip(colours, points.items(), strict=False):
+        axes.plot([], [], "-", color=colour, linewidth=5, label=name)
+        for kind, at in own.items():
+            if at:
+                form, places = FORMS[kinds.index(kind)], np.asarray(at, float)
+                axes.plot(*places.T, form, color=colour, markersize=2.5, alpha=0.5)
+                axes.plot(*places.mean(0), form, color=colour, markersize=7)
+    for form, kind in zip(FORMS, kinds, strict=False):
+        axes.plot([], [], form, color="#606060", markersize=7, label=kind)
     axes.set_xlabel(x, fontsize=SMALL)
     axes.set_ylabel(y, fontsize=SMALL)
     axes.grid(color="#E0E0E0", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=SMALL)
-    above = axes.secondary_xaxis("top")
-    above.set_xticks([float(np.mean(found)) for found in places.values()], labels=[*places])
-    above.tick_params(labelsize=SMALL)
     figure.legend(loc="outside right center", fontsize=SMALL, frameon=False)
     write_caption(figure, caption)
     return figure

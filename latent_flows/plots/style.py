@@ -38,6 +38,8 @@ YELLOW = "#F0E442"
 """Of points with an edge; as a line on white it is hardly seen."""
 CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", YELLOW, "#000000")
 """Classes of points, in their order, and round again."""
+FORMS = "os^DvP*"
+"""Of markers, for kinds of points that have the colours of something else."""
 SMALL, MEDIUM = 9, 11  # points
 
 

@@ -318,7 +318,7 @@ def test_a_column_of_several_groups_is_shown_side_by_side(tmp_path, monkeypatch)
         ]
         found[0]["values"] |= {STRAIGHT: straight, TURNING: 1.0 - straight}
         (tmp_path / f"{name}.json").write_text(json.dumps({"entries": found}))
-    assert {tmp_path / "both.png", tmp_path / "both-curve.png"} < {
+    assert {tmp_path / "both.png", tmp_path / "both-straightness.png"} < {
         *table_page.render(str(tmp_path))
     }
     page = (tmp_path / "RESULTS.md").read_text()
