@@ -208,13 +208,33 @@ def _row(config: Config, subject: Subject, name: str, of: Led) -> dict[str, Any]
 def draw(
     folder: Folder, config: Config, subject: Subject, found: Mapping[str, Mapping[str, Led]]
 ) -> list[str]:
-    """Save a picture for each attribute; gives the files of those that failed."""
-    return tables.save_figures(
-        folder,
-        {
-            f"attribute_{name}": partial(strips, config, subject, name, methods)
-            for name, methods in found.items()
-        },
+    """Save a picture for each attribute, and one of all; gives the files of those that failed."""
+    each = {
+        f"attribute_{name}": partial(strips, config, subject, name, methods)
+        for name, methods in found.items()
+    }
+    all_of_them = {"attributes": partial(together, config, subject, found)}
+    return tables.save_figures(folder, each | (all_of_them if len(found) > 1 else {}))
+
+
+def together(config: Config, subject: Subject, found: Mapping[str, Mapping[str, Led]]) -> "Figure":
+    """Each attribute steered by itself from one held-out latent."""
+    index = central(subject)[0]
+    decode = jax.jit(jax.vmap(subject.generator))
+    side = np.arange(1, config.amounts + 1) / config.amounts * config.attribute_share
+    zs = [
+        np.insert(methods[STEERED].zs[index], config.amounts, subject.held_out[index], axis=0)
+        for methods in found.values()
+    ]
+    return paths(
+        np.asarray(jnp.stack([decode(jnp.asarray(z, jnp.float32)) for z in zs])),
+        amounts=np.concatenate([-side[::-1], [0.0], side]),
+        row_labels=[*found],
+        axis="change of the attribute, in units of its range",
+        caption=(
+            f"{subject.name}: images of one held-out latent, led in each row so that one attribute "
+            "changes and the others stay. The start is marked."
+        ),
     )
 
 

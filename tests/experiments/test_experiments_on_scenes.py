@@ -65,13 +65,14 @@ def test_a_vae_of_scenes_is_measured_by_its_error_and_its_factors(vae):
 def test_attributes_are_steered_and_compared_with_lines(call, compile_quickly, vae, tmp_path):
     run = tmp_path / "run"
     words = ["scenes", "--generator", vae, "--run", run, "--starts", "2", "--amounts", "1"]
-    words += ["--candidates", "1", "--attributes", "wall_hue"]
+    words += ["--candidates", "1", "--attributes", "wall_hue", "scale"]
     code, out, _ = call(steer, *words)
     assert code == 0
-    assert (run / "attribute_wall_hue.png").stat().st_size > 1000
+    for name in ("attribute_wall_hue", "attribute_scale", "attributes"):
+        assert (run / f"{name}.png").stat().st_size > 1000
     rows = json.loads((run / "metrics.json").read_text())["attributes"]
     assert next(row["method"] for row in rows) == "steered, others held"
-    assert {row["attribute"] for row in rows} == {"wall_hue"}
+    assert {row["attribute"] for row in rows} == {"wall_hue", "scale"}
     assert out.count("wall_hue") > 1  # in the table, and the name of the picture
 
 
