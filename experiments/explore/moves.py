@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from experiments.explore.control import Control, Part
 from latent_flows import directions, flows, steering, traversals
 from latent_flows.coordinates import AffineCoordinates
+from latent_flows.data.image_factors import Measures, unwrapped
 from latent_flows.directions.model import FittedDirection
 from latent_flows.steering import Attributes
 from latent_flows.typing import Field, Generator, Latent, Scalar, VectorField
@@ -98,6 +99,33 @@ def steered_part(
         return found.zs[0], found.residual
 
     return Part((control,), move)
+
+
+def attribute_part(controls: Sequence[Control], measures: Measures) -> Part:
+    """What is measured on the image, one attribute a slider; all others that are measured stay."""
+    places = [measures.factor_names.index(control.name.replace(" ", "_")) for control in controls]
+
+    def move(generator: Generator, amounts: Float[Array, "k"], z: Latent) -> tuple[Latent, Array]:
+        # In two legs: what goes round is at its farthest after half a turn, where both ways meet.
+        half, first = leg(generator, amounts / 2, z)
+        there, second = leg(generator, amounts / 2, half)
+        return there, jnp.where(amounts == 0, 0.0, jnp.maximum(first, second))
+
+    def leg(generator: Generator, amounts: Float[Array, "k"], z: Latent) -> tuple[Latent, Array]:
+        before = measures.measure(generator(z))
+        found = steering.steer_attribute(
+            generator,
+            lambda image: unwrapped(measures.factors, before, measures.measure(image)),
+            places,
+            z,
+            [1.0],
+            rates=amounts,
+            steps=STEER_STEPS,
+            corrections=2,
+        )
+        return found.zs[0], found.residual[0]
+
+    return Part(tuple(controls), move)
 
 
 def axis_part(controls: Sequence[Control], axes: Float[Array, "k d"]) -> Part:

@@ -12,20 +12,28 @@ from jaxtyping import Array, Float
 
 from experiments.explore import plane
 from experiments.explore.control import Control, Part
-from experiments.explore.moves import axis_part, direction_part, flow_part, steered_part
+from experiments.explore.moves import (
+    attribute_part,
+    axis_part,
+    direction_part,
+    flow_part,
+    steered_part,
+)
 from experiments.generators.limits import SMALLEST
 from experiments.learnt import reader
 from experiments.learnt.factors import Fitted, Steered
 from experiments.learnt.flows import Followed
 from experiments.steer.config import HOLDS
-from latent_flows import coordinates
+from latent_flows import coordinates, data
 from latent_flows._named_function import label
 from latent_flows.coordinates import AffineCoordinates
+from latent_flows.data.drawn import Drawn
+from latent_flows.data.image_factors import ImageFactor, Measures
 from latent_flows.directions import sefa
 from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.transformations import ENTRIES, entry
 from latent_flows.generators import FrozenGenerator
-from latent_flows.typing import Latent, Potential, Scalar
+from latent_flows.typing import Generator, Latent, Potential, Scalar
 
 FLOWS, STRAIGHT, CURVED = "Learnt flows", "Directions, straight", "Directions, curved"
 STEERED, AXES = "Steered", "Straight axes"
@@ -37,6 +45,8 @@ AFFORDED = 2e8
 """Numbers of the Jacobians there, at most."""
 COMPUTED = 5e10
 """Operations of as many samples as these have columns, at most."""
+MOVED = ("x", "y", "size")
+"""What transformations of images change, where it is a factor of the data."""
 TYPICAL = ("translate_x", "translate_y", "zoom_object", "brightness", "saturation")
 """What images are steered by where the run does not say."""
 UNITS = {
@@ -72,9 +82,10 @@ def read(run: str, generator: FrozenGenerator) -> Learnt:
         UsageError: it is not finished, or no run.
     """
     found = reader.read(run, generator)
-    if isinstance(found, Steered):
-        return Learnt(tuple(_steered(found)))
     usual = usual_steering(generator)
+    if isinstance(found, Steered):
+        attributes = usual if found.config.attributes else ()
+        return Learnt((*_steered(found), *attributes))
     if isinstance(found, Followed):
         climbed = {}
         if (known := found.climbed) is not None:
@@ -148,28 +159,65 @@ def _unit(kind: str) -> str:
 
 
 def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
-    """Steering of any generator of images: of grey or coloured ones, and latents that are short."""
+    """Steering of any generator of images: of grey or coloured ones, and latents that are short.
+
+    Where the factors of its data are none that transformations change, each of those by itself.
+    """
     shape = generator.event_shape
     if len(shape) != 3 or shape[2] not in (1, 3) or min(shape[:2]) < SMALLEST:
         return ()
     if generator.latent_dim > LONGEST:
         return ()
+    known = data.measures(generator.dataset)
+    if known.true_factors and not {*known.factor_names} & {*MOVED}:
+        return (_attributes(generator, known, data.DRAWN[str(generator.dataset)]),)
     blur = 3.0 * min(shape[:2]) / 64
     found = []
     for kind in TYPICAL:
-        known = ENTRIES[kind]
-        if known.coloured and shape[2] == 1:
+        way = ENTRIES[kind]
+        if way.coloured and shape[2] == 1:
             continue
         control = Control(
             kind.replace("_", " "),
             STEERED,
             UNITS[kind],
-            2 * known.reach,
-            (-known.reach, known.reach),
+            2 * way.reach,
+            (-way.reach, way.reach),
             "the usual range, not measured on this generator",
         )
         found.append(steered_part(control, kind, blur=blur, damping=0.01))
     return tuple(found)
+
+
+def _attributes(generator: FrozenGenerator, measures: Measures, drawn: Drawn) -> Part:
+    """What is measured on images of the data, and was varied in them, each by itself."""
+    controls = []
+    for factor in measures.factors:
+        if factor.name not in drawn.names:
+            continue
+        if math.isfinite(factor.period):
+            half = factor.period / 2
+            reach, good, value = half, (-half, half), None
+        else:
+            span = drawn.spans[drawn.names.index(factor.name)]
+            reach, good = span.high - span.low, (span.low, span.high)
+            value = jax.jit(partial(_measured, factor, generator.decode))
+        controls.append(
+            Control(
+                factor.name.replace("_", " "),
+                STEERED,
+                factor.unit,
+                reach,
+                good,
+                "the range of the data",
+                value,
+            )
+        )
+    return attribute_part(controls, measures)
+
+
+def _measured(factor: ImageFactor, decode: Generator, z: Latent) -> Scalar:
+    return factor.measure(decode(z))
 
 
 def visible_axes(

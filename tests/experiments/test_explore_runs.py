@@ -36,6 +36,22 @@ def test_a_vae_has_codes_by_number_coloured_by_label_and_is_steered(tmp_path):
         session.quick({"do": "code", "number": 10**9})
 
 
+def test_of_scenes_each_factor_has_a_slider_and_of_sprites_transformations(tmp_path):
+    scenes, sprites = (
+        load_generator(small_vae(tmp_path / name, dataset=name, size=32))
+        for name in ("scenes", "sprites")
+    )
+    (part,) = sliders.usual_steering(scenes)
+    names = ["floor hue", "wall hue", "object hue", "scale", "orientation"]
+    assert [control.name for control in part.controls] == names
+    hue, scale = part.controls[0], part.controls[3]
+    assert (hue.unit, hue.reach, hue.good) == ("turns", 0.5, (-0.5, 0.5))
+    assert scale.good == (0.75, 1.25)
+    assert np.isfinite(scale.value(np.zeros(3, np.float32)))
+    found = [control.name for part in sliders.usual_steering(sprites) for control in part.controls]
+    assert found == ["translate x", "translate y", "zoom object", "brightness"]
+
+
 def test_a_gan_has_draws_of_its_prior_and_truncation(tmp_path):
     found = explored(small_gan(tmp_path / "gan"))
     session = Session(found)

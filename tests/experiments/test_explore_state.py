@@ -11,10 +11,18 @@ import pytest
 
 from experiments.explore.control import Control, bounds
 from experiments.explore.link import BadLink, from_link, to_link
-from experiments.explore.moves import axis_part, combined, direction_part, flow_part, steered_part
+from experiments.explore.moves import (
+    attribute_part,
+    axis_part,
+    combined,
+    direction_part,
+    flow_part,
+    steered_part,
+)
 from experiments.explore.plane import Plane, extent, through
 from experiments.explore.view import History, Looks, Place, View, arrived, at_rest, slid
 from latent_flows import coordinates, traversals
+from latent_flows.data.image_factors import ImageFactor, Measures
 from latent_flows.directions import DirectionModel
 
 START = Place(np.zeros(3, np.float32), (0.0, 0.0), "somewhere")
@@ -216,6 +224,27 @@ def test_a_steered_slider_moves_the_image_by_its_amount_and_says_what_is_missing
     still = jax.tree_util.Partial(lambda z: jnp.ones((16, 16, 1)) * (1 + 0 * z[0]))
     up = steered_part(slider("y"), "translate_y", hold=None, blur=1.0, damping=1e-4)
     assert combined([up])(still, [0.125], jnp.zeros(2))[1][0] == pytest.approx(1, abs=1e-3)
+
+
+def test_attributes_move_together_by_their_amounts_and_those_without_a_slider_stay():
+    """Of a picture of three numbers, the first of which goes round."""
+    read = lambda place: lambda image: image[place, 0, 0]  # noqa: E731
+    turns = ImageFactor("own hue", "turns", lambda image: image[0, 0, 0] % 1.0, period=1.0)
+    rest = [ImageFactor(name, "", read(place)) for name, place in (("b", 1), ("still", 2))]
+    measures = Measures((turns._replace(name="own_hue"), *rest))
+    mixed = jax.tree_util.Partial(
+        lambda z: (jnp.array([[1.0, 0.2, 0.1], [0.3, 1.0, z[2]], [0.0, 0.4, 1.0]]) @ z)[
+            :, None, None
+        ]
+    )
+    move = combined([attribute_part([slider("own hue"), slider("b")], measures)])
+    z = jnp.array([0.9, 0.1, 0.2])
+    there, missing = move(mixed, [0.3, -0.2], z)
+    np.testing.assert_allclose((mixed(there) - mixed(z)).ravel(), [0.3, -0.2, 0.0], atol=5e-3)
+    assert max(missing) < 0.05
+    only, missing = move(mixed, [0.0, 0.1], z)
+    np.testing.assert_allclose((mixed(only) - mixed(z)).ravel(), [0.0, 0.1, 0.0], atol=5e-3)
+    assert missing[0] == 0
 
 
 def test_a_range_of_values_is_one_of_amounts_from_where_one_is():
