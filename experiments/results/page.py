@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, STRAIGHTNESS, Across, Group
 from experiments.results.jobs import generator_of, is_of
@@ -13,6 +12,9 @@ from experiments.results.store import read_entries, settings_changed
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, understood
 from latent_flows import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = "RESULTS.md"
 Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -221,7 +223,7 @@ def render(results: str) -> list[Path]:
                 check(name, group, entries)
                 found[name] = by_row(group, entries)
 
-    def put(name: str, figure: Figure, title: str) -> list[str]:
+    def put(name: str, figure: "Figure", title: str) -> list[str]:
         folder.write_bytes(f"{name}.png", plots.png_bytes(figure))
         written.append(path / f"{name}.png")
         return ["", f"![{title}]({name}.png)"]

@@ -144,6 +144,15 @@ def values(group: Group, row: Row, metrics: Mapping[str, Any]) -> dict[str, floa
     return {column: number for column, number in found.items() if number is not None}
 
 
+def short(number: float) -> float:
+    """A number as it is kept: to five digits, or whole.
+
+    >>> short(-178.71234), short(1347912.0)
+    (-178.71, 1347912.0)
+    """
+    return number if number.is_integer() else float(f"{number:.5g}")
+
+
 def keep(
     store: Store, name: str, job: Job, generator: Path | None, status: str, message: str
 ) -> None:
@@ -172,7 +181,7 @@ def keep(
             "seed": job.seed,
             "command": shlex.join(job.command),
             "status": status,
-            "values": {k: float(f"{v:.5g}") for k, v in values(group, row, metrics).items()},
+            "values": {k: short(v) for k, v in values(group, row, metrics).items()},
             **({"message": message} if message else {}),
             **({"settings": settings} if settings else {}),
         }
