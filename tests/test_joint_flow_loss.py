@@ -46,6 +46,7 @@ def pairs(key):
     return before, jnp.exp(RATES * t[..., None]) * before, t
 
 
+@pytest.mark.slow
 def test_the_flow_of_the_factor_takes_one_code_to_the_other_and_back(pairs):
     before, after, t = pairs
     codes = encode_pairs((jax.random.key(1), jax.random.key(2)), encode, before, after)
@@ -77,6 +78,7 @@ def test_the_residual_is_that_of_the_equation_at_the_end_of_each_path(pairs):
     assert transported(RATES, codes, t, steps=20).residual == 0
 
 
+@pytest.mark.slow
 def test_a_flow_that_stands_still_leaves_the_bound_of_each_sample_alone(pairs):
     before, _, t = pairs
     codes = encode_pairs((jax.random.key(1), jax.random.key(1)), encode, before, before)

@@ -59,6 +59,7 @@ def test_total_correlation_of_gaussian_codes_is_that_of_their_covariance(key, st
     np.testing.assert_allclose(found, truth, atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_estimate_for_training_exceeds_the_information_less_log_of_the_batch(key):
     keys = jax.random.split(key)
     mean = jax.random.normal(keys[0], (1024, 6))

@@ -51,6 +51,7 @@ def test_a_standing_wave_has_one_shape_at_all_times(key):
         np.testing.assert_allclose(field(t, Z), expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_standing_wave_takes_the_way_of_the_static_potential_by_its_own_clock(key):
     params, u = made("standing", key)
     static = TiltedNet(width=8, time="static")

@@ -12,7 +12,6 @@ from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from tests.experiments import toy
 
-SLOW = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
@@ -133,9 +132,8 @@ jax.jit(lambda: window().sum())()
 """
 
 
-@pytest.mark.parametrize(
-    ("level", "alarms"), [({}, 0), pytest.param({"TF_CPP_MIN_LOG_LEVEL": "1"}, 2, marks=SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("level", "alarms"), [({}, 0), ({"TF_CPP_MIN_LOG_LEVEL": "1"}, 2)])
 def test_alarms_of_xla_reach_only_who_asks_for_them(level, alarms):
     hidden = {"JAX_DISABLE_MOST_OPTIMIZATIONS", "TF_CPP_MIN_LOG_LEVEL"}
     env = {name: value for name, value in os.environ.items() if name not in hidden}

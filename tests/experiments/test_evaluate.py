@@ -192,7 +192,8 @@ def test_folders_that_cannot_be_evaluated_are_refused(sprites_run, call, tmp_pat
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("prior", ["flow", pytest.param("normal", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["flow", "normal"])
 def test_of_labelled_images_a_classifier_is_sure_of_a_share_of_the_draws(call, tmp_path, prior):
     run = small_vae(tmp_path / "run")
     if prior == "flow":

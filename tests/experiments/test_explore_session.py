@@ -24,7 +24,6 @@ from latent_flows.generators.load import GENERATOR
 from latent_flows.generators.stored import StoredGenerator, to_bytes
 from latent_flows.generators.stylegan2 import StyleGAN2, with_mean_w
 from latent_flows.geometry import curves
-from tests.rest_slow import rest_slow
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -309,7 +308,8 @@ def test_styles_are_truncated_to_their_mean_and_moved_layer_by_layer(tmp_path, l
     assert not np.delete(moved, 1).any()
 
 
-@pytest.mark.parametrize("space", rest_slow(["z", "w+"], every=2))
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["z", "w+"])
 def test_a_stylegan2_of_classes_makes_the_one_that_is_asked_for(tmp_path, space):
     small_stylegan2(tmp_path, classes=3)
     spec = GeneratorSpec(str(tmp_path), label=1, space=space)

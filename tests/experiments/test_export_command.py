@@ -253,6 +253,7 @@ def test_a_generator_of_no_fitted_noise_has_no_metric_that_was_learnt(tmp_path, 
     assert not (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_metric_of_a_generator_with_fitted_noise_comes_with_its_function(tmp_path, call):
     """Of its own run folder, and of that of a run which was about it."""
     generator = small_vae(tmp_path / "vae", latent_dim=2, stds=("rbf",))

@@ -259,7 +259,7 @@ def settled():
 
 
 def test_numbers_of_another_preset_than_now_are_refused_and_run_again(fake, preset):
-    assert fake(settled(), "run", "fake", "--seeds", 0, 1)[0] == 0
+    assert fake(settled(), "run", "fake", "--seeds", 0)[0] == 0
     kept = json.loads(Path("docs/results/fake.json").read_text())
     assert kept["settings"] == {
         "share": 2.0,
@@ -276,7 +276,7 @@ def test_numbers_of_another_preset_than_now_are_refused_and_run_again(fake, pres
     code, _, err = fake(settled(), "run", "fake", "--seeds", 0)
     assert (code, err.count("\n")) == (2, 1)
     assert "runs/table/fake/row-0 was run with other settings than its row has now" in err
-    assert fake(settled(), "run", "fake", "--seeds", 0, 1, "--root", "again")[0] == 0
+    assert fake(settled(), "run", "fake", "--seeds", 0, "--root", "again")[0] == 0
     assert fake(settled(), "render")[0] == 0
     # What a setting is that came later, no earlier run says.
     found = json.loads(Path("docs/results/fake.json").read_text())

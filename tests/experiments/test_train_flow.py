@@ -111,6 +111,7 @@ def test_the_codes_of_a_vae_are_learnt_and_decoded(of_codes, tmp_path, call):
     assert "which has no encoder: a run of train_vae is needed" in err
 
 
+@pytest.mark.slow
 def test_vectors_are_learnt_and_compared_by_their_moments(tmp_path, call, compile_quickly):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "x.npy", (50 + 9 * rng.normal(size=(200, 3))).astype(np.float32))

@@ -136,6 +136,7 @@ def test_a_latent_of_one_number_has_every_picture(tmp_path):
     assert traverse.is_drawn(folder, config)
 
 
+@pytest.mark.slow
 def test_pictures_can_be_drawn_elsewhere(tmp_path, monkeypatch):
     folder, config, there, params = small(tmp_path)
     loaded = lambda path: (config, None, there, params)  # noqa: E731

@@ -44,6 +44,7 @@ def test_a_u_net_moves_images_of_any_size(size):
     assert jax.eval_shape(net.apply, shapes, 0.5, jnp.zeros(size)).shape == size
 
 
+@pytest.mark.slow
 def test_a_u_net_sees_the_time_and_all_of_the_image():
     net, x = UNet(widths=(4, 8)), jax.random.normal(jax.random.key(1), (7, 6, 1))
     params = jax.jit(net.init)(jax.random.key(0), 0.0, x)

@@ -259,6 +259,7 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(settings, message):
         fit_prior_flow(jax.random.key(0), codes, **{"steps": 1, **settings})
 
 
+@pytest.mark.slow
 def test_a_generator_with_a_prior_flow_draws_through_it_and_knows_its_density(fitted):
     generator = with_prior(freeze(lambda z: 2 * z, 2), fitted)
     key = jax.random.key(4)

@@ -115,6 +115,7 @@ def least(stack, segments):
     return jnp.linalg.solve(hessian, -jax.grad(energy)(zero).ravel()).reshape(zero.shape)
 
 
+@pytest.mark.slow
 def test_of_independent_draws_a_geodesic_is_the_chain_of_least_expected_energy(dtype):
     start, stop = jnp.asarray(START, dtype), jnp.asarray(STOP, dtype)
 
