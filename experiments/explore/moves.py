@@ -101,9 +101,14 @@ def steered_part(
     return Part((control,), move)
 
 
-def attribute_part(controls: Sequence[Control], measures: Measures) -> Part:
-    """What is measured on the image, one attribute a slider; all others that are measured stay."""
-    places = [measures.factor_names.index(control.name.replace(" ", "_")) for control in controls]
+def attribute_part(controls: Sequence[Control], places: Sequence[int], measures: Measures) -> Part:
+    """What is measured on the image, one attribute a slider; all others that are measured stay.
+
+    Args:
+        controls: one an attribute.
+        places: which of the measured factors each changes.
+        measures: what is measured.
+    """
 
     def move(generator: Generator, amounts: Float[Array, "k"], z: Latent) -> tuple[Latent, Array]:
         # In two legs: what goes round is at its farthest after half a turn, where both ways meet.

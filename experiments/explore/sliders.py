@@ -27,8 +27,7 @@ from experiments.steer.config import HOLDS
 from latent_flows import coordinates, data
 from latent_flows._named_function import label
 from latent_flows.coordinates import AffineCoordinates
-from latent_flows.data.drawn import Drawn
-from latent_flows.data.image_factors import ImageFactor, Measures
+from latent_flows.data.image_factors import ImageFactor
 from latent_flows.directions import sefa
 from latent_flows.directions.model import DirectionModel
 from latent_flows.directions.transformations import ENTRIES, entry
@@ -45,8 +44,6 @@ AFFORDED = 2e8
 """Numbers of the Jacobians there, at most."""
 COMPUTED = 5e10
 """Operations of as many samples as these have columns, at most."""
-MOVED = ("x", "y", "size")
-"""What transformations of images change, where it is a factor of the data."""
 TYPICAL = ("translate_x", "translate_y", "zoom_object", "brightness", "saturation")
 """What images are steered by where the run does not say."""
 UNITS = {
@@ -82,10 +79,10 @@ def read(run: str, generator: FrozenGenerator) -> Learnt:
         UsageError: it is not finished, or no run.
     """
     found = reader.read(run, generator)
-    usual = usual_steering(generator)
     if isinstance(found, Steered):
-        attributes = usual if found.config.attributes else ()
+        attributes = _attributes(generator) if found.config.attributes else ()
         return Learnt((*_steered(found), *attributes))
+    usual = usual_steering(generator)
     if isinstance(found, Followed):
         climbed = {}
         if (known := found.climbed) is not None:
@@ -168,40 +165,47 @@ def usual_steering(generator: FrozenGenerator) -> tuple[Part, ...]:
         return ()
     if generator.latent_dim > LONGEST:
         return ()
-    known = data.measures(generator.dataset)
-    if known.true_factors and not {*known.factor_names} & {*MOVED}:
-        return (_attributes(generator, known, data.DRAWN[str(generator.dataset)]),)
+    if own := _attributes(generator):
+        return own
     blur = 3.0 * min(shape[:2]) / 64
     found = []
     for kind in TYPICAL:
-        way = ENTRIES[kind]
-        if way.coloured and shape[2] == 1:
+        known = ENTRIES[kind]
+        if known.coloured and shape[2] == 1:
             continue
         control = Control(
             kind.replace("_", " "),
             STEERED,
             UNITS[kind],
-            2 * way.reach,
-            (-way.reach, way.reach),
+            2 * known.reach,
+            (-known.reach, known.reach),
             "the usual range, not measured on this generator",
         )
         found.append(steered_part(control, kind, blur=blur, damping=0.01))
     return tuple(found)
 
 
-def _attributes(generator: FrozenGenerator, measures: Measures, drawn: Drawn) -> Part:
-    """What is measured on images of the data, and was varied in them, each by itself."""
-    controls = []
-    for factor in measures.factors:
+def _attributes(generator: FrozenGenerator) -> tuple[Part, ...]:
+    """What is measured on images of the data and was varied in them, each by itself.
+
+    Nothing where the usual transformations change some of it, or it is not known.
+    """
+    drawn, measures = data.DRAWN.get(str(generator.dataset)), data.measures(generator.dataset)
+    moved = {factor.name for kind in TYPICAL if (factor := ENTRIES[kind].factor)}
+    if drawn is None or moved & {*measures.factor_names}:
+        return ()
+    controls, places = [], []
+    for place, factor in enumerate(measures.factors):
         if factor.name not in drawn.names:
             continue
+        places.append(place)
         if math.isfinite(factor.period):
             half = factor.period / 2
             reach, good, value = half, (-half, half), None
         else:
             span = drawn.spans[drawn.names.index(factor.name)]
             reach, good = span.high - span.low, (span.low, span.high)
-            value = jax.jit(partial(_measured, factor, generator.decode))
+            value = partial(_measured, factor, generator.decode)
         controls.append(
             Control(
                 factor.name.replace("_", " "),
@@ -213,9 +217,10 @@ def _attributes(generator: FrozenGenerator, measures: Measures, drawn: Drawn) ->
                 value,
             )
         )
-    return attribute_part(controls, measures)
+    return (attribute_part(controls, places, measures),)
 
 
+@partial(jax.jit, static_argnums=0)
 def _measured(factor: ImageFactor, decode: Generator, z: Latent) -> Scalar:
     return factor.measure(decode(z))
 

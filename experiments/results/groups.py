@@ -147,10 +147,10 @@ KEPT = (
     "ours: wave, aligned in the metric",
 )
 """Of what is learnt, what is compared on generators that are less straight."""
-LOCAL = ("local basis",)
-STEERED = (*LOCAL, "steered")
-"""What needs Jacobians of the generator, and in `EXACT` is asked for."""
-EXACT = {LOCAL: " --scores.local-basis", STEERED: " --scores.local-basis --scores.steered"}
+LOCAL = " --scores.local-basis"
+EXACT = f"{LOCAL} --scores.steered"
+"""What asks for the traversals that need Jacobians of the generator."""
+STEERED = ("local basis", "steered")
 
 
 def _baselines(
@@ -175,8 +175,8 @@ def _where_factors_are_measured(
     shared: str,
     others: tuple[str, ...],
     which: str,
-    notes: str,
-    exact: tuple[str, ...] = STEERED,
+    factors: str,
+    steered: bool = True,
 ) -> Group:
     """The methods on a kind of generator of sprites or scenes."""
     learnt = tuple(row for row in LEARNT if row.label in KEPT)
@@ -185,15 +185,15 @@ def _where_factors_are_measured(
         module="experiments.potential_flows",
         shared=shared,
         rows=_baselines(
-            ("random directions", "latent coordinates", *others, *exact),
+            ("random directions", "latent coordinates", *others, *STEERED[: 1 + steered]),
             learnt,
-            EXACT[exact],
+            EXACT if steered else LOCAL,
         ),
         measures={**FACTORS, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator=generator,
         home=home,
         figure=("factor share", "valid"),
-        notes=notes,
+        notes=EQUAL + factors + TERMS + (OF_STEERING if steered else OF_LOCAL),
     )
 
 
@@ -353,7 +353,7 @@ GROUPS: Mapping[str, Group] = {
                 "re-encoded truth",
                 *STEERED,
             ),
-            more=EXACT[STEERED],
+            more=EXACT,
         ),
         measures={**FACTORS, **VP, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator=RISING,
@@ -367,7 +367,7 @@ GROUPS: Mapping[str, Group] = {
         ON_SPRITES,
         ("SeFa", "GANSpace", "ICA axes", "re-encoded truth"),
         "a plain convolutional VAE of sprites",
-        EQUAL + OF_FACTORS + TERMS + OF_STEERING,
+        OF_FACTORS,
     ),
     "baselines-scenes": _where_factors_are_measured(
         "experiments.train_vae scenes",
@@ -375,8 +375,8 @@ GROUPS: Mapping[str, Group] = {
         ON_SCENES,
         ("SeFa", "GANSpace", "ICA axes", "re-encoded truth"),
         "a convolutional VAE of scenes",
-        EQUAL + OF_SCENES + TERMS + OF_LOCAL,
-        LOCAL,
+        OF_SCENES,
+        steered=False,
     ),
     "baselines-mnist-moved": _where_factors_are_measured(
         "experiments.train_vae mnist-moved",
@@ -384,7 +384,7 @@ GROUPS: Mapping[str, Group] = {
         ON_MNIST_MOVED,
         ("SeFa", "GANSpace", "most visible axes"),
         "a VAE of moved digits",
-        EQUAL + OF_MOVED + TERMS + OF_STEERING,
+        OF_MOVED,
     ),
     "baselines-sprites-gan": _where_factors_are_measured(
         "experiments.train_gan sprites --networks.generator 32 32 16 16 "
@@ -393,9 +393,9 @@ GROUPS: Mapping[str, Group] = {
         ON_SPRITES_GAN,
         ("SeFa", "GANSpace", "most visible axes"),
         "an SNGAN of sprites",
-        EQUAL + OF_FACTORS + TERMS + OF_LOCAL,
+        OF_FACTORS,
         # Steered fields of 64 latents, followed by adaptive steps, had not ended in six minutes.
-        LOCAL,
+        steered=False,
     ),
     "baselines-mnist": Group(
         title="Traversals of a VAE of MNIST, at equal length in data space",

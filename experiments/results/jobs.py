@@ -43,18 +43,25 @@ def flags_of(group: Group, row: Row) -> str:
     return f"{group.shared} {row.flags}"
 
 
-def is_of(group: Group, label: str, command: str) -> bool:
+def run_of(group: Group, label: str) -> Row | None:
+    """The row whose run the numbers of a row are taken from; None of one that is no longer there.
+
+    >>> rows = (Row("a"), Row("b", of="a"))
+    >>> run_of(Group("", "", rows, {}), "b").label
+    'a'
+    """
+    rows = {row.label: row for row in group.rows}
+    return rows[rows[label].of or label] if label in rows else None
+
+
+def is_of(group: Group, row: Row, command: str) -> bool:
     """Whether a command has the flags that a row has now, whatever its generator and its folder.
 
     Args:
         group: the row's.
-        label: of the row; one that is no longer there had flags of its own.
+        row: that is run.
         command: as it was run.
     """
-    rows = {row.label: row for row in group.rows}
-    if label not in rows:
-        return True
-    row = rows[rows[label].of or label]
     words = ["python", "-m", group.module, *shlex.split(flags_of(group, row))]
     found = shlex.split(command)
     return found[: len(words)] == words and found[len(words)] in ("--generator", "--seed")

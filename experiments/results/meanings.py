@@ -14,7 +14,7 @@ from experiments.results.groups import Group, Row
 from experiments.results.jobs import flags_of
 from experiments.runtime.json_values import jsonable, leaves, shown
 from experiments.runtime.parsing import parse
-from experiments.runtime.run_dir import CONFIG, PASSING, read_header
+from experiments.runtime.run_dir import CONFIG, lasting, read_header
 
 Settings: TypeAlias = Mapping[str, Any]
 """By dotted names; those of the run's generator begin with `generator`."""
@@ -56,6 +56,11 @@ def differences(was: Settings, now: Settings) -> list[str]:
     ]
 
 
+def changed(kept: Settings, group: Group, row: Row | None) -> list[str]:
+    """What a run was set to that its row's flags mean no more; nothing if none was kept."""
+    return differences(kept, meant(group, row)) if kept and row is not None else []
+
+
 def in_common(several: Sequence[Settings]) -> Settings:
     """What all are set to.
 
@@ -84,11 +89,7 @@ def _parsed(module: str, flags: str) -> dict[str, Any]:
 
 
 def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in leaves(config)
-        if name not in PASSING and name not in OF_A_SEED
-    }
+    return {name: value for name, value in leaves(lasting(config)) if name not in OF_A_SEED}
 
 
 def _of_generator(settings: Settings) -> dict[str, Any]:

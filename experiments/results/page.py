@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from experiments.results.groups import ACROSS, GROUPS, STRAIGHT, STRAIGHTNESS, Across, Group
-from experiments.results.jobs import generator_of, is_of
-from experiments.results.store import read_entries, settings_changed
+from experiments.results.jobs import generator_of, is_of, run_of
+from experiments.results.meanings import changed
+from experiments.results.store import SETTINGS, read_entries
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, understood
 from latent_flows import plots
@@ -66,16 +67,15 @@ def check(name: str, group: Group, entries: Sequence[Mapping[str, Any]]) -> None
     Raises:
         UsageError: there are some.
     """
-    rows = {row.label: row for row in group.rows}
     for entry in entries:
         label, seed = entry["label"], entry["seed"]
-        if label not in rows:
+        # A row that is no longer there had flags of its own.
+        if (own := run_of(group, label)) is None:
             continue
-        own = rows[rows[label].of or label]
-        if not is_of(group, label, entry["command"]):
+        if not is_of(group, own, entry["command"]):
             said = "other flags than it has now"
-        elif changed := settings_changed(entry, group, own):
-            said = f"other settings than its flags mean now ({', '.join(changed[:3])})"
+        elif differs := changed(entry.get(SETTINGS, {}), group, own):
+            said = f"other settings than its flags mean now ({', '.join(differs[:3])})"
         else:
             continue
         raise UsageError(
@@ -134,9 +134,10 @@ def on_which(group: Group, rows: Rows) -> str:
     """Which generator the rows of a group are about, and the command that makes it."""
     if not group.generator:
         return ""
-    used = {(entry["seed"], generator_of(entry["command"])) for e in rows.values() for entry in e}
-    several = len({generator for _, generator in used}) > 1 or len({seed for seed, _ in used}) == 1
-    which = "a generator of each seed" if several else "one generator"
+    entries = [entry for own in rows.values() for entry in own]
+    generators = {generator_of(entry["command"]) for entry in entries}
+    is_one = len(generators) == 1 < len({entry["seed"] for entry in entries})
+    which = "one generator" if is_one else "a generator of each seed"
     return f", on {which} by `python -m {group.generator}`"
 
 

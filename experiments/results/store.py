@@ -6,9 +6,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
 
-from experiments.results.groups import Group, Row
-from experiments.results.jobs import Job
-from experiments.results.meanings import differences, in_common, meant
+from experiments.results.groups import Group
+from experiments.results.jobs import Job, run_of
+from experiments.results.meanings import changed, in_common
 from experiments.runtime.cli import UsageError
 from experiments.runtime.run_dir import Folder, read_object, run_around, understood
 
@@ -59,12 +59,6 @@ def written(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def settings_changed(entry: Mapping[str, Any], group: Group, row: Row) -> list[str]:
-    """What an entry was run with that its row's flags mean no more; nothing if it kept none."""
-    kept = entry.get(SETTINGS)
-    return differences(kept, meant(group, row)) if kept else []
-
-
 class Store:
     """The numbers of a group, in a file that is whole at any moment."""
 
@@ -88,8 +82,8 @@ class Store:
         kept = self.entries.get((job.label, job.seed), {})
         if kept.get("command") != shlex.join(job.command):
             return ""
-        row = next(row for row in group.rows if row.label == job.label)
-        return "" if settings_changed(kept, group, row) else str(kept.get("status", ""))
+        differs = changed(kept.get(SETTINGS, {}), group, run_of(group, job.label))
+        return "" if differs else str(kept.get("status", ""))
 
 
 def _without(common: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

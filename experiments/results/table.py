@@ -19,8 +19,8 @@ import tyro
 from experiments.results import meanings
 from experiments.results import page as table_page
 from experiments.results.groups import GROUPS, Group, Measure, Row
-from experiments.results.jobs import Job, arguments, flags_of, slug
-from experiments.results.store import Entry, Store, results_in
+from experiments.results.jobs import Job, arguments, flags_of, run_of, slug
+from experiments.results.store import SETTINGS, Entry, Store, results_in
 from experiments.results.workers import Workers, available_cores
 from experiments.runtime.cli import Failure, UsageError
 from experiments.runtime.json_values import is_number
@@ -166,16 +166,14 @@ def keep(
     path = job.folder / METRICS
     metrics = read_object(path) if status == "done" else {}
     settings = meanings.kept(job.folder, generator)
+    if differs := meanings.changed(settings, group, run_of(group, job.label)):
+        raise UsageError(
+            f"{name}: {job.folder} was run with other settings than its row has now "
+            f"({', '.join(differs[:3])}); choose another --root"
+        )
     for row in group.rows:
         if job.label not in (row.label, row.of):
             continue
-        if job.label == row.label and settings:
-            changed = meanings.differences(settings, meanings.meant(group, row))
-            if changed:
-                raise UsageError(
-                    f"{name}: {job.folder} was run with other settings than its row has now "
-                    f"({', '.join(changed[:3])}); choose another --root"
-                )
         entry: Entry = {
             "label": row.label,
             "seed": job.seed,
@@ -183,7 +181,7 @@ def keep(
             "status": status,
             "values": {k: short(v) for k, v in values(group, row, metrics).items()},
             **({"message": message} if message else {}),
-            **({"settings": settings} if settings else {}),
+            **({SETTINGS: settings} if settings else {}),
         }
         store.put(entry)
 

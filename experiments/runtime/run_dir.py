@@ -238,7 +238,7 @@ def _open(path: Path, config: Any, given: Mapping[str, Any]) -> Folder:
         "experiment": module_name(type(config)),
         "version": _version(),
         **({GIVEN: [*given]} if given else {}),
-        "config": _lasting(jsonable(config)),
+        "config": lasting(jsonable(config)),
     }
     if (path / CONFIG).exists():
         _compare(folder, type(config), header)
@@ -393,7 +393,7 @@ def _compare(folder: Folder, kind: type, header: Mapping[str, Any]) -> None:
     with contextlib.suppress(TypeError, ValueError, KeyError, OverflowError):
         # A setting that did not exist yet when the run was made had its default. Where the flags
         # depend on the preset, settings are compared as they are.
-        kept = _lasting(jsonable(revive(kind, kept)))
+        kept = lasting(jsonable(revive(kind, kept)))
     old = dict(leaves(kept)) | {"experiment": found["experiment"]}
     new = dict(leaves(header["config"])) | {"experiment": header["experiment"]}
     differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
@@ -408,7 +408,8 @@ def _compare(folder: Folder, kind: type, header: Mapping[str, Any]) -> None:
         )
 
 
-def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say what a run is."""
     return {key: value for key, value in settings.items() if key not in PASSING}
 
 

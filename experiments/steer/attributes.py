@@ -68,10 +68,15 @@ def ranges(subject: Subject) -> Float[np.ndarray, "f"]:
     return np.where(np.isfinite(periods), periods, subject.high - subject.low)
 
 
+def shares_of(config: Config) -> Float[np.ndarray, "a"]:
+    """The changes of an attribute that are asked for, in units of its range, without 0."""
+    side = np.arange(1, config.amounts + 1) / config.amounts * config.attribute_share
+    return np.concatenate([-side[::-1], side]).astype(np.float32)
+
+
 def amounts_of(config: Config, subject: Subject, own: int) -> Float[np.ndarray, "a"]:
     """The changes of an attribute that are asked for, without 0."""
-    side = np.arange(1, config.amounts + 1) / config.amounts * config.attribute_share
-    return np.concatenate([-side[::-1], side]).astype(np.float32) * float(ranges(subject)[own])
+    return shares_of(config) * float(ranges(subject)[own])
 
 
 def led(
@@ -221,14 +226,10 @@ def together(config: Config, subject: Subject, found: Mapping[str, Mapping[str, 
     """Each attribute steered by itself from one held-out latent."""
     index = central(subject)[0]
     decode = jax.jit(jax.vmap(subject.generator))
-    side = np.arange(1, config.amounts + 1) / config.amounts * config.attribute_share
-    zs = [
-        np.insert(methods[STEERED].zs[index], config.amounts, subject.held_out[index], axis=0)
-        for methods in found.values()
-    ]
+    rows = [decode(_with_start(subject, methods[STEERED], index)) for methods in found.values()]
     return paths(
-        np.asarray(jnp.stack([decode(jnp.asarray(z, jnp.float32)) for z in zs])),
-        amounts=np.concatenate([-side[::-1], [0.0], side]),
+        np.asarray(jnp.stack(rows)),
+        amounts=np.insert(shares_of(config), config.amounts, 0.0),
         row_labels=[*found],
         axis="change of the attribute, in units of its range",
         caption=(
@@ -238,21 +239,26 @@ def together(config: Config, subject: Subject, found: Mapping[str, Mapping[str, 
     )
 
 
+def _with_start(subject: Subject, of: Led, index: int) -> Float[Array, "t d"]:
+    """Where a held-out latent is led, with itself in the middle."""
+    middle = of.zs.shape[1] // 2
+    path = np.insert(of.zs[index], middle, subject.held_out[index], axis=0)
+    return jnp.asarray(path, jnp.float32)
+
+
 def strips(config: Config, subject: Subject, name: str, methods: Mapping[str, Led]) -> "Figure":
     """Steered and straight, for a few held-out latents."""
     own = [factor.name for factor in subject.factors].index(name)
     amounts = amounts_of(config, subject, own)
-    middle = len(amounts) // 2
     decode = jax.jit(jax.vmap(subject.generator))
     rows, labels = [], []
     for index in central(subject)[:EXAMPLES]:
         for method, of in methods.items():
-            path = np.insert(of.zs[index], middle, subject.held_out[index], axis=0)
-            rows.append(decode(jnp.asarray(path, jnp.float32)))
+            rows.append(decode(_with_start(subject, of, index)))
             labels.append(method)
     return paths(
         np.asarray(jnp.stack(rows)),
-        amounts=np.insert(amounts, middle, 0.0),
+        amounts=np.insert(amounts, config.amounts, 0.0),
         row_labels=labels,
         axis=f"{name} ({subject.factors[own].unit})",
         caption=(

@@ -237,7 +237,7 @@ def test_attributes_move_together_by_their_amounts_and_those_without_a_slider_st
             :, None, None
         ]
     )
-    move = combined([attribute_part([slider("own hue"), slider("b")], measures)])
+    move = combined([attribute_part([slider("own hue"), slider("b")], [0, 1], measures)])
     z = jnp.array([0.9, 0.1, 0.2])
     there, missing = move(mixed, [0.3, -0.2], z)
     np.testing.assert_allclose((mixed(there) - mixed(z)).ravel(), [0.3, -0.2, 0.0], atol=5e-3)
