@@ -84,6 +84,8 @@ class Config(Flags):
     images, through its decoder; empty: random latents and a random decoder."""
     repeats: int = 5
     """Timed calls of each, of which the median counts."""
+    patience: float = 40.0
+    """Seconds after which a comparison makes do with fewer repeats, but at least 3."""
     quick: bool = False
     """Small sizes, in seconds: to see that it runs."""
 
@@ -285,7 +287,7 @@ def compare(config: Config, scale: float) -> Results:
     if has_stochman():
         sides["stochman"] = Stochman(decode, *pairs)
         choose_threads(sides["stochman"])
-    taken = turns(sides, pairs, config.repeats)
+    taken = turns(sides, pairs, config.repeats, patience=config.patience)
     found = ours(*pairs)
     results = {OURS: (found.points, float(found.converged.mean()))}
     points, converged, _ = theirs(*pairs)
@@ -334,7 +336,8 @@ def compare_bare(config: Config) -> Results:
             *pairs,
         )
         theirs, their_seconds = compiled(many(partial(georce, metric, segments=segments)), *pairs)
-        taken = turns({OURS: ours, "GEORCE": theirs}, pairs, config.repeats)
+        both = {OURS: ours, "GEORCE": theirs}
+        taken = turns(both, pairs, config.repeats, patience=config.patience)
         found, (points, converged, _) = ours(*pairs), theirs(*pairs)
         outcomes = {
             OURS: reached(

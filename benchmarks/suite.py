@@ -44,14 +44,25 @@ SUITE = (
         "potential_flows",
         (
             *("--parts", "peers", "memory", "--latents", "64", "--repeats", "9"),
-            *("--weighed", "torch loop, columns", "torch stacked, hessian"),
+            *("--patience", "15", "--weighed", "torch loop, columns", "torch stacked, hessian"),
         ),
         150,
     ),
-    Benchmark("joint_step", ("--parts", "peers", "--repeats", "9"), 60),
-    Benchmark("geodesics", ("--parts", "peers", "bare", "cost", "--repeats", "9"), 90),
-    Benchmark("trajectories", ("--size.amounts", "1", "--patience", "40"), 120),
-    Benchmark("gan_step", ("--size.count", "4", "--size.batch", "4", "--repeats", "5"), 120),
+    Benchmark("joint_step", ("--parts", "peers", "--repeats", "9", "--patience", "15"), 60),
+    Benchmark(
+        "geodesics",
+        (
+            *("--pairs", "64", "--parts", "peers", "bare", "cost"),
+            *("--repeats", "9", "--patience", "15"),
+        ),
+        120,
+    ),
+    Benchmark("trajectories", ("--size.amounts", "1", "--patience", "15"), 120),
+    Benchmark(
+        "gan_step",
+        ("--size.count", "4", "--size.batch", "4", "--repeats", "5", "--patience", "30"),
+        120,
+    ),
     Benchmark("steering", ("--latents", "6", "64", "--batch", "8", "--repeats", "1"), 30),
     Benchmark(
         "input",

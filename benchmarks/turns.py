@@ -1,5 +1,6 @@
 """Times of functions that take turns: a change in the load of the machine meets all of them."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +45,7 @@ def turns(
     *,
     warm: int = 1,
     least: float = SHORT,
+    patience: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """The seconds of a call of each function, in turns.
@@ -55,6 +57,7 @@ def turns(
         warm: turns before them that are not.
         least: seconds that a function is called for in a turn, as often as the turns that are not
             counted say: one call of what takes less is mostly noise.
+        patience: seconds after which fewer turns do, but at least three.
         clock: that is read, in seconds.
 
     Returns:
@@ -72,7 +75,10 @@ def turns(
         for name, function in functions.items():
             calls[name] = min(MOST_CALLS, 1 + int(least / max(timed(function, 1), 1e-9)))
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
+    began = clock()
+    for turn in range(repeats):
+        if turn >= LEAST and (clock() - began) * (turn + 1) > patience * turn:
+            break
         for name, function in functions.items():
             seconds[name].append(timed(function, calls[name]))
     return seconds
@@ -111,11 +117,7 @@ def patient_turns(
     for side in sides.values():
         if choose and hasattr(side, "threads"):
             choose_threads(side, args)
-    start = time.perf_counter()
-    first = turns(sides, args, 1, warm=0)
-    affordable = int(patience / (time.perf_counter() - start))
-    rest = turns(sides, args, max(LEAST, min(repeats, affordable)) - 1, warm=0)
-    return {name: taken + rest[name] for name, taken in first.items()}
+    return turns(sides, args, max(LEAST, repeats), warm=0, patience=patience)
 
 
 def choose_threads(step: Any, args: tuple = ()) -> None:

@@ -277,7 +277,8 @@ def _bounds(data: str, presets: str, sequences: str) -> Group:
     )
 
 
-def _sequences(data: str, presets: str, shown: str) -> Group:
+def _sequences(data: str, presets: str, shown: str, scored: tuple[int, int] = (50, 20)) -> Group:
+    images, sequences = scored
     kinds = {
         "VAE, a code for each frame": "vae",
         "codes along a line": "flow --fields.family line",
@@ -288,7 +289,10 @@ def _sequences(data: str, presets: str, shown: str) -> Group:
     return Group(
         title=f"What flows explain of sequences of {data}",
         module="experiments.flow_vae",
-        shared=f"{presets} --training.steps 2000 --scores.images 50 --scores.sequences 20",
+        shared=(
+            f"{presets} --training.steps 2000 --scores.images {images} "
+            f"--scores.sequences {sequences}"
+        ),
         rows=tuple(Row(name, f"--objective.kind {kind}") for name, kind in kinds.items()),
         measures={
             "a frame of a sequence": Measure("iwae_sequence"),
@@ -477,6 +481,13 @@ GROUPS: Mapping[str, Group] = {
     "sequences-mnist": _sequences("MNIST", "mnist", "Scale, rotation and hue of red digits."),
     "sequences-sprites": _sequences(
         "sprites", "sprites", "x, y, orientation, scale and shape of rendered sprites."
+    ),
+    "sequences-scenes": _sequences(
+        "scenes",
+        "scenes",
+        "The hues of floor, wall and object, scale, shape and orientation.",
+        # Each has 12,288 numbers a frame, of six factors.
+        scored=(20, 8),
     ),
     "guided-sprites": Group(
         title="Flows guided by known factors of sprites",
