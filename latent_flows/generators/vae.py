@@ -59,6 +59,9 @@ class VAEConfig:
     """Units of a hidden layer (features of a pixel, for conv and broadcast)."""
     depth: int = 2
     """Hidden layers of mlp, and of broadcast after its first."""
+    apart: bool = False
+    """broadcast: whether what shifts the picture is kept out of what stretches, shears and fills
+    it."""
     likelihood: LikelihoodName = "bernoulli"
     """bernoulli: a probability a pixel; gaussian: a mean a pixel, one learned deviation;
     discretised_logistic: the same for a probability of each of 256 grey values."""
@@ -68,6 +71,11 @@ class VAEConfig:
 
     def __post_init__(self):
         at_least(self, "vae ", latent_dim=1, width=1, depth=1, decoders=1)
+        if self.apart and self.decoder != "broadcast":
+            raise ValueError(
+                f"vae apart is of the decoder broadcast, which shifts pictures, not of "
+                f"{self.decoder}: leave it out"
+            )
 
 
 def _strides(height: int, width: int) -> list[tuple[int, int]]:
@@ -187,6 +195,9 @@ class BroadcastDecoder(nn.Module):
     and a network on `h` writes a patch of 4 x 4 pixels. Translation of the picture is thus linear
     in the latent whatever its size; spatial broadcast (Watters et al. 2019) has only the terms
     `A_j p + c_j + d_j z`.
+
+    Where `config.apart`, everything else is given `z` without its part in the span of the rows of
+    `C`: along them the picture moves and does nothing else.
     """
 
     config: VAEConfig
@@ -202,7 +213,10 @@ class BroadcastDecoder(nn.Module):
             jnp.linspace(-1.0, 1.0, n // patch, dtype=z.dtype) for n in (height, width)
         )
         y, x = jnp.meshgrid(rows, columns, indexing="ij")
-        shift = Dense(2, use_bias=False)(z)[..., None, None, :]
+        shifting = Dense(2, use_bias=False)
+        shift = shifting(z)[..., None, None, :]
+        if self.config.apart:
+            z = _without(z, shifting.variables["params"]["kernel"])
         features = self.config.width
         # Random frames to begin with: with the usual bias of zero, a latent of zero would have
         # none, and training spends its first half on making some.
@@ -213,6 +227,15 @@ class BroadcastDecoder(nn.Module):
         for _ in range(self.config.depth):
             h = Dense(self.config.width)(nn.silu(h))
         return _split(Dense(patch**2 * channels)(nn.silu(h)), (patch, patch))
+
+
+def _without(z: Float[Array, "*n d"], columns: Float[Array, "d k"]) -> Float[Array, "*n d"]:
+    """What of `z` is orthogonal to all columns, by Gram and Schmidt."""
+    for i in range(columns.shape[1]):
+        unit = columns[:, i] / jnp.linalg.norm(columns[:, i])
+        z = z - (z @ unit)[..., None] * unit
+        columns = columns - jnp.outer(unit, unit @ columns)
+    return z
 
 
 _ENCODERS = {"mlp": MLPEncoder, "conv": ConvEncoder}
@@ -436,5 +459,9 @@ def first_weights(vae: VAE, params) -> Float[Array, "m d"]:
     decoder = params["params"]["decoder"]
     # The broadcast decoder takes it twice: to move and to stretch its frames.
     count = 2 if vae.config.decoder == "broadcast" else 1
-    kernels = (decoder[f"Dense_{i}"]["kernel"] for i in range(count))
+    kernels = [decoder[f"Dense_{i}"]["kernel"] for i in range(count)]
+    if vae.config.apart:
+        kernels[1] = jnp.vectorize(_without, signature="(k,d),(d,s)->(k,d)")(
+            kernels[1].mT, kernels[0]
+        ).mT
     return jnp.concatenate([kernel.mT.reshape(-1, kernel.shape[-2]) for kernel in kernels])

@@ -138,6 +138,28 @@ def test_the_broadcast_decoder_translates_along_its_shift(key):
     np.testing.assert_allclose(after[:, 4:], before[:, :-4], atol=1e-4)
 
 
+@pytest.mark.parametrize("decoders", [1, 2])
+def test_kept_apart_what_shifts_the_picture_does_nothing_else(key, decoders):
+    config = VAEConfig(latent_dim=4, encoder="mlp", width=2, depth=1, apart=True, decoders=decoders)
+    vae, params = made(config, (32, 32, 1), key)
+    decode = jax.jit(partial(vae.apply, params, method=vae.members))
+    z = jax.random.normal(key, (4,))
+    weights = first_weights(vae, params)
+    for member, rows in enumerate(weights[: 2 * decoders].reshape(decoders, 2, 4)):
+        # By one patch to the right, in the plane that the decoder's shift is made in.
+        step = jnp.linalg.pinv(rows) @ jnp.array([2 / (32 // 4 - 1), 0.0])
+        before, after = decode(z)[member], decode(z + step)[member]
+        assert float(jnp.std(before)) > 1e-3
+        np.testing.assert_allclose(after[:, 4:], before[:, :-4], atol=1e-4)
+        others = weights[2 * decoders :].reshape(decoders, -1, 4)[member]
+        np.testing.assert_allclose(others @ rows.T, 0, atol=1e-5)
+
+
+def test_only_a_decoder_that_shifts_keeps_that_apart():
+    with pytest.raises(ValueError, match=r"apart is of the decoder broadcast.* not of conv"):
+        VAEConfig(decoder="conv", apart=True)
+
+
 def test_an_image_of_another_shape_is_refused_under_jit(key):
     vae, params = made(SMALL, (8, 8, 1), key)
     with pytest.raises(ValueError, match=r"images of shape \(8, 8, 1\), got \(8, 9, 1\)"):
