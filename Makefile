@@ -9,7 +9,7 @@ EXAMPLES := $(patsubst examples/%.py,build/examples/%.png,$(wildcard examples/*.
 LIBRARY := $(shell find latent_flows -name '*.py')
 
 demo: $(READY)  ## Train a VAE of sprites, learn potential flows of it and draw what they do.
-	$(BIN)/python -m experiments.train_vae sprites
+	$(BIN)/python -m experiments.train_vae sprites-apart
 	$(BIN)/python -m experiments.potential_flows demo
 
 # Most of the time of tests is spent on compiling: the quick ones do with less of it, and with XLA's

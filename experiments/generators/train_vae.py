@@ -207,6 +207,7 @@ SPRITES = Config(
     ),
     test_images=500,
 )
+SPRITES_APART = replace(SPRITES, vae=replace(SPRITES.vae, apart=True))
 DIGITS = Config(
     data="digits",
     vae=VAEConfig(latent_dim=8, encoder="mlp", decoder="mlp", width=32),
@@ -317,6 +318,7 @@ PRESETS = {
             "beta-TC-VAE with a broadcast decoder on rendered sprites (minutes)",
             SPRITES,
         ),
+        ("sprites-apart", "the same, where what shifts them does nothing else", SPRITES_APART),
         ("sprites-conv", "a plain convolutional VAE on sprites, of folded latents", SPRITES_CONV),
         ("sprites-small", "a small plain VAE on sprites, to vary its beta and seed", SPRITES_SMALL),
         ("scenes", "a convolutional beta-TC-VAE on scenes of six factors (minutes)", SCENES),
