@@ -119,7 +119,8 @@ def _refuse(known: Sequence[str], arguments: Sequence[str], event: Any) -> None:
         case "InstantiationFailure" if argument is None:
             # Settings that do not fit each other. The error that tyro is at knows whose they are.
             owner = getattr(sys.exception(), "arg", "")
-            raise UsageError(f"{owner}: {event.message}" if owner else event.message)
+            is_said = event.message.startswith(owner)
+            raise UsageError(event.message if is_said else f"{owner}: {event.message}")
         case "InstantiationFailure":
             words = " ".join(words_after(arguments).get(name, ()))
             kind = argument.lowered.metavar

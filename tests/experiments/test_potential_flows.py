@@ -268,7 +268,7 @@ VECTORS = ["gan", "--generator", "jax.numpy:sin", "--generator.latent-dim", "3"]
         (["--flows.horizon", "1"], "flows.horizon must be at least 2, got 1"),
         (["--flows.bank", "-1"], "flows.bank must be at least 0, got -1"),
         (["--flows.bank", "9999"], "flows.bank (9999) is more than flows.codes"),
-        (["--flows.pace", "0"], "flows.pace must be positive, got 0"),
+        (["--flows.pace", "0"], "error: flows.pace must be positive, got 0"),
         (["--training.batch-size", "61"], "(61) must be a multiple of flows.count (4)"),
         (["--training.batch-size", "5000"], "(5000) is more than the"),
         (["--weights.residual", "-1"], "weights.residual must be at least 0, got -1"),
