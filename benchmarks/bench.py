@@ -7,8 +7,9 @@ from benchmarks.ratio import Ratio
 
 MEANING = (
     "A ratio says how many times better the library is, and is less than 1 where it is worse. It "
-    "is the median over turns, in which both sides ran one after the other; the spread is the "
-    "least and the greatest of any turn. What has one turn is counted, and does not vary."
+    "is the median over turns, in which both sides ran one after the other; one more turn would "
+    "lie within the spread 19 times of 20, by Student's t of their logarithms, so that it is wide "
+    "where there were few turns. What has one turn is counted, and does not vary."
 )
 
 COLUMNS = {

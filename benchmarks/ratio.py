@@ -1,11 +1,16 @@
-"""How the library compares with something else: one number, and how far it varied over turns."""
+"""How the library compares with something else: one number, and within what the next one lies."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.turns import median
+
+SURE = 0.95
+"""How sure it is that one more turn lies within the spread."""
 
 
 class Ratio(NamedTuple):
@@ -24,9 +29,8 @@ class Ratio(NamedTuple):
     ratio: float
     """How many times better the library is: less than 1 where it is worse."""
     low: float
-    """The least of any turn."""
+    """Between this and `high` one more turn's ratio lies 19 times of 20, if they are log-normal."""
     high: float
-    """The greatest of any turn."""
     turns: int
     """In which both were measured; 1 of what does not vary."""
 
@@ -46,8 +50,10 @@ def compared(
         A row for each other side. Its ratio is the median of those of the turns.
 
     >>> [row] = compared("a step", {"JAX": [1.0, 1.0, 2.0], "torch": [2.0, 3.0, 8.0]}, ours="JAX")
-    >>> row.against, row.ours, row.theirs, row.ratio, row.low, row.high, row.turns
-    ('torch', 1.0, 3.0, 3.0, 2.0, 4.0, 3)
+    >>> row.against, row.ours, row.theirs, row.ratio, row.turns
+    ('torch', 1.0, 3.0, 3.0, 3)
+    >>> f"{row.low:.2f} to {row.high:.2f}"
+    '0.53 to 16.97'
     """
     return [
         _row(name, other, unit, found[ours], theirs, np.divide(theirs, found[ours]))
@@ -84,7 +90,14 @@ def _row(
     theirs: Sequence[float],
     ratios: np.ndarray,
 ) -> Ratio:
-    low, high = float(ratios.min()), float(ratios.max())
-    middle = float(np.median(ratios))
+    middle, turns = float(np.median(ratios)), len(ratios)
     both = median([*ours]), median([*theirs])
-    return Ratio(name, against, unit, *both, middle, low, high, len(ratios))
+    apart = math.exp(_half_width(np.log(ratios))) if turns > 1 else 1.0
+    return Ratio(name, against, unit, *both, middle, middle / apart, middle * apart, turns)
+
+
+def _half_width(numbers: np.ndarray) -> float:
+    """Of the interval in which one more number like these lies, by Student's t."""
+    count = len(numbers)
+    beyond = stats.t.ppf(0.5 + SURE / 2, count - 1)
+    return float(beyond * numbers.std(ddof=1) * math.sqrt(1 + 1 / count))
