@@ -53,7 +53,7 @@ def compared(
     >>> row.against, row.ours, row.theirs, row.ratio, row.turns
     ('torch', 1.0, 3.0, 3.0, 3)
     >>> f"{row.low:.2f} to {row.high:.2f}"
-    '0.53 to 16.97'
+    '0.53 to 16.92'
     """
     return [
         _row(name, other, unit, found[ours], theirs, np.divide(theirs, found[ours]))

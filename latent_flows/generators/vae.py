@@ -59,15 +59,15 @@ class VAEConfig:
     """Units of a hidden layer (features of a pixel, for conv and broadcast)."""
     depth: int = 2
     """Hidden layers of mlp, and of broadcast after its first."""
-    apart: bool = False
-    """broadcast: whether what shifts the picture is kept out of what stretches, shears and fills
-    it."""
     likelihood: LikelihoodName = "bernoulli"
     """bernoulli: a probability a pixel; gaussian: a mean a pixel, one learned deviation;
     discretised_logistic: the same for a probability of each of 256 grey values."""
     decoders: int = 1
     """Decoders of this architecture that share the encoder, an ensemble: they agree where there are
     data. A sample is the mean of theirs; each example of a batch trains one of them."""
+    apart: bool = False
+    """broadcast: whether what shifts the picture is kept out of what stretches, shears and fills
+    it."""
 
     def __post_init__(self):
         at_least(self, "vae ", latent_dim=1, width=1, depth=1, decoders=1)
