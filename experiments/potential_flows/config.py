@@ -104,40 +104,42 @@ PUBLISHED = Weights()
 
 TRAINING = Training(steps=2200, batch_size=60, learning_rate=3e-3, decay="cosine")
 
-DEMO = Config(
+LEARNT = Config(
+    weights=ALIGNED,
+    training=TRAINING,
+    scores=Scores(starts=128, pairs=256, test_images=0, vp_steps=100, short=0.0),
+)
+"""What presets of aligned flows have in common."""
+DEMO = replace(
+    LEARNT,
     run="runs/demo",
     generator=Usual("runs/vae-sprites-apart", "train_vae sprites-apart"),
     flows=Flows(count=4, pace=0.9, reach=0.22),
     weights=replace(ALIGNED, residual=6.0),
     # With a shorter memory of squared gradients and larger steps fewer of them do.
     training=replace(TRAINING, steps=1600, learning_rate=6e-3, b2=0.99),
-    scores=Scores(starts=128, pairs=256, test_images=0, vp_steps=100, short=0.0),
 )
 SCENES = replace(
-    DEMO,
+    LEARNT,
     run="runs/scenes",
     generator=Usual("runs/vae-scenes", "train_vae scenes"),
     flows=Flows(count=6, pace=0.9),
-    weights=ALIGNED,
-    training=TRAINING,
 )
 DIGITS = replace(
-    DEMO,
+    LEARNT,
     run="runs/digits",
     generator=Usual("runs/vae-digits", "train_vae digits"),
     flows=Flows(count=6, codes=1024, bank=512, pace=0.2),
-    weights=ALIGNED,
     training=replace(TRAINING, steps=1500),
     scores=Scores(pairs=256),
 )
 MNIST = replace(
-    DEMO,
+    LEARNT,
     run="runs/mnist",
     generator=Usual("runs/vae-mnist", "train_vae mnist"),
     flows=Flows(count=10, codes=8192, bank=2048, pace=0.6),
-    weights=ALIGNED,
     training=Training(steps=6000, batch_size=100, learning_rate=2e-3, decay="cosine"),
-    scores=replace(DEMO.scores, test_images=256, short=0.25),
+    scores=replace(LEARNT.scores, test_images=256, short=0.25),
 )
 MNIST_PAPER = Config(
     run="runs/mnist-paper",
