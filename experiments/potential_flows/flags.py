@@ -152,7 +152,8 @@ class Scores:
     local_basis: bool = False
     """Compare with the directions that show most at each start too."""
     steered: bool = False
-    """Compare with steered fields too, where moving and zooming change what is measured."""
+    """Compare with steered fields too: of moving and zooming where these change what is measured,
+    else of each factor that is, all others held."""
     factors: tuple[str, ...] = ()
     """Factors of images to measure, such as x y size light, in units of their ranges in what the
     generator makes; none: those of the data, where these come with factors."""

@@ -108,9 +108,8 @@ def methods(
         found.append(local_basis.family(generator, starts))
     drawn = None if dataset is None else data.DRAWN.get(dataset.name)
     if factors and config.scores.steered:
-        found += steered.families(
-            generator, starts, factors["measures"], float(config.flows.horizon)
-        )
+        horizon = float(config.flows.horizon)
+        found += steered.families(generator, starts, horizon=horizon, **factors)
     if drawn is not None and space.frozen.encode is not None:
         found.append(reencoding(space.frozen, drawn, config.scores.starts))
     return found

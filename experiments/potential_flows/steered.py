@@ -15,25 +15,53 @@ from latent_flows.typing import Generator, VectorField
 NAME = "steered"
 MOVERS = {"x": ("translate_x", 0.2), "y": ("translate_y", 0.2), "size": ("zoom_object", 0.5)}
 """By the factor that it changes, a transformation of light on black, and how far it goes."""
+FAR = 0.25
+"""How far a factor that is led by itself goes, in units of its range."""
+FEW = 32
+"""Latents up to which an adaptive solver follows transformations."""
+DEAR = "midpoint"
+"""Of `flows.solver`, what follows all else, a step a segment. On a plain VAE of sprites it took a
+seventh of the time, and shares differed by 0.012."""
 
 
 def families(
-    generator: Generator, starts: Float[Array, "k n m"], measures: Measures, horizon: float
+    generator: Generator,
+    starts: Float[Array, "k n m"],
+    measures: Measures,
+    ranges: Float[Array, "f"],
+    horizon: float,
 ) -> list[Family]:
-    """The fields of transformations, where they change what is measured: one family, or none.
+    """The fields of transformations, where they change what is measured; else those of what is.
 
     Args:
         generator: of images.
         starts: of as many traversals as there are at most.
         measures: which factors are measured on the images.
+        ranges: of these factors in the data.
         horizon: in which a field goes as far as is worth looking at.
+
+    Returns:
+        One family, or none where nothing is measured.
     """
     movers = [mover for factor, mover in MOVERS.items() if factor in measures.factor_names]
-    fields = tuple(_field(generator, kind, far / horizon) for kind, far in movers[: len(starts)])
-    if not fields:
+    rates = jnp.diag(FAR * ranges / horizon)[: len(starts)]
+    if not len(rates):
         return []
-    places = jnp.arange(len(fields))
-    return [Family(NAME, generator, partial(_one_of, fields), places, starts[: len(fields)])]
+    if not movers:
+        led = partial(_grown, generator, measures)
+        return [Family(NAME, generator, led, rates, starts[: len(rates)], DEAR)]
+    fields = tuple(_field(generator, kind, far / horizon) for kind, far in movers[: len(starts)])
+    places, led = jnp.arange(len(fields)), partial(_one_of, fields)
+    how = "" if starts.shape[-1] <= FEW else DEAR
+    return [Family(NAME, generator, led, places, starts[: len(fields)], how)]
+
+
+def _grown(
+    generator: Generator, measures: Measures, rates: Float[Array, "f"], t: Array, z: Array
+) -> Array:
+    """What is measured grows at these rates; all of it is named, so that one program serves all."""
+    every = range(len(rates))
+    return steering.attribute_field(generator, measures.measure, every, rates=rates)(t, z)
 
 
 def _field(generator: Generator, kind: str, pace: float) -> VectorField:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from latent_flows import flows
 from latent_flows.data.image_factors import Measures, unwrapped
 from latent_flows.evaluation import traversals
 from latent_flows.evaluation.vp import vp_score
@@ -52,12 +53,16 @@ class Family(NamedTuple):
     """One entry a traversal, stacked."""
     starts: Float[Array, "k n m"]
     """Where the traversals of each member start."""
+    solver: str = ""
+    """Of those of `flows.solver`, a low-order one that takes a step a segment, where the field is
+    dear; by default one that chooses its steps."""
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _traverse(
     generator: Generator,
     field: Field,
+    solver: str,
     horizon: float,
     params: PyTree,
     starts: Float[Array, "k n m"],
@@ -65,10 +70,12 @@ def _traverse(
 ) -> traversals.Traversal:
     """Traversals `[K, n, ...]` of every member of a family from its starting points."""
     ts = jnp.linspace(0.0, horizon, SEGMENTS + 1)
+    options = {"solver": flows.solver(solver)} if solver else {"max_steps": MOST_STEPS}
 
     def one(params: PyTree, scale: Array, z0: Array) -> traversals.Traversal:
-        along = partial(field, params)
-        return traversals.traverse(generator, along, z0, ts, scale=scale, max_steps=MOST_STEPS)
+        return traversals.traverse(
+            generator, partial(field, params), z0, ts, scale=scale, **options
+        )
 
     def family(args: Any) -> traversals.Traversal:
         params, starts, scale = args
@@ -97,7 +104,9 @@ def follow_family(
     starts = family.starts[:, :count]
     padded = jnp.pad(starts, ((0, 0), (0, -count % PIECE), (0, 0)), mode="wrap")
     pieces = [
-        _traverse(family.generator, family.field, horizon, family.params, piece, scale)
+        _traverse(
+            family.generator, family.field, family.solver, horizon, family.params, piece, scale
+        )
         for piece in jnp.split(padded, padded.shape[1] // PIECE, axis=1)
     ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, :count], *pieces)

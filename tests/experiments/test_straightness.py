@@ -7,7 +7,8 @@ import pytest
 
 from experiments.generators.straightness import straightness, turning
 from experiments.potential_flows import local_basis, steered
-from latent_flows.data.image_factors import Measures, X, Y
+from latent_flows.data.image_factors import ImageFactor, Measures, X, Y
+from latent_flows.evaluation.comparison import dominated_factors, follow_family
 
 PLACES = jnp.arange(16) + 0.5
 MEASURES = Measures((X, Y))
@@ -59,7 +60,7 @@ def test_of_too_few_valid_images_nothing_is_said(latents):
 
 def test_a_steered_family_moves_its_own_factor_where_no_line_does(latents):
     starts = jnp.tile(latents[None, :2], (4, 1, 1))
-    (family,) = steered.families(folded, starts, MEASURES, 10.0)
+    (family,) = steered.families(folded, starts, MEASURES, jnp.ones(2), 10.0)
     assert len(family.starts) == len(family.params) == 2
     z = jnp.array([0.5, -0.3, 0.4])
     for place in (0, 1):
@@ -67,7 +68,26 @@ def test_a_steered_family_moves_its_own_factor_where_no_line_does(latents):
         rate = jax.jvp(lambda z: MEASURES.measure(folded(z)), (z,), (velocity,))[1]
         # A fifth of the width in ten units of time.
         np.testing.assert_allclose(rate / 0.02, jnp.eye(2)[place], atol=0.1)
-    assert steered.families(folded, starts, Measures(()), 10.0) == []
+    assert steered.families(folded, starts, Measures(()), jnp.ones(0), 10.0) == []
+
+
+def test_what_no_transformation_moves_is_led_by_itself_at_a_rate_of_its_range(latents):
+    across = ImageFactor("place", "image widths", X.measure)
+    doubled = ImageFactor("twice down", "image heights", lambda image: 2 * Y.measure(image))
+    measures, ranges = Measures((across, doubled)), jnp.array([0.8, 1.6])
+    starts = jnp.tile(latents[None, :2], (4, 1, 1))
+    (family,) = steered.families(folded, starts, measures, ranges, 10.0)
+    assert family.starts.shape == (2, 2, 3)
+    z = jnp.array([0.5, -0.3, 0.4])
+    for place in (0, 1):
+        velocity = family.field(family.params[place], jnp.zeros(()), z)
+        rate = jax.jvp(lambda z: measures.measure(folded(z)), (z,), (velocity,))[1]
+        np.testing.assert_allclose(rate * 10, jnp.eye(2)[place] * ranges / 4, atol=1e-3)
+    ends = follow_family(family, 10.0, jnp.ones(2), 2)
+    found = dominated_factors(ends, measures, ranges)
+    assert found["winners"] == ["place", "twice down"]
+    assert found["worst share"] > 0.98
+    assert (ends.num_steps == 10).all()
 
 
 def test_the_local_basis_is_what_shows_most_where_each_traversal_begins():
