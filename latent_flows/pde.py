@@ -306,6 +306,8 @@ class LearntEquation:
     """What it says, in one line."""
     on_manifold: bool = False
     """Whether the Laplacian is all that a metric would change in it."""
+    linear: bool = False
+    """Whether what solves it does so times any number, -1 among them."""
 
     def __call__(
         self, u: Potential, coefficient: Number, *, laplacian: Operator = calculus.laplacian
@@ -322,11 +324,13 @@ def _to_the_prior(p: Potential, diffusivity: Number, *, laplacian: Operator) -> 
 
 
 EQUATIONS: dict[str, LearntEquation | None] = {
-    "wave": LearntEquation(wave, "u_tt = c^2 lap u", on_manifold=True),
-    "heat": LearntEquation(heat, "u_t = c lap u", on_manifold=True),
+    "wave": LearntEquation(wave, "u_tt = c^2 lap u", on_manifold=True, linear=True),
+    "heat": LearntEquation(heat, "u_t = c lap u", on_manifold=True, linear=True),
     "hamilton_jacobi": LearntEquation(_free_particle, "u_t + |grad u|^2 / 2 = 0, nothing to learn"),
     "fokker_planck": LearntEquation(
-        _to_the_prior, "u_t = div(u z) + c lap u, a density that relaxes to N(0, c)"
+        _to_the_prior,
+        "u_t = div(u z) + c lap u, a density that relaxes to N(0, c)",
+        linear=True,
     ),
     "none": None,
 }

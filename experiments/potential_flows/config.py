@@ -114,7 +114,7 @@ DEMO = replace(
     LEARNT,
     run="runs/demo",
     generator=Usual("runs/vae-sprites-apart", "train_vae sprites-apart"),
-    flows=Flows(count=4, pace=0.9, reach=0.22),
+    flows=Flows(count=4, pace=0.9, reach=0.22, turned=True),
     weights=replace(ALIGNED, residual=6.0),
     # With a shorter memory of squared gradients and larger steps fewer of them do.
     training=replace(TRAINING, steps=1600, learning_rate=6e-3, b2=0.99),

@@ -1,7 +1,7 @@
 """What flags say about the K traversals: how each moves a latent, and which equation it obeys."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -55,8 +55,11 @@ def potential_network(settings: Flows) -> PotentialNet:
     return net
 
 
+@lru_cache(maxsize=8)
 def field(settings: Flows, metric: Metric | None = None) -> Field:
     """How one member moves a latent, given its parameters.
+
+    The same function for the same flags, so that what follows it is compiled once.
 
     Args:
         settings: the flags.
@@ -69,6 +72,12 @@ def field(settings: Flows, metric: Metric | None = None) -> Field:
         assert metric is not None
         return traversals.climbing(net, partial(flows.natural_gradient, metric=metric))
     return traversals.climbing(net)
+
+
+def is_odd(settings: Flows) -> bool:
+    """Whether the negatives of potentials would be as good as they are."""
+    found = EQUATIONS[settings.pde]
+    return settings.family == "potential" and (found is None or found.linear)
 
 
 def members(settings: Flows, params: PyTree) -> PyTree:

@@ -77,6 +77,9 @@ class Flows:
     """Transformations of the image that flows shall leave alone."""
     at_once: int = 0
     """Image pairs that the generator makes at once in a training step, to save memory; 0: all."""
+    turned: bool = False
+    """Turn each potential that may as well be its negative (of a linear equation, or none) so that
+    its flow goes where the generator's encoder recognises more of what is made."""
 
     def __post_init__(self) -> None:
         at_least(self, "flows.", count=2, horizon=2, width=1, depth=1, codes=16, bank=0, at_once=0)

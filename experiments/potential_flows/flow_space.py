@@ -14,6 +14,7 @@ from experiments.generators.kept_frame import kept_frame, read_frame
 from experiments.generators.spec import of_run
 from experiments.generators.training_data import encoded, load_data, shown
 from experiments.potential_flows import families as flow_families
+from experiments.potential_flows import ways
 from experiments.potential_flows.config import PHASE, Config
 from experiments.potential_flows.flags import Flows
 from experiments.runtime.announcements import announced
@@ -387,7 +388,7 @@ def load_run(
     dataset = training_data(config.flows, frozen)
     frame = _kept(path, config, frozen)
     space = load_space(config.flows, config.seed, frozen, dataset, frame=frame)
-    return config, dataset, space, restore(path, PHASE, partial(initial, config.flows, space))
+    return config, dataset, space, _restored(path, config, space)
 
 
 def load_flows(path: str | Path, frozen: FrozenGenerator) -> tuple[Config, FlowSpace, Params]:
@@ -411,7 +412,13 @@ def load_flows(path: str | Path, frozen: FrozenGenerator) -> tuple[Config, FlowS
     none = jnp.zeros((0, frame.basis.shape[1]))
     within = coordinates.compose(frozen.decode, frame)
     space = FlowSpace(frozen, frame, within, none, none.sum(0), none.sum(0))
-    return config, space, restore(path, PHASE, partial(initial, config.flows, space))
+    return config, space, _restored(path, config, space)
+
+
+def _restored(path: str | Path, config: Config, space: FlowSpace) -> Params:
+    """What a finished run has learnt, each potential turned as it was there."""
+    params = restore(path, PHASE, partial(initial, config.flows, space))
+    return ways.kept(Path(path).expanduser().absolute(), params)
 
 
 def _kept(path: str | Path, config: Config, frozen: FrozenGenerator) -> AffineCoordinates | None:

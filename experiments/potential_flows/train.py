@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PyTree
 from experiments.generators import spec
 from experiments.potential_flows import families as flow_families
 from experiments.potential_flows import scores as flow_scores
-from experiments.potential_flows import traverse
+from experiments.potential_flows import traverse, ways
 from experiments.potential_flows.config import PHASE, PRESETS, Config
 from experiments.potential_flows.flags import Flows
 from experiments.potential_flows.flow_space import (
@@ -171,6 +171,8 @@ def run(config: Config) -> int | None:
         return ended(config, folder)
     space = load_space(config.flows, config.seed, frozen, dataset, folder=folder)
     params = train(folder, config, space)
+    field = vector_field(config.flows, space)
+    params = ways.settled(folder, config.flows, space, field, params)
     summary: dict[str, Any] = {}
     if config.measure:
         summary = flow_scores.measure(folder, config, space, params, dataset)

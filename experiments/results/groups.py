@@ -92,9 +92,9 @@ STRAIGHTNESS = {
 
 SCORES = "--scores.pairs 256 --scores.vp-steps 60 --scores.seeds 2 --scores.starts 64"
 ON_SPRITES = (
-    "demo --flows.reach 0 --weights.residual 3 --training.b2 0.999 --training.learning-rate 3e-3 "
-    f"--training.steps 800 --scores.length 8 --scores.short 0.25 {SCORES} "
-    "--scores.no-others"
+    "demo --flows.reach 0 --flows.no-turned --weights.residual 3 --training.b2 0.999 "
+    "--training.learning-rate 3e-3 --training.steps 800 --scores.length 8 --scores.short 0.25 "
+    f"{SCORES} --scores.no-others"
 )
 ON_SPRITES_GAN = (
     "gan --flows.count 4 --training.steps 500 --scores.length 8 --scores.short 0 "
