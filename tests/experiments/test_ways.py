@@ -91,7 +91,15 @@ def test_nothing_is_turned_unless_asked_for_and_possible(tmp_path, space, params
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_run_keeps_the_ways_and_refuses_what_is_none(tmp_path, call):
+@pytest.mark.parametrize("ways_there", [[1, 1, 1], [1, 1, 1, 2], 1])
+def test_ways_that_are_none_are_refused(tmp_path, params, ways_there):
+    Folder(tmp_path).write_json(ways.WAYS, ways_there)
+    with pytest.raises(UsageError, match=r"ways\.json"):
+        ways.kept(tmp_path, params)
+
+
+@pytest.mark.slow
+def test_a_run_is_loaded_with_the_ways_that_it_keeps(tmp_path, call):
     run, vae = tmp_path / "run", small_vae(tmp_path / "vae")
     command = [*FLAGS, "--generator", vae, "--flows.turned", "--no-scores", "--run", run]
     assert call(train, *command)[0::2] == (0, "")
@@ -105,6 +113,3 @@ def test_a_run_keeps_the_ways_and_refuses_what_is_none(tmp_path, call):
     last = [found["potentials"]["params"]["potential"]["kernel"] for found in (params, turned)]
     np.testing.assert_array_equal(*(np.abs(kernel) for kernel in last))
     np.testing.assert_array_equal(last[0], -last[1])
-    Folder(other).write_json(ways.WAYS, [1, 2])
-    with pytest.raises(UsageError, match=r"ways\.json"):
-        load_run(other)
