@@ -171,8 +171,7 @@ def run(config: Config) -> int | None:
         return ended(config, folder)
     space = load_space(config.flows, config.seed, frozen, dataset, folder=folder)
     params = train(folder, config, space)
-    field = vector_field(config.flows, space)
-    params = ways.settled(folder, config.flows, space, field, params)
+    params = ways.settled(folder, config.flows, space, params)
     summary: dict[str, Any] = {}
     if config.measure:
         summary = flow_scores.measure(folder, config, space, params, dataset)

@@ -20,7 +20,6 @@ from experiments.runtime.training import Params
 from latent_flows import coordinates
 from latent_flows._transforms import in_chunks
 from latent_flows.evaluation.comparison import Family, follow_family, mean_of_ended
-from latent_flows.typing import Field
 
 if TYPE_CHECKING:
     from experiments.potential_flows.flow_space import FlowSpace
@@ -31,9 +30,7 @@ STARTS = 128
 """Starting points from which flows are followed both ways."""
 
 
-def settled(
-    folder: Folder, settings: Flows, space: "FlowSpace", field: Field, params: Params
-) -> Params:
+def settled(folder: Folder, settings: Flows, space: "FlowSpace", params: Params) -> Params:
     """The parameters with each potential turned, if that is asked for and can be told.
 
     Raises:
@@ -41,7 +38,7 @@ def settled(
     """
     if not (settings.turned and families.is_odd(settings)) or space.frozen.encode is None:
         return params
-    folder.remember(WAYS, lambda: better(settings, space, field, params))
+    folder.remember(WAYS, lambda: better(settings, space, params))
     return kept(folder.path, params)
 
 
@@ -62,15 +59,13 @@ def kept(path: Path, params: Params) -> Params:
     return {**params, "potentials": _turn(params["potentials"], jnp.asarray(found, float))}
 
 
-def better(
-    settings: Flows, space: "FlowSpace", field: Field, params: Params
-) -> Int[np.ndarray, "k"]:
+def better(settings: Flows, space: "FlowSpace", params: Params) -> Int[np.ndarray, "k"]:
     """For each potential 1 or -1, whichever leads where the encoder comes nearer to the latent."""
     starts = jnp.broadcast_to(space.starts[:STARTS], (settings.count, *space.starts[:STARTS].shape))
     flows = Family(
         families.describe(settings),
         space.generator,
-        field,
+        families.field(settings, space.metric),
         params["potentials"],
         starts,
     )

@@ -50,16 +50,15 @@ def displacements(space, params):
 
 
 def test_flows_go_where_the_encoder_finds_latents_again(tmp_path, space, params):
-    field = vector_field(SETTINGS, space)
-    found = ways.better(SETTINGS, space, field, params)
+    found = ways.better(SETTINGS, space, params)
     assert {*found.tolist()} == {1, -1}
     np.testing.assert_array_equal(found, -np.sign(displacements(space, params)))
-    settled = ways.settled(Folder(tmp_path), SETTINGS, space, field, params)
+    settled = ways.settled(Folder(tmp_path), SETTINGS, space, params)
     assert (displacements(space, settled) < 0).all()
-    assert (ways.better(SETTINGS, space, field, settled) == 1).all()
+    assert (ways.better(SETTINGS, space, settled) == 1).all()
     # What the folder holds is taken up, whatever would be found now.
     (tmp_path / ways.WAYS).write_text("[1, 1, 1, 1]")
-    again = ways.settled(Folder(tmp_path), SETTINGS, space, field, params)
+    again = ways.settled(Folder(tmp_path), SETTINGS, space, params)
     np.testing.assert_array_equal(displacements(space, again), displacements(space, params))
 
 
@@ -84,10 +83,9 @@ def times(sign, u, t, z):
 )
 def test_nothing_is_turned_unless_asked_for_and_possible(tmp_path, space, params, what):
     settings = replace(SETTINGS, **what)
-    field = vector_field(settings, space)
-    assert ways.settled(Folder(tmp_path), settings, space, field, params) is params
+    assert ways.settled(Folder(tmp_path), settings, space, params) is params
     blind = space._replace(frozen=freeze(picture, 3))
-    assert ways.settled(Folder(tmp_path), SETTINGS, blind, field, params) is params
+    assert ways.settled(Folder(tmp_path), SETTINGS, blind, params) is params
     assert not [*tmp_path.iterdir()]
 
 
