@@ -5,6 +5,7 @@ Training follows flows forwards and backwards alike, and where `u` solves a line
 encoder recognises more of what the generator makes, as it does where there are data.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from experiments.generators.training_data import encoded
 from experiments.potential_flows import families
 from experiments.potential_flows.flags import Flows
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Params
 from latent_flows import coordinates
-from latent_flows._transforms import in_chunks
 from latent_flows.evaluation.comparison import Family, follow_family, mean_of_ended
 
 if TYPE_CHECKING:
@@ -75,17 +76,12 @@ def better(settings: Flows, space: "FlowSpace", params: Params) -> Int[np.ndarra
 
 def _missed(flows: Family, settings: Flows, space: "FlowSpace", sign: float) -> Float[Array, "k"]:
     """Mean squared distance of the codes of samples to the latents that they are made of."""
-    encode = space.frozen.encode
-    assert encode is not None
     scale = sign * jnp.ones(settings.count)
     paths = follow_family(flows, float(settings.horizon), scale, flows.starts.shape[1])
-    zs, samples = paths.zs[:, :, -1], paths.samples[:, :, -1]
-    codes = in_chunks(lambda x: encode(x)[0])(samples.reshape(-1, *samples.shape[2:]))
-    latents = jax.vmap(lambda z: coordinates.to_latent(space.frame, z))(
-        zs.reshape(-1, zs.shape[-1])
-    )
-    squares = jnp.sum((codes - latents) ** 2, axis=-1).reshape(paths.ok.shape)
-    return mean_of_ended(squares, paths.ok)
+    zs, samples = (x[:, :, -1].reshape(-1, *x.shape[3:]) for x in (paths.zs, paths.samples))
+    latents = jax.vmap(partial(coordinates.to_latent, space.frame))(zs)
+    squares = jnp.sum((encoded(space.frozen, samples)[0] - latents) ** 2, axis=-1)
+    return mean_of_ended(squares.reshape(paths.ok.shape), paths.ok)
 
 
 def _turn(members: Params, signs: Float[Array, "k"]) -> Params:
