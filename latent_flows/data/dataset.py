@@ -13,7 +13,7 @@ __all__ = ["Dataset", "Examples", "from_arrays", "to_unit"]
 Examples = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A finite set of examples that can be fetched in any order."""
 

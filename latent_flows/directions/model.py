@@ -34,7 +34,7 @@ _SPEED_LIMIT = 10.0  # how much faster a flow may be than where it was trained, 
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DirectionModel:
     r"""A straight direction and a monotone function along it, $t = g(\langle z, u \rangle)$.
 
@@ -72,7 +72,7 @@ class DirectionModel:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PotentialModel:
     r"""A curved direction: the normalised gradient flow of a potential changes `t` at unit rate.
 

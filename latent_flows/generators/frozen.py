@@ -39,7 +39,7 @@ _IMPL = "threefry2x32"
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrozenGenerator:
     """A generator with what is known about it, as a pytree: `freeze` makes one of any function.
 

@@ -68,7 +68,7 @@ class VelocityNet(nn.Module):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PriorFlow:
     r"""A prior as a flow: standard normal noise, carried to codes by a velocity field.
 

@@ -49,7 +49,7 @@ SIMPSON = (0.5,)
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geodesic:
     r"""A shortest path between two latents, or the best that was found; see `geodesic`.
 

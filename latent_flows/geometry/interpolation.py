@@ -17,7 +17,7 @@ from latent_flows.typing import Latent, Metric, Scalar
 __all__ = ["Blend", "blend", "median_gap", "tabulate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blend:
     """The metric of `blend`: a weighted mean of known ones."""
 

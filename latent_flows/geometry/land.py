@@ -68,7 +68,7 @@ class Proposal(NamedTuple):
     ],
     meta_fields=["measure", "segments"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Land:
     """A mixture of locally adaptive normal distributions; see `fit_land`."""
 

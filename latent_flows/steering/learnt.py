@@ -53,7 +53,7 @@ class AttributeNet(nn.Module):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LearntAttributes:
     """Attributes `x -> [k]` that were learnt from examples."""
 

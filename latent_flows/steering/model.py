@@ -19,7 +19,7 @@ BATCH = 64
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SteeredModel:
     """An attribute of a generator's sample as a factor, in the attribute's own unit.
 

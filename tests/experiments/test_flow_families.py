@@ -13,12 +13,11 @@ from experiments.potential_flows import scores as flow_scores
 from experiments.potential_flows import train as potential_flows
 from experiments.potential_flows.config import Config, Flows, Weights
 from experiments.potential_flows.families import row_sums
-from experiments.potential_flows.flow_space import FlowSpace, initial, vector_field
+from experiments.potential_flows.flow_space import FlowSpace, initial, vector_field, with_metrics
 from experiments.runtime.training import Training
 from latent_flows import coordinates, pde
 from latent_flows.calculus import laplacian
 from latent_flows.generators import freeze
-from latent_flows.geometry.metrics import unit_metric
 
 SMALL = Config(
     flows=Flows(count=2, horizon=2, width=4, depth=1, codes=16, bank=4, frame="identity"),
@@ -39,11 +38,13 @@ def setting(**flags):
     low, high = starts.min(0), starts.max(0)
     frozen = freeze(picture, 3)
     space = FlowSpace(frozen, coordinates.identity(3), frozen.decode, starts, low, high)
-    metric = unit_metric(picture, starts)
-    return config, space._replace(
-        metric=metric if config.flows.gradient == "natural" else None,
-        manifold=metric if config.flows.laplacian == "beltrami" else None,
-    )
+    return config, with_metrics(config.flows, space)
+
+
+@pytest.mark.parametrize("bank", [0, 4])
+def test_a_field_of_natural_gradients_is_made_once(bank):
+    config, space = setting(gradient="natural", bank=bank)
+    assert vector_field(config.flows, space) is vector_field(config.flows, space)
 
 
 @pytest.mark.slow
