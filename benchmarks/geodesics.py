@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks import table
 from benchmarks.command import Flags, Results, command
 from benchmarks.own_process import in_own_process, peak_mib
-from benchmarks.peers import NO_STOCHMAN, has, torch_module
+from benchmarks.peers import NO_STOCHMAN, has, tensors, torch_module
 from benchmarks.ratio import compared
 from benchmarks.turns import (
     choose_threads,
@@ -206,8 +206,7 @@ class Stochman:
         self.torch = torch
         self.threads = 1
         manifold: Any = torch_module("stochman.manifold")
-        weights = [torch.tensor(np.asarray(layer)) for layer in decode.layers]
-        self.ends = tuple(torch.tensor(np.asarray(z)) for z in (z0, z1))
+        weights, self.ends = tensors(([*decode.layers], (z0, z1)))
 
         class Decoded(manifold.EmbeddedManifold):  # type: ignore[misc]
             def embed(self, points, jacobian=False):
@@ -227,7 +226,7 @@ def stochman_points(curve: Any, count: int) -> Float[np.ndarray, "p n d"]:
     """Points of all its curves at equal distances in `s`."""
     torch: Any = torch_module("torch")
     with torch.no_grad():
-        return curve(torch.linspace(0, 1, count)).numpy()
+        return curve(torch.linspace(0, 1, count, device=curve.device)).numpy(force=True)
 
 
 # --- measurements ---

@@ -15,12 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.table import Table
 
 from benchmarks import table, training_step
 from benchmarks.command import Flags, Results, command
-from benchmarks.peers import NO_TORCH, has, torch_module
+from benchmarks.peers import NO_TORCH, has, tensors, torch_module
 from benchmarks.potential_flows import PEERS as ALL_PEERS
 from benchmarks.training_step import LEARNING_RATE, OURS, Step
 from benchmarks.turns import median, no_cached_programs, patient_turns
@@ -139,10 +138,6 @@ def peer(work: Problem, name: str) -> Any:
         name: a key of `PEERS`.
     """
     torch_joint: Any = torch_module("benchmarks.torch_joint")
-    torch = torch_joint.torch
-
-    def tensors(tree):
-        return jax.tree.map(lambda leaf: torch.tensor(np.asarray(leaf)), tree)
 
     def by_factor(leaf):
         leaf = jnp.swapaxes(leaf, 0, 1)

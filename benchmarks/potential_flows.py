@@ -19,13 +19,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.table import Table
 
 from benchmarks import table, training_step
 from benchmarks.command import Flags, Results, command
 from benchmarks.own_process import in_own_process, peak_mib
-from benchmarks.peers import NO_TORCH, has, torch_module
+from benchmarks.peers import NO_TORCH, has, tensors, torch_module
 from benchmarks.ratio import compared
 from benchmarks.training_step import LEARNING_RATE, OURS, Step
 from benchmarks.turns import median, no_cached_programs, patient_turns
@@ -231,9 +230,6 @@ def peer(work: Problem, name: str, decoder: Any = None, weights: Any = None) -> 
     torch_side: Any = torch_module("benchmarks.torch_step")
     starts = work.starts
     signs, chosen = draws(work)
-
-    def tensors(tree):
-        return jax.tree.map(lambda leaf: torch_side.torch.tensor(np.asarray(leaf)), tree)
 
     numbers = torch_side.Numbers(
         potentials=tensors(work.params["potentials"]["params"]),

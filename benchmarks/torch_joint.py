@@ -118,7 +118,7 @@ def dense(layers: Params, x: Tensor, last: bool) -> Tensor:
 
 def log_normal(z: Tensor, mean: Tensor | float, std: Tensor | float) -> Tensor:
     """The log-density of a diagonal Gaussian."""
-    std = torch.as_tensor(std, dtype=z.dtype)
+    std = torch.as_tensor(std, dtype=z.dtype, device=z.device)
     square = ((z - mean) / std) ** 2
     return (-0.5 * square - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
@@ -224,7 +224,7 @@ class Step:
     def __call__(self) -> tuple[float, float]:
         torch.set_num_threads(self.threads)
         self.optimizer.zero_grad()
-        total = torch.zeros(())
+        total = self.fixed[0][0].new_zeros(())
         for learnt, fixed in zip(self.learnt, self.fixed, strict=True):
             value = self.loss(learnt, *fixed) / len(self.learnt)
             value.backward()

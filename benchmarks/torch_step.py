@@ -60,7 +60,7 @@ def linear(layer: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 def time_embedding(t: Tensor, features: int, horizon: int) -> Tensor:
     """Sines and cosines on a new last axis."""
-    rates = torch.logspace(0.0, 1.0, features // 2, dtype=t.dtype) / horizon
+    rates = torch.logspace(0.0, 1.0, features // 2, dtype=t.dtype, device=t.device) / horizon
     angles = t[..., None] * rates
     return torch.cat([angles.sin(), angles.cos()], -1)
 
@@ -200,7 +200,8 @@ def loss(
     initial = at_start / (at_start + moving.square().sum(-1).mean(-1) + 1e-12)
 
     z = stops[..., 1:, :].flatten(-3, -2)
-    t = torch.arange(1.0, horizon + 1, dtype=z.dtype).repeat(chosen.shape[-1])
+    t = torch.arange(1.0, horizon + 1, dtype=z.dtype, device=z.device)
+    t = t.repeat(chosen.shape[-1])
     t = t.expand(z.shape[:-1]).clone().requires_grad_()
     u = potential(params, horizon, t, z)
     speed = 0.1 + F.softplus(learnt["coefficients"])
@@ -235,7 +236,7 @@ class Step:
         self.threads = 1
         self.laplacian = LAPLACIANS[laplacian](setting.horizon)
         self.setting, self.decoder = setting, numbers.decoder
-        everyone = torch.arange(count)
+        everyone = torch.arange(count, device=numbers.starts.device)
         groups: Sequence[Any] = [slice(None)] if stacked else range(count)
         labels = everyone[:, None].expand(numbers.chosen.shape)
         self.fixed = [
@@ -255,7 +256,7 @@ class Step:
     def __call__(self) -> tuple[float, float]:
         torch.set_num_threads(self.threads)
         self.optimizer.zero_grad()
-        total = torch.zeros(())
+        total = self.fixed[0][0].new_zeros(())
         for learnt, fixed in zip(self.learnt, self.fixed, strict=True):
             value = loss(
                 self.setting, self.laplacian, self.decoder, learnt, self.classifier, *fixed

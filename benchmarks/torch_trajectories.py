@@ -81,7 +81,7 @@ def conv(params: Params, side: int, z: Tensor) -> Tensor:
 def broadcast(params: Params, side: int, z: Tensor) -> Tensor:
     """A network of the coordinates of a patch, in frames that the latent sets."""
     patch = next(p for p in (4, 2, 1) if side % p == 0)
-    ticks = torch.linspace(-1.0, 1.0, side // patch)
+    ticks = torch.linspace(-1.0, 1.0, side // patch, device=z.device)
     y, x = torch.meshgrid(ticks, ticks, indexing="ij")
     shift = linear(params["Dense_0"], z)[:, :, None, None, None]
     frames = linear(params["Dense_1"], z).reshape(len(z), 3, 1, 1, -1)
@@ -98,10 +98,11 @@ DECODERS = {"mlp": mlp, "conv": conv, "broadcast": broadcast}
 # --- the loss ---
 
 
-def by_convolutions(side: int, sigma: float) -> Blur:
+def by_convolutions(side: int, sigma: float, device: torch.device) -> Blur:
     """Two separable convolutions, over the whole plane: what one writes first."""
     reach = math.ceil(4 * sigma)
-    kernel = torch.exp(-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * sigma**2))
+    offsets = torch.arange(-reach, reach + 1.0, device=device)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
 
     def blur(difference: Tensor) -> Tensor:
@@ -111,14 +112,15 @@ def by_convolutions(side: int, sigma: float) -> Blur:
     return blur
 
 
-def by_products(side: int, sigma: float) -> Blur:
+def by_products(side: int, sigma: float, device: torch.device) -> Blur:
     """The same as a product with one matrix along each axis, of all rows of the plane."""
     reach = math.ceil(4 * sigma)
     kernel = np.exp(-(np.arange(-reach, reach + 1.0) ** 2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     columns = [np.convolve(row, kernel) for row in np.eye(side)]
     # Only the quadratic form matters, so the triangle of a QR decomposition does as well.
-    matrix = torch.tensor(np.linalg.qr(np.stack(columns, 1))[1], dtype=torch.float32)
+    triangle = np.linalg.qr(np.stack(columns, 1))[1]
+    matrix = torch.tensor(triangle, dtype=torch.float32, device=device)
 
     def blur(difference: Tensor) -> Tensor:
         return (matrix @ difference @ matrix.T).square().sum((1, 2, 3))
@@ -140,9 +142,10 @@ def to_ball(z: Tensor) -> Tensor:
 def translate(images: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """Images `[n, 1, h, w]` moved to the right by `t` widths, and where they are known."""
     side = images.shape[-1]
-    source = torch.arange(side) - t * side
+    ticks = torch.arange(side, device=images.device)
+    source = ticks - t * side
     x = (2 * source + 1) / side - 1
-    y = (2 * torch.arange(side) + 1) / side - 1
+    y = (2 * ticks + 1) / side - 1
     grid = torch.stack(torch.meshgrid(x, y.to(x), indexing="xy"), -1)
     moved = F.grid_sample(images, grid.expand(len(images), -1, -1, -1), align_corners=False)
     known = (source >= -1e-4) & (source <= side - 1 + 1e-4)
@@ -162,7 +165,7 @@ class Trajectories:
     def __init__(self, params: Params, starts: Tensor, setting: Setting, blur: str):
         self.threads = 1
         self.params, self.starts, self.setting = params, starts, setting
-        self.blur = BLURS[blur](setting.side, setting.sigma)
+        self.blur = BLURS[blur](setting.side, setting.sigma, starts.device)
 
     def decode(self, z: Tensor) -> Tensor:
         """Images `[n, 1, h, w]`."""
@@ -174,7 +177,7 @@ class Trajectories:
         z = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=self.setting.learning_rate, fused=True)
         weight = mask.sum()
-        best, least = start, torch.full((len(start),), math.inf)
+        best, least = start, start.new_full((len(start),), math.inf)
 
         def errors() -> Tensor:
             return self.blur(mask * (self.decode(z) - target)) / weight
@@ -208,4 +211,5 @@ class Trajectories:
             for i in side.tolist():
                 z = self.invert(*translate(images, float(ts[i])), z)
                 found[i] = z
-        return torch.stack([found[i] for i in range(len(ts))], 1)
+        # On the CPU, so that a GPU has finished when the call has.
+        return torch.stack([found[i] for i in range(len(ts))], 1).cpu()

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from benchmarks import table, training_step
 from benchmarks.command import Flags, MismatchError, Results, command
 from benchmarks.matmul import PRODUCT, Product, operations, share_of_product
-from benchmarks.peers import NO_TORCH, has, torch_module
+from benchmarks.peers import NO_TORCH, has, tensors, torch_module
 from benchmarks.ratio import compared
 from benchmarks.training_step import OURS
 from benchmarks.turns import choose_threads, compiled, median, no_cached_programs, patient_turns
@@ -151,10 +151,7 @@ def peers(work: Problem) -> dict[str, Any]:
         learning_rate=RATE,
         sigma=SIGMA,
     )
-    decoder, starts = jax.tree.map(
-        lambda leaf: side.torch.tensor(np.asarray(leaf)),
-        (work.params["params"]["decoder"], work.starts),
-    )
+    decoder, starts = tensors((work.params["params"]["decoder"], work.starts))
     return {
         f"PyTorch, blur by {blur}": side.Trajectories(decoder, starts, setting, blur)
         for blur in side.BLURS

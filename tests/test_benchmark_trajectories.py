@@ -48,7 +48,8 @@ def test_pytorch_moves_images_and_measures_their_difference_alike(t):
     np.testing.assert_allclose(target[:, 0], moved[..., 0], atol=1e-5)
     np.testing.assert_array_equal(mask, masks[0])
     for blur in side.BLURS.values():
-        found = blur(TINY.side, trajectories.SIGMA)(mask * (tensor - target)) / mask.sum()
+        measure = blur(TINY.side, trajectories.SIGMA, tensor.device)
+        found = measure(mask * (tensor - target)) / mask.sum()
         np.testing.assert_allclose(found, errors, rtol=1e-3)
 
 
