@@ -165,7 +165,7 @@ class Step:
     def __init__(self, work: Work):
         self.fixed = (work.variables, work.starts)
         self.learnt = jax.jit(lambda: begin(work))()
-        self.operations = operations(update(work), *self.fixed, *self.learnt)
+        self.operations = operations(*work.problem(*self.fixed, self.learnt[0]).passes)
         self.update, self.compile_seconds = compiled(update(work), *self.fixed, *self.learnt)
 
     def __call__(self) -> tuple[float, float]:

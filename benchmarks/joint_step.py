@@ -11,6 +11,7 @@ one backward pass a coordinate, or as the trace of `vmap(hessian)`.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from benchmarks import table, training_step
 from benchmarks.command import Flags, Results, command
+from benchmarks.passes import bound_and_gradient
 from benchmarks.peers import NO_TORCH, has, tensors, torch_module
 from benchmarks.potential_flows import PEERS as ALL_PEERS
 from benchmarks.training_step import LEARNING_RATE, OURS, Step
@@ -111,6 +113,12 @@ class Problem(NamedTuple):
             moved,
         )
         return objectives.joint_sum(terms, **WEIGHTS) / self.before[0, 0].size
+
+    @property
+    def passes(self) -> tuple[Any, ...]:
+        """What no way of training could do without, and its arguments: the bound of both images."""
+        images = jnp.stack([self.before, self.after]).reshape(-1, *self.vae.image_shape)
+        return partial(bound_and_gradient, self.vae), self.params["vae"], self.key, images
 
 
 def problem(size: Size) -> Problem:

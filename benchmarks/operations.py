@@ -27,6 +27,7 @@ import optax
 from benchmarks import gan_step, joint_step, table
 from benchmarks import potential_flows as decoders
 from benchmarks.command import Flags, Results, command
+from benchmarks.passes import images_and_gradients, images_and_jacobians
 from benchmarks.ratio import less
 from benchmarks.training_step import Step
 from latent_flows import directions, steering
@@ -101,26 +102,22 @@ def latents(of: Source, count: int) -> jax.ShapeDtypeStruct:
 
 def pulled(of: Source, count: int) -> Cost:
     """That many images, and the gradients of something of them by their latents."""
-
-    def both(variables: Any, zs: jax.Array, ends: jax.Array) -> Any:
-        images, pull = jax.vjp(jax.vmap(of.make(variables)), zs)
-        return images, pull(ends)
-
     ends = jax.ShapeDtypeStruct((count, *of.image), jnp.float32)
-    return compiled(both, of.variables, latents(of, count), ends)
+    return compiled(
+        lambda variables, *args: images_and_gradients(of.make(variables), *args),
+        of.variables,
+        latents(of, count),
+        ends,
+    )
 
 
 def jacobians(of: Source, count: int) -> Cost:
     """That many images, and their Jacobians."""
-
-    def both(variables: Any, zs: jax.Array) -> Any:
-        def one(z: Latent) -> Any:
-            image, push = jax.linearize(of.make(variables), z)
-            return image, jax.vmap(push)(jnp.eye(of.latent))
-
-        return jax.vmap(one)(zs)
-
-    return compiled(both, of.variables, latents(of, count))
+    return compiled(
+        lambda variables, zs: images_and_jacobians(of.make(variables), zs),
+        of.variables,
+        latents(of, count),
+    )
 
 
 def flow_step(config: Config, of: Source) -> tuple[Cost, Cost]:
@@ -137,21 +134,7 @@ def joint(config: Config, of: Source) -> tuple[Cost, Cost]:
     """A training step of a VAE together with potentials."""
     del of
     work = joint_step.problem(config.joint)
-    vae, own = work.vae, work.params["vae"]
-
-    def bound(own: Any, key: jax.Array, images: jax.Array) -> jax.Array:
-        apply: Any = vae.apply
-
-        def one(key: jax.Array, x: jax.Array) -> jax.Array:
-            mean, deviation = apply(own, x, method=vae.encode)
-            z = mean + deviation * jax.random.normal(key, mean.shape)
-            return apply(own, x, z, method=vae.log_likelihood)
-
-        return jax.vmap(one)(jax.random.split(key, len(images)), images).mean()
-
-    images = jax.ShapeDtypeStruct((2 * config.joint.batch, *vae.image_shape), jnp.float32)
-    floor = compiled(jax.value_and_grad(bound), own, work.key, images)
-    return cost(Step(work).update), floor
+    return cost(Step(work).update), compiled(*work.passes)
 
 
 def trajectory_step(config: Config, of: Source) -> tuple[Cost, Cost]:

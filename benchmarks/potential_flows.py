@@ -24,6 +24,7 @@ from rich.table import Table
 from benchmarks import table, training_step
 from benchmarks.command import Flags, Results, command
 from benchmarks.own_process import in_own_process, peak_mib
+from benchmarks.passes import images_and_gradients
 from benchmarks.peers import NO_TORCH, has, tensors, torch_module
 from benchmarks.ratio import compared
 from benchmarks.training_step import LEARNING_RATE, OURS, Step
@@ -155,6 +156,13 @@ class Problem(NamedTuple):
             samples, self.generator, classify, pace=PACE, at_once=self.at_once
         )
         return objectives.weighted_sum(PotentialFlowWeights(), terms)
+
+    @property
+    def passes(self) -> tuple[Any, ...]:
+        """What no way of training could do without, and its arguments: two images a start."""
+        zs = jnp.concatenate([self.starts, self.starts])
+        images = jax.eval_shape(jax.vmap(self.generator), zs)
+        return partial(images_and_gradients, self.generator), zs, images
 
 
 # --- JAX ---

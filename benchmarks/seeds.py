@@ -65,7 +65,8 @@ class Seeds:
 
         keys = jax.vmap(jax.random.key)(jnp.arange(seeds.start, seeds.stop))
         one = len(seeds) == 1
-        self.carried = initial(keys[0]) if one else jax.vmap(initial)(keys)
+        # As one program: on a GPU the hundreds that it would be otherwise take minutes to compile.
+        self.carried = jax.jit(initial if one else jax.vmap(initial))(keys[0] if one else keys)
         self.update, _ = compiled(step if one else jax.vmap(step), *self.carried)
         self.steps = config.steps
 
