@@ -9,6 +9,7 @@ from latent_flows._validation import at_least, choose
 from latent_flows.directions.transformations import ENTRIES
 from latent_flows.objectives import PotentialFlowWeights
 from latent_flows.pde import EQUATIONS, described
+from latent_flows.steering.distilled import FORMS
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,14 @@ class Scores:
     steered: bool = False
     """Compare with steered fields too: of moving and zooming where these change what is measured,
     else of each factor that is, all others held."""
+    taught: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="Compare with networks that are taught steered fields on 2,048 latents, too: "
+            f"{', '.join(FORMS)}. None: none."
+        ),
+    ] = ()
+    """Compare with what is taught steered fields, too."""
     factors: tuple[str, ...] = ()
     """Factors of images to measure, such as x y size light, in units of their ranges in what the
     generator makes; none: those of the data, where these come with factors."""
@@ -168,5 +177,7 @@ class Scores:
             raise ValueError(f"scores.fractions must lie in (0, 1), got {wrong[0]}")
         if not 0 <= self.short <= 1:
             raise ValueError(f"scores.short must lie in [0, 1], got {self.short}")
+        for name in self.taught:
+            choose("scores.taught", name, FORMS)
         if len(set(self.factors)) < len(self.factors):
             raise ValueError(f"scores.factors must differ, got {', '.join(self.factors)}")

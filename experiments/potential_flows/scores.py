@@ -16,7 +16,7 @@ from experiments.generators.bounds import measure as measure_generator
 from experiments.generators.straightness import straightness, turning
 from experiments.generators.training_data import load_data
 from experiments.potential_flows import families as flow_families
-from experiments.potential_flows import local_basis, steered
+from experiments.potential_flows import local_basis, steered, taught
 from experiments.potential_flows.config import Config
 from experiments.potential_flows.flow_space import (
     FlowSpace,
@@ -35,6 +35,7 @@ from latent_flows._transforms import in_chunks
 from latent_flows.classifiers import shrink
 from latent_flows.data import Dataset
 from latent_flows.data.drawn import Drawn
+from latent_flows.data.image_factors import Measures
 from latent_flows.evaluation.comparison import (
     SEGMENTS,
     Family,
@@ -58,13 +59,14 @@ ON_MANIFOLD = 8
 """Starting points from which paths are taken for equations on the generator's manifold."""
 AXES = {"ica": "ICA axes", "visible": "most visible axes"}
 CEILING = "re-encoded truth"
-UNNAMED = {CEILING, steered.NAME}
+UNNAMED = {CEILING, steered.NAME, *taught.NAMES.values()}
 """Whose traversals are as many as there are factors: telling them apart is another task."""
 SURVEYED = 2000
 """Images whose factors say what their ranges are."""
 
 
 def methods(
+    folder: Folder,
     config: Config,
     space: FlowSpace,
     params: Params,
@@ -93,8 +95,15 @@ def methods(
     members = flow_families.members(settings, params["potentials"])
     field = vector_field(config.flows, space)
     learnt = Family(flow_families.NAMES[settings.family], generator, field, members, starts)
+    horizon = float(settings.horizon)
+    exact: list[Family] = []
+    if factors and (config.scores.steered or config.scores.taught):
+        exact = steered.families(generator, starts, horizon=horizon, **factors)
+    told: list[Family] = []
+    if exact and config.scores.taught:
+        told = _taught(folder, config, space, exact[0], horizon=horizon, **factors)
     if not config.scores.others:
-        return [learnt]
+        return [learnt, *told]
     found = [
         learnt,
         straight("random directions", random),
@@ -107,12 +116,34 @@ def methods(
     if config.scores.local_basis:
         found.append(local_basis.family(generator, starts))
     drawn = None if dataset is None else data.DRAWN.get(dataset.name)
-    if factors and config.scores.steered:
-        horizon = float(config.flows.horizon)
-        found += steered.families(generator, starts, horizon=horizon, **factors)
+    found += [*(exact if config.scores.steered else ()), *told]
     if drawn is not None and space.frozen.encode is not None:
         found.append(reencoding(space.frozen, drawn, config.scores.starts))
     return found
+
+
+def _taught(
+    folder: Folder,
+    config: Config,
+    space: FlowSpace,
+    exact: Family,
+    *,
+    measures: Measures,
+    ranges: Float[Array, "f"],
+    horizon: float,
+) -> list[Family]:
+    """What was taught the exact fields of a family."""
+    moved = steered.moved(measures, len(exact.starts))
+    return taught.families(
+        folder,
+        config.scores.taught,
+        exact,
+        moved,
+        [factor for factor in measures.factors if factor not in moved],
+        steered.paces(moved, measures, ranges, horizon),
+        space.starts[: taught.BANK],
+        config.seed,
+    )
 
 
 def closed_form(space: FlowSpace, count: int) -> dict[str, Float[Array, "k m"]]:
@@ -267,7 +298,7 @@ def measure(
             factors = {"measures": known, "ranges": factor_ranges(known, images)}
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"scores"))
     with announced("preparing the directions to compare with"):
-        families = methods(config, space, params, dataset, key, factors)
+        families = methods(folder, config, space, params, dataset, key, factors)
     alone = folder.remember(
         "scores/potentials",
         lambda: potentials_alone(config, space, params, families[0], factors, key),

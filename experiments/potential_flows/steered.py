@@ -1,5 +1,6 @@
 """Steered fields as traversals to compare with: what is exact, where potentials are learnt."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ from jaxtyping import Array, Float
 
 from experiments.steer.config import Config
 from latent_flows import directions, flows, steering
-from latent_flows.data.image_factors import Measures
+from latent_flows.data.image_factors import ImageFactor, Measures
 from latent_flows.evaluation.comparison import Family
 from latent_flows.typing import Generator, VectorField
 
@@ -22,6 +23,29 @@ FEW = 32
 DEAR = "midpoint"
 """Of `flows.solver`, what follows all else, a step a segment. On a plain VAE of sprites it took a
 seventh of the time, and shares differed by 0.012."""
+
+
+def moved(measures: Measures, most: int) -> tuple[ImageFactor, ...]:
+    """The factors of which each field changes one, in their order.
+
+    Args:
+        measures: what is measured on the images.
+        most: how many at most.
+    """
+    named = {factor.name: factor for factor in measures.factors}
+    shown = tuple(named[name] for name in MOVERS if name in named)
+    return (shown or measures.factors)[:most]
+
+
+def paces(
+    factors: Sequence[ImageFactor],
+    measures: Measures,
+    ranges: Float[Array, "f"],
+    horizon: float,
+) -> Float[Array, "k"]:
+    """How fast each of some factors goes as far as is worth looking at, within the horizon."""
+    places = [measures.factor_names.index(factor.name) for factor in factors]
+    return FAR * ranges[jnp.array(places)] / horizon
 
 
 def families(
@@ -43,17 +67,17 @@ def families(
     Returns:
         One family, or none where nothing is measured.
     """
-    movers = [mover for factor, mover in MOVERS.items() if factor in measures.factor_names]
-    rates = jnp.diag(FAR * ranges / horizon)[: len(starts)]
-    if not len(rates):
+    factors = moved(measures, len(starts))
+    starts = starts[: len(factors)]
+    if not factors:
         return []
-    if not movers:
-        led = partial(_grown, generator, measures)
-        return [Family(NAME, generator, led, rates, starts[: len(rates)], DEAR)]
-    fields = tuple(_field(generator, kind, far / horizon) for kind, far in movers[: len(starts)])
-    places, led = jnp.arange(len(fields)), partial(_one_of, fields)
+    if factors[0].name not in MOVERS:
+        rates = jnp.diag(paces(measures.factors, measures, ranges, horizon))[: len(factors)]
+        return [Family(NAME, generator, partial(_grown, generator, measures), rates, starts, DEAR)]
+    fields = tuple(_field(generator, *MOVERS[factor.name], horizon) for factor in factors)
     how = "" if starts.shape[-1] <= FEW else DEAR
-    return [Family(NAME, generator, led, places, starts[: len(fields)], how)]
+    led = partial(_one_of, fields)
+    return [Family(NAME, generator, led, jnp.arange(len(fields)), starts, how)]
 
 
 def _grown(
@@ -64,11 +88,11 @@ def _grown(
     return steering.attribute_field(generator, measures.measure, every, rates=rates)(t, z)
 
 
-def _field(generator: Generator, kind: str, pace: float) -> VectorField:
+def _field(generator: Generator, kind: str, far: float, horizon: float) -> VectorField:
     field = steering.transformation_field(
         generator, directions.transformation(kind), blur=Config.blur, damping=Config.damping
     )
-    return flows.combine([field], [pace])
+    return flows.combine([field], [far / horizon])
 
 
 def _one_of(fields: tuple[VectorField, ...], place: Array, t: Array, z: Array) -> Array:

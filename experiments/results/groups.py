@@ -111,6 +111,7 @@ RISING = f"{_EARLIER} --objective.warmup 3000"
 PLAIN = "--weights.sparsity 0 --weights.overlap 0 --weights.consistency 0"
 """What leaves the alignment with axes out of the loss."""
 
+LINES = NAMES["linear"]
 LEARNT = (
     Row("wave", PLAIN, POTENTIALS),
     Row("heat", f"{PLAIN} --flows.pde heat", POTENTIALS),
@@ -122,7 +123,7 @@ LEARNT = (
         f"{PLAIN} --flows.family field --flows.initial free",
         NAMES["field"],
     ),
-    Row("learnt lines", f"{PLAIN} --flows.family linear", NAMES["linear"]),
+    Row(LINES, f"{PLAIN} --flows.family linear", NAMES["linear"]),
     Row(
         "learnt lines, orthogonal",
         f"{PLAIN} --flows.family linear --flows.orthogonal",
@@ -143,7 +144,7 @@ LEARNT = (
 KEPT = (
     "wave",
     "potentials, no equation",
-    "learnt lines",
+    LINES,
     "RBF warps",
     "ours: wave, aligned in the metric",
 )
@@ -151,15 +152,21 @@ KEPT = (
 EXACT = " --scores.local-basis --scores.steered"
 """What asks for the traversals that need Jacobians of the generator."""
 STEERED = ("local basis", "steered")
+TAUGHT = ("taught gradient", "taught dual frame")
+"""Networks that are shown the steered fields; the run of learnt lines measures them as well."""
 
 
 def _baselines(
-    others: tuple[str, ...], learnt: tuple[Row, ...] = LEARNT, more: str = ""
+    others: tuple[str, ...], learnt: tuple[Row, ...] = LEARNT, more: str = "", taught: bool = False
 ) -> tuple[Row, ...]:
     """The rows of all methods: the first one's run measures what needs no learning as well."""
-    first, *rest = learnt
-    measuring = first._replace(flags=f"{first.flags} --scores.others --scores.closed-form{more}")
-    return (measuring, *rest, *(Row(name, method=name, of=first.label) for name in others))
+    first = learnt[0]
+    measured = {first.label: f" --scores.others --scores.closed-form{more}"}
+    if taught:
+        measured[LINES] = " --scores.taught gradient 'dual frame'"
+    rows = [row._replace(flags=row.flags + measured.get(row.label, "")) for row in learnt]
+    rows += [Row(name, method=name, of=first.label) for name in others]
+    return (*rows, *(Row(name, method=name, of=LINES) for name in TAUGHT if taught))
 
 
 ON_MNIST_MOVED = (
@@ -177,6 +184,7 @@ def _where_factors_are_measured(
     which: str,
     factors: str,
     steered: str,
+    taught: bool = False,
 ) -> Group:
     """The methods on a kind of generator of sprites or scenes."""
     learnt = tuple(row for row in LEARNT if row.label in KEPT)
@@ -185,13 +193,13 @@ def _where_factors_are_measured(
         module="experiments.potential_flows",
         shared=shared,
         rows=_baselines(
-            ("random directions", "latent coordinates", *others, *STEERED), learnt, EXACT
+            ("random directions", "latent coordinates", *others, *STEERED), learnt, EXACT, taught
         ),
         measures={**FACTORS, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator=generator,
         home=home,
         figure=("factor share", "valid"),
-        notes=EQUAL + factors + TERMS + steered,
+        notes=EQUAL + factors + TERMS + steered + (OF_TAUGHT if taught else ""),
     )
 
 
@@ -234,6 +242,12 @@ OF_STEERING = f"{_LOCAL}{_FIELDS}of moving in x and y and of zooming. {_STRAIGHT
 OF_LEADING = (
     f"{_LOCAL}{_FIELDS}along which one factor grows and all others stay, which are told what is "
     f"measured as no other row is. {_STRAIGHTNESS}"
+)
+
+OF_TAUGHT = (
+    "*Taught gradient*: potentials whose gradients were shown these fields at 2,048 latents; "
+    "*taught dual frame*: potentials that were shown the values and slopes of what is measured, "
+    "each moved along while the others stay. "
 )
 
 ABLATED = ["classification", "residual", "speed", "outside", "sparsity", "overlap", "consistency"]
@@ -357,12 +371,13 @@ GROUPS: Mapping[str, Group] = {
                 *STEERED,
             ),
             more=EXACT,
+            taught=True,
         ),
         measures={**FACTORS, **VP, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator=RISING,
         home="vae-sprites",
         figure=("factor share", "valid", "VP 10%, short"),
-        notes=EQUAL + OF_FACTORS + TERMS + OF_STEERING,
+        notes=EQUAL + OF_FACTORS + TERMS + OF_STEERING + OF_TAUGHT,
     ),
     "baselines-sprites-conv": _where_factors_are_measured(
         "experiments.train_vae sprites-conv",
@@ -372,6 +387,7 @@ GROUPS: Mapping[str, Group] = {
         "a plain convolutional VAE of sprites",
         OF_FACTORS,
         OF_STEERING,
+        taught=True,
     ),
     "baselines-scenes": _where_factors_are_measured(
         "experiments.train_vae scenes",
@@ -381,6 +397,7 @@ GROUPS: Mapping[str, Group] = {
         "a convolutional VAE of scenes",
         OF_SCENES,
         OF_LEADING,
+        taught=True,
     ),
     "baselines-mnist-moved": _where_factors_are_measured(
         "experiments.train_vae mnist-moved",
@@ -390,6 +407,7 @@ GROUPS: Mapping[str, Group] = {
         "a VAE of moved digits",
         OF_MOVED,
         OF_STEERING,
+        taught=True,
     ),
     "baselines-sprites-gan": _where_factors_are_measured(
         "experiments.train_gan sprites --networks.generator 32 32 16 16 "
@@ -400,6 +418,7 @@ GROUPS: Mapping[str, Group] = {
         "an SNGAN of sprites",
         OF_FACTORS,
         OF_STEERING,
+        taught=True,
     ),
     "baselines-mnist": Group(
         title="Traversals of a VAE of MNIST, at equal length in data space",
@@ -543,7 +562,9 @@ ACROSS: Mapping[str, Across] = {
             "steered": "steered",
             "potentials, aligned": "ours: wave, aligned in the metric",
             "potentials, not aligned": "wave",
-            "learnt lines": "learnt lines",
+            "learnt lines": LINES,
+            "taught gradient": "taught gradient",
+            "taught dual frame": "taught dual frame",
             "RBF warps": "RBF warps",
             "latent coordinates": "latent coordinates",
             "re-encoded truth": "re-encoded truth",

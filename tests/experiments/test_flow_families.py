@@ -183,7 +183,7 @@ def test_what_needs_potentials_says_so():
 def test_what_is_learnt_is_measured_first_and_alone_if_asked():
     config, space = setting(family="linear", orthogonal=True)
     params = initial(config.flows, space, jax.random.key(1))
-    found = flow_scores.methods(config, space, params, None, jax.random.key(2), {})
+    found = flow_scores.methods(None, config, space, params, None, jax.random.key(2), {})
     assert [method.name for method in found] == [
         "learnt lines",
         "random directions",
@@ -193,4 +193,4 @@ def test_what_is_learnt_is_measured_first_and_alone_if_asked():
     directions = found[0].params["params"]["direction"]
     np.testing.assert_allclose(directions @ directions.T, jnp.eye(2), atol=1e-5)
     alone = replace(config, scores=replace(config.scores, others=False))
-    assert len(flow_scores.methods(alone, space, params, None, jax.random.key(2), {})) == 1
+    assert len(flow_scores.methods(None, alone, space, params, None, jax.random.key(2), {})) == 1

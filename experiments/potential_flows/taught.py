@@ -1,0 +1,129 @@
+"""Networks that were taught the steered fields, as traversals to compare with.
+
+What potentials can do where they are told all that there is to tell: a gradient that was shown the
+exact field of each factor, or the dual frame of potentials that were shown what is measured.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from experiments.directions.learn import arrays
+from experiments.potential_flows import steered
+from experiments.runtime.announcements import announced
+from experiments.runtime.run_dir import Folder
+from experiments.runtime.training import Batch, Params, Training, drawn, fit
+from latent_flows._transforms import in_chunks
+from latent_flows.data.image_factors import ImageFactor, measure
+from latent_flows.evaluation.comparison import Family
+from latent_flows.steering import distilled
+from latent_flows.steering.distilled import Fields, Form, Lesson, Scales
+from latent_flows.typing import Latent, Scalar
+
+NAMES = {form: f"taught {form}" for form in distilled.FORMS}
+"""What their families are called."""
+FRAME = "dual frame"
+PHASE = "taught"
+SIZES = "scores/taught_sizes"
+TRAINING = Training(steps=3000, batch_size=64, decay="cosine")
+BANK = 2048
+"""Latents whose lessons are learnt: each holds the Jacobian of an image."""
+SURVEYED = 128
+"""Of them, those from which the sizes of what is learnt are taken."""
+AT_ONCE = 8
+
+
+def families(
+    folder: Folder,
+    forms: Sequence[str],
+    exact: Family,
+    moved: Sequence[ImageFactor],
+    held: Sequence[ImageFactor],
+    paces: Float[Array, "k"],
+    bank: Float[Array, "n m"],
+    seed: int,
+) -> list[Family]:
+    """Networks of some forms, trained at once on the same lessons, or read.
+
+    Args:
+        folder: of the run, which keeps what was learnt.
+        forms: of `distilled.FORMS`.
+        exact: the fields, one for each factor that is moved.
+        moved: these factors.
+        held: what else is measured.
+        paces: of the factors, at which a dual frame moves them.
+        bank: latents at which the fields are shown.
+        seed: of the training.
+    """
+    lesson = partial(_lesson, exact, (*moved, *held))
+    teach = in_chunks(lesson, AT_ONCE)
+    found = {name: distilled.form(name) for name in forms}
+    with announced("measuring the sizes of the fields"):
+        kept = arrays(folder, SIZES, lambda: distilled.scales(teach(bank[:SURVEYED])))
+    sizes = Scales(*(jnp.asarray(each, bank.dtype) for each in kept))
+    like = jax.eval_shape(lesson, bank[0])
+    first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+    def batches(start: int, sharding: NamedSharding) -> Iterable[Batch]:
+        with announced("measuring the fields that potentials are taught"):
+            lessons = jax.tree.map(np.asarray, teach(bank))._asdict()
+        return drawn(lessons, TRAINING.batch_size, seed)(start, sharding)
+
+    learnt = fit(
+        folder,
+        PHASE,
+        init=lambda key: {name: form.init(key, first) for name, form in found.items()},
+        loss=Partial(partial(_loss, found), sizes),
+        batches=batches,
+        config=TRAINING,
+        seed=seed,
+        describe="teaching steered fields to networks",
+    )
+    count = len(moved)
+    each = {"place": jnp.arange(count), "pace": jnp.ones(count)}
+    led = []
+    for name, form in found.items():
+        # A frame moves each factor by one a unit of time, all others by none.
+        own = each | ({"pace": paces} if name == FRAME else {})
+        field = partial(_led, form.fields(learnt[name], sizes))
+        # In equal steps: where a network is wrong, an adaptive one would not end.
+        led.append(Family(NAMES[name], exact.generator, field, own, exact.starts, steered.DEAR))
+    return led
+
+
+def _lesson(exact: Family, factors: Sequence[ImageFactor], z: Latent) -> Lesson:
+    def every(t: Array, z: Latent) -> Float[Array, "k m"]:
+        # One after the other, so that a field that chooses by its place is compiled once.
+        return jax.lax.map(lambda own: exact.field(own, t, z), exact.params)
+
+    found = distilled.lesson([every], lambda z: measure(factors, exact.generator(z)), z)
+    found = found._replace(fields=found.fields[0])
+    # Where nothing is seen, nothing is taught.
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
+
+
+def _loss(
+    forms: Mapping[str, Form],
+    sizes: Scales,
+    params: Params,
+    key: Array,
+    step: Array,
+    batch: Batch,
+) -> tuple[Scalar, dict[str, Scalar]]:
+    del key, step
+    truth = Lesson(**batch)
+    losses = {
+        name: jnp.mean(jax.vmap(partial(form.loss, params[name], sizes))(truth))
+        for name, form in forms.items()
+    }
+    return sum(losses.values(), jnp.zeros(())), losses
+
+
+def _led(fields: Fields, own: Mapping[str, Array], t: Array, z: Latent) -> Latent:
+    return own["pace"] * fields(t, z)[own["place"]]
