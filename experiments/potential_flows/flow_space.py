@@ -100,7 +100,7 @@ def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | 
 
     Raises:
         UsageError: its samples are no images, and a classifier of images, or a transformation of
-            images to avoid, is asked for.
+            images to avoid, is asked for; or steered fields are, and no factor is measured.
         ValueError: they are too small for the classifier, too few or too long.
     """
     if is_image(frozen):
@@ -118,7 +118,12 @@ def check_generator(config: Config, frozen: FrozenGenerator, dataset: Dataset | 
         )
     if config.flows.avoid:
         _check_transformable(config.flows, frozen)
-    measured_factors(config.scores.factors, frozen)
+    is_measured = measured_factors(config.scores.factors, frozen) is not None
+    if not is_measured and (config.scores.steered or config.scores.taught):
+        raise UsageError(
+            f"scores.steered and scores.taught need factors that are measured, and {frozen.name} "
+            "was not trained on data that come with some: name them, as --scores.factors x y size"
+        )
     if dataset is not None and is_encoded(config.flows, frozen):
         _check_codes(config, frozen, dataset)
     _check_memory(config.flows, frozen.latent_dim)

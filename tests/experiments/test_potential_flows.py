@@ -309,6 +309,8 @@ def test_what_cannot_be_done_is_one_line_and_code_2(flags, message, tmp_path, mo
     [
         (["--generator.prior", "sphere"], "are for a generator without an encoder"),
         (["--scores.factors", "x", "sise"], "unknown factor 'sise' (did you mean 'size'?)"),
+        (["--scores.steered"], "name them, as --scores.factors x y size"),
+        (["--scores.taught", "gradient"], "scores.steered and scores.taught need factors that"),
         (["--flows.codes", "1500", "--training.batch-size", "1450", "--flows.bank", "0"], "1437"),
     ],
 )
