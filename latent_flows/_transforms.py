@@ -1,7 +1,7 @@
 """`jax.vmap` in bounded memory, and functions as pytrees of the arrays they close over."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -192,13 +192,20 @@ def in_chunks(function: Callable[..., Any], size: int = 250) -> Callable[..., An
     def chunked(one: Callable[..., Any], args: Sequence[Any]) -> Any:
         return jax.lax.map(lambda arg: one(*arg), args, batch_size=size)
 
-    @cache
-    def converted(structure: Any, *leaves: jax.ShapeDtypeStruct) -> Callable[..., Any]:
-        return closure_convert_at(function, *jax.tree.unflatten(structure, leaves))
+    kept: dict[Any, Partial] = {}
+
+    def converted(structure: Any, points: tuple[jax.ShapeDtypeStruct, ...]) -> Partial:
+        if (structure, points) in kept:
+            return kept[structure, points]
+        found = closure_convert_at(function, *jax.tree.unflatten(structure, points))
+        # What is closed over while JAX traces belongs to that trace, and ends with it.
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(found)):
+            kept[structure, points] = found
+        return found
 
     def apply(*args: Any) -> Any:
         leaves, structure = jax.tree.flatten(args)
-        points = (jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
-        return chunked(converted(structure, *points), args)
+        points = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
+        return chunked(converted(structure, points), args)
 
     return apply

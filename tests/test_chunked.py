@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows._transforms import vmap_chunked
+from latent_flows._transforms import in_chunks, vmap_chunked
 from tests.rest_slow import rest_slow
 
 
@@ -48,3 +48,13 @@ def test_a_batch_holds_something():
 def test_results_without_numbers_are_kept(n):
     found = vmap_chunked(lambda x: (x, jnp.zeros((0, 2))), 4)(jnp.arange(float(n)))
     assert [leaf.shape for leaf in found] == [(n,), (n, 0, 2)]
+
+
+def test_what_was_traced_first_is_computed_afterwards():
+    """What a trace closed over ends with it."""
+    table = np.arange(6.0).reshape(3, 2)
+    double = in_chunks(lambda i: jnp.asarray(table)[i], 2)
+    places = jnp.array([2, 0, 1])
+    assert jax.eval_shape(lambda: double(places)).shape == (3, 2)
+    np.testing.assert_array_equal(jax.jit(double)(places), table[[2, 0, 1]])
+    np.testing.assert_array_equal(double(places), table[[2, 0, 1]])
