@@ -5,7 +5,7 @@ mean length; then a classifier has to tell them apart (variation predictability)
 can be measured on the samples it is said which of them each traversal changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from latent_flows import flows
-from latent_flows.data.image_factors import Measures, unwrapped
+from latent_flows.data.image_factors import ImageFactor, Measures, measure, unwrapped
 from latent_flows.evaluation import traversals
 from latent_flows.evaluation.vp import vp_score
 from latent_flows.typing import Field, Generator
@@ -248,11 +248,9 @@ def dominated_factors(
         What `dominance` says, on average and of the worst traversal, with the shares of valid
         samples at the end.
     """
-    first, last = paths.samples[:, :, 0], paths.samples[:, :, -1]
-    over = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
-    valid_first, valid_last = over(measures.is_valid)(first), over(measures.is_valid)(last)
-    before = _measured(measures, first)
-    after = unwrapped(measures.factors, before, _measured(measures, last))
+    ends = jnp.stack([paths.samples[:, :, 0], paths.samples[:, :, -1]])
+    (before, after), (valid_first, valid_last) = _seen(measures, ends)
+    after = unwrapped(measures.factors, before, after)
     valid_last &= paths.ok
     result = traversals.dominance(before, after, valid_first & valid_last, ranges)
     return {
@@ -285,11 +283,26 @@ def factor_ranges(measures: Measures, images: Float[Array, "n h w c"]) -> Float[
     >>> print(f"{factor_ranges(Measures((X,)), images)[0]:.3f}")
     0.735
     """
-    values = jax.vmap(measures.measure)(images)
+    values, _ = _seen(measures, images)
     low, high = jnp.quantile(values, jnp.array([0.01, 0.99]), axis=0)
     return high - low
 
 
-def _measured(measures: Measures, images: Float[Array, "*n h w c"]) -> Float[Array, "*n f"]:
-    values = jax.vmap(measures.measure)(images.reshape(-1, *images.shape[-3:]))
-    return values.reshape(*images.shape[:-3], -1)
+def _seen(
+    measures: Measures, images: Float[Array, "*n h w c"]
+) -> tuple[Float[Array, "*n f"], Bool[Array, "*n"]]:
+    """What is measured on images, and whether they are valid."""
+    flat = images.reshape(-1, *images.shape[-3:])
+    values, valid = _seen_at_once(measures.factors, measures.is_valid, flat)
+    lead = images.shape[:-3]
+    return values.reshape(*lead, -1), valid.reshape(lead)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _seen_at_once(
+    factors: tuple[ImageFactor, ...],
+    is_valid: Callable[[Float[Array, "h w c"]], Bool[Array, ""]],
+    images: Float[Array, "n h w c"],
+) -> tuple[Float[Array, "n f"], Bool[Array, "n"]]:
+    # One program: taken one by one, its hundred operations are compiled one by one too.
+    return jax.vmap(partial(measure, factors))(images), jax.vmap(is_valid)(images)
