@@ -98,12 +98,16 @@ def methods(
     horizon = float(settings.horizon)
     exact: list[Family] = []
     if factors and (config.scores.steered or config.scores.taught):
-        exact = steered.families(generator, starts, horizon=horizon, **factors)
-    told: list[Family] = []
-    if exact and config.scores.taught:
-        told = _taught(folder, config, space, exact[0], horizon=horizon, **factors)
+        fields = steered.exact(generator, **factors, horizon=horizon, most=count)
+        measures: Measures = factors["measures"]
+        if config.scores.taught:
+            names, bank = config.scores.taught, space.starts[: taught.BANK]
+            subject = taught.Subject(generator, fields, measures)
+            exact = taught.families(folder, names, subject, starts, bank, config.seed)
+        if config.scores.steered:
+            exact = [steered.family(fields, generator, measures, starts), *exact]
     if not config.scores.others:
-        return [learnt, *told]
+        return [learnt, *exact]
     found = [
         learnt,
         straight("random directions", random),
@@ -116,34 +120,10 @@ def methods(
     if config.scores.local_basis:
         found.append(local_basis.family(generator, starts))
     drawn = None if dataset is None else data.DRAWN.get(dataset.name)
-    found += [*(exact if config.scores.steered else ()), *told]
+    found += exact
     if drawn is not None and space.frozen.encode is not None:
         found.append(reencoding(space.frozen, drawn, config.scores.starts))
     return found
-
-
-def _taught(
-    folder: Folder,
-    config: Config,
-    space: FlowSpace,
-    exact: Family,
-    *,
-    measures: Measures,
-    ranges: Float[Array, "f"],
-    horizon: float,
-) -> list[Family]:
-    """What was taught the exact fields of a family."""
-    moved = steered.moved(measures, len(exact.starts))
-    return taught.families(
-        folder,
-        config.scores.taught,
-        exact,
-        moved,
-        [factor for factor in measures.factors if factor not in moved],
-        steered.paces(moved, measures, ranges, horizon),
-        space.starts[: taught.BANK],
-        config.seed,
-    )
 
 
 def closed_form(space: FlowSpace, count: int) -> dict[str, Float[Array, "k m"]]:

@@ -1,7 +1,7 @@
 """Steered fields as traversals to compare with: what is exact, where potentials are learnt."""
 
-from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,59 +25,63 @@ DEAR = "midpoint"
 seventh of the time, and shares differed by 0.012."""
 
 
-def moved(measures: Measures, most: int) -> tuple[ImageFactor, ...]:
-    """The factors of which each field changes one, in their order.
+class Steered(NamedTuple):
+    """Exact fields, each of which changes one factor."""
 
-    Args:
-        measures: what is measured on the images.
-        most: how many at most.
-    """
-    named = {factor.name: factor for factor in measures.factors}
-    shown = tuple(named[name] for name in MOVERS if name in named)
-    return (shown or measures.factors)[:most]
-
-
-def paces(
-    factors: Sequence[ImageFactor],
-    measures: Measures,
-    ranges: Float[Array, "f"],
-    horizon: float,
-) -> Float[Array, "k"]:
-    """How fast each of some factors goes as far as is worth looking at, within the horizon."""
-    places = [measures.factor_names.index(factor.name) for factor in factors]
-    return FAR * ranges[jnp.array(places)] / horizon
+    factors: tuple[ImageFactor, ...]
+    """These."""
+    fields: tuple[VectorField, ...]
+    """One for each; within the horizon it goes as far as is worth looking at."""
+    paces: Float[Array, "k"]
+    """How fast each factor would go at such a pace, by its range in the data."""
+    all_held: bool
+    """Whether all that is measured is held, but for the one factor."""
 
 
-def families(
+def exact(
     generator: Generator,
-    starts: Float[Array, "k n m"],
     measures: Measures,
     ranges: Float[Array, "f"],
     horizon: float,
-) -> list[Family]:
+    most: int,
+) -> Steered:
     """The fields of transformations, where they change what is measured; else those of what is.
 
     Args:
         generator: of images.
-        starts: of as many traversals as there are at most.
         measures: which factors are measured on the images.
         ranges: of these factors in the data.
-        horizon: in which a field goes as far as is worth looking at.
-
-    Returns:
-        One family, or none where nothing is measured.
+        horizon: of traversals.
+        most: how many at most.
     """
-    factors = moved(measures, len(starts))
-    starts = starts[: len(factors)]
-    if not factors:
-        return []
-    if factors[0].name not in MOVERS:
-        rates = jnp.diag(paces(measures.factors, measures, ranges, horizon))[: len(factors)]
-        return [Family(NAME, generator, partial(_grown, generator, measures), rates, starts, DEAR)]
-    fields = tuple(_field(generator, *MOVERS[factor.name], horizon) for factor in factors)
+    named = {factor.name: factor for factor in measures.factors}
+    movers = [name for name in MOVERS if name in named]
+    factors = tuple(named[name] for name in movers or named)[:most]
+    paces = FAR * ranges / horizon
+    chosen = jnp.array([measures.factor_names.index(factor.name) for factor in factors])
+    if movers:
+        moves = (MOVERS[factor.name] for factor in factors)
+        fields = tuple(_field(generator, kind, far / horizon) for kind, far in moves)
+    else:
+        fields = tuple(
+            partial(_grown, generator, measures, rate) for rate in jnp.diag(paces)[chosen]
+        )
+    return Steered(factors, fields, paces[chosen], not movers)
+
+
+def family(
+    found: Steered, generator: Generator, measures: Measures, starts: Float[Array, "k n m"]
+) -> Family:
+    """Exact fields as traversals, from starts of as many as there are at most."""
+    starts = starts[: len(found.factors)]
+    if found.all_held:
+        places = [measures.factor_names.index(factor.name) for factor in found.factors]
+        rates = jnp.zeros((len(places), len(measures.factors)))
+        rates = rates.at[jnp.arange(len(places)), jnp.array(places)].set(found.paces)
+        return Family(NAME, generator, partial(_grown, generator, measures), rates, starts, DEAR)
     how = "" if starts.shape[-1] <= FEW else DEAR
-    led = partial(_one_of, fields)
-    return [Family(NAME, generator, led, jnp.arange(len(fields)), starts, how)]
+    led = partial(_one_of, found.fields)
+    return Family(NAME, generator, led, jnp.arange(len(found.fields)), starts, how)
 
 
 def _grown(
@@ -88,11 +92,11 @@ def _grown(
     return steering.attribute_field(generator, measures.measure, every, rates=rates)(t, z)
 
 
-def _field(generator: Generator, kind: str, far: float, horizon: float) -> VectorField:
+def _field(generator: Generator, kind: str, pace: float) -> VectorField:
     field = steering.transformation_field(
         generator, directions.transformation(kind), blur=Config.blur, damping=Config.damping
     )
-    return flows.combine([field], [far / horizon])
+    return flows.combine([field], [pace])
 
 
 def _one_of(fields: tuple[VectorField, ...], place: Array, t: Array, z: Array) -> Array:

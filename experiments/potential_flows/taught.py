@@ -6,6 +6,7 @@ exact field of each factor, or the dual frame of potentials that were shown what
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +16,16 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from experiments.directions.learn import arrays
-from experiments.potential_flows import steered
+from experiments.potential_flows.steered import DEAR, Steered
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, Training, drawn, fit
 from latent_flows._transforms import in_chunks
-from latent_flows.data.image_factors import ImageFactor, measure
+from latent_flows.data.image_factors import Measures, measure
 from latent_flows.evaluation.comparison import Family
 from latent_flows.steering import distilled
 from latent_flows.steering.distilled import Fields, Form, Lesson, Scales
-from latent_flows.typing import Latent, Scalar
+from latent_flows.typing import Generator, Latent, Scalar
 
 NAMES = {form: f"taught {form}" for form in distilled.FORMS}
 """What their families are called."""
@@ -36,16 +37,27 @@ BANK = 2048
 """Latents whose lessons are learnt: each holds the Jacobian of an image."""
 SURVEYED = 128
 """Of them, those from which the sizes of what is learnt are taken."""
-AT_ONCE = 8
+AT_ONCE = 1
+"""Latents whose lessons are made together. On a CPU more are slower, and eight never ended: within one
+program XLA waited for itself."""
+
+
+class Subject(NamedTuple):
+    """What is taught."""
+
+    generator: Generator
+    """Of images."""
+    exact: Steered
+    """The fields."""
+    measures: Measures
+    """What is measured on the images, and held but for one."""
 
 
 def families(
     folder: Folder,
     forms: Sequence[str],
-    exact: Family,
-    moved: Sequence[ImageFactor],
-    held: Sequence[ImageFactor],
-    paces: Float[Array, "k"],
+    subject: Subject,
+    starts: Float[Array, "k n m"],
     bank: Float[Array, "n m"],
     seed: int,
 ) -> list[Family]:
@@ -54,14 +66,12 @@ def families(
     Args:
         folder: of the run, which keeps what was learnt.
         forms: of `distilled.FORMS`.
-        exact: the fields, one for each factor that is moved.
-        moved: these factors.
-        held: what else is measured.
-        paces: of the factors, at which a dual frame moves them.
+        subject: what they are taught.
+        starts: of as many traversals as there are at most.
         bank: latents at which the fields are shown.
         seed: of the training.
     """
-    lesson = partial(_lesson, exact, (*moved, *held))
+    lesson = partial(_lesson, subject)
     teach = in_chunks(lesson, AT_ONCE)
     found = {name: distilled.form(name) for name in forms}
     with announced("measuring the sizes of the fields"):
@@ -85,25 +95,24 @@ def families(
         seed=seed,
         describe="teaching steered fields to networks",
     )
-    count = len(moved)
+    count = len(subject.exact.factors)
     each = {"place": jnp.arange(count), "pace": jnp.ones(count)}
     led = []
     for name, form in found.items():
         # A frame moves each factor by one a unit of time, all others by none.
-        own = each | ({"pace": paces} if name == FRAME else {})
+        own = each | ({"pace": subject.exact.paces} if name == FRAME else {})
         field = partial(_led, form.fields(learnt[name], sizes))
         # In equal steps: where a network is wrong, an adaptive one would not end.
-        led.append(Family(NAMES[name], exact.generator, field, own, exact.starts, steered.DEAR))
+        led.append(Family(NAMES[name], subject.generator, field, own, starts[:count], DEAR))
     return led
 
 
-def _lesson(exact: Family, factors: Sequence[ImageFactor], z: Latent) -> Lesson:
-    def every(t: Array, z: Latent) -> Float[Array, "k m"]:
-        # One after the other, so that a field that chooses by its place is compiled once.
-        return jax.lax.map(lambda own: exact.field(own, t, z), exact.params)
-
-    found = distilled.lesson([every], lambda z: measure(factors, exact.generator(z)), z)
-    found = found._replace(fields=found.fields[0])
+def _lesson(subject: Subject, z: Latent) -> Lesson:
+    moved = subject.exact.factors
+    factors = (*moved, *(factor for factor in subject.measures.factors if factor not in moved))
+    found = distilled.lesson(
+        subject.exact.fields, lambda z: measure(factors, subject.generator(z)), z
+    )
     # Where nothing is seen, nothing is taught.
     return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
 

@@ -28,15 +28,12 @@ def bump(z):
 
 def families(folder, monkeypatch, steps, bank):
     monkeypatch.setattr(taught, "TRAINING", replace(taught.TRAINING, steps=steps))
-    [exact] = steered.families(bump, STARTS, MEASURES, RANGES, HORIZON)
-    moved = steered.moved(MEASURES, 2)
-    assert [factor.name for factor in moved] == ["x", "y"]
-    exact = exact._replace(params=exact.params[:2], starts=exact.starts[:2])
-    paces = steered.paces(moved, MEASURES, RANGES, HORIZON)
-    np.testing.assert_allclose(paces, 0.25 * 6 / 10, rtol=1e-6)
+    exact = steered.exact(bump, MEASURES, RANGES, HORIZON, most=2)
+    assert [factor.name for factor in exact.factors] == ["x", "y"]
+    np.testing.assert_allclose(exact.paces, 0.25 * 6 / 10, rtol=1e-6)
     latents = jax.random.normal(jax.random.key(1), (bank, 3))
-    forms = ["gradient", "dual frame"]
-    return taught.families(folder, forms, exact, moved, [SIZE], paces, latents, seed=0)
+    subject = taught.Subject(bump, exact, MEASURES)
+    return taught.families(folder, ["gradient", "dual frame"], subject, STARTS, latents, seed=0)
 
 
 @pytest.mark.slow
