@@ -38,8 +38,8 @@ BANK = 2048
 SURVEYED = 128
 """Of them, those from which the sizes of what is learnt are taken."""
 AT_ONCE = 1
-"""Latents whose lessons are made together. On a CPU more are slower, and eight never ended: within one
-program XLA waited for itself."""
+"""Latents whose lessons are made together. On a CPU more are slower, and eight never ended: within
+one program XLA waited for itself."""
 
 
 class Subject(NamedTuple):
