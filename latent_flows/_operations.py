@@ -19,6 +19,7 @@ INLINED = frozenset(
         "remat2",
         "custom_vjp_call",
         "custom_vjp_call_jaxpr",
+        "custom_vmap_call",
     }
 )
 """Operations that are a program of their own, and nothing besides."""
@@ -26,7 +27,7 @@ INLINED = frozenset(
 
 def body_of(equation: jex.JaxprEqn) -> tuple[jex.Jaxpr, Sequence[Any]]:
     """The program inside a call, with its constants."""
-    names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+    names = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
     inner = next(equation.params[name] for name in names if name in equation.params)
     return (inner.jaxpr, inner.consts) if isinstance(inner, jex.ClosedJaxpr) else (inner, ())
 

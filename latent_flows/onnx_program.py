@@ -368,7 +368,11 @@ def _while(params: Mapping[str, Any], *values: Any) -> list[Any]:
 
 
 def _cond(params: Mapping[str, Any], index: Any, *values: Any) -> list[Any]:
-    *others, last = (partial(_evaluated, branch) for branch in params["branches"])
+    branches = [partial(_evaluated, branch) for branch in params["branches"]]
+    if platforms := params.get("branches_platforms"):
+        # What is made for no platform in particular; None names it.
+        return branches[platforms.index(None)](*values)
+    *others, last = branches
     choose = last
     # Exporters know choices between two.
     for i, branch in reversed(list(enumerate(others))):
@@ -436,6 +440,7 @@ _RULES: dict[str, Callable[..., Sequence[Array]]] = {
     "concatenate": _concatenate,
     "split": _split,
     "pad": _pad,
+    "platform_index": lambda params: [jnp.zeros((), jnp.int32)],
     "cholesky": _cholesky,
     "triangular_solve": _triangular_solve,
     # Of numbers that are ordered the total order is the order.

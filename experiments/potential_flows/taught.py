@@ -4,7 +4,7 @@ What potentials can do where they are told all that there is to tell: a gradient
 exact field of each factor, or the dual frame of potentials that were shown what is measured.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from experiments.potential_flows.steered import DEAR, Steered
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, Training, drawn, fit
-from latent_flows._transforms import in_chunks
+from latent_flows._transforms import closure_convert_at
 from latent_flows.data.image_factors import Measures, measure
 from latent_flows.evaluation.comparison import Family
 from latent_flows.steering import distilled
@@ -37,9 +37,6 @@ BANK = 2048
 """Latents whose lessons are learnt: each holds the Jacobian of an image."""
 SURVEYED = 128
 """Of them, those from which the sizes of what is learnt are taken."""
-AT_ONCE = 1
-"""Latents whose lessons are made together. On a CPU more are slower, and eight never ended: within
-one program XLA waited for itself."""
 
 
 class Subject(NamedTuple):
@@ -72,7 +69,7 @@ def families(
         seed: of the training.
     """
     lesson = partial(_lesson, subject)
-    teach = in_chunks(lesson, AT_ONCE)
+    teach = partial(_lessons, lesson)
     found = {name: distilled.form(name) for name in forms}
     with announced("measuring the sizes of the fields"):
         kept = arrays(folder, SIZES, lambda: distilled.scales(teach(bank[:SURVEYED])))
@@ -82,7 +79,7 @@ def families(
 
     def batches(start: int, sharding: NamedSharding) -> Iterable[Batch]:
         with announced("measuring the fields that potentials are taught"):
-            lessons = jax.tree.map(np.asarray, teach(bank))._asdict()
+            lessons = teach(bank)._asdict()
         return drawn(lessons, TRAINING.batch_size, seed)(start, sharding)
 
     learnt = fit(
@@ -105,6 +102,14 @@ def families(
         # In equal steps: where a network is wrong, an adaptive one would not end.
         led.append(Family(NAMES[name], subject.generator, field, own, starts[:count], DEAR))
     return led
+
+
+def _lessons(lesson: Callable[[Latent], Lesson], latents: Float[Array, "n m"]) -> Lesson:
+    of_one = closure_convert_at(lesson, latents[0])
+    # A program for each: within a loop XLA's convolutions for CPUs are many times slower.
+    teach = jax.jit(lambda of_one, z: of_one(z))
+    found = [jax.device_get(teach(of_one, z)) for z in latents]
+    return jax.tree.map(lambda *each: np.stack(each), *found)
 
 
 def _lesson(subject: Subject, z: Latent) -> Lesson:

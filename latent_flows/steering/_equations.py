@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from latent_flows._factors import cholesky
 from latent_flows.directions.losses import blur
 from latent_flows.directions.transformations import Sample, Weights, spread
 from latent_flows.steering._least_squares import Normal, dual, mean_square, normal
@@ -156,8 +157,8 @@ def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:
     """
     if metric is None:
         return lambda b: b
-    factor = jax.scipy.linalg.cho_factor(metric(z))
-    return lambda b: jax.scipy.linalg.cho_solve(factor, b)
+    factor = cholesky(metric(z))
+    return lambda b: jax.scipy.linalg.cho_solve((factor, True), b)
 
 
 class Choice(NamedTuple):

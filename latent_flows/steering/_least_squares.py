@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from latent_flows._factors import cholesky
 from latent_flows.typing import Latent, Scalar
 
 FORMED = 96
@@ -40,11 +41,11 @@ def normal(
         value, jacobian = _with_jacobian(function, z)
         gram = jacobian.T @ jacobian
         level = _level(jnp.trace(gram) / dim, damping)
-        factor = jax.scipy.linalg.cho_factor(gram + level * jnp.eye(dim, dtype=z.dtype))
+        factor = cholesky(gram + level * jnp.eye(dim, dtype=z.dtype))
         return Normal(
             value,
             lambda f: jacobian.T @ f,
-            lambda b: jax.scipy.linalg.cho_solve(factor, b),
+            lambda b: jax.scipy.linalg.cho_solve((factor, True), b),
         )
     value, push = jax.linearize(function, z)
     transpose = jax.linear_transpose(push, z)
@@ -109,9 +110,7 @@ def dual(
     count = len(rows)
     mean = jnp.trace(gram) / count
     level = jnp.where(mean > 0, damping * mean, 1).astype(rows.dtype)
-    factor = jax.scipy.linalg.cho_factor(
-        (gram + gram.T) / 2 + level * jnp.eye(count, dtype=rows.dtype)
-    )
+    factor = cholesky((gram + gram.T) / 2 + level * jnp.eye(count, dtype=rows.dtype)), True
 
     def change(rates: Float[Array, "k"]) -> Latent:
         asked = rates / sizes
