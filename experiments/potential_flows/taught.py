@@ -115,11 +115,8 @@ def _lessons(lesson: Callable[[Latent], Lesson], latents: Float[Array, "n m"]) -
 def _lesson(subject: Subject, z: Latent) -> Lesson:
     moved = subject.exact.factors
     factors = (*moved, *(factor for factor in subject.measures.factors if factor not in moved))
-    found = distilled.lesson(
-        subject.exact.fields, lambda z: measure(factors, subject.generator(z)), z
-    )
-    # Where nothing is seen, nothing is taught.
-    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
+    measured = lambda z: measure(factors, subject.generator(z))  # noqa: E731
+    return distilled.lesson(subject.exact.fields, measured, z)
 
 
 def _loss(
@@ -131,11 +128,7 @@ def _loss(
     batch: Batch,
 ) -> tuple[Scalar, dict[str, Scalar]]:
     del key, step
-    truth = Lesson(**batch)
-    losses = {
-        name: jnp.mean(jax.vmap(partial(form.loss, params[name], sizes))(truth))
-        for name, form in forms.items()
-    }
+    losses = distilled.mean_losses(forms, params, sizes, Lesson(**batch))
     return sum(losses.values(), jnp.zeros(())), losses
 
 

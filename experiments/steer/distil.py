@@ -58,9 +58,7 @@ def lessons(config: Config, subject: Subject) -> Lessons:
         return distilled.lesson(exact, attributes, z)
 
     def many(generator: Generator, zs: Float[Array, "n d"]) -> Lesson:
-        found = vmap_chunked(partial(one, generator), AT_ONCE)(zs)
-        # Where nothing is seen, nothing is taught.
-        return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
+        return vmap_chunked(partial(one, generator), AT_ONCE)(zs)
 
     return many
 
@@ -128,10 +126,7 @@ def _loss(
     keys = jax.random.split(key, len(batch["z"]))
     moved = teach(generator, jax.vmap(partial(_along, largest))(keys, starts))
     truth = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), starts, moved)
-    losses = {
-        name: jnp.mean(jax.vmap(partial(form.loss, params[name], sizes))(truth))
-        for name, form in forms.items()
-    }
+    losses = distilled.mean_losses(forms, params, sizes, truth)
     return sum(losses.values(), jnp.zeros(())), losses
 
 

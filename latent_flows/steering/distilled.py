@@ -6,7 +6,7 @@ gradient of a potential, a gradient and a field without divergence, or the dual 
 that are coordinates.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -35,6 +35,7 @@ __all__ = [
     "first",
     "form",
     "lesson",
+    "mean_losses",
     "scales",
 ]
 
@@ -93,14 +94,44 @@ def lesson(
         z: the latent.
 
     Returns:
-        The fields, the attributes and their gradients there.
+        The fields, the attributes and their gradients there; 0 where one is not finite, as where
+        nothing is seen, so that nothing is taught.
 
     >>> found = lesson([lambda t, z: 2 * z], lambda z: z[:1] ** 2, jnp.array([3.0, 1.0]))
     >>> print(found.fields, found.values, found.slopes)
     [[6. 2.]] [9.] [[6. 0.]]
     """
     moved = jnp.stack([field(jnp.zeros((), z.dtype), z) for field in fields])
-    return Lesson(z, moved, *value_and_slopes(measure, z))
+    found = Lesson(z, moved, *value_and_slopes(measure, z))
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0), found)
+
+
+def mean_losses(
+    forms: Mapping[str, Form], params: Mapping[str, PyTree], scales: Scales, lessons: Lesson
+) -> dict[str, Scalar]:
+    """How far networks of several forms are from many lessons.
+
+    Args:
+        forms: by name.
+        params: of each.
+        scales: of the lessons.
+        lessons: with a leading axis.
+
+    Returns:
+        The mean loss of each, by name.
+
+    >>> truth = lesson([lambda t, z: 2 * z], lambda z: z[:1], jnp.array([3.0, 1.0]))
+    >>> several = jax.tree.map(lambda leaf: leaf[None], truth)
+    >>> forms = {"free field": form("free field", width=8)}
+    >>> params = {name: one.init(jax.random.key(0), truth) for name, one in forms.items()}
+    >>> found = mean_losses(forms, params, scales(several), several)
+    >>> found["free field"].shape
+    ()
+    """
+    return {
+        name: jnp.mean(jax.vmap(partial(one.loss, params[name], scales))(lessons))
+        for name, one in forms.items()
+    }
 
 
 def scales(lessons: Lesson) -> Scales:
