@@ -15,6 +15,7 @@ from experiments.results.groups import (
     GROUPS,
     STRAIGHT,
     STRAIGHTNESS,
+    TAUGHT,
     TURNING,
     Across,
     Group,
@@ -340,7 +341,7 @@ def test_what_is_shown_side_by_side_is_there_in_each_group(name):
         assert {*ACROSS[name].columns, *STRAIGHTNESS} <= {*GROUPS[other].measures}
         labels = {row.label for row in GROUPS[other].rows}
         assert len(labels & COMMON) == len(COMMON)
-        assert {*ACROSS[name].followed.values()} <= labels | {"re-encoded truth", "steered"}
+        assert {*ACROSS[name].followed.values()} <= labels | {"re-encoded truth", *TAUGHT}
 
 
 @pytest.mark.parametrize(
