@@ -63,7 +63,7 @@ def solve_positive(matrix: Float[Array, "d d"], b: Float[Array, "d *k"]) -> Floa
         matrix: of the system.
         b: its right-hand side, or several.
 
-    >>> print(solve_positive(jnp.diag(jnp.array([2.0, 4.0])), jnp.ones(2)))
+    >>> print(solve_positive(jnp.diag(jnp.array([2.0, 4.0])), jnp.ones(2)).round(3))
     [0.5  0.25]
     """
     return jax.scipy.linalg.cho_solve((cholesky(matrix), True), b)

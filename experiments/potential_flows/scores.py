@@ -97,7 +97,8 @@ def methods(
     learnt = Family(flow_families.NAMES[settings.family], generator, field, members, starts)
     horizon = float(settings.horizon)
     exact: list[Family] = []
-    if factors and (config.scores.steered or config.scores.taught):
+    is_measured = bool(factors and factors["measures"].factors)
+    if is_measured and (config.scores.steered or config.scores.taught):
         fields = steered.exact(generator, **factors, horizon=horizon, most=count)
         measures: Measures = factors["measures"]
         if config.scores.taught:
