@@ -6,11 +6,13 @@ waits for the others, for ever. Two fields that one program evaluates at many la
 two cores. A single matrix waits for nobody.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["cholesky", "solve_positive"]
+__all__ = ["cholesky", "inverse_of"]
 
 
 @jax.custom_jvp
@@ -56,14 +58,17 @@ def _(size: int, in_batched: list[bool], matrices: Array) -> tuple[Array, bool]:
     return each, True
 
 
-def solve_positive(matrix: Float[Array, "d d"], b: Float[Array, "d *k"]) -> Float[Array, "d *k"]:
-    """The solution of a system whose matrix is positive definite.
+def inverse_of(matrix: Float[Array, "d d"]) -> Callable[[Array], Array]:
+    """`b -> matrix^-1 b` of a positive definite matrix, which is factorised once.
 
     Args:
-        matrix: of the system.
-        b: its right-hand side, or several.
+        matrix: of which the lower triangle is read.
 
-    >>> print(solve_positive(jnp.diag(jnp.array([2.0, 4.0])), jnp.ones(2)).round(3))
+    Returns:
+        The solution for one right-hand side `[d]`, or several `[d, k]`.
+
+    >>> print(inverse_of(jnp.diag(jnp.array([2.0, 4.0])))(jnp.ones(2)).round(3))
     [0.5  0.25]
     """
-    return jax.scipy.linalg.cho_solve((cholesky(matrix), True), b)
+    factor = cholesky(matrix)
+    return lambda b: jax.scipy.linalg.cho_solve((factor, True), b)

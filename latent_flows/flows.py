@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import calculus
 from latent_flows._compiled import keep_compiled, unjitted
-from latent_flows._factors import solve_positive
+from latent_flows._factors import inverse_of
 from latent_flows._results import Result, first_failure, message_of
 from latent_flows._validation import choose
 from latent_flows.calculus import Number
@@ -81,7 +81,7 @@ def natural_gradient(u: Potential, metric: Metric) -> VectorField:
     [1. 2.]
     """
     climb = gradient(u)
-    return lambda t, z: solve_positive(metric(z), climb(t, z))
+    return lambda t, z: inverse_of(metric(z))(climb(t, z))
 
 
 def solenoidal(a: Callable[[Scalar, Latent], Float[Array, "d d"]]) -> VectorField:

@@ -48,6 +48,7 @@ from latent_flows.evaluation.comparison import (
 from latent_flows.generators import FrozenGenerator
 from latent_flows.geometry.operators import Operator, laplace_beltrami
 from latent_flows.traversals import constant
+from latent_flows.typing import Generator
 
 LARGE = 64
 """Pixels a side beyond which images are mean-pooled before they are compared."""
@@ -95,18 +96,10 @@ def methods(
     members = flow_families.members(settings, params["potentials"])
     field = vector_field(config.flows, space)
     learnt = Family(flow_families.NAMES[settings.family], generator, field, members, starts)
-    horizon = float(settings.horizon)
     exact: list[Family] = []
-    is_measured = bool(factors and factors["measures"].factors)
-    if is_measured and (config.scores.steered or config.scores.taught):
-        fields = steered.exact(generator, **factors, horizon=horizon, most=count)
-        measures: Measures = factors["measures"]
-        if config.scores.taught:
-            names, bank = config.scores.taught, space.starts[: taught.BANK]
-            subject = taught.Subject(generator, fields, measures)
-            exact = taught.families(folder, names, subject, starts, bank, config.seed)
-        if config.scores.steered:
-            exact = [steered.family(fields, generator, measures, starts), *exact]
+    if factors:
+        bank = space.starts[: taught.BANK]
+        exact = steered_and_taught(folder, config, generator, starts, bank, **factors)
     if not config.scores.others:
         return [learnt, *exact]
     found = [
@@ -124,6 +117,29 @@ def methods(
     found += exact
     if drawn is not None and space.frozen.encode is not None:
         found.append(reencoding(space.frozen, drawn, config.scores.starts))
+    return found
+
+
+def steered_and_taught(
+    folder: Folder,
+    config: Config,
+    generator: Generator,
+    starts: Float[Array, "k n m"],
+    bank: Float[Array, "b m"],
+    measures: Measures,
+    ranges: Float[Array, "f"],
+) -> list[Family]:
+    """Steered fields and what was taught them, as far as these are asked for."""
+    scores, horizon = config.scores, float(config.flows.horizon)
+    if not (scores.steered or scores.taught):
+        return []
+    fields = steered.exact(generator, measures, ranges, horizon, len(starts))
+    if not fields.factors:
+        return []
+    found = [steered.family(fields, generator, measures, starts)] if scores.steered else []
+    if scores.taught:
+        subject = taught.Subject(generator, fields, measures)
+        found += taught.families(folder, scores.taught, subject, starts, bank, config.seed)
     return found
 
 

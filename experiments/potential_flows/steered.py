@@ -34,8 +34,8 @@ class Steered(NamedTuple):
     """One for each; within the horizon it goes as far as is worth looking at."""
     paces: Float[Array, "k"]
     """How fast each factor would go at such a pace, by its range in the data."""
-    all_held: bool
-    """Whether all that is measured is held, but for the one factor."""
+    rates: Float[Array, "k f"] | None
+    """Of all that is measured, where all but the one factor is held."""
 
 
 def exact(
@@ -58,15 +58,14 @@ def exact(
     movers = [name for name in MOVERS if name in named]
     factors = tuple(named[name] for name in movers or named)[:most]
     paces = FAR * ranges / horizon
-    chosen = jnp.array([measures.factor_names.index(factor.name) for factor in factors])
+    chosen = jnp.array([measures.factor_names.index(factor.name) for factor in factors], int)
     if movers:
         moves = (MOVERS[factor.name] for factor in factors)
         fields = tuple(_field(generator, kind, far / horizon) for kind, far in moves)
-    else:
-        fields = tuple(
-            partial(_grown, generator, measures, rate) for rate in jnp.diag(paces)[chosen]
-        )
-    return Steered(factors, fields, paces[chosen], not movers)
+        return Steered(factors, fields, paces[chosen], None)
+    rates = jnp.diag(paces)[chosen]
+    grown = tuple(partial(_grown, generator, measures, rate) for rate in rates)
+    return Steered(factors, grown, paces[chosen], rates)
 
 
 def family(
@@ -74,11 +73,9 @@ def family(
 ) -> Family:
     """Exact fields as traversals, from starts of as many as there are at most."""
     starts = starts[: len(found.factors)]
-    if found.all_held:
-        places = [measures.factor_names.index(factor.name) for factor in found.factors]
-        rates = jnp.zeros((len(places), len(measures.factors)))
-        rates = rates.at[jnp.arange(len(places)), jnp.array(places)].set(found.paces)
-        return Family(NAME, generator, partial(_grown, generator, measures), rates, starts, DEAR)
+    if found.rates is not None:
+        led = partial(_grown, generator, measures)
+        return Family(NAME, generator, led, found.rates, starts, DEAR)
     how = "" if starts.shape[-1] <= FEW else DEAR
     led = partial(_one_of, found.fields)
     return Family(NAME, generator, led, jnp.arange(len(found.fields)), starts, how)

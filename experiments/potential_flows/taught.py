@@ -20,6 +20,7 @@ from experiments.potential_flows.steered import DEAR, Steered
 from experiments.runtime.announcements import announced
 from experiments.runtime.run_dir import Folder
 from experiments.runtime.training import Batch, Params, Training, drawn, fit
+from experiments.steer.config import FRAME
 from latent_flows._transforms import closure_convert_at
 from latent_flows.data.image_factors import Measures, measure
 from latent_flows.evaluation.comparison import Family
@@ -29,7 +30,6 @@ from latent_flows.typing import Generator, Latent, Scalar
 
 NAMES = {form: f"taught {form}" for form in distilled.FORMS}
 """What their families are called."""
-FRAME = "dual frame"
 PHASE = "taught"
 SIZES = "scores/taught_sizes"
 TRAINING = Training(steps=3000, batch_size=64, decay="cosine")
@@ -128,8 +128,7 @@ def _loss(
     batch: Batch,
 ) -> tuple[Scalar, dict[str, Scalar]]:
     del key, step
-    losses = distilled.mean_losses(forms, params, sizes, Lesson(**batch))
-    return sum(losses.values(), jnp.zeros(())), losses
+    return distilled.mean_losses(forms, params, sizes, Lesson(**batch))
 
 
 def _led(fields: Fields, own: Mapping[str, Array], t: Array, z: Latent) -> Latent:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from latent_flows._factors import cholesky
+from latent_flows._factors import inverse_of
 from latent_flows.directions.losses import blur
 from latent_flows.directions.transformations import Sample, Weights, spread
 from latent_flows.steering._least_squares import Normal, dual, mean_square, normal
@@ -157,8 +157,7 @@ def inverse(metric: Metric | None, z: Latent) -> Callable[[Latent], Latent]:
     """
     if metric is None:
         return lambda b: b
-    factor = cholesky(metric(z))
-    return lambda b: jax.scipy.linalg.cho_solve((factor, True), b)
+    return inverse_of(metric(z))
 
 
 class Choice(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from latent_flows._factors import cholesky
+from latent_flows._factors import inverse_of
 from latent_flows.typing import Latent, Scalar
 
 FORMED = 96
@@ -41,12 +41,8 @@ def normal(
         value, jacobian = _with_jacobian(function, z)
         gram = jacobian.T @ jacobian
         level = _level(jnp.trace(gram) / dim, damping)
-        factor = cholesky(gram + level * jnp.eye(dim, dtype=z.dtype))
-        return Normal(
-            value,
-            lambda f: jacobian.T @ f,
-            lambda b: jax.scipy.linalg.cho_solve((factor, True), b),
-        )
+        damped = gram + level * jnp.eye(dim, dtype=z.dtype)
+        return Normal(value, lambda f: jacobian.T @ f, inverse_of(damped))
     value, push = jax.linearize(function, z)
     transpose = jax.linear_transpose(push, z)
     level = _level(mean_square(push, z), damping)
@@ -110,13 +106,13 @@ def dual(
     count = len(rows)
     mean = jnp.trace(gram) / count
     level = jnp.where(mean > 0, damping * mean, 1).astype(rows.dtype)
-    factor = cholesky((gram + gram.T) / 2 + level * jnp.eye(count, dtype=rows.dtype)), True
+    solve = inverse_of((gram + gram.T) / 2 + level * jnp.eye(count, dtype=rows.dtype))
 
     def change(rates: Float[Array, "k"]) -> Latent:
         asked = rates / sizes
-        found = jax.scipy.linalg.cho_solve(factor, asked)
+        found = solve(asked)
         for _ in range(2):
-            found += jax.scipy.linalg.cho_solve(factor, asked - gram @ found)
+            found += solve(asked - gram @ found)
         return found @ raised
 
     return change

@@ -108,7 +108,7 @@ def lesson(
 
 def mean_losses(
     forms: Mapping[str, Form], params: Mapping[str, PyTree], scales: Scales, lessons: Lesson
-) -> dict[str, Scalar]:
+) -> tuple[Scalar, dict[str, Scalar]]:
     """How far networks of several forms are from many lessons.
 
     Args:
@@ -118,20 +118,21 @@ def mean_losses(
         lessons: with a leading axis.
 
     Returns:
-        The mean loss of each, by name.
+        The sum of their mean losses, and each by name.
 
     >>> truth = lesson([lambda t, z: 2 * z], lambda z: z[:1], jnp.array([3.0, 1.0]))
     >>> several = jax.tree.map(lambda leaf: leaf[None], truth)
     >>> forms = {"free field": form("free field", width=8)}
     >>> params = {name: one.init(jax.random.key(0), truth) for name, one in forms.items()}
-    >>> found = mean_losses(forms, params, scales(several), several)
-    >>> found["free field"].shape
-    ()
+    >>> total, found = mean_losses(forms, params, scales(several), several)
+    >>> print(total == found["free field"])
+    True
     """
-    return {
+    losses = {
         name: jnp.mean(jax.vmap(partial(one.loss, params[name], scales))(lessons))
         for name, one in forms.items()
     }
+    return sum(losses.values(), jnp.zeros(())), losses
 
 
 def scales(lessons: Lesson) -> Scales:

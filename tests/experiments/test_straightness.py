@@ -73,6 +73,7 @@ def test_a_steered_family_moves_its_own_factor_where_no_line_does(latents):
         rate = jax.jvp(lambda z: MEASURES.measure(folded(z)), (z,), (velocity,))[1]
         # A fifth of the width in ten units of time.
         np.testing.assert_allclose(rate / 0.02, jnp.eye(2)[place], atol=0.1)
+    assert steered.exact(folded, Measures(()), jnp.ones(0), 10.0, most=4).fields == ()
 
 
 def test_what_no_transformation_moves_is_led_by_itself_at_a_rate_of_its_range(latents):
