@@ -397,6 +397,7 @@ GROUPS: Mapping[str, Group] = {
         "a convolutional VAE of scenes",
         OF_SCENES,
         OF_LEADING,
+        taught=True,
     ),
     "baselines-mnist-moved": _where_factors_are_measured(
         "experiments.train_vae mnist-moved",
@@ -406,6 +407,7 @@ GROUPS: Mapping[str, Group] = {
         "a VAE of moved digits",
         OF_MOVED,
         OF_STEERING,
+        taught=True,
     ),
     "baselines-sprites-gan": _where_factors_are_measured(
         "experiments.train_gan sprites --networks.generator 32 32 16 16 "
