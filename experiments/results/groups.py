@@ -184,7 +184,6 @@ def _where_factors_are_measured(
     which: str,
     factors: str,
     steered: str,
-    taught: bool = False,
 ) -> Group:
     """The methods on a kind of generator of sprites or scenes."""
     learnt = tuple(row for row in LEARNT if row.label in KEPT)
@@ -193,13 +192,16 @@ def _where_factors_are_measured(
         module="experiments.potential_flows",
         shared=shared,
         rows=_baselines(
-            ("random directions", "latent coordinates", *others, *STEERED), learnt, EXACT, taught
+            ("random directions", "latent coordinates", *others, *STEERED),
+            learnt,
+            EXACT,
+            taught=True,
         ),
         measures={**FACTORS, **LENGTH, **RESIDUAL, **STRAIGHTNESS},
         generator=generator,
         home=home,
         figure=("factor share", "valid"),
-        notes=EQUAL + factors + TERMS + steered + (OF_TAUGHT if taught else ""),
+        notes=EQUAL + factors + TERMS + steered + OF_TAUGHT,
     )
 
 
@@ -387,7 +389,6 @@ GROUPS: Mapping[str, Group] = {
         "a plain convolutional VAE of sprites",
         OF_FACTORS,
         OF_STEERING,
-        taught=True,
     ),
     "baselines-scenes": _where_factors_are_measured(
         "experiments.train_vae scenes",
@@ -397,7 +398,6 @@ GROUPS: Mapping[str, Group] = {
         "a convolutional VAE of scenes",
         OF_SCENES,
         OF_LEADING,
-        taught=True,
     ),
     "baselines-mnist-moved": _where_factors_are_measured(
         "experiments.train_vae mnist-moved",
@@ -407,7 +407,6 @@ GROUPS: Mapping[str, Group] = {
         "a VAE of moved digits",
         OF_MOVED,
         OF_STEERING,
-        taught=True,
     ),
     "baselines-sprites-gan": _where_factors_are_measured(
         "experiments.train_gan sprites --networks.generator 32 32 16 16 "
@@ -418,7 +417,6 @@ GROUPS: Mapping[str, Group] = {
         "an SNGAN of sprites",
         OF_FACTORS,
         OF_STEERING,
-        taught=True,
     ),
     "baselines-mnist": Group(
         title="Traversals of a VAE of MNIST, at equal length in data space",
