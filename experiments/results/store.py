@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeAlias
 
 from experiments.results.groups import Group
@@ -64,7 +63,6 @@ class Store:
 
     def __init__(self, results: str, name: str):
         self._folder, self._file = Folder(results_in(results)), f"{name}.json"
-        self._lock = Lock()
         path = self._folder.path / self._file
         self.entries: dict[tuple[str, int], Entry] = {}
         if path.exists():
@@ -73,9 +71,8 @@ class Store:
 
     def put(self, entry: Entry) -> None:
         """Keep an entry, in place of an older one of the same row and seed."""
-        with self._lock:
-            self.entries[entry["label"], entry["seed"]] = entry
-            self._folder.write_json(self._file, written([*self.entries.values()]))
+        self.entries[entry["label"], entry["seed"]] = entry
+        self._folder.write_json(self._file, written([*self.entries.values()]))
 
     def status(self, job: Job, group: Group) -> str:
         """What is known of a job: nothing if it was run by another command or other settings."""

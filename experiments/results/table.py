@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tyro
@@ -30,6 +30,18 @@ from latent_flows._validation import choose
 METRICS = "metrics.json"
 Todo: TypeAlias = tuple[str, Job]
 """A job, and the group it is of."""
+
+
+class Ended(NamedTuple):
+    """What came of a job of a group."""
+
+    group: str
+    job: Job
+    status: str
+    """`done` or `diverged`."""
+    message: str
+    """Why it diverged."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -202,13 +214,16 @@ def train_generators(config: Run, todo: Sequence[Todo], workers: Workers) -> Non
             words = arguments(module, flags, folder, job.seed, "")
             needed[folder] = (name, Job("generator", job.seed, folder, words))
 
-    def train(name: str, job: Job) -> None:
-        print(f"{name}: training the generator in {job.folder}", flush=True)
-        status, message = workers.run(job)
+    def train(name: str, job: Job) -> tuple[str, str, str]:
+        _say(f"{name}: training the generator in {job.folder}")
+        return name, *workers.run(job)
+
+    def check(ended: tuple[str, str, str]) -> None:
+        name, status, message = ended
         if status != "done":
             raise Failure(f"the generator of {name}: {message}")
 
-    workers.each([partial(train, *one) for one in needed.values()])
+    workers.each([partial(train, *one) for one in needed.values()], check)
 
 
 def run_groups(config: Run) -> None:
@@ -235,22 +250,32 @@ def run_groups(config: Run) -> None:
     ]
     workers = Workers(config.at_once)
 
-    def row(name: str, job: Job) -> None:
+    def where(name: str, job: Job) -> str:
         rows = everything[name]
-        where = f"{name}, {rows.index(job) + 1} of {len(rows)}: {job.label}, seed {job.seed}"
+        return f"{name}, {rows.index(job) + 1} of {len(rows)}: {job.label}, seed {job.seed}"
+
+    def row(name: str, job: Job) -> Ended:
         begun = time.monotonic()
         status, message = "done", ""
         if not (job.folder / METRICS).exists():
-            print(f"{where} ...", flush=True)
+            _say(f"{where(name, job)} ...")
             status, message = workers.run(job)
+        return Ended(name, job, status, message, time.monotonic() - begun)
+
+    def put(ended: Ended) -> None:
+        name, job, status, message, took = ended
         group = GROUPS[name]
         own = home(config, group, job.seed) if group.home and not config.generator else None
         keep(stores[name], name, job, own, status, message)
-        took = time.monotonic() - begun
-        print(f"{where}: {status} in {took:.0f} s{message and ': '}{message}", flush=True)
+        _say(f"{where(name, job)}: {status} in {took:.0f} s{message and ': '}{message}")
 
     train_generators(config, todo, workers)
-    workers.each([partial(row, *one) for one in todo])
+    workers.each([partial(row, *one) for one in todo], put)
+
+
+def _say(line: str) -> None:
+    """Prints a line at once, so that those of several threads do not mix."""
+    print(f"{line}\n", end="", flush=True)
 
 
 def run(config: Run | Render) -> None:

@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import pairwise
 from queue import SimpleQueue
 from threading import Event
+from typing import TypeVar
 
 from experiments.results.jobs import Job
 from experiments.runtime.cli import Failure, UsageError, is_of_the_disk
+
+Outcome = TypeVar("Outcome")
 
 
 class Workers:
@@ -28,8 +31,13 @@ class Workers:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = Event()
 
-    def each(self, tasks: Sequence[Callable[[], None]]) -> None:
+    def each(self, tasks: Sequence[Callable[[], Outcome]], then: Callable[[Outcome], None]) -> None:
         """Call functions that call `run`, side by side.
+
+        Args:
+            tasks: each in a thread, which should do little but wait: Python 3.11 may fail to
+                parse source, as for what the flags of a row mean, in two of them at once.
+            then: called with what each has returned, one after the other, in this thread.
 
         Raises:
             Exception: what the first of them raised; the others were stopped, and have saved.
@@ -37,10 +45,8 @@ class Workers:
         with ThreadPoolExecutor(self._at_once) as pool:
             futures = [pool.submit(task) for task in tasks]
             try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                for future in futures:
-                    if future.done():
-                        future.result()
+                for future in as_completed(futures):
+                    then(future.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._stop()
