@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from latent_flows import calculus
 from latent_flows._compiled import keep_compiled, unjitted
-from latent_flows._factors import inverse_of
+from latent_flows._factors import inverse_of, log_volume
 from latent_flows._results import Result, first_failure, message_of
 from latent_flows._validation import choose
 from latent_flows.calculus import Number
@@ -449,6 +449,7 @@ def origin(
     t: Number,
     *,
     steps: int = 4,
+    exact: bool = False,
 ) -> Origin:
     r"""Follows the gradient of a potential backwards to time 0, with the change of density.
 
@@ -456,7 +457,8 @@ def origin(
 
     The path is taken in steps of the midpoint rule; the integral is the trapezoidal sum over them,
     of the same order, for which all Laplacians are computed at once. The cheap companion of
-    `log_density`, for a loss.
+    `log_density`, for a loss; but where the flow becomes too steep for its steps, the sum is no
+    density, and a loss can fall without end.
 
     Args:
         u: `(t, z) -> scalar`.
@@ -464,6 +466,8 @@ def origin(
         z: the latent at time `t`.
         t: how far back time 0 is.
         steps: how many.
+        exact: whether the density is that which just these steps give to a point, as in
+            `stepped_log_density`; several times the cost.
 
     Returns:
         The latent at time 0, and the log-density at `z`.
@@ -476,6 +480,8 @@ def origin(
     >>> print(found.z, found.log_density)
     [1.] -0.5
     """
+    if exact:
+        return _stepped_back(gradient(u), log_prob0, z, 0.0, t, steps)
     ts = _times(t, 0.0, steps)
     zs = _midpoint(gradient(u), z, ts)
     gained = jax.vmap(lambda s, y: calculus.laplacian(lambda x: u(s, x))(y))(ts, zs)
@@ -497,7 +503,7 @@ def stepped_log_density(
 
     where `B` takes the steps from `t1` back to `t0`. However coarse they are, this is a density of
     total mass 1 as long as `B` is one to one, which an integral of the divergence along the path
-    is not: the one to bound likelihoods with. It costs a Jacobian of the path.
+    is not: the one to bound likelihoods with. It costs two Jacobians of the field a step.
 
     Args:
         field: `(t, z) -> vector`.
@@ -516,14 +522,28 @@ def stepped_log_density(
     >>> print(stepped_log_density(field, standard, jnp.array([3.0]), 0.0, 3.0))
     0.0
     """
+    return _stepped_back(field, log_prob0, z1, t0, t1, steps).log_density
+
+
+def _stepped_back(
+    field: VectorField,
+    log_prob0: Callable[[Latent], Scalar],
+    z1: Latent,
+    t0: Number,
+    t1: Number,
+    steps: int,
+) -> Origin:
+    """Midpoint steps from `t1` to `t0`, and the density by the Jacobian of just these steps."""
     ts = _times(t1, t0, steps)
-
-    def back(z: Latent) -> Latent:
-        return _midpoint(field, z, ts, diffrax.ForwardMode())[-1]
-
-    basis = jnp.eye(len(z1), dtype=z1.dtype)
-    z0, rows = jax.vmap(lambda e: jax.jvp(back, (z1,), (e,)), out_axes=(None, 0))(basis)
-    return log_prob0(z0) + jnp.linalg.slogdet(rows)[1]
+    zs = _midpoint(field, z1, ts)
+    begun, z, taken = ts[:-1], zs[:-1], jnp.diff(ts)
+    middle = begun + taken / 2, z + taken[:, None] / 2 * jax.vmap(field)(begun, z)
+    # Those of all steps at once: of one step it is 1 + h A(middle) (1 + h/2 A(start)).
+    slope = jax.vmap(lambda t, z: jax.jacfwd(lambda y: field(t, y))(z))
+    one, h = jnp.eye(len(z1), dtype=z1.dtype), taken[:, None, None]
+    jacobians = one + h * slope(*middle) @ (one + h / 2 * slope(begun, z))
+    gained = jnp.sum(jax.vmap(log_volume)(jacobians))
+    return Origin(zs[-1], log_prob0(zs[-1]) + gained)
 
 
 def _times(t0: Number, t1: Number, steps: int) -> Float[Array, "n"]:

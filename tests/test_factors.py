@@ -1,4 +1,4 @@
-"""Cholesky factors that do not wait for each other."""
+"""Factors of matrices that do not wait for each other."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latent_flows._factors import cholesky, inverse_of
+from latent_flows._factors import cholesky, inverse_of, log_volume
 
 SEVERAL = """
 import jax
@@ -69,3 +69,12 @@ def test_several_fields_in_one_program_end_on_two_cores():
     """With batched factors they did not: a thread that factorises waited for one that did too."""
     environment = os.environ | {"NPROC": "2", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", SEVERAL], env=environment, timeout=120, check=True)
+
+
+def test_volumes_and_their_slopes_are_those_of_the_determinant():
+    several = jax.random.normal(jax.random.key(0), (5, 4, 4))
+    ours = jax.vmap(log_volume)
+    theirs = lambda many: jnp.linalg.slogdet(many)[1]  # noqa: E731
+    np.testing.assert_allclose(ours(several), theirs(several), rtol=1e-5)
+    slopes = [jax.grad(lambda x, of=of: of(x).sum())(several) for of in (ours, theirs)]
+    np.testing.assert_allclose(*slopes, rtol=2e-4, atol=1e-5)

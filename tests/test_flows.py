@@ -289,6 +289,27 @@ def test_a_linear_flow_stretches_the_prior_as_it_should():
     assert float(found.log_density) == pytest.approx(float(exact), abs=2e-3)
 
 
+def test_an_exact_origin_has_the_density_of_its_own_coarse_steps():
+    """And its gradient, which losses need: against the Jacobian of the path, taken as a whole."""
+
+    def u(s, z):
+        return 0.5 * jnp.sin(2 * z[0]) * jnp.cos(0.3 * s) + z[1] * jnp.sum(jnp.sin(z))
+
+    def whole(z):
+        back = lambda z: flows.origin(u, log_normal, z, t, steps=2).z  # noqa: E731
+        return log_normal(back(z)) + jnp.linalg.slogdet(jax.jacrev(back)(z))[1]
+
+    def found(z):
+        return flows.origin(u, log_normal, z, t, steps=2, exact=True).log_density
+
+    z, t = jnp.array([0.3, -0.5]), jnp.array(2.0)
+    np.testing.assert_allclose(found(z), whole(z), rtol=1e-5)
+    ahead = lambda z: (whole(z + 1e-2) - whole(z - 1e-2)) / 2e-2  # noqa: E731
+    np.testing.assert_allclose(jax.grad(found)(z).sum(), ahead(z), rtol=1e-2)
+    cheap = flows.origin(u, log_normal, z, t, steps=2).log_density
+    assert abs(float(cheap - whole(z))) > 0.1
+
+
 @pytest.mark.slow
 def test_the_density_of_a_curved_flow_integrates_to_one():
     def u(s, z):

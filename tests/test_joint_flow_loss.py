@@ -29,7 +29,7 @@ def encode(x):
 
 
 transported = jax.jit(
-    partial(transport_codes, stretch), static_argnames=("equation", "flowed", "steps")
+    partial(transport_codes, stretch), static_argnames=("equation", "flowed", "steps", "exact")
 )
 """In one program, for all tests that ask for the same."""
 
@@ -66,6 +66,17 @@ def test_the_flow_of_the_factor_takes_one_code_to_the_other_and_back(pairs):
     terms = joint_terms(log_likelihood, before, after, exact, moved)
     np.testing.assert_allclose(terms.transport, 0, atol=1e-3)
     assert terms.reconstruction == 0
+
+
+def test_an_exact_prior_is_that_of_the_steps_themselves(pairs):
+    before, after, t = pairs
+    codes = encode_pairs((jax.random.key(1), jax.random.key(2)), encode, before, after)
+    moved = transported(RATES, codes, t, steps=1, exact=True)
+    back = -RATES * t[..., None]
+    factor = 1 + back + back**2 / 2  # of one step of the midpoint rule
+    np.testing.assert_allclose(moved.start, factor * codes.z[1], rtol=1e-5)
+    prior = jax.scipy.stats.norm.logpdf(factor * codes.z[1]) + jnp.log(factor)
+    np.testing.assert_allclose(moved.log_prior, prior.sum(-1), rtol=1e-5)
 
 
 def test_the_residual_is_that_of_the_equation_at_the_end_of_each_path(pairs):

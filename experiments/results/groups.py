@@ -268,6 +268,7 @@ def _bounds(data: str, presets: str, sequences: str) -> Group:
         "potential flow, factor known": "flow",
         "potential flow, standard prior": f"flow {LIGHTLY}",
         "Hamilton-Jacobi, factor inferred": "hamilton-jacobi",
+        "Hamilton-Jacobi, density of the steps": "hamilton-jacobi --objective.density steps",
         "gradient and solenoidal, unsupervised": "sparse",
     }
     return Group(

@@ -107,6 +107,10 @@ class FlowVAEObjective:
     """Temperature of relaxed draws of factors and gates."""
     warmup: int = 200
     """Steps over which divergences rise from 0 to their weight."""
+    density: Literal["integral", "steps"] = "integral"
+    """Of the flowed prior. integral: of the Laplacian along the path, which is cheap, but no
+    density where a flow becomes too steep for its steps (a KL divergence below 0 shows it). steps:
+    that which the steps themselves give, at twice the time of a training step or more."""
 
     def __post_init__(self) -> None:
         choose("objective.kind", self.kind, KINDS)
@@ -472,6 +476,7 @@ def _follow(
         equation=None if equation is None else lambda own, u: equation(u, pde.coefficient(own[1])),
         flowed=objective.prior == "flowed",
         steps=steps,
+        exact=objective.density == "steps",
     )
 
 
@@ -499,12 +504,12 @@ def _inferred(
         temperature = objective.temperature
         weights = jax.vmap(lambda key, logits: gumbel_softmax(key, logits, temperature))(keys, read)
         divergence = jax.vmap(categorical_kl)(read)
-    flowed = objective.prior == "flowed"
+    prior = {"flowed": objective.prior == "flowed", "exact": objective.density == "steps"}
 
     def both_ways(weights: Array, z0: Array, zt: Array, t: Array) -> dict[str, Array]:
         u = model.mixture(params, weights)
         if model.kind != "sparse":
-            back = origins(u, zt[None], t[None], flowed=flowed, steps=steps)
+            back = origins(u, zt[None], t[None], steps=steps, **prior)
             end = flows.carry(flows.gradient(u), z0, 0.0, t, steps=steps)
             return {"end": end, **jax.tree.map(lambda leaf: leaf[0], back)}
         field = model.acting(params, weights)

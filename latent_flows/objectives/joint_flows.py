@@ -113,6 +113,7 @@ def transport_codes(
     equation: Callable[[PyTree, Potential], pde.Residual] | None = None,
     flowed: bool = True,
     steps: int = 4,
+    exact: bool = False,
 ) -> Transported:
     """Codes along the flow of one potential a factor, which is known.
 
@@ -124,6 +125,7 @@ def transport_codes(
         equation: from the parameters of one, and the potential, to the residual.
         flowed: whether the prior of the later code is N(0, I) carried along, or N(0, I) itself.
         steps: of the midpoint rule along each path.
+        exact: whether the density is that of these steps, see `flows.origin`.
 
     Returns:
         Where the codes go and come from.
@@ -141,7 +143,7 @@ def transport_codes(
     def along(own: PyTree, t: Array, z0: Array, zt: Array) -> tuple[dict[str, Array], Scalar]:
         u = partial(potential, own)
         end = jax.vmap(lambda z, t: flows.carry(flows.gradient(u), z, 0.0, t, steps=steps))(z0, t)
-        found = {"end": end, **origins(u, zt, t, flowed=flowed, steps=steps)}
+        found = {"end": end, **origins(u, zt, t, flowed=flowed, steps=steps, exact=exact)}
         if equation is None:
             return found, jnp.zeros(())
         return found, pde.relative_residual(equation(own, u), t, end)
@@ -163,6 +165,7 @@ def origins(
     *,
     flowed: bool = True,
     steps: int = 4,
+    exact: bool = False,
 ) -> dict[str, Array]:
     """Where codes of later samples come from, and their prior if it is the one carried along.
 
@@ -172,6 +175,7 @@ def origins(
         t: their times.
         flowed: whether the prior is carried along.
         steps: of the midpoint rule along each path.
+        exact: whether the prior is that which these steps carry along, see `flows.origin`.
 
     Returns:
         `start`, and `log_prior` if it is carried along.
@@ -183,7 +187,8 @@ def origins(
     if not flowed:
         back = jax.vmap(lambda z, t: flows.carry(flows.gradient(u), z, t, 0.0, steps=steps))
         return {"start": back(z, t)}
-    found = jax.vmap(lambda z, t: flows.origin(u, log_normal, z, t, steps=steps))(z, t)
+    carried = partial(flows.origin, u, log_normal, steps=steps, exact=exact)
+    found = jax.vmap(carried)(z, t)
     return {"start": found.z, "log_prior": found.log_density}
 
 
