@@ -110,7 +110,7 @@ class FlowVAEObjective:
     density: Literal["integral", "steps"] = "integral"
     """Of the flowed prior. integral: of the Laplacian along the path, which is cheap, but no
     density where a flow becomes too steep for its steps (a KL divergence below 0 shows it). steps:
-    that which the steps themselves give, at twice the time of a training step or more."""
+    that which the steps themselves give, at two to three times the time of a training step."""
 
     def __post_init__(self) -> None:
         choose("objective.kind", self.kind, KINDS)
