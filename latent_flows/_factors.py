@@ -3,7 +3,8 @@
 jaxlib factorises a batch of matrices on the threads on which the program itself runs, and waits for
 them (0.10, on CPUs): where as many such batches are factorised at once as there are threads, each
 waits for the others, for ever. Two fields that one program evaluates at many latents are enough on
-two cores. A single matrix waits for nobody.
+two cores. A single matrix waits for nobody. Batched triangular solves wait in the same way, and are
+still batched here: on few cores they may stop a program yet.
 """
 
 from collections.abc import Callable
