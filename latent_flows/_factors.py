@@ -3,11 +3,11 @@
 jaxlib factorises a batch of matrices on the threads on which the program itself runs, and waits for
 them (0.10, on CPUs): where as many such batches are factorised at once as there are threads, each
 waits for the others, for ever. Two fields that one program evaluates at many latents are enough on
-two cores. A single matrix waits for nobody. Batched triangular solves wait in the same way, and are
-still batched here: on few cores they may stop a program yet.
+two cores. A single matrix waits for nobody. Batched triangular solves wait in the same way.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -22,24 +22,46 @@ Factors: TypeAlias = Any
 """One array or several."""
 
 
-def _one_by_one(factorise: Callable[[Array], Factors]) -> Callable[[Array], Factors]:
+def _one_by_one(function: Callable[..., Factors]) -> Callable[..., Factors]:
     """Of a batch, each by itself on a CPU."""
 
     @jax.custom_batching.custom_vmap
-    def alone(matrix: Array) -> Factors:
-        return factorise(matrix)
+    def alone(*matrices: Array) -> Factors:
+        return function(*matrices)
 
     @alone.def_vmap
-    def _(size: int, in_batched: list[bool], matrices: Array) -> tuple[Factors, Any]:
-        del size, in_batched
-        each = jax.lax.platform_dependent(
-            matrices,
-            cpu=lambda matrices: jax.lax.map(alone, matrices),
-            default=jax.vmap(factorise),
+    def _(size: int, in_batched: list[bool], *given: Array) -> tuple[Factors, Any]:
+        batches = tuple(
+            each if is_batch else jnp.broadcast_to(each, (size, *each.shape))
+            for each, is_batch in zip(given, in_batched, strict=True)
         )
-        return each, jax.tree.map(lambda _: True, each)
+        found = jax.lax.platform_dependent(
+            *batches,
+            cpu=lambda *batches: jax.lax.map(lambda each: alone(*each), batches),
+            default=jax.vmap(function),
+        )
+        return found, jax.tree.map(lambda _: True, found)
 
     return alone
+
+
+_TRIANGULAR = {
+    transposed: _one_by_one(
+        partial(jax.scipy.linalg.solve_triangular, lower=True, trans=int(transposed))
+    )
+    for transposed in (False, True)
+}
+
+
+def _solve_lower(factor: Array, b: Array, transposed: bool = False) -> Array:
+    """`x` with `L x = b`, or `L' x = b`."""
+    lower = jnp.tril(factor)
+    return jax.lax.custom_linear_solve(
+        lambda x: (lower.T if transposed else lower) @ x,
+        b,
+        lambda _, b: _TRIANGULAR[transposed](factor, b),
+        lambda _, b: _TRIANGULAR[not transposed](factor, b),
+    )
 
 
 @jax.custom_jvp
@@ -64,8 +86,8 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     r"""$\dot L = L\, \Phi(L^{-1} \dot A L^{-\top})$, where $\Phi$ halves the diagonal."""
     factor = cholesky(*primals)
     [change] = tangents
-    within = jax.scipy.linalg.solve_triangular(factor, (change + change.T) / 2, lower=True)
-    within = jax.scipy.linalg.solve_triangular(factor, within.T, lower=True)
+    within = _solve_lower(factor, (change + change.T) / 2)
+    within = _solve_lower(factor, within.T)
     return factor, factor @ (jnp.tril(within) - jnp.diag(jnp.diag(within)) / 2)
 
 
@@ -85,7 +107,7 @@ def inverse_of(matrix: Float[Array, "d d"]) -> Callable[[Array], Array]:
     [0.5  0.25]
     """
     factor = cholesky(matrix)
-    return lambda b: jax.scipy.linalg.cho_solve((factor, True), b)
+    return lambda b: _solve_lower(factor, _solve_lower(factor, b), transposed=True)
 
 
 @jax.custom_jvp
@@ -101,25 +123,30 @@ def log_volume(matrix: Float[Array, "d d"]) -> Scalar:
     >>> print(log_volume(jnp.diag(jnp.array([-1.0, 1.0]))))
     0.0
     """
-    return _log_diagonal(_decompose(matrix)[0])
+    return _log_diagonal(_decompose(matrix))
 
 
 @log_volume.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Scalar, Scalar]:
     r"""$\operatorname{tr} (A^{-1} \dot A)$, by the same factors."""
-    lu, order = _decompose(*primals)
     [change] = tangents
-    one = jnp.eye(len(lu), dtype=lu.dtype)
-    inner = jax.scipy.linalg.solve_triangular(lu, one[order], lower=True, unit_diagonal=True)
-    inverse = jax.scipy.linalg.solve_triangular(lu, inner, lower=False)
+    lu, inverse = _inverted(*primals)
     return _log_diagonal(lu), jnp.sum(inverse.T * change)
 
 
 @_one_by_one
-def _decompose(matrix: Array) -> tuple[Array, Array]:
-    """`L` and `U` in one, and the order of the rows."""
+def _decompose(matrix: Array) -> Array:
+    """`L` and `U` in one."""
+    return jax.lax.linalg.lu(matrix)[0]
+
+
+@_one_by_one
+def _inverted(matrix: Array) -> tuple[Array, Array]:
+    """The same, and the inverse."""
     lu, _, order = jax.lax.linalg.lu(matrix)
-    return lu, order
+    rows = jnp.eye(len(lu), dtype=lu.dtype)[order]
+    inner = jax.scipy.linalg.solve_triangular(lu, rows, lower=True, unit_diagonal=True)
+    return lu, jax.scipy.linalg.solve_triangular(lu, inner, lower=False)
 
 
 def _log_diagonal(lu: Array) -> Scalar:
