@@ -23,6 +23,8 @@ class Table(NamedTuple):
     readme: str
     after: str
     """What stands before it, maybe far."""
+    head: Sequence[str]
+    """What its columns are called, but for the first."""
     columns: Sequence[Column]
 
 
@@ -50,6 +52,14 @@ def column(
     return next((found for measure in measures if (found := spread(row, measure))), [])
 
 
+GENERATORS = {
+    "VAE that shifts coordinates, sprites": "baselines-sprites",
+    "plain VAE, sprites": "baselines-sprites-conv",
+    "SNGAN, sprites": "baselines-sprites-gan",
+    "VAE of moved digits": "baselines-mnist-moved",
+    "VAE of scenes": "baselines-scenes",
+}
+"""Groups of results, by the columns of the table."""
 OF_GENERATORS = {"linear R² of the factors": "linear R2", "turning, radians": "turning"}
 """Rows that are about generators, which the run of the first row measures."""
 TRAVERSALS = {
@@ -80,24 +90,25 @@ SEQUENCES = {
     "the same, factor inferred": "potential flow, factor inferred",
 }
 EQUIVARIANCE = ("equivariance error", "straight directions' error")
-OF_SEQUENCES = (
-    ("a frame of a sequence",),
+OF_SEQUENCES = {
+    "a frame of a sequence": ("a frame of a sequence",),
     # Of a VAE with a code for each frame both are one.
-    ("a frame alone", "a frame alone, N(0, I)"),
-    ("a frame alone, N(0, I)",),
-    EQUIVARIANCE,
-)
+    "a frame alone": ("a frame alone", "a frame alone, N(0, I)"),
+    "alone, under N(0, I)": ("a frame alone, N(0, I)",),
+    "equivariance error": EQUIVARIANCE,
+}
+"""Measures, by the columns of the tables."""
 JOINT = {
     "beta-VAE, beta 2": "beta-VAE",
     "potential flow": "potential flow, factor known",
     "potential flow, standard prior and small weights": "potential flow, standard prior",
 }
-OF_JOINT = (
-    ("bound, plain",),
-    ("bound, transformed",),
-    ("bound, a frame of a sequence",),
-    EQUIVARIANCE,
-)
+OF_JOINT = {
+    "plain images": ("bound, plain",),
+    "transformed": ("bound, transformed",),
+    "a frame of a whole sequence": ("bound, a frame of a sequence",),
+    "equivariance error, pixels a frame": EQUIVARIANCE,
+}
 
 
 def parameters(group: str, name: str) -> list[float]:
@@ -115,17 +126,19 @@ TABLES = {
     "flows and lines": Table(
         "potential_flows",
         "## When flows beat straight lines",
-        [
-            partial(share, f"baselines-{which}")
-            for which in ("sprites", "sprites-conv", "sprites-gan", "mnist-moved", "scenes")
-        ],
+        list(GENERATORS),
+        [partial(share, group) for group in GENERATORS.values()],
     ),
     **{
         f"sequences of {data}": Table(
             "flow_vae",
             after,
+            [*OF_SEQUENCES, "parameters"],
             [
-                *(partial(column, f"sequences-{data}", each, SEQUENCES) for each in OF_SEQUENCES),
+                *(
+                    partial(column, f"sequences-{data}", measures, SEQUENCES)
+                    for measures in OF_SEQUENCES.values()
+                ),
                 partial(parameters, f"sequences-{data}"),
             ],
         )
@@ -138,13 +151,27 @@ TABLES = {
     },
     **{
         f"likelihood of {data}": Table(
-            "flow_vae", after, [partial(column, f"joint-{data}", each, JOINT) for each in OF_JOINT]
+            "flow_vae",
+            after,
+            list(OF_JOINT),
+            [partial(column, f"joint-{data}", each, JOINT) for each in OF_JOINT.values()],
         )
         for data, after in (("mnist", "| on MNIST"), ("sprites", "| on sprites"))
     },
     "guided flows": Table(
         "supervised_flows",
         "## What reproduces",
+        [
+            "R² of x",
+            "y",
+            "scale",
+            "leakage with 15",
+            "150",
+            "1,500",
+            "error at twice the time with 15",
+            "150",
+            "1,500",
+        ],
         [
             *(partial(guided, [f"R2 of {factor}"], 1500) for factor in ("x", "y", "scale")),
             *(partial(guided, LEAKAGE, count) for count in (15, 150, 1500)),
@@ -155,12 +182,12 @@ TABLES = {
 
 
 def read(table: Table) -> list[list[str]]:
-    """The cells of a table, row by row, without its head."""
+    """The cells of a table, row by row, its head first."""
     text = (ROOT / f"experiments/{table.readme}/README.md").read_text(encoding="utf-8")
     _, found, rest = text.partition(table.after)
     lines = re.search(r"(?:^\|.*\n)+", found + rest, re.MULTILINE)[0].splitlines()
-    cells = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines]
-    return cells[2:]
+    del lines[1]  # the rule
+    return [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def said(cell: str) -> list[str]:
@@ -175,7 +202,9 @@ def as_said(number: float, text: str) -> str:
 @pytest.mark.parametrize("name", TABLES)
 def test_each_cell_is_what_was_measured(name):
     table = TABLES[name]
-    for label, *cells in read(table):
+    (_, *head), *body = read(table)
+    assert head == [*table.head]
+    for label, *cells in body:
         for cell, numbers in zip(cells, (of(label) for of in table.columns), strict=True):
             texts = said(cell)
             assert len(texts) == len(numbers), (label, cell, numbers)
@@ -185,7 +214,7 @@ def test_each_cell_is_what_was_measured(name):
 def test_nothing_is_left_out():
     shown = {
         label
-        for name, *_ in read(TABLES["flows and lines"])
+        for name, *_ in read(TABLES["flows and lines"])[1:]
         for label in TRAVERSALS.get(name, (name,))
     }
     assert rows("baselines-sprites-gan").keys() <= shown
